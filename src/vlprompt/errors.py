@@ -1,0 +1,27 @@
+"""The one exception that users are meant to see, and the hint for a misspelt name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+USAGE, DATA, NUMERICAL, INTERRUPTED = 2, 3, 4, 130
+
+
+class UserError(ValueError):
+    """Something the user can mend: what was seen, what is allowed, what to do.
+
+    The command line prints the message without a traceback and ends with `exit_code` (2 usage, 3 data, 4 numerical).
+    """
+
+    def __init__(self, message: str, *, exit_code: int = USAGE) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+def unknown(kind: str, name: str, allowed: Iterable[str]) -> UserError:
+    """The error for a name that is in no table: the name, the nearest one, and all that are allowed."""
+    choices = sorted(allowed)
+    near = difflib.get_close_matches(name, choices, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return UserError(f"unknown {kind} {name!r}.{hint} Allowed: {', '.join(choices)}.")

@@ -1,0 +1,86 @@
+"""The text context: M learned tokens in the token-embedding space (CoOp, arXiv 2109.01134).
+
+Letters: M context tokens, C classes, D text width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from vlprompt.errors import UserError
+from vlprompt.types import Axis, ModelFacts, Position, Prompted, Splice, TextLayout
+
+NORMAL = "normal"
+STD = 0.02
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContextSpec:
+    """CoOp's context."""
+
+    n_ctx: int = 16
+    """M, the number of context tokens."""
+    init: str = NORMAL
+    """`normal`: N(0, 0.02); anything else: words whose embeddings start the context, as many as `n_ctx` tokens."""
+    position: Position = "end"
+    """Where the class name stands: end, middle or front."""
+    per_class: bool = False
+    """A context for each class (CoOp's class-specific context) instead of one for all."""
+
+    @property
+    def conditioned(self) -> bool:
+        return False
+
+    @property
+    def prompts_image(self) -> bool:
+        return False
+
+    @property
+    def deep_text(self) -> bool:
+        return False
+
+    @property
+    def layout(self) -> TextLayout:
+        return TextLayout(num_tokens=self.n_ctx, position=self.position, shared=not self.per_class)
+
+    def build(self, facts: ModelFacts, generator: torch.Generator, num_classes: int) -> ContextPrompt:
+        """The module: (M, D) or (C, M, D) values from the generator, or the words' embeddings."""
+        shape = (num_classes, self.n_ctx, facts.text_width) if self.per_class else (self.n_ctx, facts.text_width)
+        if self.init == NORMAL:
+            values_D = torch.empty(shape).normal_(std=STD, generator=generator)
+        else:
+            values_D = start_from_words(self.init, self.n_ctx, facts).expand(shape).clone()
+        return ContextPrompt(values_D, self.layout)
+
+
+class ContextPrompt(nn.Module):
+    """One tensor, `ctx`."""
+
+    def __init__(self, values: Tensor, layout: TextLayout) -> None:
+        super().__init__()
+        self.ctx = nn.Parameter(values)
+        self.layout = layout
+
+    def forward(self, image_features: Tensor | None = None) -> Prompted:
+        axis: Axis = "class" if self.ctx.dim() == 3 else "shared"
+        return Prompted(text={0: Splice(q=self.ctx, axis=axis)}, layout=self.layout)
+
+    def places(self) -> dict[str, str]:
+        """Where each parameter enters."""
+        where = {"end": "before the class name", "middle": "around the class name", "front": "after the class name"}
+        each = "one per class" if self.ctx.dim() == 3 else "shared by all classes"
+        return {"ctx": f"text tower, layer 0, {where[self.layout.position]}, {each}"}
+
+
+def start_from_words(words: str, num_tokens: int, facts: ModelFacts) -> Tensor:
+    """The embeddings (M, D) of words that are exactly `num_tokens` tokens long."""
+    rows_MD = facts.embed_words(words).cpu()
+    if len(rows_MD) != num_tokens:
+        raise UserError(
+            f"the words {words!r} are {len(rows_MD)} tokens in this model's vocabulary, but n_ctx is {num_tokens}. Use "
+            f"--set n_ctx={len(rows_MD)}, other words, or init=normal."
+        )
+    return rows_MD

@@ -1,0 +1,156 @@
+"""The residual attention block of both CLIP towers, and how a `Splice` enters it.
+
+Letters: G groups (1, or images whose prompts differ), L rows, N prompt rows, D width, H heads.
+Parameter names are OpenAI's (``attn.in_proj_weight``, ``mlp.c_fc``), so that its state dict is ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vlprompt.towers.config import TowerConfig
+from vlprompt.types import Splice
+
+
+def full(x: Tensor) -> Tensor:
+    """`x` in float32, the precision of norms, softmaxes and features; float64 (in tests) stays as it is."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
+class LayerNorm(nn.Module):
+    """LayerNorm computed in float32, whatever the tower's dtype."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(width))
+        self.bias = nn.Parameter(torch.empty(width))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.layer_norm(full(x), self.weight.shape, self.weight, self.bias, self.eps).to(x.dtype)
+
+
+class _Attention(nn.Module):
+    """Holds the attention's weights: in_proj (3D, D) in the order q, k, v, and out_proj (D, D)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
+        self.in_proj_bias = nn.Parameter(torch.empty(3 * width))
+        self.out_proj = nn.Linear(width, width)
+
+
+class QuickGelu(torch.autograd.Function):
+    """x * sigmoid(1.702 x) as silu(1.702 x) / 1.702: one fused kernel each way and one tensor kept, instead of four and three."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        scaled = x * 1.702
+        ctx.save_for_backward(scaled)
+        return F.silu(scaled).mul_(1 / 1.702)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        (scaled,) = ctx.saved_tensors
+        return cast(Tensor, torch.ops.aten.silu_backward(grads[0], scaled))
+
+
+class _Mlp(nn.Module):
+    def __init__(self, config: TowerConfig) -> None:
+        super().__init__()
+        self.c_fc = nn.Linear(config.width, config.hidden)
+        self.c_proj = nn.Linear(config.hidden, config.width)
+        self.quick = config.activation == "quick_gelu"
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.c_fc(x)
+        hidden = QuickGelu.apply(hidden) if self.quick else F.gelu(hidden)  # type: ignore[no-untyped-call]
+        return cast(Tensor, self.c_proj(hidden))
+
+
+class Block(nn.Module):
+    """x + attention(ln_1(x)), then + mlp(ln_2). The attention itself belongs to the tower, which knows its rows."""
+
+    def __init__(self, config: TowerConfig) -> None:
+        super().__init__()
+        self.ln_1 = LayerNorm(config.width, config.eps)
+        self.attn = _Attention(config.width)
+        self.ln_2 = LayerNorm(config.width, config.eps)
+        self.mlp = _Mlp(config)
+
+    def project(self, y: Tensor, part: slice) -> Tensor:
+        """Rows after ln_1 -> queries, keys or values; `part` counts in thirds of in_proj: slice(0, 3) is all of them."""
+        width = y.shape[-1]
+        rows = slice(part.start * width, part.stop * width)
+        return F.linear(y, self.attn.in_proj_weight[rows], self.attn.in_proj_bias[rows])
+
+    def qkv(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(..., L, D) -> queries, keys, values, each (..., L, D)."""
+        q, k, v = self.project(self.ln_1(x), slice(0, 3)).chunk(3, dim=-1)
+        return q, k, v
+
+    def finish(self, x: Tensor, attended: Tensor) -> Tensor:
+        """The residual stream and the heads' output, both (..., L, D) -> the block's output."""
+        x = x + self.attn.out_proj(attended)
+        return x + cast(Tensor, self.mlp(self.ln_2(x)))
+
+    def spliced(self, x_GLD: Tensor, start: int, splice: Splice | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Residual stream, queries, keys and values of a block whose rows from `start` obey `splice`.
+
+        Unshared tokens replace the rows before ln_1, in each of three sequences (arXiv 2409.06166, SAPL as a public review
+        states it); what the rows carry on is the splice's residual policy (project's choice, an option).
+        """
+        if splice is None:
+            return x_GLD, *self.qkv(x_GLD)
+        if splice.k is None or splice.v is None:
+            x_GLD = overwrite(x_GLD, start, splice.q)
+            return x_GLD, *self.qkv(x_GLD)
+        y_GLD = self.ln_1(x_GLD)
+        sources = (splice.q, splice.k, splice.v)
+        q, k, v = (
+            self.project(overwrite(y_GLD, start, self.ln_1(rows.to(y_GLD.dtype))), slice(i, i + 1))
+            for i, rows in enumerate(sources)
+        )
+        if splice.residual != "keep":
+            x_GLD = overwrite(x_GLD, start, splice.q if splice.residual == "replace" else splice.v)
+        return x_GLD, q, k, v
+
+
+def overwrite(x_GLD: Tensor, start: int, rows: Tensor) -> Tensor:
+    """`x` with its rows from `start` replaced by `rows`, (N, D) or (G, N, D); G of either may be 1."""
+    rows_GND = rows.to(x_GLD.dtype).reshape(-1, *rows.shape[-2:])
+    groups = max(len(x_GLD), len(rows_GND))
+    x_GLD, rows_GND = x_GLD.expand(groups, -1, -1), rows_GND.expand(groups, -1, -1)
+    return torch.cat([x_GLD[:, :start], rows_GND, x_GLD[:, start + rows_GND.shape[1] :]], dim=1)
+
+
+def entering(splice: Splice, embed: Callable[[Tensor], Tensor]) -> Splice:
+    """The layer-0 splice with every tensor passed through `embed` (text: plus positions; image: ln_pre)."""
+    q, k, v, token = (None if t is None else embed(t) for t in (splice.q, splice.k, splice.v, splice.token))
+    assert q is not None
+    return replace(splice, q=q, k=k, v=v, token=token)
+
+
+def entry_rows(splice: Splice) -> Tensor:
+    """The rows that layer 0 finds in the residual stream before it replaces anything."""
+    if splice.residual != "keep":
+        return splice.q
+    assert splice.token is not None, "residual 'keep' needs a layer-0 token of its own"
+    return splice.token
+
+
+def heads_first(x: Tensor, heads: int) -> Tensor:
+    """(..., L, D) -> (..., H, L, D / H)."""
+    return x.reshape(*x.shape[:-1], heads, x.shape[-1] // heads).transpose(-2, -3)
+
+
+def heads_last(x: Tensor) -> Tensor:
+    """(..., H, L, D / H) -> (..., L, D)."""
+    x = x.transpose(-2, -3)
+    return x.reshape(*x.shape[:-2], -1)

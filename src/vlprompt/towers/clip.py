@@ -1,0 +1,166 @@
+"""A frozen CLIP: both towers, the tokenizer, and what callers must know of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from vlprompt.errors import UserError
+from vlprompt.towers.config import ClipConfig
+from vlprompt.towers.text import TextTower
+from vlprompt.towers.tokenizer import Tokenizer
+from vlprompt.towers.tokens import ClassTokens, check_length, class_plans, pack, sentence_plans
+from vlprompt.towers.vision import VisionTower
+from vlprompt.types import BARE, Context, Features, ModelFacts, Preprocess, Prompted, Splice, TextLayout, Vocabulary
+
+
+class Clip(nn.Module):
+    """Frozen towers: no parameter has a gradient, and gradients reach only what is in `Prompted`."""
+
+    def __init__(
+        self,
+        text: TextTower,
+        visual: VisionTower,
+        *,
+        config: ClipConfig,
+        tokenizer: Tokenizer,
+        preprocess: Preprocess,
+        logit_scale: float,
+        name: str,
+        weight_hash: str,
+    ) -> None:
+        super().__init__()
+        self.text_tower = text
+        self.visual = visual
+        self.config = config
+        self.tokenizer = tokenizer
+        self.preprocess = preprocess
+        self.logit_scale = logit_scale
+        """Already exponentiated (about 100 for published CLIPs)."""
+        self.name = name
+        self.weight_hash = weight_hash
+        """SHA-256 of all tensors by name, hex: the same weights in any layout give the same hash."""
+        self._tokens: dict[object, ClassTokens] = {}
+        self.eval().requires_grad_(False)
+
+    @property
+    def device(self) -> torch.device:
+        return self.text_tower.text_projection.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.text_tower.text_projection.dtype
+
+    @property
+    def context_length(self) -> int:
+        return self.config.context_length
+
+    @property
+    def facts(self) -> ModelFacts:
+        """What a prompt must know to be built for this model."""
+        text, image = self.config.text, self.config.image
+        return ModelFacts(
+            embed_dim=self.config.embed_dim,
+            text_width=text.width,
+            text_layers=text.layers,
+            image_width=image.width,
+            image_layers=image.layers,
+            embed_words=self.embed_words,
+        )
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """The token embedding in float32, and the ids that are words."""
+        weight_VD = self.text_tower.token_embedding.weight.float()
+        ids = torch.arange(len(weight_VD), device=self.device)
+        keep = (ids != self.tokenizer.start_id) & (ids != self.tokenizer.end_id)
+        return Vocabulary(weight_VD=weight_VD, word_ids=ids[keep], words=self.tokenizer.word)
+
+    def embed_words(self, words: str) -> Tensor:
+        """Words -> their rows of the token embedding, (number of tokens, text width), float32."""
+        ids = torch.tensor(self.tokenizer.encode(words), dtype=torch.int64, device=self.device)
+        return self.text_tower.token_embedding.weight[ids].float()
+
+    def class_tokens(
+        self, names: Sequence[str], layout: TextLayout | None = None, template: str = "a photo of a {}."
+    ) -> ClassTokens:
+        """Class names in a prompt's layout, or, without one, in a template; remembered per arguments."""
+        key = (tuple(names), layout, None if layout else template)
+        if key not in self._tokens:
+            if layout is not None:
+                plans = class_plans(self.tokenizer, names, layout)
+            else:
+                plans = sentence_plans(self.tokenizer, [fill(template, name) for name in names])
+            self._tokens[key] = self._pack(names, plans, layout)
+        return self._tokens[key]
+
+    def sentence_tokens(self, sentences: Sequence[str]) -> ClassTokens:
+        """Whole sentences, tokenised as they are."""
+        return self._pack(sentences, sentence_plans(self.tokenizer, sentences), None)
+
+    def _pack(self, names: Sequence[str], plans: list[list[int]], layout: TextLayout | None) -> ClassTokens:
+        check_length(names, plans, self.context_length)
+        return pack(names, plans, layout).to(self.device)
+
+    def encode_text(self, tokens: ClassTokens, prompted: Prompted = BARE, *, states: bool = False) -> Features:
+        """Text embeddings of a class list: (C, E), or (B, C, E) where the prompt depends on the image.
+
+        `states`: also the states after ln_final of [SOS] and the context, which must stand together before the name.
+        """
+        layout, splices = tokens.layout, prompted.text
+        assert (layout is None) == (not splices), "learned text tokens need a layout, and a layout needs learned tokens"
+        deep_or_unshared = any(layer > 0 or splice.k is not None for layer, splice in splices.items())
+        if layout is not None and (layout.position != "end" or not layout.shared) and deep_or_unshared:
+            where = "class-specific" if not layout.shared else f"at position {layout.position!r}"
+            raise UserError(
+                f"the text context is {where}, but the prompt also has deeper or unshared text tokens, which need one context for "
+                f"all classes that stands before the name. Use position 'end' and a unified context, or depth 1."
+            )
+        prefix = self.text_tower.prefix(tokens.prefix, splices, states=states)
+        pooled_GCE = self.text_tower.classes(tokens, prefix, splices.get(0))
+        grouped = any(splice.axis == "image" for splice in splices.values())
+        rows = None
+        if states:
+            assert layout is not None, "a template has no context to read states of"
+            assert layout.shared, "class-specific contexts have no shared states"
+            assert layout.position == "end", "the context does not stand before the name"
+            assert prefix.states is not None
+            rows = prefix.states[:, : 1 + layout.num_tokens]
+            rows = rows if grouped else rows[0]
+        return Features(pooled=pooled_GCE if grouped else pooled_GCE[0], states=rows)
+
+    def encode_images(self, pixels_B3HW: Tensor, prompted: Prompted = BARE) -> Features:
+        """Normalised pixels (B, 3, H, W) -> image embeddings (B, E)."""
+        return Features(pooled=self.visual(pixels_B3HW.to(self.device), prompted.image))
+
+    def context(self, prompted: Prompted, *, deep: bool = False) -> Context:
+        """The learned layer-0 context as a language model sees it: a pass of [SOS] and the context alone.
+
+        `deep`: with the deeper and unshared text tokens on. Image-conditioned contexts are averaged over images first (project's
+        choice).
+        """
+        first = prompted.text[0]
+        vectors = first.q if first.token is None else first.token
+        vectors = vectors.mean(0) if first.axis == "image" else vectors
+        lead = vectors.reshape(-1, *vectors.shape[-2:])
+        plan = [[self.tokenizer.start_id, *(-1 - j for j in range(vectors.shape[-2])), self.tokenizer.end_id]]
+        rows = pack(["context"], plan, TextLayout(num_tokens=vectors.shape[-2])).to(self.device).prefix
+        splices: Mapping[int, Splice] = prompted.text if deep else {}
+        alone = Splice(q=lead, axis="image")
+        prefix = self.text_tower.prefix(
+            rows, {**splices, 0: first if deep and first.k is not None else alone}, states=True
+        )
+        assert prefix.states is not None
+        return Context(vectors=vectors, states=prefix.states.reshape(*vectors.shape[:-2], *prefix.states.shape[-2:]))
+
+
+def fill(template: str, name: str) -> str:
+    """The template's sentence for a class; `_` in names is read as a space."""
+    if template.count("{}") != 1:
+        raise UserError(
+            f"the template {template!r} must have one {{}} where the class name goes, e.g. 'a photo of a {{}}.'"
+        )
+    return template.replace("{}", name.replace("_", " "))

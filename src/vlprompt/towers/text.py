@@ -1,0 +1,149 @@
+"""The causal text tower: the shared prefix is run once, each class adds only its own rows.
+
+Everything before the first class-dependent row ([SOS], the learned context, fixed words; at every layer, deep and unshared prompts
+included) is the same for all classes under a causal mask. Own rows attend to the prefix's keys and values and to their class's
+earlier rows. Nothing is padded to the context length. Letters: G groups (1, or B images whose prompts differ), P prefix rows, T own
+rows of all classes (packed by `tokens.pack`), C classes, H heads, D width, E joint embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vlprompt.towers.block import Block, LayerNorm, entering, entry_rows, full, heads_first, heads_last
+from vlprompt.towers.config import ClipConfig
+from vlprompt.towers.tokens import Bucket, ClassTokens, Rows
+from vlprompt.types import Splice
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prefix:
+    """What own rows need of the shared prefix: keys and values per layer, (G, H, P, D / H); and its last states."""
+
+    keys: tuple[Tensor, ...]
+    values: tuple[Tensor, ...]
+    states: Tensor | None
+    """(G, P, D) after ln_final, float32, where asked for."""
+
+
+class _Transformer(nn.Module):
+    """A list of blocks under OpenAI's name."""
+
+    def __init__(self, blocks: list[Block]) -> None:
+        super().__init__()
+        self.resblocks = nn.ModuleList(blocks)
+
+
+class TextTower(nn.Module):
+    """Packed class tokens and text splices -> text embeddings."""
+
+    def __init__(self, config: ClipConfig) -> None:
+        super().__init__()
+        tower = config.text
+        self.heads = tower.heads
+        self.token_embedding = nn.Embedding(config.vocab_size, tower.width)
+        self.positional_embedding = nn.Parameter(torch.empty(config.context_length, tower.width))
+        self.transformer = _Transformer([Block(tower) for _ in range(tower.layers)])
+        self.ln_final = LayerNorm(tower.width, tower.eps)
+        self.text_projection = nn.Parameter(torch.empty(tower.width, config.embed_dim))
+
+    @property
+    def blocks(self) -> Sequence[Block]:
+        return list(self.transformer.resblocks)  # type: ignore[arg-type]
+
+    def prefix(self, rows: Rows, splices: Mapping[int, Splice], *, states: bool = False) -> Prefix:
+        """Run the shared rows. Learned tokens, if any, are rows 1 .. M of them, or none stand in the prefix."""
+        in_prefix = len(rows.learned) > 0
+        x_GPD = self._embed(rows, splices.get(0) if in_prefix else None)
+        x_GPD = x_GPD + self.positional_embedding[: x_GPD.shape[1]]
+        keys, values = [], []
+        last = len(self.blocks) - 1
+        for i, block in enumerate(self.blocks):
+            splice = splices.get(i) if in_prefix else None
+            if splice is not None and i == 0:
+                splice = self._unshared_entry(splice)
+            x_GPD, q, k, v = block.spliced(x_GPD, 1, splice)
+            q, k, v = (heads_first(t, self.heads) for t in (q, k, v))
+            keys.append(k)
+            values.append(v)
+            if i < last or states:
+                x_GPD = block.finish(x_GPD, heads_last(F.scaled_dot_product_attention(q, k, v, is_causal=True)))
+        out = full(self.ln_final(x_GPD)) if states else None
+        return Prefix(keys=tuple(keys), values=tuple(values), states=out)
+
+    def classes(self, tokens: ClassTokens, prefix: Prefix, first: Splice | None) -> Tensor:
+        """Each class's own rows -> un-normalised embeddings (G, C, E), float32, in the caller's class order.
+
+        `first`: the layer-0 splice, read only where learned tokens stand among the own rows (class-specific contexts, and class
+        names in the middle or in front).
+        """
+        x_GTD = self._embed(tokens.own, first) + self.positional_embedding[tokens.position_T]
+        last = len(self.blocks) - 1
+        for i, block in enumerate(self.blocks):
+            q, k, v = (heads_first(t, self.heads) for t in block.qkv(x_GTD))
+            if i == last:  # only the [EOT] rows are read
+                x_GTD, q = x_GTD[:, tokens.end_C], q[:, :, tokens.end_C]
+            attended = _attend(q, k, v, (prefix.keys[i], prefix.values[i]), tokens.buckets)
+            x_GTD = block.finish(x_GTD, attended)
+        pooled_GCE = full(self.ln_final(x_GTD) @ self.text_projection)
+        return pooled_GCE[:, tokens.restore_C]
+
+    def _embed(self, rows: Rows, first: Splice | None) -> Tensor:
+        """Token embeddings (G, n, D) with the learned rows in place, without positions."""
+        x_GnD = self.token_embedding(rows.ids)[None]
+        if len(rows.learned) == 0:
+            return x_GnD  # type: ignore[no-any-return]
+        assert first is not None, "these tokens hold learned rows, but the prompt gives none for layer 0"
+        table = entry_rows(first)
+        learned = table[rows.owner, rows.token][None] if first.axis == "class" else table[..., rows.token, :]
+        learned_GmD = learned.to(x_GnD.dtype).reshape(-1, *learned.shape[-2:])
+        x_GnD = x_GnD.expand(len(learned_GmD), -1, -1)
+        return cast(Tensor, x_GnD.index_copy(1, rows.learned, learned_GmD))
+
+    def _unshared_entry(self, first: Splice) -> Splice | None:
+        """Layer 0 of unshared prompts, with positions; None for ordinary prompts, whose rows `_embed` has placed."""
+        if first.k is None:
+            return None
+        positions_ND = self.positional_embedding[1 : 1 + first.num_tokens]
+        return entering(first, lambda rows: rows.to(positions_ND.dtype) + positions_ND)
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, prefix: tuple[Tensor, Tensor], buckets: Sequence[Bucket]) -> Tensor:
+    """Attention of packed own rows to the shared prefix and to their class's own rows.
+
+    q, k, v: (G, H, T, d), or q (G, H, C, d) with the last row of each class only; prefix keys and values: (G, H, P, d). One matrix
+    product per head scores all rows against the prefix; own rows are scored bucket by bucket. Returns (G, T or C, D).
+    """
+    prefix_k, prefix_v = prefix
+    num_p, last_only = prefix_v.shape[-2], q.shape[2] < k.shape[2]
+    q = q * q.shape[-1] ** -0.5
+    scores_p = q @ prefix_k.transpose(-1, -2)
+    own = [bucket.num_classes * bucket.length for bucket in buckets]
+    asking = [bucket.num_classes for bucket in buckets] if last_only else own
+    outs = []
+    # `split`, not slices: its backward is one concatenation, a slice's a zero-filled tensor each.
+    parts = zip(*(torch.split(t, n, 2) for t, n in ((q, asking), (scores_p, asking), (k, own), (v, own))))
+    for bucket, (q_b, scores_p_b, k_b, v_b) in zip(buckets, parts):
+        rows = 1 if last_only else bucket.length
+        q_b, scores_p_b = _by_class(q_b, rows), _by_class(scores_p_b, rows)
+        k_b, v_b = _by_class(k_b, bucket.length), _by_class(v_b, bucket.length)
+        scores_o = q_b @ k_b.transpose(-1, -2)
+        if rows > 1:
+            later = torch.ones(rows, rows, dtype=torch.bool, device=q.device).triu(1)
+            scores_o = scores_o.masked_fill(later, float("-inf"))
+        scores = torch.cat([scores_p_b, scores_o.expand(*scores_p_b.shape[:-1], -1)], dim=-1)
+        weights = full(scores).softmax(-1).to(v.dtype)
+        weights_p, weights_o = torch.split(weights, [num_p, bucket.length], -1)
+        outs.append(weights_p.flatten(2, 3) @ prefix_v + (weights_o @ v_b).flatten(2, 3))
+    return heads_last(torch.cat(outs, dim=2))
+
+
+def _by_class(x: Tensor, rows: int) -> Tensor:
+    """(G, H, classes * rows, n) -> (G, H, classes, rows, n)."""
+    return x.reshape(*x.shape[:2], -1, rows, x.shape[-1])

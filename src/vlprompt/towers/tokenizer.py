@@ -1,0 +1,62 @@
+"""CLIP's byte-pair tokenizer, as the checkpoint brings it."""
+
+from __future__ import annotations
+
+import html
+from pathlib import Path
+
+import tokenizers
+
+from vlprompt.errors import DATA, UserError
+
+START, END = "<|startoftext|>", "<|endoftext|>"
+
+
+class Tokenizer:
+    """Text -> token ids without [SOS] and [EOT]; the caller places those, so that a name can never move the end."""
+
+    def __init__(self, backend: tokenizers.Tokenizer) -> None:
+        self._backend = backend
+        start, end = backend.token_to_id(START), backend.token_to_id(END)
+        if start is None or end is None:
+            raise UserError(
+                f"the tokenizer has no {START} and {END}; a CLIP tokenizer has both. Use the checkpoint's own tokenizer.json.",
+                exit_code=DATA,
+            )
+        self.start_id, self.end_id = int(start), int(end)
+
+    @classmethod
+    def from_file(cls, path: Path) -> Tokenizer:
+        """Read a `tokenizer.json`."""
+        try:
+            return cls(tokenizers.Tokenizer.from_file(str(path)))
+        except UserError:
+            raise
+        except Exception as error:  # the tokenizers library raises bare Exception
+            raise UserError(
+                f"cannot read the tokenizer {path}: {error}. Fetch the file again.", exit_code=DATA
+            ) from error
+
+    @property
+    def vocab_size(self) -> int:
+        return int(self._backend.get_vocab_size())
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of `text`, cleaned as published: HTML entities unescaped, white space collapsed, lower case."""
+        for special in (START, END):
+            if special in text:
+                raise UserError(
+                    f"the text {text!r} contains {special!r}, which CLIP reserves. Remove it.", exit_code=DATA
+                )
+        clean = " ".join(html.unescape(html.unescape(text)).split()).lower()
+        return list(self._backend.encode(clean, add_special_tokens=False).ids)
+
+    def word(self, token_id: int) -> str:
+        """A readable form of one token: `dog` for a whole word, `do-` for a piece that more letters must follow."""
+        token = self._backend.id_to_token(token_id)
+        if token is None:
+            return f"<{token_id}>"
+        if token in (START, END):
+            return str(token)
+        text = str(self._backend.decode([token_id], skip_special_tokens=False)).replace("</w>", "").strip()
+        return text if token.endswith("</w>") else f"{text}-"

@@ -1,0 +1,164 @@
+"""Class names -> the rows that the text tower runs: one shared prefix, then each class's own rows, packed without padding.
+
+The mask is causal, so rows before the first one that differs between classes are the same for all of them. A row plan is a list
+of token ids in which learned token j of the context is written -1 - j. Letters: C classes, P prefix rows, T own rows of all classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+
+import torch
+from torch import Tensor
+
+from vlprompt.errors import DATA, UserError
+from vlprompt.towers.tokenizer import Tokenizer
+from vlprompt.types import TextLayout
+
+PLACEHOLDER = "X"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bucket:
+    """Neighbouring classes with equally many own rows: rows start .. start + num_classes * length of the packed T."""
+
+    start: int
+    num_classes: int
+    length: int
+
+    @property
+    def stop(self) -> int:
+        return self.start + self.num_classes * self.length
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Rows:
+    """Token ids of some rows, and which of them are learned."""
+
+    ids: Tensor
+    """(n,) int64; 0 where the row is learned."""
+    learned: Tensor
+    """(m,) int64: the rows, of these n, that are learned."""
+    token: Tensor
+    """(m,) int64: which context token stands there."""
+    owner: Tensor
+    """(m,) int64: the class (in the caller's order) whose row it is; 0 in a prefix."""
+
+    def to(self, device: torch.device) -> Rows:
+        moved = {name: getattr(self, name).to(device) for name in ("ids", "learned", "token", "owner")}
+        return replace(self, **moved)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ClassTokens:
+    """A class list, tokenised for one layout or template."""
+
+    names: tuple[str, ...]
+    layout: TextLayout | None
+    prefix: Rows
+    """P rows, [SOS] first, shared by all classes."""
+    own: Rows
+    """T rows: the classes' own, sorted by length; each class ends with its [EOT]."""
+    position_T: Tensor
+    """Absolute index of each own row in its class's sequence."""
+    buckets: tuple[Bucket, ...]
+    end_C: Tensor
+    """Packed row of each class's [EOT], in packed order."""
+    restore_C: Tensor
+    """packed[restore_C] is in the caller's order."""
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.names)
+
+    @property
+    def num_rows(self) -> int:
+        """Rows that the tower runs: P + T."""
+        return len(self.prefix.ids) + len(self.own.ids)
+
+    def to(self, device: torch.device) -> ClassTokens:
+        moved = {name: getattr(self, name).to(device) for name in ("position_T", "end_C", "restore_C")}
+        return replace(self, prefix=self.prefix.to(device), own=self.own.to(device), **moved)
+
+
+def class_plans(tokenizer: Tokenizer, names: Sequence[str], layout: TextLayout) -> list[list[int]]:
+    """The row plan of each class: the published sentence (context placeholders, fixed words, name, full stop) is tokenised
+    whole, because a name that ends in punctuation merges with the full stop, and cut afterwards."""
+    m, half = layout.num_tokens, layout.num_tokens // 2
+    context = [-1 - j for j in range(m)]
+    plans = []
+    for name in names:
+        clean = name.replace("_", " ")
+        sentence = " ".join([*[PLACEHOLDER] * m, layout.words, f"{clean}."])
+        ids = tokenizer.encode(sentence)[m:]
+        if layout.position == "end":
+            body = [*context, *ids]
+        else:
+            name_ids, rest = ids[: len(tokenizer.encode(clean))], ids[len(tokenizer.encode(clean)) :]
+            before = half if layout.position == "middle" else 0
+            body = [*context[:before], *name_ids, *context[before:], *rest]
+        plans.append([tokenizer.start_id, *body, tokenizer.end_id])
+    return plans
+
+
+def sentence_plans(tokenizer: Tokenizer, sentences: Sequence[str]) -> list[list[int]]:
+    """The row plan of whole sentences: [SOS], words, [EOT]."""
+    return [[tokenizer.start_id, *tokenizer.encode(sentence), tokenizer.end_id] for sentence in sentences]
+
+
+def check_length(names: Sequence[str], plans: Sequence[Sequence[int]], context_length: int) -> None:
+    """Refuse sentences that are longer than the text tower."""
+    over = [(name, len(plan)) for name, plan in zip(names, plans) if len(plan) > context_length]
+    if over:
+        shown = "; ".join(f"{name[:60]!r} ({length} tokens)" for name, length in over[:3])
+        more = f" and {len(over) - 3} more" if len(over) > 3 else ""
+        raise UserError(
+            f"{len(over)} class name(s) are too long for the text tower, which reads {context_length} tokens with the prompt, "
+            f"[SOS] and [EOT]: {shown}{more}. Shorten the name(s) or learn fewer context tokens (--set n_ctx=4).",
+            exit_code=DATA,
+        )
+
+
+def pack(names: Sequence[str], plans: Sequence[Sequence[int]], layout: TextLayout | None) -> ClassTokens:
+    """Cut the shared prefix off the plans and pack what is left, classes sorted by length."""
+    assert plans, "an empty class list"
+    num_prefix = _common(plans, stop_at_learned=layout is not None and not layout.shared)
+    order = sorted(range(len(plans)), key=lambda c: len(plans[c]))
+    own = [list(plans[c][num_prefix:]) for c in order]
+    buckets, start = [], 0
+    for length, group in groupby(own, key=len):
+        bucket = Bucket(start=start, num_classes=len(list(group)), length=length)
+        buckets.append(bucket)
+        start = bucket.stop
+    lengths = torch.tensor([len(rows) for rows in own])
+    restore = torch.empty(len(order), dtype=torch.int64)
+    restore[torch.tensor(order)] = torch.arange(len(order))
+    return ClassTokens(
+        names=tuple(names),
+        layout=layout,
+        prefix=_rows([list(plans[0][:num_prefix])], [0]),
+        own=_rows(own, order),
+        position_T=torch.cat([num_prefix + torch.arange(int(n)) for n in lengths]),
+        buckets=tuple(buckets),
+        end_C=lengths.cumsum(0) - 1,
+        restore_C=restore,
+    )
+
+
+def _common(plans: Sequence[Sequence[int]], *, stop_at_learned: bool) -> int:
+    """How many first rows all plans share; never the last row of any."""
+    low, high = min(map(list, plans)), max(map(list, plans))
+    limit = min(len(plan) for plan in plans) - 1
+    for i in range(limit):
+        if low[i] != high[i] or (stop_at_learned and low[i] < 0):
+            return i
+    return limit
+
+
+def _rows(plans: Sequence[Sequence[int]], owners: Sequence[int]) -> Rows:
+    flat = torch.tensor([row for plan in plans for row in plan], dtype=torch.int64)
+    owner = torch.tensor([o for o, plan in zip(owners, plans) for _ in plan], dtype=torch.int64)
+    learned = (flat < 0).nonzero().flatten()
+    return Rows(ids=flat.clamp(min=0), learned=learned, token=-1 - flat[learned], owner=owner[learned])

@@ -1,0 +1,63 @@
+"""The ViT image tower, with prompt rows after the patches.
+
+Letters: B images, L rows (1 + patches + N prompts), N prompt rows, D width, E joint embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vlprompt.towers.block import Block, LayerNorm, entering, entry_rows, full, heads_first, heads_last
+from vlprompt.towers.config import ClipConfig
+from vlprompt.types import Splice
+
+
+class _Transformer(nn.Module):
+    """A list of blocks under OpenAI's name."""
+
+    def __init__(self, blocks: list[Block]) -> None:
+        super().__init__()
+        self.resblocks = nn.ModuleList(blocks)
+
+
+class VisionTower(nn.Module):
+    """Pixels -> image embeddings; the class row is the only one whose output is read."""
+
+    def __init__(self, config: ClipConfig) -> None:
+        super().__init__()
+        tower = config.image
+        self.heads = tower.heads
+        self.class_embedding = nn.Parameter(torch.empty(tower.width))
+        self.positional_embedding = nn.Parameter(torch.empty(config.num_patches + 1, tower.width))
+        self.conv1 = nn.Conv2d(3, tower.width, config.patch_size, config.patch_size, bias=False)
+        self.ln_pre = LayerNorm(tower.width, tower.eps)
+        self.transformer = _Transformer([Block(tower) for _ in range(tower.layers)])
+        self.ln_post = LayerNorm(tower.width, tower.eps)
+        self.proj = nn.Parameter(torch.empty(tower.width, config.embed_dim))
+
+    def forward(self, pixels_B3HW: Tensor, splices: Mapping[int, Splice]) -> Tensor:
+        """Normalised pixels (B, 3, H, W) -> un-normalised embeddings (B, E), float32."""
+        patches_BLD = self.conv1(pixels_B3HW.to(self.proj.dtype)).flatten(2).transpose(1, 2)
+        class_B1D = self.class_embedding.expand(len(patches_BLD), 1, -1)
+        x_BLD = self.ln_pre(torch.cat([class_B1D, patches_BLD], dim=1) + self.positional_embedding)
+        start = x_BLD.shape[1]
+        first = splices.get(0)
+        if first is not None:
+            # No position embedding, but ln_pre: as the prompts of the field's image towers (arXiv 2210.03117, its code).
+            first = entering(first, lambda rows: self.ln_pre(rows.to(x_BLD.dtype)))
+            rows = entry_rows(first)
+            x_BLD = torch.cat([x_BLD, rows.expand(len(x_BLD), *rows.shape[-2:])], dim=1)
+        last = len(self.transformer.resblocks) - 1
+        for i, block in enumerate(self.transformer.resblocks):
+            assert isinstance(block, Block)
+            splice = first if i == 0 else splices.get(i)
+            x_BLD, q, k, v = block.spliced(x_BLD, start, splice)
+            if i == last:  # only the class row is read
+                x_BLD, q = x_BLD[:, :1], q[:, :1]
+            q, k, v = (heads_first(t, self.heads) for t in (q, k, v))
+            x_BLD = block.finish(x_BLD, heads_last(F.scaled_dot_product_attention(q, k, v)))
+        return full(self.ln_post(x_BLD[:, 0]) @ self.proj)

@@ -1,0 +1,27 @@
+"""Fixtures that every test may use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests import tiny
+from vlprompt.towers import Clip
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def clip_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random CLIP directory; read it, never write into it."""
+    return tiny.clip_dir(tmp_path_factory.mktemp("clip") / "tiny-clip")
+
+
+@pytest.fixture(scope="session")
+def clip(clip_dir: Path) -> Clip:
+    """The same, loaded in float32."""
+    from vlprompt.towers import load
+
+    return load(clip_dir)

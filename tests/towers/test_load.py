@@ -1,0 +1,156 @@
+"""Checkpoints that are whole, and all the ways in which they are not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tests import tiny
+from vlprompt.errors import UserError
+from vlprompt.pocket import model_names
+from vlprompt.towers import Clip, load
+from vlprompt.types import TextLayout
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    return tiny.clip_dir(tmp_path / "clip", text_layers=1, image_layers=1)
+
+
+def refused(directory: Path) -> str:
+    with pytest.raises(UserError) as caught:
+        load(directory)
+    assert caught.value.exit_code == 3
+    return str(caught.value)
+
+
+def edit(path: Path, **changes: object) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json", "preprocessor_config.json"])
+def test_a_missing_file_is_named(directory: Path, name: str) -> None:
+    (directory / name).unlink()
+    assert name in refused(directory)
+
+
+def test_missing_unexpected_and_misshapen_tensors_are_named(directory: Path) -> None:
+    weights = load_file(directory / "model.safetensors")
+    del weights["vision_model.pre_layrnorm.weight"]
+    weights["something.new"] = torch.zeros(1)
+    weights["text_projection.weight"] = torch.zeros(7, 64)
+    save_file(weights, directory / "model.safetensors")
+    message = refused(directory)
+    assert "missing visual.ln_pre.weight" in message
+    assert "unexpected something.new" in message
+    assert "text_projection has shape (64, 7)" in message
+
+
+def test_a_missing_query_matrix_is_named(directory: Path) -> None:
+    weights = load_file(directory / "model.safetensors")
+    del weights["text_model.encoder.layers.0.self_attn.k_proj.weight"]
+    save_file(weights, directory / "model.safetensors")
+    assert "missing transformer.resblocks.0.attn.in_proj_weight" in refused(directory)
+
+
+def test_a_truncated_weight_file_is_refused(directory: Path) -> None:
+    path = directory / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:1000])
+    assert "not a complete safetensors file" in refused(directory)
+
+
+def test_another_architecture_is_refused(directory: Path) -> None:
+    edit(directory / "config.json", model_type="siglip")
+    assert "'siglip'" in refused(directory)
+
+
+def test_broken_json_is_refused(directory: Path) -> None:
+    (directory / "config.json").write_text('{"model_type": ')
+    assert "not valid JSON" in refused(directory)
+
+
+def test_an_image_transform_that_is_not_clips_is_refused(directory: Path) -> None:
+    edit(directory / "preprocessor_config.json", resample=2)
+    assert "bicubic" in refused(directory)
+
+
+def test_a_tokenizer_of_other_weights_is_refused(directory: Path) -> None:
+    tiny.tokenizer([f"{a}{b}{c}" for a in "abcdefgh" for b in "abcdefgh" for c in "xyz"]).save(
+        str(directory / "tokenizer.json")
+    )
+    assert "belongs to other weights" in refused(directory)
+
+
+def test_paths_and_names_that_are_nothing_are_refused(tmp_path: Path) -> None:
+    assert "no model" in refused(tmp_path / "nowhere" / "deep")
+    (tmp_path / "file.bin").write_bytes(b"")
+    assert "is a file" in refused(tmp_path / "file.bin")
+
+
+def test_the_hub_offline_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(UserError, match="Go online once") as caught:
+        load("nobody/nothing")
+    assert caught.value.exit_code == 3
+
+
+def test_shards_give_the_same_tensors(directory: Path, tmp_path: Path) -> None:
+    whole = load(directory)
+    weights = load_file(directory / "model.safetensors")
+    names = sorted(weights)
+    halves = {"model-00001-of-00002.safetensors": names[::2], "model-00002-of-00002.safetensors": names[1::2]}
+    for file, keys in halves.items():
+        save_file({key: weights[key] for key in keys}, directory / file)
+    index = {"weight_map": {key: file for file, keys in halves.items() for key in keys}}
+    (directory / "model.safetensors.index.json").write_text(json.dumps(index))
+    (directory / "model.safetensors").unlink()
+    assert load(directory).weight_hash == whole.weight_hash
+
+
+def test_dtypes_hold_weights_but_norms_stay_float32(directory: Path) -> None:
+    clip = load(directory, dtype="bfloat16")
+    assert clip.dtype == torch.bfloat16
+    assert clip.visual.ln_pre.weight.dtype == torch.float32
+    full = load(directory)
+    assert clip.weight_hash == full.weight_hash
+    a, b = (c.encode_text(c.class_tokens(["cat", "dog"])).unit for c in (clip, full))
+    assert a.dtype == torch.float32
+    torch.testing.assert_close(a, b, rtol=0, atol=0.03)
+    with pytest.raises(UserError, match="float64"):
+        load(directory, dtype="float64")
+
+
+def test_no_parameter_has_a_gradient(clip: Clip) -> None:
+    assert not any(parameter.requires_grad for parameter in clip.parameters())
+
+
+def test_pocket_models_load_by_name() -> None:
+    for name in model_names():
+        assert load(name).name == name
+
+
+def test_names_that_are_too_long_or_reserved_are_refused(clip: Clip) -> None:
+    with pytest.raises(UserError, match="too long for the text tower"):
+        clip.class_tokens(["cat", "z" * 60], TextLayout(num_tokens=4))
+    with pytest.raises(UserError, match="reserves"):
+        clip.class_tokens(["cat", "dog<|endoftext|>"])
+    with pytest.raises(UserError, match="must have one"):
+        clip.class_tokens(["cat"], template="a photo")
+
+
+def test_a_name_that_ends_in_punctuation_merges_with_the_full_stop(clip: Clip) -> None:
+    # "Inc." + "." is one run of punctuation for CLIP's pre-tokenizer: the sentence is tokenised whole.
+    tokens = clip.class_tokens(["St.", "cat"], TextLayout(num_tokens=2))
+    whole = clip.tokenizer.encode("X X St..")
+    assert len(tokens.own.ids) == len(whole) - 2 + len(clip.tokenizer.encode("cat.")) + 2
+
+
+def test_a_single_class_and_equal_names_are_encoded(clip: Clip) -> None:
+    one = clip.encode_text(clip.class_tokens(["cat"])).pooled
+    two = clip.encode_text(clip.class_tokens(["cat", "cat"])).pooled
+    torch.testing.assert_close(two, one.expand(2, -1), rtol=1e-5, atol=1e-6)
