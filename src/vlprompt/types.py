@@ -251,12 +251,19 @@ class Schedule:
     """
 
     epochs: int = 200
+    """Passes over the training images."""
     lr: float = 0.002
+    """Peak learning rate; cosine by epoch."""
     batch: int = 32
+    """Images per step."""
     momentum: float = 0.9
+    """Of SGD."""
     weight_decay: float = 5e-4
+    """Of SGD, on every learned tensor."""
     warmup_epochs: int = 1
+    """First epochs at the constant rate warmup_lr."""
     warmup_lr: float = 1e-5
+    """Learning rate of the warm-up epochs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -150,3 +150,20 @@ def test_states_of_the_shared_prefix_equal_a_pass_of_the_context_alone(clip: Cli
 
 def test_model_on_disk_is_what_the_fixture_says(tmp_path: Path) -> None:
     assert tiny.clip(tmp_path / "a", seed=1).weight_hash != tiny.clip(tmp_path / "b", seed=2).weight_hash
+
+
+@pytest.mark.parametrize("max_rows", [1, 7, 20])
+@pytest.mark.parametrize("kind", ["shared", "class", "image", "middle"])
+def test_bounded_memory_gives_the_same_values_and_gradients(double: Clip, max_rows: int, kind: str) -> None:
+    layout = TextLayout(num_tokens=3, position="middle" if kind == "middle" else "end", shared=kind != "class")
+    axis = kind if kind in ("class", "image") else "shared"
+    splice = Splice(q=randn(*{"class": (len(NAMES),), "image": (2,)}.get(kind, ()), 3, 64), axis=axis)  # type: ignore[arg-type]
+    prompted = Prompted(text={0: splice}, layout=layout)
+    tokens = double.class_tokens(NAMES, layout)
+    assert len(tokens.parts(max_rows)) > 1
+    assert sum(part.num_classes for part in tokens.parts(max_rows)) == len(NAMES)
+    whole, bounded = (double.encode_text(tokens, prompted, max_rows=rows).pooled for rows in (None, max_rows))
+    close(bounded, whole)
+    weights = randn(*whole.shape, seed=3).detach()
+    (want,), (got,) = (torch.autograd.grad((out * weights).sum(), splice.q) for out in (whole, bounded))
+    close(got, want)

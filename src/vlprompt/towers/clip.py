@@ -7,10 +7,11 @@ from functools import cached_property
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from vlprompt.errors import UserError
 from vlprompt.towers.config import ClipConfig
-from vlprompt.towers.text import TextTower
+from vlprompt.towers.text import Prefix, TextTower
 from vlprompt.towers.tokenizer import Tokenizer
 from vlprompt.towers.tokens import ClassTokens, check_length, class_plans, pack, sentence_plans
 from vlprompt.towers.vision import VisionTower
@@ -105,10 +106,14 @@ class Clip(nn.Module):
         check_length(names, plans, self.context_length)
         return pack(names, plans, layout).to(self.device)
 
-    def encode_text(self, tokens: ClassTokens, prompted: Prompted = BARE, *, states: bool = False) -> Features:
+    def encode_text(
+        self, tokens: ClassTokens, prompted: Prompted = BARE, *, states: bool = False, max_rows: int | None = None
+    ) -> Features:
         """Text embeddings of a class list: (C, E), or (B, C, E) where the prompt depends on the image.
 
-        `states`: also the states after ln_final of [SOS] and the context, which must stand together before the name.
+        `states`: also the states after ln_final of [SOS] and the context, which must stand together before the name. `max_rows`:
+        bounds memory by running at most so many own rows (times images) at once, and once more in the backward pass; the gradient
+        is exact.
         """
         layout, splices = tokens.layout, prompted.text
         assert (layout is None) == (not splices), "learned text tokens need a layout, and a layout needs learned tokens"
@@ -120,7 +125,7 @@ class Clip(nn.Module):
                 f"all classes that stands before the name. Use position 'end' and a unified context, or depth 1."
             )
         prefix = self.text_tower.prefix(tokens.prefix, splices, states=states)
-        pooled_GCE = self.text_tower.classes(tokens, prefix, splices.get(0))
+        pooled_GCE = self._classes(tokens, prefix, splices.get(0), max_rows)
         grouped = any(splice.axis == "image" for splice in splices.values())
         rows = None
         if states:
@@ -131,6 +136,17 @@ class Clip(nn.Module):
             rows = prefix.states[:, : 1 + layout.num_tokens]
             rows = rows if grouped else rows[0]
         return Features(pooled=pooled_GCE if grouped else pooled_GCE[0], states=rows)
+
+    def _classes(self, tokens: ClassTokens, prefix: Prefix, first: Splice | None, max_rows: int | None) -> Tensor:
+        groups = len(prefix.keys[0])
+        parts = tokens.parts(None if max_rows is None else max(1, max_rows // groups))
+        if len(parts) == 1:
+            return self.text_tower.classes(tokens, prefix, first)
+        done = [
+            checkpoint(self.text_tower.classes, part, prefix, first, use_reentrant=False, preserve_rng_state=False)
+            for part in parts
+        ]
+        return torch.cat(done, dim=1)[:, tokens.restore_C]
 
     def encode_images(self, pixels_B3HW: Tensor, prompted: Prompted = BARE) -> Features:
         """Normalised pixels (B, 3, H, W) -> image embeddings (B, E)."""

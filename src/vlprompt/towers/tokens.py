@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import groupby, pairwise
 
 import torch
 from torch import Tensor
@@ -82,6 +82,40 @@ class ClassTokens:
         moved = {name: getattr(self, name).to(device) for name in ("position_T", "end_C", "restore_C")}
         return replace(self, prefix=self.prefix.to(device), own=self.own.to(device), **moved)
 
+    def parts(self, max_rows: int | None) -> tuple[ClassTokens, ...]:
+        """The same classes in packed order, in lists of at most `max_rows` own rows (or one class, where that is longer)."""
+        lengths = [bucket.length for bucket in self.buckets for _ in range(bucket.num_classes)]
+        if max_rows is None or sum(lengths) <= max_rows:
+            return (self,)
+        cuts, num_rows = [0], 0
+        for c, length in enumerate(lengths):
+            if num_rows and num_rows + length > max_rows:
+                cuts.append(c)
+                num_rows = 0
+            num_rows += length
+        cuts.append(len(lengths))
+        order_C = self.restore_C.argsort()
+        return tuple(self._part(lengths, first, last, order_C[first:last]) for first, last in pairwise(cuts))
+
+    def _part(self, lengths: list[int], first: int, last: int, order_C: Tensor) -> ClassTokens:
+        start, stop = sum(lengths[:first]), sum(lengths[:last])
+        inside = (self.own.learned >= start) & (self.own.learned < stop)
+        own = Rows(
+            ids=self.own.ids[start:stop],
+            learned=self.own.learned[inside] - start,
+            token=self.own.token[inside],
+            owner=self.own.owner[inside],
+        )
+        return replace(
+            self,
+            names=tuple(self.names[c] for c in order_C.tolist()),
+            own=own,
+            position_T=self.position_T[start:stop],
+            buckets=_buckets(lengths[first:last]),
+            end_C=self.end_C[first:last] - start,
+            restore_C=torch.arange(last - first, device=order_C.device),
+        )
+
 
 def class_plans(tokenizer: Tokenizer, names: Sequence[str], layout: TextLayout) -> list[list[int]]:
     """The row plan of each class: the published sentence (context placeholders, fixed words, name, full stop) is tokenised
@@ -127,11 +161,6 @@ def pack(names: Sequence[str], plans: Sequence[Sequence[int]], layout: TextLayou
     num_prefix = _common(plans, stop_at_learned=layout is not None and not layout.shared)
     order = sorted(range(len(plans)), key=lambda c: len(plans[c]))
     own = [list(plans[c][num_prefix:]) for c in order]
-    buckets, start = [], 0
-    for length, group in groupby(own, key=len):
-        bucket = Bucket(start=start, num_classes=len(list(group)), length=length)
-        buckets.append(bucket)
-        start = bucket.stop
     lengths = torch.tensor([len(rows) for rows in own])
     restore = torch.empty(len(order), dtype=torch.int64)
     restore[torch.tensor(order)] = torch.arange(len(order))
@@ -141,7 +170,7 @@ def pack(names: Sequence[str], plans: Sequence[Sequence[int]], layout: TextLayou
         prefix=_rows([list(plans[0][:num_prefix])], [0]),
         own=_rows(own, order),
         position_T=torch.cat([num_prefix + torch.arange(int(n)) for n in lengths]),
-        buckets=tuple(buckets),
+        buckets=_buckets([len(rows) for rows in own]),
         end_C=lengths.cumsum(0) - 1,
         restore_C=restore,
     )
@@ -155,6 +184,14 @@ def _common(plans: Sequence[Sequence[int]], *, stop_at_learned: bool) -> int:
         if low[i] != high[i] or (stop_at_learned and low[i] < 0):
             return i
     return limit
+
+
+def _buckets(lengths: Sequence[int]) -> tuple[Bucket, ...]:
+    """Runs of equal lengths."""
+    out: list[Bucket] = []
+    for length, group in groupby(lengths):
+        out.append(Bucket(start=out[-1].stop if out else 0, num_classes=len(list(group)), length=length))
+    return tuple(out)
 
 
 def _rows(plans: Sequence[Sequence[int]], owners: Sequence[int]) -> Rows:

@@ -1,0 +1,55 @@
+# The commands of this repository. Nothing but Python 3.11+ and make is needed; everything is installed into $(VENV).
+
+PYTHON ?= python3
+VENV   ?= .venv
+JOBS   ?= 2
+RUNS   ?= runs
+
+BIN   := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PIP   := $(BIN)/python -m pip --disable-pip-version-check
+TEST  := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
+
+.DEFAULT_GOAL := help
+.PHONY: help install quickstart format lint types test test-all wheel wheel-test clean
+
+help: ## Show these lines
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+
+install: $(STAMP) ## Make .venv with the pinned versions and vlprompt in it
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("vlprompt needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.11 install" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+quickstart: install ## Install, then learn the first prompts on the embedded images (minutes, no GPU, no download)
+	$(BIN)/vlprompt quickstart --out $(RUNS)/quickstart
+
+format: install ## Rewrite the code in the project's format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lint: install ## Format and lint, without changing anything
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: install ## Type check
+	$(BIN)/mypy
+
+test: lint types ## Format, lint, types and the tests (at most 10 minutes on two cores)
+	$(TEST) -m "not slow"
+
+test-all: lint types ## The same with the slow tests
+	$(TEST)
+
+wheel: install ## Build the wheel into dist/
+	rm -rf dist
+	$(BIN)/python -m build --wheel --outdir dist .
+
+wheel-test: wheel ## Install the built wheel in an empty environment and learn a prompt without this repository
+	tools/wheel_test.sh "$(PYTHON)" dist/*.whl constraints.txt
+
+clean: ## Remove what the commands above made, but no runs
+	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,81 @@
+"""What one cell of the ablation leaves behind: a line of JSON. Knows no torch and no model."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from vlprompt import atomic
+from vlprompt.errors import DATA, UserError
+
+SCHEMA = 1
+FILE = "ablation.jsonl"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One setting on one data set with one seed. Accuracies are percent, on validation images."""
+
+    setting: str
+    factor: str
+    dataset: str
+    seed: int
+    subset: str
+    """Classes learned on: `base` (the first half; then novel is the rest) or `all`."""
+    accuracy: Mapping[str, float]
+    """`base` and `novel` after learning on base, each among its own half's classes; or `all`."""
+    zero_shot: Mapping[str, float]
+    """The template's, on the same images and classes."""
+    by_epoch: tuple[float, ...]
+    """After every epoch, on the classes learned on."""
+    gradient_ratios: Mapping[str, float]
+    """Term -> length of its weighted gradient over cross-entropy's, mean over the epochs' first batches."""
+    perplexity: float
+    """Of the learned context: hard label, all words."""
+    num_val: Mapping[str, int]
+    """Validation images behind each accuracy."""
+    method: str
+    options: Mapping[str, object]
+    model: str
+    shots: int
+    seconds: float
+    key: str
+    """SHA-256 of all that decides the numbers."""
+    schema: int = SCHEMA
+
+
+def read(out: Path) -> list[Cell]:
+    """The cells of an ablation's directory, oldest first; a line that a kill cut short is left out."""
+    path = out / FILE
+    if not path.is_file():
+        return []
+    cells = []
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        try:
+            values = json.loads(line)
+        except ValueError:
+            continue
+        if not isinstance(values, dict) or values.get("schema") != SCHEMA:
+            raise UserError(
+                f"{path}, line {number}: no record of this version's ablation (schema {SCHEMA}).", exit_code=DATA
+            )
+        cells.append(Cell(**{**values, "by_epoch": tuple(values["by_epoch"])}))
+    return cells
+
+
+def append(out: Path, cell: Cell) -> None:
+    """Add a cell; what is there stays whole whatever happens."""
+    before = (out / FILE).read_text() if (out / FILE).is_file() else ""
+    whole = "".join(f"{line}\n" for line in before.splitlines() if _complete(line))
+    atomic.write_text(out / FILE, whole + json.dumps(dataclasses.asdict(cell), allow_nan=False) + "\n")
+
+
+def _complete(line: str) -> bool:
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,275 @@
+"""Training and measuring the cells of the ablation: few-shot training images, validation images, never test images."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import statistics
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import nn
+
+from vlprompt import atomic, methods
+from vlprompt.ablate.records import Cell, append, read
+from vlprompt.ablate.sweep import Setting, settings
+from vlprompt.ablate.table import render
+from vlprompt.data import Dataset, Sample, few_shot, open_dataset, restrict, split_by_rule, split_hash
+from vlprompt.engine.checkpoint import Checkpoints, State, locked
+from vlprompt.engine.config import DEFAULT_VIEWS
+from vlprompt.engine.evaluate import Classifier, accuracy
+from vlprompt.engine.images import Images, open_images
+from vlprompt.engine.observer import SILENT, Observer
+from vlprompt.engine.precision import resolve_device
+from vlprompt.engine.run import recipe_for
+from vlprompt.engine.train import Lesson, new_prompt, train
+from vlprompt.errors import DATA, UserError
+from vlprompt.losses.perplexity import perplexity
+from vlprompt.towers import Clip, load
+from vlprompt.types import Method, PromptSpec
+
+TABLE = "ablation.md"
+Subset = Literal["base", "all"]
+
+
+def run_ablation(
+    names: Sequence[str],
+    model: str,
+    seeds: Sequence[int],
+    out: Path,
+    observer: Observer = SILENT,
+    *,
+    host: str = "coop",
+    overrides: Mapping[str, object] | None = None,
+    shots: int = 16,
+    cache: Path | None = None,
+    device: str = "auto",
+) -> list[Cell]:
+    """Sweep PLPP's options on a host around its defaults; write `ablation.jsonl` and `ablation.md` into `out`.
+
+    names: data sets as `--data` takes them. overrides: ``plpp.`` options move the centre of the sweep, all others (the
+    host's options, schedule fields) hold for every setting. Cells that `out` has already are not repeated. UserError:
+    a data set without validation images or with one class; a host with class-specific contexts; unknown names and options.
+    """
+    given = dict(overrides or {})
+    centre = {name: value for name, value in given.items() if name.startswith("plpp.")}
+    common = {name: value for name, value in given.items() if name not in centre}
+    sweep = settings(host, centre)
+    _check(names, seeds, methods.resolve(host, common).prompt, observer)
+    clip = load(model, device=resolve_device(device))
+    recipe = recipe_for(model, "auto")
+    images = open_images(clip, cache)
+    datasets = [_without_test(name, images) for name in names]
+    jobs = [
+        Job(setting=setting, dataset=dataset, seed=seed, subset=subset)
+        for setting in sweep
+        for subset in _subsets(setting)
+        for dataset in datasets
+        for seed in seeds
+    ]
+    bench = Bench(clip=clip, images=images, model=model, recipe=recipe, shots=shots, common=common)
+    with locked(out):
+        done = {cell.key: cell for cell in read(out)}
+        observer.stage("ablation", len(jobs))
+        cells = []
+        for job in jobs:
+            key = bench.key(job)
+            if key not in done:
+                done[key] = bench.measure(job, key)
+                append(out, done[key])
+            cells.append(done[key])
+            observer.advance(1, dict(done[key].accuracy))
+        atomic.write_text(out / TABLE, render(cells))
+    return cells
+
+
+def _check(names: Sequence[str], seeds: Sequence[int], prompt: PromptSpec | None, observer: Observer) -> None:
+    if len(set(names)) < len(names):
+        raise UserError(f"data sets {', '.join(names)}: one is named twice. Name each once.")
+    if prompt is not None and prompt.layout is not None and not prompt.layout.shared:
+        raise UserError(
+            "the ablation learns on base classes and measures on novel ones, which a context for each class cannot answer "
+            "for. Use per_class=false."
+        )
+    if len(names) < 2 or len(seeds) < 3:
+        observer.note("Fewer than two data sets or three seeds: too little to choose defaults by.")
+
+
+def _subsets(setting: Setting) -> tuple[Subset, ...]:
+    return ("base",) if setting.halves_only else ("base", "all")
+
+
+def _without_test(name: str, images: Images) -> Dataset:
+    """A data set whose test images are gone before anything is learned or measured."""
+    dataset = dataclasses.replace(split_by_rule(open_dataset(name)), test=())
+    skipped: dict[str, str] = {}
+    dataset = dataclasses.replace(
+        dataset,
+        train=images.usable(dataset.train, skipped, strict=False),
+        val=images.usable(dataset.val, skipped, strict=False),
+    )
+    for subset in ("base", "novel"):
+        if not restrict(dataset, subset).val:
+            raise UserError(
+                f"{name}: no validation images for its {subset} classes; the ablation measures on those alone. Give a data "
+                "set of two or more classes with validation images (a folder val, or undivided with 3 or more a class).",
+                exit_code=DATA,
+            )
+    return dataset
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One cell to be measured."""
+
+    setting: Setting
+    dataset: Dataset
+    seed: int
+    subset: Subset
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The classes that it is measured on."""
+        return ("base", "novel") if self.subset == "base" else ("all",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bench:
+    """What all cells share."""
+
+    clip: Clip
+    images: Images
+    model: str
+    recipe: str
+    shots: int
+    common: Mapping[str, object]
+    zero_shots: dict[tuple[str, str], float] = field(default_factory=dict)
+
+    def method(self, job: Job) -> Method:
+        """The setting's method; a control draws its labels anew with every seed."""
+        overrides = {**self.common, **job.setting.overrides}
+        if job.setting.factor == "control":
+            overrides["plpp.labels_seed"] = job.seed
+        return methods.resolve(job.setting.method, overrides, shots=self.shots, recipe=self.recipe)
+
+    def key(self, job: Job) -> str:
+        """SHA-256 of all that decides a cell's numbers."""
+        dataset = job.dataset
+        decides = {
+            "options": dict(self.method(job).options),
+            "method": job.setting.method,
+            "data": split_hash(dataset.train, dataset.val, ()),
+            "names": dataset.class_names,
+            "template": dataset.template,
+            "weights": self.clip.weight_hash,
+            "dtype": str(self.clip.dtype),
+            "shots": self.shots,
+            "views": DEFAULT_VIEWS,
+            "seed": job.seed,
+            "subset": job.subset,
+            "setting": job.setting.name,
+        }
+        return hashlib.sha256(json.dumps(decides, sort_keys=True, default=str).encode()).hexdigest()
+
+    def measure(self, job: Job, key: str) -> Cell:
+        """Learn on the few-shot sample of the seed; measure on all validation images."""
+        began = time.perf_counter()
+        method, dataset = self.method(job), job.dataset
+        spec = method.prompt
+        assert spec is not None
+        sample = restrict(few_shot(dataset, self.shots, job.seed), job.subset)
+        lesson = Lesson(
+            samples=sample.train,
+            class_names=sample.class_names,
+            template=dataset.template,
+            seed=job.seed,
+            views=DEFAULT_VIEWS,
+        )
+        diary = Diary(bench=self, lesson=lesson, spec=spec, val=restrict(dataset, job.subset).val)
+        prompt = train(self.clip, method, lesson, self.images, checkpoints=diary)
+        with torch.no_grad():
+            context = self.clip.context(prompt(None))
+        return Cell(
+            setting=job.setting.name,
+            factor=job.setting.factor,
+            dataset=dataset.name,
+            seed=job.seed,
+            subset=job.subset,
+            accuracy={part: self._accuracy(spec, prompt, dataset, part) for part in job.parts},
+            zero_shot={part: self._zero_shot(dataset, part) for part in job.parts},
+            by_epoch=tuple(diary.by_epoch),
+            gradient_ratios=_means(diary.ratios),
+            perplexity=perplexity(context, self.clip.vocabulary),
+            num_val={part: len(_part(dataset, part).val) for part in job.parts},
+            method=method.name,
+            options=dict(method.options),
+            model=self.model,
+            shots=self.shots,
+            seconds=time.perf_counter() - began,
+            key=key,
+        )
+
+    def _accuracy(self, spec: PromptSpec | None, prompt: nn.Module | None, dataset: Dataset, part: str) -> float:
+        there = _part(dataset, part)
+        classifier = Classifier(self.clip, spec, prompt, there.class_names, dataset.template)
+        return self.score(classifier, there.val)
+
+    def _zero_shot(self, dataset: Dataset, part: str) -> float:
+        where = (dataset.name, part)
+        if where not in self.zero_shots:
+            self.zero_shots[where] = self._accuracy(None, None, dataset, part)
+        return self.zero_shots[where]
+
+    def score(self, classifier: Classifier, val: Sequence[Sample]) -> float:
+        """Percent of these validation images that are classified right."""
+        value = accuracy(classifier, val, self.images)
+        assert value is not None, "checked before: there are validation images"
+        return value
+
+
+def _part(dataset: Dataset, part: str) -> Dataset:
+    assert not dataset.test, "the ablation sees no test images"
+    assert part in ("base", "novel", "all")
+    return restrict(dataset, part)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Diary(Checkpoints):
+    """Stands where the loop would save: measures each epoch's prompt instead, and keeps the loop's gradient ratios."""
+
+    bench: Bench
+    lesson: Lesson
+    spec: PromptSpec
+    val: Sequence[Sample]
+    directory: Path = Path()
+    config_hash: str = ""
+    by_epoch: list[float] = field(default_factory=list)
+    ratios: list[Mapping[str, float]] = field(default_factory=list)
+
+    def save(self, state: State) -> None:
+        clip, names = self.bench.clip, self.lesson.class_names
+        prompt = new_prompt(clip, self.spec, len(names), self.lesson.seed)
+        with torch.no_grad():
+            for name, parameter in prompt.named_parameters():
+                parameter.copy_(state.parameters[name])
+        classifier = Classifier(clip, self.spec, prompt, names, self.lesson.template)
+        self.by_epoch.append(self.bench.score(classifier, self.val))
+
+    def log(self, values: Mapping[str, object]) -> None:
+        ratios = values["gradient_ratios"]
+        assert isinstance(ratios, dict)
+        self.ratios.append(ratios)
+
+
+def _means(ratios: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """Term -> mean over the epochs in which it was measured."""
+    found: dict[str, list[float]] = {}
+    for one in ratios:
+        for name, value in one.items():
+            found.setdefault(name, []).append(value)
+    return {name: statistics.fmean(values) for name, values in found.items()}

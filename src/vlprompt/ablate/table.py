@@ -1,0 +1,207 @@
+"""The ablation's tables in Markdown, from its records alone."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+from vlprompt.ablate.records import Cell
+from vlprompt.ablate.sweep import CENTRE, HOST, ONE_WAY
+from vlprompt.errors import DATA, UserError
+
+BEGIN, END = "<!-- ablation:begin -->", "<!-- ablation:end -->"
+SHARE = 0.95
+MISSING = "missing"
+
+Pair = tuple[str, int]
+"""A data set and a seed: what settings are compared on."""
+
+
+def render(cells: Sequence[Cell]) -> str:
+    """All tables. UserError without cells."""
+    if not cells:
+        raise UserError("there are no records to make a table of. Run `vlprompt ablate plpp` first.", exit_code=DATA)
+    return "\n".join([_head(cells), *_halves(cells), *_per_set(cells), *_speed(cells)]) + "\n"
+
+
+def write_section(page: Path, cells: Sequence[Cell]) -> None:
+    """Put the tables between the markers of a page. UserError where it has not exactly one pair of them."""
+    text = page.read_text()
+    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
+        raise UserError(f"{page} must have one line {BEGIN} and, after it, one line {END}.", exit_code=DATA)
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    page.write_text(f"{before}{BEGIN}\n\n{render(cells)}\n{END}{after}")
+
+
+def harmonic(cell: Cell) -> float:
+    """2BN / (B + N) of a cell's base and novel accuracy; 0 where one of them is."""
+    base, novel = cell.accuracy["base"], cell.accuracy["novel"]
+    return 2 * base * novel / (base + novel) if base and novel else 0.0
+
+
+def epochs_until(by_epoch: Sequence[float], accuracy: float) -> int | None:
+    """The first epoch (from 1) with at least that accuracy; None: never."""
+    return next((epoch for epoch, value in enumerate(by_epoch, 1) if value >= accuracy), None)
+
+
+def _head(cells: Sequence[Cell]) -> str:
+    datasets = {cell.dataset: cell for cell in cells if cell.subset == "base"}
+    images = "; ".join(
+        f"{name}: {cell.num_val['base']} base and {cell.num_val['novel']} novel" for name, cell in datasets.items()
+    )
+    models, shots = _listed(cell.model for cell in cells), _listed(str(cell.shots) for cell in cells)
+    seeds = _listed(str(seed) for seed in sorted({cell.seed for cell in cells}))
+    epochs = _listed(str(len(cell.by_epoch)) for cell in cells)
+    return (
+        f"Model {models}; {shots} shots; seeds {seeds}; {epochs} epochs. Measured on **validation** images ({images}); test "
+        "images were not read."
+    )
+
+
+def _halves(cells: Sequence[Cell]) -> list[str]:
+    """Every setting, learned on base classes."""
+    table = _by_setting(cells, "base")
+    pairs = sorted({pair for found in table.values() for pair in found})
+    host = table.get(HOST, {})
+    lines = [
+        "",
+        "### Learned on base classes, one factor at a time",
+        "",
+        "Mean over sets and seeds +- standard deviation over seeds (of the mean over sets). H: harmonic mean of base and "
+        "novel, per set and seed. `H - host`: the paired difference on the same set and seed, mean +- standard deviation over "
+        "the pairs, and in how many pairs H is higher than the host's. Gradient: length of the term's weighted gradient over "
+        "cross-entropy's. Perplexity: geometric mean.",
+        "",
+        "| setting | base | novel | H | H - host | higher | gradient L_ppl | gradient L_inv | perplexity |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
+        _zero_shot_row(table),
+    ]
+    for setting, found in table.items():
+        lack = [pair for pair in pairs if pair not in found]
+        if lack:
+            lines.append(f"| {setting} | {MISSING}: {len(lack)} of {len(pairs)} cells |" + " |" * 7)
+            continue
+        shared = [pair for pair in pairs if pair in host]
+        gains = [harmonic(found[pair]) - harmonic(host[pair]) for pair in shared]
+        against = (
+            ("-", "-")
+            if setting == HOST or not gains
+            else (_signed(gains), f"{sum(gain > 0 for gain in gains)} of {len(gains)}")
+        )
+        columns = [
+            setting,
+            _over_seeds(found, lambda cell: cell.accuracy["base"]),
+            _over_seeds(found, lambda cell: cell.accuracy["novel"]),
+            _over_seeds(found, harmonic),
+            *against,
+            _ratio(found, "plpp"),
+            _ratio(found, "plpp-inverse"),
+            f"{statistics.geometric_mean(cell.perplexity for cell in found.values()):,.0f}",
+        ]
+        lines.append(f"| {' | '.join(columns)} |")
+    return lines
+
+
+def _zero_shot_row(table: Mapping[str, Mapping[Pair, Cell]]) -> str:
+    cells = {cell.dataset: cell for found in table.values() for cell in found.values()}.values()
+    base, novel = ([cell.zero_shot[part] for cell in cells] for part in ("base", "novel"))
+    both = [2 * b * n / (b + n) if b and n else 0.0 for b, n in zip(base, novel, strict=True)]
+    means = " | ".join(f"{statistics.fmean(values):.1f}" for values in (base, novel, both))
+    return f"| zero-shot | {means} | - | - | - | - | - |"
+
+
+def _per_set(cells: Sequence[Cell]) -> list[str]:
+    """Base / novel of every setting on every set."""
+    table = _by_setting(cells, "base")
+    names = list(dict.fromkeys(cell.dataset for cell in cells))
+    lines = [
+        "",
+        "### The same, set by set: base / novel",
+        "",
+        f"| setting | {' | '.join(names)} |",
+        "|---|" + "---:|" * len(names),
+    ]
+    for setting, found in table.items():
+        columns = []
+        for name in names:
+            here = [cell for cell in found.values() if cell.dataset == name]
+            base, novel = ([cell.accuracy[part] for cell in here] for part in ("base", "novel"))
+            columns.append(f"{_spread(base)} / {_spread(novel)}" if here else MISSING)
+        lines.append(f"| {setting} | {' | '.join(columns)} |")
+    return lines
+
+
+def _speed(cells: Sequence[Cell]) -> list[str]:
+    """The claim of faster convergence: host, one-way, mutual."""
+    lines = [
+        "",
+        "### Accuracy per epoch, and epochs until 95 % of the final accuracy",
+        "",
+        "Epochs until 95 % of the run's own final accuracy, and of the host's on the same set and seed; mean +- standard "
+        "deviation over sets and seeds. Then the mean accuracy after some epochs, on the classes learned on.",
+    ]
+    for subset, title in (("base", "learned on base classes"), ("all", "learned on all classes")):
+        table = {name: found for name, found in _by_setting(cells, subset).items() if name in (HOST, ONE_WAY, CENTRE)}
+        if not table:
+            continue
+        epochs = min(len(cell.by_epoch) for found in table.values() for cell in found.values())
+        shown = [epoch for epoch in (1, 2, 3, 5, 8, 12, 20, 30, 50, 100, 150) if epoch < epochs] + [epochs]
+        lines += [
+            "",
+            f"| {title} | until 95 % of its own | of the host's | {' | '.join(f'epoch {epoch}' for epoch in shown)} |",
+            "|---|---:|---:|" + "---:|" * len(shown),
+        ]
+        for setting, found in table.items():
+            own = [epochs_until(cell.by_epoch, SHARE * cell.by_epoch[-1]) for cell in found.values()]
+            hosts = table.get(HOST, {})
+            theirs = [
+                epochs_until(cell.by_epoch, SHARE * hosts[pair].by_epoch[-1])
+                for pair, cell in found.items()
+                if pair in hosts
+            ]
+            curve = [f"{statistics.fmean(cell.by_epoch[epoch - 1] for cell in found.values()):.1f}" for epoch in shown]
+            lines.append(f"| {' | '.join([setting, _reached(own), _reached(theirs), *curve])} |")
+    return lines
+
+
+def _by_setting(cells: Iterable[Cell], subset: str) -> dict[str, dict[Pair, Cell]]:
+    table: dict[str, dict[Pair, Cell]] = {}
+    for cell in cells:
+        if cell.subset == subset:
+            table.setdefault(cell.setting, {})[cell.dataset, cell.seed] = cell
+    return table
+
+
+def _over_seeds(found: Mapping[Pair, Cell], value: Callable[[Cell], float]) -> str:
+    """Mean and standard deviation over seeds of the mean over sets."""
+    seeds = sorted({seed for _, seed in found})
+    return _spread([statistics.fmean(value(cell) for pair, cell in found.items() if pair[1] == seed) for seed in seeds])
+
+
+def _spread(values: Sequence[float]) -> str:
+    mean = f"{statistics.fmean(values):.1f}"
+    return f"{mean} +- {statistics.stdev(values):.1f}" if len(values) > 1 else mean
+
+
+def _signed(values: Sequence[float]) -> str:
+    mean = f"{statistics.fmean(values):+.1f}"
+    return f"{mean} +- {statistics.stdev(values):.1f}" if len(values) > 1 else mean
+
+
+def _ratio(found: Mapping[Pair, Cell], term: str) -> str:
+    values = [cell.gradient_ratios[term] for cell in found.values() if term in cell.gradient_ratios]
+    return f"{statistics.fmean(values):.2g}" if values else "-"
+
+
+def _reached(epochs: Sequence[int | None]) -> str:
+    reached = [epoch for epoch in epochs if epoch is not None]
+    if not reached:
+        return "never" if epochs else MISSING
+    never = len(epochs) - len(reached)
+    return _spread([float(epoch) for epoch in reached]) + (f" ({never} of {len(epochs)} never)" if never else "")
+
+
+def _listed(values: Iterable[str]) -> str:
+    return ", ".join(dict.fromkeys(values))

@@ -1,0 +1,262 @@
+"""A learned prompt on disk: a directory of kilobytes that loads strictly and is never unpickled.
+
+`prompt.safetensors` has the learned float32 tensors and nothing else (absent where nothing is learned); `prompt.json` says
+what they are and is written last; `README.md` is a model card.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor, nn
+
+from vlprompt import __version__, atomic, records
+from vlprompt.errors import DATA, UserError
+from vlprompt.methods import resolve
+from vlprompt.towers import Clip
+from vlprompt.towers import load as load_clip
+from vlprompt.types import Method
+
+SCHEMA = 1
+TENSORS, FACTS, CARD = "prompt.safetensors", "prompt.json", "README.md"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Learned:
+    """A learned prompt and all that is needed to use it."""
+
+    method: Method
+    prompt: nn.Module | None
+    """None where nothing is learned (zero-shot)."""
+    class_names: tuple[str, ...]
+    """The classes it was learned on."""
+    template: str
+    """The words of the zero-shot classifier beside it."""
+    model: str
+    """The backbone as it was asked for: a pocket model's name, a directory or a Hub id."""
+    weight_hash: str
+    """SHA-256 of the backbone's weights."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What else is known: dataset, split and training hashes, shots, seed, subset, recipe, metrics."""
+
+    @property
+    def num_parameters(self) -> int:
+        return sum(p.numel() for p in self.prompt.parameters()) if self.prompt is not None else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Picked:
+    """The artifact that a run directory predicts with."""
+
+    directory: Path
+    reason: str
+    """One sentence on why this one."""
+
+
+def save(directory: Path, learned: Learned) -> None:
+    """Write a prompt; until `prompt.json` is there, last, the directory holds none."""
+    tensors = _tensors(learned.prompt)
+    data = save_tensors(tensors) if tensors else None
+    (directory / FACTS).unlink(missing_ok=True)
+    if data is None:
+        (directory / TENSORS).unlink(missing_ok=True)
+    else:
+        atomic.write_bytes(directory / TENSORS, data)
+    atomic.write_text(directory / CARD, card(learned))
+    facts = {
+        "schema": SCHEMA,
+        "vlprompt": __version__,
+        "method": learned.method.name,
+        "options": dict(learned.method.options),
+        "model": learned.model,
+        "weight_hash": learned.weight_hash,
+        "class_names": list(learned.class_names),
+        "template": learned.template,
+        "tensors": {name: list(tensor.shape) for name, tensor in tensors.items()},
+        "tensors_hash": hashlib.sha256(data).hexdigest() if data is not None else None,
+        **learned.facts,
+    }
+    atomic.write_json(directory / FACTS, facts)
+
+
+def load(
+    directory: Path, clip: Clip | None = None, *, device: str | torch.device = "cpu", dtype: str = "float32"
+) -> Learned:
+    """Read a prompt for a backbone; clip None: the backbone that it names is loaded (`loaded` gives both).
+
+    UserError: no artifact, a newer schema, another backbone, tensors that are missing, unexpected or misshapen, damage.
+    """
+    return loaded(directory, clip, device=device, dtype=dtype)[0]
+
+
+def loaded(
+    directory: Path, clip: Clip | None = None, *, device: str | torch.device = "cpu", dtype: str = "float32"
+) -> tuple[Learned, Clip]:
+    """As `load`, with the backbone."""
+    facts = read_facts(directory)
+    if clip is None:
+        clip = load_clip(facts["model"], device=device, dtype=dtype)
+    if clip.weight_hash != facts["weight_hash"]:
+        raise UserError(
+            f"the prompt in {directory} was learned on {facts['model']} (weights {facts['weight_hash'][:12]}), but the model "
+            f"given is {clip.name} (weights {clip.weight_hash[:12]}). A prompt works with its own backbone only: give that "
+            f"one with --model, or learn a prompt for this one."
+        )
+    names = tuple(facts["class_names"])
+    method = resolve(facts["method"], facts["options"])
+    prompt: nn.Module | None = None
+    if method.prompt is not None:
+        prompt = method.prompt.build(clip.facts, torch.Generator().manual_seed(0), len(names))
+        _fill(prompt, directory, facts["tensors_hash"])
+        prompt = prompt.to(clip.device).requires_grad_(False)
+    known = {"schema", "vlprompt", "method", "options", "model", "weight_hash", "class_names", "template"}
+    learned = Learned(
+        method=method,
+        prompt=prompt,
+        class_names=names,
+        template=facts["template"],
+        model=facts["model"],
+        weight_hash=facts["weight_hash"],
+        facts={name: value for name, value in facts.items() if name not in known | {"tensors", "tensors_hash"}},
+    )
+    return learned, clip
+
+
+def read_facts(directory: Path) -> dict[str, Any]:
+    """`prompt.json`, checked: what an artifact says of itself, without a backbone."""
+    path = directory / FACTS
+    if not path.is_file():
+        raise UserError(
+            f"{directory} holds no learned prompt: there is no {FACTS}. Give a run or artifact directory.",
+            exit_code=DATA,
+        )
+    try:
+        facts = json.loads(path.read_text())
+    except ValueError as problem:
+        raise UserError(f"{path} is damaged: {problem}", exit_code=DATA) from problem
+    needed = ("schema", "method", "options", "model", "weight_hash", "class_names", "template", "tensors_hash")
+    missing = [name for name in needed if not isinstance(facts, dict) or name not in facts]
+    if missing:
+        raise UserError(f"{path} is no prompt of vlprompt: it lacks {', '.join(missing)}.", exit_code=DATA)
+    if facts["schema"] > SCHEMA:
+        raise UserError(
+            f"{path} has schema {facts['schema']}; this version ({__version__}) reads up to {SCHEMA}. Install a newer vlprompt.",
+            exit_code=DATA,
+        )
+    return dict(facts)
+
+
+def artifacts(run: Path) -> tuple[Path, ...]:
+    """The directories of all finished seeds of a run, by seed; a directory that is itself an artifact alone.
+
+    UserError where there is none.
+    """
+    if (run / FACTS).is_file():
+        return (run,)
+    found = {records.read(path).seed: path.parent for path in run.glob(f"seed*/{records.RESULT}")}
+    if not found:
+        unfinished = any(run.glob("seed*"))
+        hint = (
+            "its seeds are unfinished: run the same command with --resume"
+            if unfinished
+            else "learn one with vlprompt train"
+        )
+        raise UserError(f"{run} holds no learned prompt; {hint}.", exit_code=DATA)
+    return tuple(found[seed] for seed in sorted(found))
+
+
+def pick(run: Path) -> Picked:
+    """Which seed of a run directory predicts: the best on validation images, else the lowest; an artifact is itself.
+
+    Test accuracy plays no part.
+    """
+    if (run / FACTS).is_file():
+        return Picked(run, "the prompt in this directory")
+    found = {record.seed: (path, record) for path, record in ((path, records.read(path)) for path in artifacts(run))}
+    lowest = min(found)
+    if len(found) == 1:
+        return Picked(found[lowest][0], f"seed {lowest}, the only one")
+    accuracy = {seed: record.val_top1 for seed, (_, record) in found.items() if record.val_top1 is not None}
+    if len(accuracy) < len(found):
+        reason = f"seed {lowest} of {len(found)}, the lowest (there are no validation images to choose by)"
+        return Picked(found[lowest][0], reason)
+    best = min(accuracy, key=lambda seed: (-accuracy[seed], seed))
+    reason = f"seed {best} of {len(found)}, the best on validation images ({accuracy[best]:.1f} %)"
+    return Picked(found[best][0], reason)
+
+
+def card(learned: Learned) -> str:
+    """The model card, Markdown."""
+    facts, metrics = learned.facts, learned.facts.get("metrics", {})
+    shots = "all images" if facts.get("shots") is None else f"{facts['shots']} images per class"
+    rows = [
+        ("Backbone", f"`{learned.model}`, weights `{learned.weight_hash[:12]}`"),
+        ("Learned on", f"{facts.get('dataset', 'images in memory')}, {shots}, seed {facts.get('seed', '-')}"),
+        (
+            "Classes",
+            f"{len(learned.class_names)}: {', '.join(learned.class_names[:8])}{', ...' if len(learned.class_names) > 8 else ''}",
+        ),
+        ("Learned numbers", f"{learned.num_parameters:,}"),
+        *((name.replace("_", " "), f"{value:.2f} %") for name, value in metrics.items() if value is not None),
+    ]
+    options = ", ".join(f"`{name}={value}`" for name, value in learned.method.options.items())
+    table = "\n".join(f"| {name} | {value} |" for name, value in rows)
+    return (
+        f"# {learned.method.name}\n\n"
+        f"A prompt learned with vlprompt {__version__}. It is no model by itself: it works "
+        f"with the frozen CLIP named below, for these class names or (with a unified context) for any others.\n\n"
+        f"| | |\n|---|---|\n{table}\n\n"
+        f"Options: {options or 'none'}.\n\n"
+        f"## Usage\n\n"
+        f"```python\n"
+        f"from vlprompt import PromptClassifier\n"
+        f'classifier = PromptClassifier.load("path/to/this/directory")\n'
+        f'print(classifier.predict(["picture.jpg"]))\n'
+        f'print(classifier.predict(["picture.jpg"], class_names=["cat", "dog"]))\n'
+        f"```\n"
+    )
+
+
+def _tensors(prompt: nn.Module | None) -> dict[str, Tensor]:
+    """The learned tensors, float32 on the CPU."""
+    if prompt is None:
+        return {}
+    tensors = {name: p.detach().cpu().contiguous() for name, p in prompt.named_parameters()}
+    assert all(one.dtype == torch.float32 for one in tensors.values()), "learned tensors are float32"
+    return tensors
+
+
+def _fill(prompt: nn.Module, directory: Path, digest: str | None) -> None:
+    """Put the file's tensors into a module, strictly: their names, shapes and types, and the file's hash."""
+    path = directory / TENSORS
+    if not path.is_file():
+        raise UserError(f"{path} is missing; the prompt is incomplete. Copy the whole directory.", exit_code=DATA)
+    data = path.read_bytes()
+    try:
+        tensors = load_tensors(data)
+    except SafetensorError as problem:
+        raise UserError(f"{path} is no safetensors file or is damaged: {problem}", exit_code=DATA) from problem
+    wanted = dict(prompt.named_parameters())
+    problems = [f"missing {name} {tuple(p.shape)}" for name, p in wanted.items() if name not in tensors]
+    problems += [f"unexpected {name} {tuple(t.shape)}" for name, t in tensors.items() if name not in wanted]
+    problems += [
+        f"{name} is {tuple(tensors[name].shape)} {tensors[name].dtype}, expected {tuple(p.shape)} {p.dtype}"
+        for name, p in wanted.items()
+        if name in tensors and (tensors[name].shape != p.shape or tensors[name].dtype != p.dtype)
+    ]
+    if problems:
+        raise UserError(f"the tensors in {path} do not fit the method: {'; '.join(problems)}.", exit_code=DATA)
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise UserError(f"{path} is not the file that {FACTS} beside it describes (other SHA-256).", exit_code=DATA)
+    with torch.no_grad():
+        for name, parameter in wanted.items():
+            parameter.copy_(tensors[name])

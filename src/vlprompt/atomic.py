@@ -1,0 +1,45 @@
+"""Files that are there whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file so that a reader, also after a crash or a power cut, sees the old content or the new, never a part.
+
+    The bytes go to a neighbour that is flushed to disk and then renamed over `path`; the neighbour has one fixed name per
+    file, so that what a killed write leaves behind is overwritten by the next.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    neighbour = path.with_name(f".{path.name}.part")
+    with neighbour.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(neighbour, path)
+    _flush_directory(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """As `write_bytes`, for UTF-8 text."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, value: Mapping[str, object]) -> None:
+    """As `write_text`, for an object; NaN is refused, since it is no JSON."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _flush_directory(directory: Path) -> None:
+    """Make the rename itself durable, where directories can be opened (not on Windows)."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,301 @@
+"""Prompt learning in five lines of Python, with the names that scikit-learn users know."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from vlprompt import artifact, methods
+from vlprompt.artifact import Learned
+from vlprompt.data import (
+    DEFAULT_TEMPLATE,
+    Dataset,
+    Sample,
+    open_dataset,
+    open_image,
+    split_by_rule,
+)
+from vlprompt.engine.config import DEFAULT_VIEWS
+from vlprompt.engine.evaluate import Classifier, check_classes, probabilities, training_hash
+from vlprompt.engine.images import Images, open_images
+from vlprompt.engine.precision import resolve_device
+from vlprompt.engine.run import recipe_for
+from vlprompt.engine.sampling import draw, said_of_short, said_of_skipped
+from vlprompt.engine.train import Lesson, train
+from vlprompt.errors import DATA, UserError
+from vlprompt.towers import Clip, load
+
+ImageLike = str | Path | Image.Image | NDArray[Any] | torch.Tensor
+"""A path, a PIL image, an array (H, W), (H, W, C) or a tensor (C, H, W); uint8, or float from 0 to 1."""
+Data = str | Path | tuple[Sequence[ImageLike], Sequence[Any]] | tuple[Sequence[ImageLike], Sequence[Any], Sequence[str]]
+"""A folder, table or pocket set; or (images, labels), or (images, labels, class names) with labels as indices or names."""
+
+
+class PromptClassifier:
+    """A frozen CLIP with a prompt that `fit` learns; before `fit` there is none and nothing can be predicted."""
+
+    def __init__(
+        self,
+        model: str | Path = "pocket-s",
+        method: str = "plpp+coop",
+        *,
+        recipe: Literal["auto", "published", "pocket"] = "auto",
+        seed: int = 1,
+        template: str | None = None,
+        views: int | Literal["epochs"] = DEFAULT_VIEWS,
+        device: str = "cpu",
+        dtype: str = "float32",
+        cache: str | Path | None = None,
+        **options: object,
+    ) -> None:
+        """model: a pocket model's name, a directory or a Hub id. cache: the feature cache's directory; None: the user's.
+
+        options: of the method and its schedule, as ``--set`` names them (``epochs=5``; dots as ``**{"plpp.k": 5}``).
+        Nothing is loaded before it is needed; a misspelt method or option is a UserError at once.
+        """
+        self.model, self.method, self.recipe, self.seed = str(model), method, recipe, seed
+        self.template, self.views, self.device, self.dtype = template, views, device, dtype
+        self.cache = Path(cache) if cache is not None else None
+        self.options = dict(options)
+        methods.resolve(method, self.options, recipe=recipe_for(self.model, recipe))
+        self._clip: Clip | None = None
+        self._cached: Images | None = None
+        self._learned: Learned | None = None
+        self._answers: tuple[tuple[str, ...], Classifier] | None = None
+
+    @property
+    def classes_(self) -> NDArray[np.str_]:
+        """The class names that the prompt was learned on, in the order of `predict_proba`'s columns."""
+        return np.array(self._fitted.class_names)
+
+    @property
+    def clip(self) -> Clip:
+        """The frozen model, loaded at first use."""
+        if self._clip is None:
+            self._clip = load(self.model, device=resolve_device(self.device), dtype=self.dtype)
+        return self._clip
+
+    @property
+    def learned(self) -> Learned:
+        """The prompt and what is known of it."""
+        return self._fitted
+
+    def fit(self, data: Data, shots: int | None = 16) -> PromptClassifier:
+        """Learn a prompt from `shots` images per class (None: all); of a data set, from its training part alone."""
+        dataset = _as_dataset(data)
+        recipe = recipe_for(self.model, self.recipe)
+        method = methods.resolve(self.method, self.options, shots=shots, recipe=recipe)
+        skipped: dict[str, str] = {}
+        sample = draw(dataset, self._images_of_sets, skipped, shots=shots, seed=self.seed)
+        if skipped:
+            warnings.warn(said_of_skipped(skipped), UserWarning, stacklevel=2)
+        if sample.short:
+            warnings.warn(said_of_short(sample, shots), UserWarning, stacklevel=2)
+        template = self.template or dataset.template
+        prompt = None
+        if method.prompt is not None:
+            lesson = Lesson(
+                samples=sample.train,
+                class_names=sample.class_names,
+                template=template,
+                seed=self.seed,
+                views=self.views,
+            )
+            prompt = train(self.clip, method, lesson, self._images_of_sets)
+        self._learned = Learned(
+            method=method,
+            prompt=prompt,
+            class_names=sample.class_names,
+            template=template,
+            model=self.model,
+            weight_hash=self.clip.weight_hash,
+            facts={
+                "dataset": dataset.name,
+                "shots": shots,
+                "seed": self.seed,
+                "subset": "all",
+                "recipe": recipe,
+                "training_hash": training_hash(sample.train),
+                "metrics": {},
+            },
+        )
+        self._answers = None
+        return self
+
+    def predict_proba(
+        self, images: ImageLike | Sequence[ImageLike], class_names: Sequence[str] | None = None
+    ) -> NDArray[np.float32]:
+        """(N, C) float32: probabilities over the learned classes, or over `class_names`; one image counts as a list of one."""
+        samples = _samples(images, [0] * _count(images))
+        classifier = self._classifier(class_names)
+        return probabilities(classifier.logits(samples, self._loose_images))
+
+    def predict(
+        self, images: ImageLike | Sequence[ImageLike], class_names: Sequence[str] | None = None
+    ) -> NDArray[np.str_]:
+        """(N,) the most probable class name of every image."""
+        names = np.array(self._fitted.class_names if class_names is None else list(class_names))
+        answers: NDArray[np.str_] = names[self.predict_proba(images, class_names).argmax(1)]
+        return answers
+
+    def score(self, data: Data | Sequence[ImageLike], labels: Sequence[Any] | None = None) -> float:
+        """Accuracy from 0 to 1, as scikit-learn's: on a data set's test part, or on images with their labels.
+
+        A data set's own class names are used; for images they are `classes_`, unless given as the third of (images, labels,
+        class names). Labels are names or indices.
+        """
+        value: Any = data
+        if labels is None and isinstance(value, str | Path):
+            dataset, skipped = _as_dataset(value), dict[str, str]()
+            test = self._images_of_sets.usable(dataset.test, skipped, strict=False)
+            if skipped:
+                warnings.warn(said_of_skipped(skipped), UserWarning, stacklevel=2)
+            return self._accuracy(test, dataset.class_names, self._images_of_sets)
+        images, labels, *rest = value if labels is None else (value, labels)
+        names = tuple(rest[0]) if rest else self._fitted.class_names
+        return self._accuracy(_samples(images, _indices(labels, names)), names, self._loose_images)
+
+    def _accuracy(self, samples: Sequence[Sample], class_names: Sequence[str], images: Images) -> float:
+        if not samples:
+            raise UserError("there are no test images to score.", exit_code=DATA)
+        truth = np.array([sample.label for sample in samples])
+        found = self._classifier(class_names).logits(samples, images).argmax(1).numpy()
+        return float((found == truth).mean())
+
+    def save(self, directory: str | Path) -> None:
+        """Write the prompt as an artifact: kilobytes, without the model."""
+        artifact.save(Path(directory), self._fitted)
+
+    @classmethod
+    def load(
+        cls,
+        directory: str | Path,
+        *,
+        model: str | Path | None = None,
+        device: str = "cpu",
+        dtype: str = "float32",
+        cache: str | Path | None = None,
+    ) -> PromptClassifier:
+        """A saved prompt, or the best seed of a run directory (chosen on validation images).
+
+        model: where the backbone is now, if not where the prompt says.
+        """
+        place = artifact.pick(Path(directory)).directory
+        clip = None if model is None else load(model, device=resolve_device(device), dtype=dtype)
+        learned, clip = artifact.loaded(place, clip, device=resolve_device(device), dtype=dtype)
+        options: dict[str, Any] = dict(learned.method.options)
+        out = cls(
+            model=clip.name,
+            method=learned.method.name,
+            recipe=learned.facts.get("recipe", "auto"),
+            seed=int(learned.facts.get("seed") or 0),
+            template=learned.template,
+            device=device,
+            dtype=dtype,
+            cache=cache,
+            **options,
+        )
+        out._clip, out._learned = clip, learned
+        return out
+
+    @property
+    def _images_of_sets(self) -> Images:
+        """Images of data sets, whose features are remembered in the cache directory."""
+        if self._cached is None:
+            self._cached = open_images(self.clip, self.cache)
+        return self._cached
+
+    @property
+    def _loose_images(self) -> Images:
+        """Pictures that are seen once, whose features are not kept."""
+        return Images(self.clip, None)
+
+    @property
+    def _fitted(self) -> Learned:
+        if self._learned is None:
+            raise UserError("this classifier has learned nothing yet: call fit first, or PromptClassifier.load.")
+        return self._learned
+
+    def _classifier(self, class_names: Sequence[str] | None) -> Classifier:
+        """The classifier of a class list; the last one is remembered."""
+        learned = self._fitted
+        names = learned.class_names if class_names is None else tuple(class_names)
+        if self._answers is None or self._answers[0] != names:
+            check_classes(learned.method.prompt, learned.class_names, names)
+            made = Classifier(self.clip, learned.method.prompt, learned.prompt, names, learned.template)
+            self._answers = (names, made)
+        return self._answers[1]
+
+
+def _as_dataset(data: Data) -> Dataset:
+    """A data set by name, or one of images in memory, all of which are training images."""
+    if isinstance(data, str | Path):
+        return split_by_rule(open_dataset(data))
+    images, labels, *rest = data
+    given = [str(name) for name in rest[0]] if rest else None
+    if given is None and all(isinstance(label, str) for label in labels):
+        given = sorted(set(labels))
+    if given is None:
+        raise UserError(
+            "labels that are numbers need class names, since a prompt is made of them: give (images, labels, class names), or "
+            "names as labels."
+        )
+    if len(given) < 2 or len(set(given)) < len(given):
+        raise UserError(f"a classifier needs at least two classes with different names; these are {given}.")
+    return Dataset(
+        name="images in memory",
+        class_names=tuple(given),
+        template=DEFAULT_TEMPLATE,
+        train=_samples(images, _indices(labels, given)),
+    )
+
+
+def _indices(labels: Sequence[Any], class_names: Sequence[str]) -> list[int]:
+    """Labels as indices into the class names. UserError for a label that is neither a name nor an index."""
+    places = {name: place for place, name in enumerate(class_names)}
+    out = []
+    for label in labels:
+        place = places.get(label, -1) if isinstance(label, str) else int(label)
+        if not 0 <= place < len(class_names):
+            raise UserError(
+                f"label {label!r} is no class. Allowed: {', '.join(class_names)}, or 0 to {len(class_names) - 1}."
+            )
+        out.append(place)
+    return out
+
+
+def _count(images: ImageLike | Sequence[ImageLike]) -> int:
+    return 1 if _is_one(images) else len(images)  # type: ignore[arg-type]
+
+
+def _is_one(images: object) -> bool:
+    """One image; an array or tensor of four axes is a batch."""
+    return isinstance(images, str | Path | Image.Image) or (
+        isinstance(images, np.ndarray | torch.Tensor) and images.ndim < 4
+    )
+
+
+def _samples(images: ImageLike | Sequence[ImageLike], labels: Sequence[int]) -> tuple[Sample, ...]:
+    """Images of any kind with their labels."""
+    items: Sequence[Any] = [images] if _is_one(images) else list(images)  # type: ignore[arg-type]
+    if len(items) != len(labels):
+        raise UserError(f"there are {len(items)} images and {len(labels)} labels; every image needs one.")
+    return tuple(_sample(number, image, label) for number, (image, label) in enumerate(zip(items, labels, strict=True)))
+
+
+def _sample(number: int, image: Any, label: int) -> Sample:
+    """A file is read when it is needed; what is in memory is kept as PNG, which loses nothing."""
+    if isinstance(image, str | Path):
+        return Sample(id=str(image), label=label, source=Path(image).expanduser().read_bytes)
+    name = f"image {number}"
+    buffer = io.BytesIO()
+    open_image(image, name=name).save(buffer, format="PNG", compress_level=1)
+    return Sample(id=name, label=label, source=buffer.getvalue)

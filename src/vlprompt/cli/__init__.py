@@ -1,0 +1,70 @@
+"""The command `vlprompt`. Nothing heavy is imported here, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from vlprompt import __version__
+from vlprompt.cli import ablate, data, env, evaluate, explain, failures, methods, models, predict, quickstart, train
+
+app = typer.Typer(
+    name="vlprompt",
+    help="Learn prompts for CLIP from a few images per class.\n\n"
+    "Start with `vlprompt quickstart`; for your own images: `vlprompt train --data my_photos --out runs/mine`, then "
+    "`vlprompt predict runs/mine picture.jpg`.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for name, command in (
+    ("quickstart", quickstart.quickstart),
+    ("train", train.train),
+    ("eval", evaluate.evaluate),
+    ("predict", predict.predict),
+    ("explain", explain.explain),
+    ("methods", methods.methods),
+    ("models", models.models),
+    ("env", env.env),
+):
+    app.command(name)(failures.guarded(command))
+app.add_typer(data.app, name="data")
+app.add_typer(ablate.app, name="ablate")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"vlprompt {__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error. May stand anywhere.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it and end.")
+    ] = False,
+) -> None:
+    failures.DEBUG.set(debug)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs one command line; returns its exit code."""
+    debug = ["--debug"] if "--debug" in arguments else []
+    try:
+        app(args=debug + [one for one in arguments if one != "--debug"], prog_name="vlprompt")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except KeyboardInterrupt as stop:
+        return failures.report(stop)
+    return 0
+
+
+def main() -> None:
+    """The entry point of `vlprompt` and of `python -m vlprompt`."""
+    sys.exit(run(sys.argv[1:]))

@@ -1,0 +1,61 @@
+"""`vlprompt ablate`: sweeps that choose a method's defaults, on validation images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vlprompt.cli import console, failures, options
+from vlprompt.cli.progress import observing
+from vlprompt.errors import UserError
+
+app = typer.Typer(help="Sweep a method's options on validation images.", no_args_is_help=True)
+DEFAULT_DATA = "emoji-subgroups,clipart-things"
+
+
+@app.command("plpp")
+@failures.guarded
+def plpp(
+    data: Annotated[
+        str,
+        typer.Option("--data", metavar="A,B", help="Data sets with validation images, as --data of train takes them."),
+    ] = DEFAULT_DATA,
+    model: options.Model = options.POCKET_MODEL,
+    host: Annotated[str, typer.Option("--host", help="The method that PLPP is added to.")] = "coop",
+    shots: Annotated[int, typer.Option("--shots", min=1, help="Training images per class.")] = 16,
+    seeds: options.Seeds = "1,2,3",
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where cells and table go.")] = Path(
+        "runs/ablate-plpp"
+    ),
+    settings: options.Settings = None,
+    device: options.Device = "auto",
+    cache: options.Cache = None,
+) -> None:
+    """PLPP's options and controls, one at a time, on VALIDATION images: base and novel halves, convergence, gradients.
+
+    Called again it does only what is missing.
+
+    Example: `vlprompt ablate plpp --data emoji-subgroups,clipart-things --seeds 1,2,3 --out runs/ablate-plpp`
+    """
+    from vlprompt.ablate import render, run_ablation
+
+    names = [name.strip() for name in data.split(",")]
+    if not all(names):
+        raise UserError(f"--data {data!r} has an empty name. Write for example --data {DEFAULT_DATA}.")
+    with observing() as observer:
+        cells = run_ablation(
+            names,
+            model,
+            options.parse_seeds(seeds),
+            out,
+            observer,
+            host=host,
+            overrides=options.parse_settings(settings),
+            shots=shots,
+            cache=cache,
+            device=device,
+        )
+    console.plain(render(cells))
+    console.note(f"Cells and table: {out}")

@@ -1,0 +1,64 @@
+"""Two streams: results go to stdout, everything said on the way to stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+
+from rich.console import Console, RenderableType
+from rich.text import Text
+
+WIDTH_WITHOUT_TERMINAL = 120
+"""Columns of tables in files and pipes (project's choice)."""
+
+
+def _console(*, stderr: bool) -> Console:
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() else WIDTH_WITHOUT_TERMINAL
+    return Console(file=stream, width=width, highlight=False, soft_wrap=False)
+
+
+def out() -> Console:
+    """Results: what a person asked to see."""
+    return _console(stderr=False)
+
+
+def err() -> Console:
+    """Progress, notes and errors."""
+    return _console(stderr=True)
+
+
+def show(*parts: RenderableType) -> None:
+    """Prints results (rich tables, or strings taken literally)."""
+    console = out()
+    for part in parts:
+        console.print(Text(part) if isinstance(part, str) else part)
+
+
+def note(text: str) -> None:
+    """One line on the way, to stderr; never markup, so that paths with brackets come out as they are."""
+    err().print(Text(text), soft_wrap=True)
+
+
+def warn(text: str) -> None:
+    """A note that stands out."""
+    err().print(Text("Note: ", style="bold yellow") + Text(text), soft_wrap=True)
+
+
+def commands(title: str, lines: Iterable[str]) -> None:
+    """What to type next, unbroken so that it can be copied."""
+    console = out()
+    console.print(Text(title, style="bold"))
+    for line in lines:
+        console.print(Text(f"  {line}"), soft_wrap=True)
+
+
+def dump(value: object) -> None:
+    """JSON to stdout, nothing else with it."""
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def plain(text: str) -> None:
+    """Text to stdout as it is."""
+    sys.stdout.write(text)

@@ -1,0 +1,96 @@
+"""`vlprompt env`: what a bug report needs."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+
+from vlprompt.cli import console, options
+
+PACKAGES = (
+    "vlprompt",
+    "torch",
+    "numpy",
+    "pillow",
+    "safetensors",
+    "huggingface-hub",
+    "tokenizers",
+    "scikit-learn",
+    "matplotlib",
+    "typer",
+    "rich",
+)
+CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd")
+"""The instruction sets that decide how fast float32 and bfloat16 are."""
+MIB = 2**20
+
+
+def env(as_json: options.AsJson = False) -> None:
+    """Versions, processor, devices, caches and models: paste it into a bug report.
+
+    Example: `vlprompt env`
+    """
+    facts = _system() | _torch() | _cache()
+    if as_json:
+        console.dump(facts)
+        return
+    width = max(map(len, facts))
+    console.show(*(f"{name:<{width}}  {value}" for name, value in facts.items()))
+
+
+def _system() -> dict[str, str]:
+    return {
+        **{name: _version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "processor": _processor(),
+    }
+
+
+def _torch() -> dict[str, str]:
+    import torch
+
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    devices = gpus or (["mps"] if torch.backends.mps.is_available() else [])
+    return {
+        "threads": f"{torch.get_num_threads()} of {os.cpu_count()} processors",
+        "accelerators": ", ".join(devices) or "none",
+    }
+
+
+def _cache() -> dict[str, str]:
+    from vlprompt import pocket
+    from vlprompt.data import default_root
+
+    root = default_root()
+    return {
+        "feature cache": f"{root} ({_size(root) / MIB:.1f} MiB)",
+        "embedded models": ", ".join(pocket.model_names()) or "none",
+        "embedded data": ", ".join(pocket.names()),
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _processor() -> str:
+    """Name and instruction sets, as far as the system tells them."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return platform.processor() or platform.machine()
+    facts = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+    named = {key.strip(): value.strip() for key, value in facts.items()}
+    flags = set(named.get("flags", named.get("Features", "")).split())
+    shown = [flag for flag in CPU_FLAGS if flag in flags]
+    return f"{named.get('model name', platform.machine())} ({', '.join(shown) or 'no vector extensions known'})"
+
+
+def _size(root: Path) -> int:
+    return sum(path.stat().st_size for path in root.rglob("*") if path.is_file()) if root.is_dir() else 0

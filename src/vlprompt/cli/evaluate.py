@@ -1,0 +1,56 @@
+"""`vlprompt eval`: test a learned prompt on other images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vlprompt.cli import console, options
+from vlprompt.cli.progress import observing
+
+
+def evaluate(
+    run: options.Run,
+    data: options.Data,
+    model: options.Backbone = None,
+    subset: options.SubsetOption = "all",
+    template: options.Template = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Write records and predictions there.", show_default="nowhere"),
+    ] = None,
+    device: options.Device = "auto",
+    dtype: options.Precision = "float32",
+    cache: options.Cache = None,
+    strict: options.Strict = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Test every seed of a run on the test images of a data set, beside the hand-written prompt.
+
+    The classes are those of the data set; they need not be those that the prompt was learned on.
+
+    Example: `vlprompt eval runs/mine --data other_photos`
+    """
+    from vlprompt.engine.reexamine import evaluate_run
+    from vlprompt.report.tables import accuracy, as_rich
+
+    with observing() as observer:
+        records = evaluate_run(
+            run,
+            data,
+            model=model,
+            subset=options.one_of("--subset", subset, options.SUBSETS),
+            template=template,
+            device=device,
+            dtype=dtype,
+            cache=cache,
+            strict=strict,
+            out=out,
+            observer=observer,
+        )
+    if as_json:
+        options.dump_records(records)
+        return
+    console.show(as_rich(accuracy(records)))

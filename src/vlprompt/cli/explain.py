@@ -1,0 +1,148 @@
+"""`vlprompt explain`: what a prompt has learned, as far as words can say it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich import box
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from vlprompt.cli import console, options
+
+if TYPE_CHECKING:
+    from vlprompt.cli.words import Reading, Words
+    from vlprompt.losses.words import NearWords
+
+TOP = 5
+
+
+def explain(
+    run: options.Run,
+    top: Annotated[int, typer.Option("--top", min=1, help="Words per learned token.")] = TOP,
+    model: options.Backbone = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Show what a prompt has learned: its tensors, the nearest words beside chance, its perplexity.
+
+    Example: `vlprompt explain runs/mine`
+    """
+    from vlprompt.artifact import pick
+    from vlprompt.cli.words import read
+
+    picked = pick(run)
+    reading = read(picked.directory, top=top, model=model)
+    if as_json:
+        console.dump(_as_dict(reading, str(picked.directory)))
+        return
+    learned = reading.learned
+    console.show(f"{learned.method.name} on {learned.model}, {len(learned.class_names)} classes: {picked.reason}.")
+    console.show(*_tensors(reading), *words_and_perplexity(reading))
+
+
+def read_run(run: Path) -> Reading:
+    """The prompt that a run predicts with, read."""
+    from vlprompt.artifact import pick
+    from vlprompt.cli.words import read
+
+    return read(pick(run).directory, top=TOP)
+
+
+def words_and_perplexity(reading: Reading) -> list[RenderableType]:
+    """The words nearest to each learned token, and the perplexity of the context."""
+    words = reading.words
+    if words is None:
+        return ["No text context of its own, so that there are no words to compare with."]
+    whose = "" if words.of_class is None else f" (the context of the class {words.of_class!r})"
+    table = Table(box=box.SIMPLE_HEAD, title=f"Nearest words of each learned token{whose}", title_justify="left")
+    for name in ("token", "by cosine", "cosine", "by distance", "distance"):
+        table.add_column(name, justify="left" if name.startswith("by") else "right", no_wrap=not name.startswith("by"))
+    for number, (near, close) in enumerate(zip(words.by_cosine, words.by_distance, strict=True), 1):
+        table.add_row(
+            str(number),
+            Text(", ".join(near.words)),
+            f"{near.cosine[0]:.3f}",
+            Text(", ".join(close.words)),
+            f"{close.distance[0]:.3f}",
+        )
+    first = words.by_cosine[0]
+    table.add_section()
+    far = sum(near.chance_distance for near in words.by_distance) / len(words.by_distance)
+    table.add_row(
+        "",
+        Text("a random vector", style="dim"),
+        f"{first.chance_cosine:.3f}",
+        Text("a random vector", style="dim"),
+        f"{far:.3f}",
+    )
+    return [table, _verdict(words), *_perplexity(words)]
+
+
+def _verdict(words: Words) -> str:
+    """Whether the words may be read at all: compared with random vectors of the same length."""
+    above = sum(near.best_cosine > near.chance_cosine for near in words.by_cosine)
+    return (
+        f"{above} of {len(words.by_cosine)} tokens lie nearer to a word, by cosine, than a random vector does on average; by "
+        "chance it would be about half of them. Where a token is no nearer than that, its words mean nothing."
+    )
+
+
+def _perplexity(words: Words) -> list[RenderableType]:
+    table = Table(
+        box=box.SIMPLE_HEAD, title="Perplexity of the context under the model's own words", title_justify="left"
+    )
+    table.add_column("context")
+    table.add_column("perplexity", justify="right")
+    table.add_row("learned", f"{words.perplexity:,.0f}")
+    table.add_row("the same before learning", f"{words.perplexity_start:,.0f}")
+    if words.perplexity_template is not None:
+        table.add_row(Text(f"the words {words.template_words!r}"), f"{words.perplexity_template:,.0f}")
+    return [table]
+
+
+def _tensors(reading: Reading) -> list[RenderableType]:
+    if not reading.tensors:
+        return ["Nothing is learned: the template of the data set is used as it is."]
+    table = Table(box=box.SIMPLE_HEAD, title="What was learned", title_justify="left")
+    for name in ("tensor", "shape", "numbers", "where it enters"):
+        table.add_column(name, justify="right" if name == "numbers" else "left")
+    for one in reading.tensors:
+        numbers = 1
+        for size in one.shape:
+            numbers *= size
+        table.add_row(Text(one.name), " x ".join(map(str, one.shape)), f"{numbers:,}", Text(one.place))
+    return [table]
+
+
+def _as_dict(reading: Reading, directory: str) -> dict[str, object]:
+    learned, words = reading.learned, reading.words
+    return {
+        "directory": directory,
+        "method": learned.method.name,
+        "model": learned.model,
+        "classes": list(learned.class_names),
+        "tensors": [{"name": one.name, "shape": list(one.shape), "place": one.place} for one in reading.tensors],
+        "words": None
+        if words is None
+        else {
+            "of_class": words.of_class,
+            "by_cosine": [_near(one) for one in words.by_cosine],
+            "by_distance": [_near(one) for one in words.by_distance],
+            "perplexity": words.perplexity,
+            "perplexity_start": words.perplexity_start,
+            "perplexity_template": words.perplexity_template,
+        },
+    }
+
+
+def _near(near: NearWords) -> dict[str, object]:
+    return {
+        "words": list(near.words),
+        "cosine": list(near.cosine),
+        "distance": list(near.distance),
+        "chance_cosine": near.chance_cosine,
+        "chance_distance": near.chance_distance,
+    }

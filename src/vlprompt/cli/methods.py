@@ -1,0 +1,115 @@
+"""`vlprompt methods`: what there is to learn with, and what each method does."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from vlprompt.cli import console, options
+
+if TYPE_CHECKING:
+    from vlprompt.explain import Description
+    from vlprompt.options import Option
+
+
+def methods(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="A method, overlays included: plpp+coop.")
+    ] = None,
+    model: options.Model = options.POCKET_MODEL,
+    as_json: options.AsJson = False,
+) -> None:
+    """List the methods, or explain one: what it learns, where that enters, which loss reaches it, all its options.
+
+    Example: `vlprompt methods plpp+coop`
+    """
+    if name is None:
+        _list(as_json)
+    else:
+        _explain(name, model, as_json)
+
+
+def _list(as_json: bool) -> None:
+    from vlprompt.methods import table
+
+    rows = table()
+    if as_json:
+        console.dump([dataclasses.asdict(row) for row in rows])
+        return
+    out = Table(box=box.SIMPLE_HEAD, title="Methods", title_justify="left")
+    for column in ("name", "what it does", "what it learns", "source"):
+        out.add_column(column, no_wrap=column == "name")
+    for row in rows:
+        shown = row.name if row.kind == "method" else f"{row.name}+METHOD"
+        out.add_row(*map(Text, (shown, row.summary, row.learns, row.source)))
+    console.show(out)
+    console.commands("More:", ["vlprompt methods plpp+coop", "vlprompt train --method plpp+coop"])
+
+
+def _explain(name: str, model: str, as_json: bool) -> None:
+    from vlprompt import methods as known
+    from vlprompt.engine.run import recipe_for
+    from vlprompt.explain import describe
+    from vlprompt.towers import load
+
+    recipe = recipe_for(model, "auto")
+    method = known.resolve(name, recipe=recipe)
+    about = describe(method, load(model))
+    choices = known.options(name, recipe=recipe)
+    if as_json:
+        console.dump(about.as_dict() | {"recipe": recipe, "choices": [one.as_dict() for one in choices]})
+        return
+    facts = {
+        "what": about.summary,
+        "source": about.source,
+        "learns": f"{about.count:,} numbers on {about.model}, with {about.num_classes} classes",
+        "loss": about.loss,
+        **{f"  {term.name}": term.formula for term in about.terms},
+        "gradient": about.gradient_rule,
+        "result": about.result,
+        "a step": "; ".join(about.cost),
+    }
+    console.show(Text(about.name, style="bold"), _pairs(facts))
+    if about.tensors:
+        console.show(_reach(about))
+    console.show(_options(choices, recipe))
+    console.commands("Try it:", [f"vlprompt train --method {about.name}"])
+
+
+def _pairs(facts: dict[str, str]) -> Table:
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column()
+    for name, text in facts.items():
+        table.add_row(Text(name), Text(text))
+    return table
+
+
+def _reach(about: Description) -> Table:
+    """Which term trains which tensor, as measured by `vlprompt.explain`."""
+    table = Table(
+        box=box.SIMPLE_HEAD, title="What is learned, and which loss reaches it (measured)", title_justify="left"
+    )
+    for name in ("tensor", "shape", "where it enters", *(term.name for term in about.terms)):
+        table.add_column(name)
+    for one in about.tensors:
+        reached = [one.reach(term.name) for term in about.terms]
+        table.add_row(*map(Text, (one.name, " x ".join(map(str, one.shape)), one.place, *reached)))
+    return table
+
+
+def _options(choices: Sequence[Option], recipe: str) -> Table:
+    table = Table(
+        box=box.SIMPLE_HEAD, title=f"Options for --set (defaults of the {recipe} recipe)", title_justify="left"
+    )
+    for name in ("name", "default", "allowed", "meaning"):
+        table.add_column(name, no_wrap=name == "name")
+    for one in choices:
+        table.add_row(*map(Text, (one.name, str(one.default), one.allowed, one.help)))
+    return table

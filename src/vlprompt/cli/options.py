@@ -1,0 +1,129 @@
+"""The options that several commands share: one name, one meaning, one help text."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+
+import typer
+
+from vlprompt.cli import console
+from vlprompt.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from vlprompt.records import Record
+
+RecipeName = Literal["auto", "published", "pocket"]
+RECIPES: tuple[RecipeName, ...] = ("auto", "published", "pocket")
+SubsetName = Literal["all", "base", "novel"]
+SUBSETS: tuple[SubsetName, ...] = ("all", "base", "novel")
+Choice = TypeVar("Choice", bound=str)
+
+POCKET_DATA = "emoji-subgroups"
+POCKET_MODEL = "pocket-s"
+
+Data = Annotated[
+    str,
+    typer.Option(
+        "--data",
+        metavar="DIR|FILE|NAME",
+        help="A folder of class folders (with or without train / val / test), a CSV or JSONL of (path, label[, split]), "
+        "or the name of an embedded set (see `vlprompt data list`).",
+    ),
+]
+Model = Annotated[
+    str,
+    typer.Option(
+        "--model", metavar="NAME|DIR|ID", help="An embedded model, a Hugging Face CLIP directory, or a Hub id."
+    ),
+]
+Backbone = Annotated[
+    str | None,
+    typer.Option("--model", metavar="NAME|DIR|ID", help="Where the backbone is now.", show_default="where it was"),
+]
+Method = Annotated[
+    str,
+    typer.Option("--method", metavar="NAME", help="The method; overlays stand before it, as in plpp+coop."),
+]
+Shots = Annotated[int, typer.Option("--shots", min=0, help="Training images per class; 0 takes all.")]
+Seeds = Annotated[str, typer.Option("--seeds", metavar="1,2,3", help="One run per seed.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="Any option of the method or its schedule. Repeatable."),
+]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")]
+Precision = Annotated[str, typer.Option("--dtype", help="Of the frozen weights: float32, bfloat16 or float16.")]
+Cache = Annotated[
+    Path | None,
+    typer.Option("--cache", metavar="DIR", help="Where image features are kept.", show_default="see `vlprompt env`"),
+]
+SubsetOption = Annotated[str, typer.Option("--subset", help="Classes: all, base (the first half) or novel.")]
+Template = Annotated[
+    str | None,
+    typer.Option(
+        "--template", help="Words of the zero-shot classifier, {} for the name.", show_default="the data set's"
+    ),
+]
+Strict = Annotated[bool, typer.Option("--strict", help="Unusable images are an error instead of a counted skip.")]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout, nothing else there.")]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, one seed of it, or a saved prompt.")]
+
+
+def one_of(option: str, value: str, allowed: Sequence[Choice]) -> Choice:
+    """The value if it is allowed; else a UserError with the nearest."""
+    for choice in allowed:
+        if choice == value:
+            return choice
+    raise unknown(f"value of {option}", value, allowed)
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """`1,2,3` or `1-3` -> (1, 2, 3). UserError for anything else, and for a seed given twice."""
+    seeds: list[int] = []
+    for part in text.replace(" ", "").split(","):
+        first, dash, last = part.partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()) or (dash and int(last) < int(first)):
+            raise UserError(f"--seeds {text!r} is no list of whole numbers from 0. Write --seeds 1,2,3 or --seeds 1-3.")
+        seeds += range(int(first), int(last or first) + 1)
+    if len(set(seeds)) < len(seeds):
+        raise UserError(f"--seeds {text!r} names a seed twice. Write every seed once.")
+    return tuple(seeds)
+
+
+def parse_settings(texts: list[str] | None) -> dict[str, str]:
+    """`["epochs=1", "plpp.k=5"]` -> {"epochs": "1", "plpp.k": "5"}. UserError for what has no `=`."""
+    settings: dict[str, str] = {}
+    for text in texts or []:
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip():
+            raise UserError(f"--set {text!r} is no NAME=VALUE. Write for example --set epochs=10.")
+        if name.strip() in settings:
+            raise UserError(f"--set {name.strip()} is given twice. Give it once.")
+        settings[name.strip()] = value.strip()
+    return settings
+
+
+def dump_records(records: Iterable[Record]) -> None:
+    """Records as a JSON list on stdout."""
+    console.dump([dataclasses.asdict(record) for record in records])
+
+
+def parse_names(text: str | None) -> tuple[str, ...] | None:
+    """`cat, dog` -> ("cat", "dog"); None stays None. UserError for an empty or repeated name."""
+    if text is None:
+        return None
+    names = tuple(name.strip() for name in text.split(","))
+    if not all(names) or len(set(names)) < len(names):
+        raise UserError(f"--classes {text!r} has an empty or a repeated name. Write for example --classes 'cat,dog'.")
+    return names
+
+
+def parse_views(text: str) -> int | Literal["epochs"]:
+    """`8` -> 8; `epochs` stays. UserError for anything else."""
+    if text == "epochs":
+        return "epochs"
+    if not text.isdecimal():
+        raise UserError(f"--views {text!r} is neither a number nor 'epochs'. Write for example --views 8.")
+    return int(text)

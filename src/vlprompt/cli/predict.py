@@ -1,0 +1,147 @@
+"""`vlprompt predict`: classify pictures with a learned prompt."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from vlprompt.cli import console, options
+from vlprompt.errors import DATA, UserError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from vlprompt.classifier import PromptClassifier
+
+BATCH = 64
+LISTED = 10
+"""Unusable files that are named; the rest is counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What was said of one picture: classes by falling probability."""
+
+    path: str
+    top: tuple[tuple[str, float], ...]
+
+    def as_dict(self) -> dict[str, object]:
+        name, probability = self.top[0]
+        top = [{"class": one, "probability": value} for one, value in self.top]
+        return {"path": self.path, "class": name, "probability": probability, "top": top}
+
+
+def predict(
+    run: options.Run,
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE|DIR...", help="Pictures, or folders of them.")],
+    classes: Annotated[
+        str | None,
+        typer.Option("--classes", metavar="A,B,C", help="Other class names.", show_default="those it was learned on"),
+    ] = None,
+    top: Annotated[int, typer.Option("--top", min=1, help="How many classes to list.")] = 5,
+    model: options.Backbone = None,
+    strict: options.Strict = False,
+    device: options.Device = "auto",
+    as_json: options.AsJson = False,
+) -> None:
+    """Classify pictures. A run with several seeds predicts with the one best on validation images, else the lowest.
+
+    Example: `vlprompt predict runs/mine cat.jpg holiday/ --classes "cat,dog" --json`
+    """
+    from vlprompt.artifact import pick
+    from vlprompt.classifier import PromptClassifier
+
+    names = options.parse_names(classes)
+    paths = list(_files(images))
+    picked = pick(run)
+    classifier = PromptClassifier.load(picked.directory, model=model, device=device)
+    console.note(f"Predicting with {picked.reason}.")
+    answers, bad = _answer(classifier, paths, names, top, strict=strict)
+    if bad:
+        listed = "".join(f"\n  {line}" for line in bad[:LISTED])
+        more = f"\n  and {len(bad) - LISTED} more" if len(bad) > LISTED else ""
+        console.warn(f"{len(bad)} of {len(paths)} files were skipped:{listed}{more}")
+    if as_json:
+        console.dump([answer.as_dict() for answer in answers])
+    else:
+        _show(answers, top)
+
+
+def _files(images: Iterable[str]) -> Iterator[Path]:
+    """Every file named, and below folders every file with an image's ending, sorted."""
+    from vlprompt.data.files import has_image_name, hidden
+
+    for name in images:
+        path = Path(name).expanduser()
+        if not path.is_dir():
+            yield path
+            continue
+        found = sorted(
+            Path(folder) / file
+            for folder, _, files in os.walk(path)
+            for file in files
+            if has_image_name(file) and not hidden(file)
+        )
+        if not found:
+            raise UserError(f"{name}: there is no image in this folder or below it.", exit_code=DATA)
+        yield from found
+
+
+def _answer(
+    classifier: PromptClassifier, paths: Sequence[Path], names: Sequence[str] | None, top: int, *, strict: bool
+) -> tuple[list[Answer], list[str]]:
+    """The answers, and a line for every file that is no usable picture. UserError where none is, or with strict."""
+    from vlprompt.data import open_image
+
+    answers: list[Answer] = []
+    bad: list[str] = []
+    for start in range(0, len(paths), BATCH):
+        opened: list[tuple[Path, Image]] = []
+        for path in paths[start : start + BATCH]:
+            try:
+                opened.append((path, open_image(path)))
+            except UserError as error:
+                if strict:
+                    raise
+                bad.append(str(error))
+        answers += _classify(classifier, opened, names, top)
+    if not answers:
+        raise UserError(f"none of the {len(paths)} files is a usable image: {'; '.join(bad[:LISTED])}", exit_code=DATA)
+    return answers, bad
+
+
+def _classify(
+    classifier: PromptClassifier, opened: Sequence[tuple[Path, Image]], names: Sequence[str] | None, top: int
+) -> list[Answer]:
+    if not opened:
+        return []
+    probability_BC = classifier.predict_proba([image for _, image in opened], class_names=names)
+    shown = tuple(names or classifier.classes_.tolist())
+    answers = []
+    for (path, _), row in zip(opened, probability_BC.tolist(), strict=True):
+        order = sorted(range(len(shown)), key=lambda label: (-row[label], label))[:top]
+        answers.append(Answer(str(path), tuple((shown[label], float(row[label])) for label in order)))
+    return answers
+
+
+def _show(answers: Sequence[Answer], top: int) -> None:
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("picture", overflow="fold")
+    table.add_column("class")
+    table.add_column("probability", justify="right")
+    if top > 1:
+        table.add_column("then")
+    for answer in answers:
+        (name, probability), *rest = answer.top
+        others = ", ".join(f"{one} {value:.2f}" for one, value in rest)
+        cells = [Text(answer.path), Text(name, style="bold"), Text(f"{probability:.2f}")]
+        table.add_row(*cells, *([Text(others)] if top > 1 else []))
+    console.show(table)

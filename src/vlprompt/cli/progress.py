@@ -1,0 +1,145 @@
+"""How a run looks while it goes on: one bar per stage on a terminal, plain lines everywhere else. All on stderr."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from vlprompt.cli import console
+
+if TYPE_CHECKING:
+    from vlprompt.engine.observer import Observer
+    from vlprompt.records import Record
+
+SECONDS_BETWEEN_LINES = 10.0
+"""Without a terminal: how often a stage speaks (project's choice)."""
+STAGE_WIDTH = 34
+
+
+class Bars:
+    """An observer with one bar per stage."""
+
+    def __init__(self, progress: Progress, title: str) -> None:
+        self._progress, self._title = progress, title
+        self._task: TaskID | None = None
+        self._name = ""
+
+    def stage(self, name: str, total: int) -> None:
+        self._close()
+        self._name = f"{self._title}{name}"
+        label = _fit(self._name)
+        self._task = self._progress.add_task(label, total=total, shown="")
+
+    def advance(self, steps: int, shown: Mapping[str, float]) -> None:
+        assert self._task is not None, "advance before the first stage"
+        text = _shown(shown)
+        if text:
+            self._progress.update(self._task, advance=steps, shown=text)
+        else:
+            self._progress.update(self._task, advance=steps)
+
+    def note(self, text: str) -> None:
+        self._progress.console.print(Text("Note: ", style="bold yellow") + Text(text), soft_wrap=True)
+
+    def finished(self, record: Record) -> None:
+        self._close()
+        self._progress.console.print(Text(_finished(record)), soft_wrap=True)
+
+    def _close(self) -> None:
+        """Leaves a finished stage as it is; removes one that ended early."""
+        if self._task is None:
+            return
+        self._progress.stop_task(self._task)
+        self._progress.update(self._task, visible=False)
+        self._task = None
+
+
+class Lines:
+    """An observer that prints a line when a stage ends, and every few seconds before."""
+
+    def __init__(self, output: Console, title: str) -> None:
+        self._output, self._title = output, title
+        self._name, self._total, self._done = "", 0, 0
+        self._spoken = 0.0
+
+    def stage(self, name: str, total: int) -> None:
+        self._name, self._total, self._done = f"{self._title}{name}", total, 0
+        self._spoken = time.monotonic()
+
+    def advance(self, steps: int, shown: Mapping[str, float]) -> None:
+        self._done += steps
+        now = time.monotonic()
+        if now - self._spoken < SECONDS_BETWEEN_LINES and self._done < self._total:
+            return
+        self._spoken = now
+        self._say(f"{self._name}: {self._done}/{self._total}  {_shown(shown)}".rstrip())
+
+    def note(self, text: str) -> None:
+        self._say(f"Note: {text}")
+
+    def finished(self, record: Record) -> None:
+        self._say(_finished(record))
+
+    def _say(self, text: str) -> None:
+        self._output.print(Text(text), soft_wrap=True)
+
+
+@contextmanager
+def observing(title: str = "") -> Iterator[Observer]:
+    """The observer that fits stderr; `title` stands before every stage's name."""
+    output = console.err()
+    if not output.is_terminal:
+        yield Lines(output, title)
+        return
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=28),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(compact=True),
+        TextColumn("{task.fields[shown]}", markup=False),
+    )
+    with Progress(*columns, console=output, transient=True) as progress:
+        yield Bars(progress, title)
+
+
+@contextmanager
+def counting(name: str) -> Iterator[Callable[[int], None]]:
+    """A counter for work whose size is not known beforehand: on a terminal only, gone when the work is done."""
+    output = console.err()
+    if not output.is_terminal:
+        yield lambda number: None
+        return
+    with Progress(
+        TextColumn(name), TextColumn("{task.completed}"), TimeElapsedColumn(), console=output, transient=True
+    ) as progress:
+        task = progress.add_task(name, total=None)
+        yield lambda number: progress.advance(task, number)
+
+
+def _fit(name: str) -> str:
+    return name if len(name) <= STAGE_WIDTH else name[: STAGE_WIDTH - 3] + "..."
+
+
+def _shown(values: Mapping[str, float]) -> str:
+    return "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+
+
+def _finished(record: Record) -> str:
+    accuracy = "no test images" if record.top1 is None else f"{record.top1:.1f} %"
+    beside = "" if record.zero_shot_top1 is None else f" (zero-shot {record.zero_shot_top1:.1f} %)"
+    return f"{record.method} seed {record.seed}: {accuracy}{beside}, {record.seconds:.1f} s"

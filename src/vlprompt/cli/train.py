@@ -1,0 +1,124 @@
+"""`vlprompt train`: learn a prompt."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vlprompt.cli import console, options
+from vlprompt.cli.progress import observing
+
+if TYPE_CHECKING:
+    from vlprompt.engine.config import RunConfig
+    from vlprompt.records import Record
+
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", metavar="DIR", help="Where the run goes.", show_default="runs/METHOD-DATA"),
+]
+Recipe = Annotated[
+    str,
+    typer.Option(
+        "--recipe", help="Whose defaults: published (the papers'), pocket, or auto: pocket for an embedded model."
+    ),
+]
+Views = Annotated[
+    str,
+    typer.Option("--views", help="Fixed random crops per image; `epochs`: a fresh one each epoch, as published."),
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with unfinished work in --out.")]
+
+
+def train(
+    data: options.Data = options.POCKET_DATA,
+    model: options.Model = options.POCKET_MODEL,
+    method: options.Method = "coop",
+    shots: options.Shots = 16,
+    seeds: options.Seeds = "1",
+    out: Out = None,
+    settings: options.Settings = None,
+    recipe: Recipe = "auto",
+    subset: options.SubsetOption = "all",
+    template: options.Template = None,
+    views: Views = "8",
+    device: options.Device = "auto",
+    dtype: options.Precision = "float32",
+    cache: options.Cache = None,
+    strict: options.Strict = False,
+    resume: Resume = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Learn a prompt from a few images per class, and test it beside the hand-written one.
+
+    Without options it uses the embedded images and the small embedded model.
+
+    Example: `vlprompt train --data my_photos --model openai/clip-vit-base-patch16 --method plpp+coop --shots 16
+    --seeds 1,2,3 --out runs/mine`
+    """
+    from vlprompt.engine.config import RunConfig
+    from vlprompt.engine.run import train_run
+
+    place = out or default_out(method, data)
+    config = RunConfig(
+        method=method,
+        model=model,
+        data=data,
+        out=place,
+        overrides=options.parse_settings(settings),
+        shots=shots or None,
+        seeds=options.parse_seeds(seeds),
+        recipe=options.one_of("--recipe", recipe, options.RECIPES),
+        subset=options.one_of("--subset", subset, options.SUBSETS),
+        template=template,
+        views=options.parse_views(views),
+        device=device,
+        dtype=dtype,
+        cache=cache,
+        strict=strict,
+        resume=resume,
+    )
+    _say_defaults(config)
+    with observing() as observer:
+        records = train_run(config, observer)
+    if as_json:
+        options.dump_records(records)
+        return
+    _show(config, records)
+
+
+def default_out(method: str, data: str) -> Path:
+    """`runs/METHOD-DATA`: the name of the set or folder, or of the table without its ending."""
+    from vlprompt.data.tables import COMMAS, LINES
+
+    path = Path(data).expanduser()
+    name = path.name or path.resolve().name
+    return Path("runs") / f"{method}-{Path(name).stem if path.suffix.lower() in COMMAS + LINES else name}"
+
+
+def _say_defaults(config: RunConfig) -> None:
+    used = []
+    if config.data == options.POCKET_DATA:
+        used.append(f"the embedded images {config.data!r} (your own: --data FOLDER)")
+    if config.model == options.POCKET_MODEL:
+        used.append(f"the small embedded model {config.model!r} (a real CLIP: --model DIRECTORY or Hub id)")
+    if used:
+        console.note(f"Using {' and '.join(used)}.")
+
+
+def _show(config: RunConfig, records: Sequence[Record]) -> None:
+    from vlprompt.report.tables import accuracy, as_rich
+
+    console.show(as_rich(accuracy(records, seeds=config.seeds)))
+    place = shlex.quote(str(config.out))
+    picture = "PICTURE.jpg"
+    learned = any(record.parameters for record in records)
+    console.commands(
+        "Next:",
+        [f"vlprompt predict {place} {picture}"]
+        + ([f"vlprompt explain {place}"] if learned else [])
+        + [f"vlprompt eval {place} --data OTHER_FOLDER"],
+    )

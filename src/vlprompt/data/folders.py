@@ -1,0 +1,184 @@
+"""A folder of class folders, alone or under train, val and test."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vlprompt.data.files import has_image_name, hidden, refusal
+from vlprompt.data.listing import Entry, Listing, some
+from vlprompt.data.samples import PART_NAMES, PARTS, Part, Skipped
+from vlprompt.errors import DATA, UserError
+
+LAYOUT = "Expected CLASS/image.jpg, or train/CLASS/image.jpg (and val/..., test/...)."
+
+
+@dataclass(slots=True)
+class _Scan:
+    """The state of reading one folder."""
+
+    root: Path
+    entries: list[Entry] = field(default_factory=list)
+    class_keys: set[str] = field(default_factory=set)
+    skipped: list[Skipped] = field(default_factory=list)
+
+    def skip(self, path: Path, reason: str) -> None:
+        self.skipped.append(Skipped(self.id_of(path), reason))
+
+    def id_of(self, path: Path) -> str:
+        return path.relative_to(self.root).as_posix()
+
+
+def scan_folder(root: Path) -> Listing:
+    """List a folder by names and sizes; no file is opened.
+
+    Links are followed; one that leads back into a folder that is being read is skipped. Files that cannot be images are
+    skipped with the reason, system clutter silently. UserError where images and class folders lie otherwise than expected.
+    """
+    scan = _Scan(root)
+    folders, files = _children(scan, root)
+    for path in files:
+        if has_image_name(path.name):
+            scan.skip(path, "an image outside the class folders")
+    if not folders:
+        where = f"{len(scan.skipped)} images lie directly in it" if scan.skipped else "it holds no folders"
+        raise _layout_error(root, where)
+    parts = _part_folders(scan, folders)
+    if parts is None:
+        _scan_classes(scan, folders, None, {_real(root)})
+    else:
+        for part, folder in parts.items():
+            classes, loose = _children(scan, folder)
+            for path in loose:
+                if has_image_name(path.name):
+                    scan.skip(path, "an image outside the class folders")
+            _scan_classes(scan, classes, part, {_real(root), _real(folder)})
+    return Listing(
+        name=root.resolve().name,
+        class_keys=tuple(sorted(scan.class_keys)),
+        entries=tuple(scan.entries),
+        skipped=tuple(sorted(scan.skipped)),
+    )
+
+
+def _part_folders(scan: _Scan, folders: list[Path]) -> dict[Part, Path] | None:
+    """The folders that are train, val and test; None where all folders are classes (one may be called 'train')."""
+    named = [folder for folder in folders if folder.name.casefold() in PART_NAMES]
+    others = [folder for folder in folders if folder not in named]
+    inside = {folder: _peek(folder) for folder in folders}
+    holders = [folder for folder in named if inside[folder] == "folders"]
+    if named and not others and any(inside[folder] == "images" for folder in named):
+        bare = some([f"{folder.name}/" for folder in named if inside[folder] == "images"])
+        raise _layout_error(scan.root, f"images lie directly in {bare}")
+    if not holders:
+        return None
+    classlike = [folder.name for folder in others if inside[folder] == "images"]
+    if classlike:
+        raise _layout_error(
+            scan.root, f"{holders[0].name}/ is divided into folders while {some(classlike)} beside it hold images"
+        )
+    parts: dict[Part, Path] = {}
+    for folder in named:
+        part = PART_NAMES[folder.name.casefold()]
+        if part in parts:
+            raise UserError(
+                f"{scan.root}: {parts[part].name!r} and {folder.name!r} both mean {part}: keep one.", exit_code=DATA
+            )
+        parts[part] = folder
+    for folder in others:
+        near = difflib.get_close_matches(folder.name.casefold(), [name for name in PARTS if name not in parts], n=1)
+        if near:
+            raise UserError(
+                f"{scan.root}: the folder {folder.name!r} is no part of a data set. Did you mean {near[0]!r}? "
+                "Allowed: train, val, test.",
+                exit_code=DATA,
+            )
+        scan.skip(folder, "a folder that is neither train, val nor test")
+    return parts
+
+
+def _scan_classes(scan: _Scan, folders: list[Path], part: Part | None, above: set[str]) -> None:
+    for folder in folders:
+        real = _real(folder)
+        if real in above:
+            scan.skip(folder, "a link in a circle")
+            continue
+        scan.class_keys.add(folder.name)
+        for path in _walk(scan, folder, above | {real}):
+            reason, size = refusal(path)
+            if reason:
+                scan.skip(path, reason)
+                continue
+            read = functools.partial(_read, str(path))
+            scan.entries.append(Entry(id=scan.id_of(path), class_key=folder.name, part=part, source=read, size=size))
+
+
+def _walk(scan: _Scan, folder: Path, seen: set[str]) -> Iterator[Path]:
+    """All files below a folder. Every real folder is entered once, so that links in circles end."""
+    folders, files = _children(scan, folder)
+    yield from files
+    for child in folders:
+        real = _real(child)
+        if real in seen:
+            scan.skip(child, "a link in a circle, or a second link to one folder")
+            continue
+        seen.add(real)
+        yield from _walk(scan, child, seen)
+
+
+def _children(scan: _Scan, folder: Path) -> tuple[list[Path], list[Path]]:
+    """Folders (links to folders too) and everything else in a folder, sorted, without clutter."""
+    try:
+        with os.scandir(folder) as found:
+            children = sorted(found, key=lambda child: child.name)
+    except OSError as error:
+        if folder == scan.root:
+            raise UserError(f"{folder}: cannot be read ({error.strerror}).", exit_code=DATA) from error
+        scan.skip(folder, f"cannot be read ({error.strerror})")
+        return [], []
+    folders: list[Path] = []
+    files: list[Path] = []
+    for child in children:
+        name = child.name.encode("utf-8", "backslashreplace").decode()
+        if name != child.name:
+            scan.skip(folder / name, "a name that is not UTF-8: rename it")
+        elif not hidden(name):
+            (folders if _is_folder(child) else files).append(folder / name)
+    return folders, files
+
+
+def _is_folder(child: os.DirEntry[str]) -> bool:
+    """Whether it is a folder or a link to one; a link in a circle is not. Plain files are told without asking the disk."""
+    return os.path.isdir(child.path) if child.is_symlink() else child.is_dir()
+
+
+def _peek(folder: Path) -> str:
+    """What a folder holds: ``folders`` (and perhaps loose images), ``images``, or nothing of both (``""``)."""
+    try:
+        with os.scandir(folder) as children:
+            images = False
+            for child in children:
+                if hidden(child.name):
+                    continue
+                if _is_folder(child):
+                    return "folders"
+                images = images or has_image_name(child.name)
+    except OSError:
+        return ""  # the scan itself meets the same error and reports it
+    return "images" if images else ""
+
+
+def _read(path: str) -> bytes:
+    return Path(path).read_bytes()
+
+
+def _real(path: Path) -> str:
+    return os.path.realpath(path)
+
+
+def _layout_error(root: Path, seen: str) -> UserError:
+    return UserError(f"{root}: {seen}. {LAYOUT}", exit_code=DATA)

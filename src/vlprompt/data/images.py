@@ -1,0 +1,146 @@
+"""Any picture as RGB, the way a person sees it."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from vlprompt.errors import DATA, UserError
+
+Source = bytes | str | Path | Image.Image | NDArray[Any] | torch.Tensor
+WHITE = (255, 255, 255, 255)
+
+
+def open_image(source: Source, *, name: str | None = None) -> Image.Image:
+    """An image as 8-bit RGB.
+
+    Files (a path or the bytes): the first frame, turned as EXIF says; transparency on white; 16-bit grey scaled, not
+    clipped; CMYK converted. Arrays: (H, W) or (H, W, C), C = 1, 3 or 4; tensors: (H, W) or (C, H, W); uint8, or float from
+    0 to 1. UserError (exit code 3) with the name: unreadable, truncated or empty files, more pixels than
+    ``PIL.Image.MAX_IMAGE_PIXELS``, other shapes and values. (EXIF, white and scaling are the project's choice; the
+    published code calls ``convert("RGB")``.)
+    """
+    if isinstance(source, torch.Tensor):
+        return _from_array(_channels_last(source, name), name or "the tensor")
+    if isinstance(source, np.ndarray):
+        return _from_array(source, name or "the array")
+    if isinstance(source, Image.Image):
+        return _as_rgb(source, name or "the image")
+    if isinstance(source, str | Path):
+        path = Path(source).expanduser()
+        name = name or str(source)
+        try:
+            source = path.read_bytes()
+        except OSError as error:
+            raise _bad(name, f"cannot be read ({error.strerror})") from error
+    if not isinstance(source, bytes | bytearray | memoryview):
+        raise UserError(
+            f"an image cannot be made of {type(source).__name__}; give a path, bytes, PIL image, array or tensor."
+        )
+    return _decode(bytes(source), name or "the image")
+
+
+def _decode(data: bytes, name: str) -> Image.Image:
+    if not data:
+        raise _bad(name, "an empty file (0 bytes)")
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return _as_rgb(image, name)
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:  # decoders of damaged files raise whatever they stumble over
+        raise _bad(name, _reason(error, data)) from error
+
+
+def _as_rgb(image: Image.Image, name: str) -> Image.Image:
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and image.width * image.height > limit:
+        raise _bad(name, f"too many pixels ({image.width} x {image.height}); the limit is {limit}")
+    try:
+        image.load()
+        return _flatten(_upright(image))
+    except MemoryError:
+        raise
+    except Exception as error:  # as above, for images that were opened elsewhere and are read only now
+        raise _bad(name, _reason(error)) from error
+
+
+def _reason(error: Exception, data: bytes = b"") -> str:
+    if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
+        return f"too many pixels; the limit is {Image.MAX_IMAGE_PIXELS}"
+    if isinstance(error, UnidentifiedImageError):
+        return (
+            "a vector drawing (SVG), not pixels" if b"<svg" in data[:4096].lower() else "not an image that can be read"
+        )
+    return "truncated: the end is missing" if "truncated" in str(error).lower() else f"damaged ({error})"
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """The image turned as its EXIF block says; a damaged block says nothing."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except (OSError, SyntaxError, ValueError, TypeError, KeyError, ArithmeticError):
+        return image
+
+
+def _flatten(image: Image.Image) -> Image.Image:
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        return Image.fromarray(_to_bytes(np.asarray(image))).convert("RGB")
+    if image.mode == "La":
+        image = image.convert("LA")
+    if image.mode in ("LA", "RGBA", "RGBa", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, WHITE), image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _to_bytes(grey: NDArray[Any]) -> NDArray[np.uint8]:
+    """Grey values of more than 8 bits as 8 bits.
+
+    Integers are 16-bit (0 .. 65535), floats 0 .. 1 or 0 .. 255; where values lie outside, least and greatest become
+    0 and 255.
+    """
+    values = grey.astype(np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError("grey values that are not finite")
+    low, high = float(values.min()), float(values.max())
+    full = 65535.0 if grey.dtype.kind in "iu" else (1.0 if high <= 1 else 255.0)
+    if low < 0 or high > full:
+        values, full = values - low, max(high - low, 1e-30)
+    return np.rint(values * (255 / full)).astype(np.uint8)
+
+
+def _channels_last(tensor: torch.Tensor, name: str | None) -> NDArray[Any]:
+    tensor = tensor.detach().cpu()
+    if tensor.dim() == 3:
+        if tensor.shape[0] not in (1, 3, 4):
+            raise _bad(
+                name or "the tensor", f"shape {tuple(tensor.shape)}; a tensor must be (H, W) or (C, H, W), C = 1, 3, 4"
+            )
+        tensor = tensor.permute(1, 2, 0)
+    return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+
+
+def _from_array(array: NDArray[Any], name: str) -> Image.Image:
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)) or 0 in array.shape:
+        raise _bad(name, f"shape {array.shape}; one image must be (H, W) or (H, W, C), C = 1, 3, 4 (tensors: C first)")
+    if array.dtype.kind == "f":
+        # Written so that NaN fails too.
+        if not (array.min() >= 0 and array.max() <= 1):
+            raise _bad(name, "floats must lie between 0 and 1 (divide by 255, or give uint8)")
+        array = np.rint(array.astype(np.float64) * 255).astype(np.uint8)
+    if array.dtype != np.uint8:
+        raise _bad(name, f"type {array.dtype}; it must be uint8, or float from 0 to 1")
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    return _as_rgb(Image.fromarray(np.ascontiguousarray(array)), name)
+
+
+def _bad(name: str, reason: str) -> UserError:
+    return UserError(f"{name}: {reason}.", exit_code=DATA)

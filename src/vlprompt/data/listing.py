@@ -1,0 +1,108 @@
+"""What a source holds before it is judged: entries by class and part, and what was left out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from vlprompt.data.samples import DEFAULT_TEMPLATE, Dataset, Part, Sample, Skipped
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One image as the source names it."""
+
+    id: str
+    class_key: str
+    """The class as written: the folder's name or the table's label."""
+    part: Part | None
+    """None: the source has no parts."""
+    source: Callable[[], bytes] = field(repr=False)
+    size: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """All of one source."""
+
+    name: str
+    class_keys: tuple[str, ...]
+    """Every class, one without images too, in label order."""
+    entries: tuple[Entry, ...]
+    skipped: tuple[Skipped, ...] = ()
+    template: str = DEFAULT_TEMPLATE
+
+    @property
+    def divided(self) -> bool:
+        return any(entry.part is not None for entry in self.entries)
+
+
+def class_name(key: str) -> str:
+    """A folder's name as it stands in a sentence: ``_`` becomes a space, as published."""
+    return " ".join(key.replace("_", " ").split())
+
+
+def some(items: Sequence[str], limit: int = 5) -> str:
+    """The first few of many, for a message."""
+    more = f" and {len(items) - limit} more" if len(items) > limit else ""
+    return ", ".join(items[:limit]) + more
+
+
+def problems(listing: Listing) -> list[str]:
+    """What makes a listing unusable as a data set, a sentence each; none for a sound one."""
+    found = []
+    if not listing.entries:
+        found.append(f"There is no usable image in it{_reasons(listing.skipped)}.")
+        return found
+    by_name: dict[str, list[str]] = {}
+    for key in listing.class_keys:
+        by_name.setdefault(class_name(key).casefold(), []).append(key)
+    for name, keys in by_name.items():
+        if not name:
+            found.append(f"The class {keys[0]!r} has no name left once '_' is read as a space: rename it.")
+        elif len(keys) > 1:
+            found.append(f"{' and '.join(map(repr, keys))} are one class name ({name!r}): rename or merge them.")
+    found += _empty_classes(listing)
+    if len(listing.class_keys) < 2:
+        found.append(f"It has one class only ({listing.class_keys[0]!r}); a classifier needs at least two.")
+    return found
+
+
+def _empty_classes(listing: Listing) -> list[str]:
+    parts = {entry.part for entry in listing.entries}
+    wanted: Part | None = "train" if "train" in parts else None
+    counts = Counter(entry.class_key for entry in listing.entries if wanted is None or entry.part == wanted)
+    empty = [key for key in listing.class_keys if not counts[key]]
+    if not empty:
+        return []
+    kind = "training images" if wanted else "images"
+    names = some([repr(key) for key in empty])
+    lost = [skip for skip in listing.skipped if any(key in skip.id.split("/") for key in empty)]
+    return [f"No {kind} for the class{'es' * (len(empty) > 1)} {names}{_reasons(lost)}: add some or remove it."]
+
+
+def _reasons(skipped: Sequence[Skipped]) -> str:
+    if not skipped:
+        return ""
+    counts = Counter(skip.reason for skip in skipped).most_common(3)
+    return f" ({len(skipped)} skipped: " + "; ".join(f"{count} x {reason}" for reason, count in counts) + ")"
+
+
+def as_dataset(listing: Listing) -> Dataset:
+    """A listing without problems as a data set: entries sorted by label, then id."""
+    label_of = {key: label for label, key in enumerate(listing.class_keys)}
+    parts: dict[Part, list[Sample]] = {"train": [], "val": [], "test": []}
+    for entry in sorted(listing.entries, key=lambda entry: (label_of[entry.class_key], entry.id)):
+        sample = Sample(id=entry.id, label=label_of[entry.class_key], source=entry.source, size=entry.size)
+        parts[entry.part or "train"].append(sample)
+    return Dataset(
+        name=listing.name,
+        class_names=tuple(class_name(key) for key in listing.class_keys),
+        template=listing.template,
+        train=tuple(parts["train"]),
+        val=tuple(parts["val"]),
+        test=tuple(parts["test"]),
+        skipped=listing.skipped,
+        divided=listing.divided,
+    )

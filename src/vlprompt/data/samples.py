@@ -1,0 +1,79 @@
+"""A picture with its label, and a set of them: values that know nothing of how they were found."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+from vlprompt.errors import DATA, UserError
+
+Part = Literal["train", "val", "test"]
+PARTS: tuple[Part, ...] = ("train", "val", "test")
+PART_NAMES: dict[str, Part] = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+"""What folders and table cells may call a part, in lower case."""
+DEFAULT_TEMPLATE = "a photo of a {}."
+
+
+class Skipped(NamedTuple):
+    """An image (or link, or file) that was left out, and why."""
+
+    id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One labelled image. Two samples are equal if id and label are."""
+
+    id: str
+    """The path relative to the data set's folder (with ``/``), or the key in an archive."""
+    label: int
+    """An index into the data set's class names."""
+    source: Callable[[], bytes] = field(repr=False, compare=False)
+    size: int | None = field(default=None, repr=False, compare=False)
+    """Bytes, where known without reading."""
+    _memo: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
+
+    def read(self) -> bytes:
+        """The file's bytes; UserError where it cannot be read (any more)."""
+        try:
+            data = self.source()
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            raise UserError(f"{self.id}: cannot be read ({reason}).", exit_code=DATA) from error
+        if "content" not in self._memo:
+            self._memo["content"] = hashlib.sha256(data).hexdigest()
+        return data
+
+    @property
+    def content_hash(self) -> str:
+        """SHA-256 of the file's bytes, hex; read at first use, then remembered."""
+        if "content" not in self._memo:
+            self.read()
+        return self._memo["content"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dataset:
+    """Images in three parts, and the names of their classes."""
+
+    name: str
+    class_names: tuple[str, ...]
+    """In label order: sorted by folder name, ``_`` shown as a space."""
+    template: str = DEFAULT_TEMPLATE
+    train: tuple[Sample, ...]
+    val: tuple[Sample, ...] = ()
+    test: tuple[Sample, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
+    divided: bool = True
+    """False: the source names no parts and all images are in `train`; see `split_by_rule`."""

@@ -1,0 +1,80 @@
+"""Where a data set comes from: a folder, a table, or the pocket."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+from pathlib import Path
+
+from vlprompt.data.folders import LAYOUT, scan_folder
+from vlprompt.data.listing import Entry, Listing, as_dataset, problems, some
+from vlprompt.data.samples import PART_NAMES, Dataset
+from vlprompt.data.tables import COMMAS, LINES, scan_table
+from vlprompt.errors import DATA, UserError
+
+
+def open_dataset(spec: str | Path, *, strict: bool = False) -> Dataset:
+    """The data set that `spec` means: a pocket set's name, a folder of class folders, or a CSV or JSONL table.
+
+    Only names and sizes are looked at, so that large folders open fast; `verify` decodes. A name of the pocket goes before
+    a folder of that name (write ``./name`` for the folder). Classes are sorted by folder name. A source without train, val
+    and test gives all its images as `train` with ``divided=False``; `split_by_rule` divides them.
+    UserError (exit code 3): nothing there, no usable image, one class, an empty class, two classes with one name, another
+    layout than expected; with `strict` also any skipped file.
+    """
+    listing = list_source(spec)
+    if found := problems(listing):
+        raise UserError(f"{spec}: {' '.join(found)} {LAYOUT if not listing.entries else ''}".rstrip(), exit_code=DATA)
+    if strict and listing.skipped:
+        raise strict_error(str(spec), [f"{skip.id} ({skip.reason})" for skip in listing.skipped])
+    return as_dataset(listing)
+
+
+def strict_error(where: str, bad: list[str]) -> UserError:
+    """The error that --strict makes of skipped images."""
+    return UserError(
+        f"{where}: {len(bad)} file{'s' * (len(bad) != 1)} cannot be used: {some(bad)}. "
+        "Repair or remove them, or leave out --strict to skip them.",
+        exit_code=DATA,
+    )
+
+
+def list_source(spec: str | Path) -> Listing:
+    """All that a source holds, unjudged; UserError where `spec` means nothing or its layout cannot be read."""
+    from vlprompt import pocket
+
+    if isinstance(spec, str) and spec in pocket.names():
+        return _scan_pocket(spec)
+    path = Path(spec).expanduser()
+    if str(spec) and path.is_dir():
+        return scan_folder(path)
+    if str(spec) and path.is_file():
+        if path.suffix.lower() in COMMAS + LINES:
+            return scan_table(path)
+        raise UserError(
+            f"{spec} is a file that is no table of images. Allowed: a folder of class folders, "
+            f"a table ({', '.join(COMMAS + LINES)}), or a pocket set: {', '.join(pocket.names())}.",
+            exit_code=DATA,
+        )
+    near = difflib.get_close_matches(str(spec), pocket.names(), n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise UserError(
+        f"there is no folder, table or pocket set {str(spec)!r}.{hint} Pocket sets: {', '.join(pocket.names())}.",
+        exit_code=DATA,
+    )
+
+
+def _scan_pocket(name: str) -> Listing:
+    from vlprompt import pocket
+
+    facts = pocket.info(name)
+    entries = [
+        Entry(
+            id=row.key,
+            class_key=facts.class_names[row.label],
+            part=PART_NAMES[row.split],
+            source=functools.partial(pocket.read, row.key),
+        )
+        for row in pocket.rows(name)
+    ]
+    return Listing(name=name, class_keys=facts.class_names, entries=tuple(entries), template=facts.template)

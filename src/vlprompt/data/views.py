@@ -1,0 +1,155 @@
+"""From a picture to what the image tower sees: the published test transform, and numbered random training views."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from vlprompt.data.images import open_image
+from vlprompt.data.samples import Sample
+from vlprompt.types import Preprocess
+
+AUGMENTATION_VERSION = 1
+"""Part of every training view's seed and of the feature cache's key: raise it when `train_view` changes."""
+SCALE = (0.08, 1.0)
+RATIO = (3 / 4, 4 / 3)
+TRIES = 10
+Result = TypeVar("Result")
+WORKERS = min(8, os.cpu_count() or 1)
+MAX_RESIZED = 1 << 24
+"""Pixels of a resized test image above which only the part that is cropped is made (a picture of 1 x 60,000 pixels)."""
+
+
+def test_view(image: Image.Image, preprocess: Preprocess) -> Tensor:
+    """(3, S, S) float32: short edge to `resize` (bicubic), centre crop, [0, 1], normalised.
+
+    torchvision's arithmetic on Pillow images: long edge int(resize * long / short), offset int(round((edge - crop) / 2)),
+    black padding where the resized image is smaller than the crop.
+    """
+    width, height = image.size
+    short, long = min(width, height), int(preprocess.resize * max(width, height) / min(width, height))
+    new = (preprocess.resize, long) if width <= height else (long, preprocess.resize)
+    if new[0] * new[1] > MAX_RESIZED:
+        return _normalise(_crop_of_resized(image, new, preprocess.crop), preprocess)
+    if short != preprocess.resize:
+        image = image.resize(new, Image.Resampling.BICUBIC)
+    return _normalise(_centre_crop(image, preprocess.crop), preprocess)
+
+
+test_view.__test__ = False  # type: ignore[attr-defined]  # pytest takes names in test_ for tests
+
+
+def train_view(image: Image.Image, preprocess: Preprocess, content_hash: str, view: int) -> Tensor:
+    """(3, S, S) float32: random crop of view number `view` of an image, resized (bicubic), flipped or not, normalised.
+
+    torchvision's RandomResizedCrop (scale 0.08 to 1, ratio 3/4 to 4/3 log-uniform, ten tries, then the centre) and
+    horizontal flip with probability 1/2. All randomness comes from (content hash, view, AUGMENTATION_VERSION): the same on
+    every machine and in every run.
+    """
+    draws = _uniforms(content_hash, view)
+    left, top, width, height = crop_box(*image.size, draws)
+    side = preprocess.crop
+    image = image.crop((left, top, left + width, top + height))
+    if image.size != (side, side):
+        image = image.resize((side, side), Image.Resampling.BICUBIC)
+    if next(draws) < 0.5:
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    return _normalise(image, preprocess)
+
+
+def crop_box(width: int, height: int, draws: Iterator[float]) -> tuple[int, int, int, int]:
+    """(left, top, width, height) of a random crop, as torchvision's ``RandomResizedCrop.get_params``.
+
+    `draws` are uniform in [0, 1): per try area and ratio, and of the try that fits top and left.
+    """
+    for _ in range(TRIES):
+        area = width * height * (SCALE[0] + (SCALE[1] - SCALE[0]) * next(draws))
+        low, high = math.log(RATIO[0]), math.log(RATIO[1])
+        ratio = math.exp(low + (high - low) * next(draws))
+        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            top, left = int(next(draws) * (height - h + 1)), int(next(draws) * (width - w + 1))
+            return left, top, w, h
+    if width / height < RATIO[0]:
+        w, h = width, round(width / RATIO[0])
+    elif width / height > RATIO[1]:
+        w, h = round(height * RATIO[1]), height
+    else:
+        w, h = width, height
+    return (width - w) // 2, (height - h) // 2, w, h
+
+
+def load_pixels(samples: Sequence[Sample], preprocess: Preprocess, view: int | None) -> Tensor:
+    """(B, 3, S, S) float32: the test view (`view` None) or training view number `view` of every sample.
+
+    UserError with the image's id where one cannot be read.
+    """
+    return torch.stack(in_threads(lambda sample: pixels(sample, preprocess, view), samples))
+
+
+def pixels(sample: Sample, preprocess: Preprocess, view: int | None) -> Tensor:
+    """(3, S, S) float32: one sample's view, as `load_pixels`."""
+    image = open_image(sample.read(), name=sample.id)
+    if view is None:
+        return test_view(image, preprocess)
+    return train_view(image, preprocess, sample.content_hash, view)
+
+
+def in_threads(work: Callable[[Sample], Result], samples: Sequence[Sample]) -> list[Result]:
+    """Map over samples in a few threads: Pillow decodes and resizes outside the interpreter's lock."""
+    if len(samples) < 2 * WORKERS or WORKERS == 1:
+        return [work(sample) for sample in samples]
+    with ThreadPoolExecutor(WORKERS) as pool:
+        return list(pool.map(work, samples))
+
+
+def _uniforms(content_hash: str, view: int) -> Iterator[float]:
+    """Uniform numbers in [0, 1) of 53 bits from a Philox counter, whose raw stream NumPy keeps fixed."""
+    seed = hashlib.sha256(f"{AUGMENTATION_VERSION}/{view}/{content_hash}".encode()).digest()
+    bits = np.random.Philox(key=int.from_bytes(seed[:16], "little"))
+    while True:
+        yield (int(bits.random_raw()) >> 11) * 2.0**-53
+
+
+def _centre_crop(image: Image.Image, side: int) -> Image.Image:
+    width, height = image.size
+    if width < side or height < side:
+        padded = Image.new("RGB", (max(width, side), max(height, side)))
+        padded.paste(image, (max(0, side - width) // 2, max(0, side - height) // 2))
+        image, (width, height) = padded, padded.size
+    left, top = _offset(width, side), _offset(height, side)
+    return image.crop((left, top, left + side, top + side))
+
+
+def _offset(edge: int, side: int) -> int:
+    return round((edge - side) / 2)
+
+
+def _crop_of_resized(image: Image.Image, new: tuple[int, int], side: int) -> Image.Image:
+    """The centre crop of `image` resized to `new`, without the rest: equal up to rounding."""
+    box: list[float] = []
+    out = []
+    for old, edge in zip(image.size, new, strict=True):
+        start, length = (_offset(edge, side), side) if edge > side else (0, edge)
+        box.append(start * old / edge)
+        out.append((length, (start + length) * old / edge))
+    (width, right), (height, bottom) = out
+    part = image.resize((width, height), Image.Resampling.BICUBIC, box=(box[0], box[1], right, bottom))
+    return _centre_crop(part, side)
+
+
+def _normalise(image: Image.Image, preprocess: Preprocess) -> Tensor:
+    pixels_HW3 = torch.from_numpy(np.array(image, dtype=np.uint8))
+    mean, std = (
+        torch.tensor(values, dtype=torch.float32).view(3, 1, 1) for values in (preprocess.mean, preprocess.std)
+    )
+    return pixels_HW3.permute(2, 0, 1).contiguous().float().div_(255).sub_(mean).div_(std)

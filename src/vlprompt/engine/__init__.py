@@ -1,0 +1,1 @@
+"""How a method runs: the one loop, its schedule, checkpoints, evaluation, run directories."""

@@ -1,0 +1,151 @@
+"""One run, every field given or default; what of it is kept beside the results, and what may not change on resuming."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from vlprompt.engine.precision import DTYPES
+from vlprompt.errors import UserError, unknown
+from vlprompt.types import Method
+
+SUBSETS = ("all", "base", "novel")
+RECIPES = ("auto", "published", "pocket")
+SCHEMA = 1
+DEFAULT_VIEWS = 8
+"""Fixed random crops per training image, cycled by epoch: project's choice, eight encodings per image instead of one per
+epoch (200 as published at 16 shots)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunConfig:
+    """What `vlprompt train` is asked to do."""
+
+    method: str
+    """A name of `vlprompt methods`, overlays included: ``plpp+coop``."""
+    model: str
+    """A pocket model's name, a directory or a Hub id."""
+    data: str
+    """A folder, a table or a pocket set's name."""
+    out: Path
+    """The run directory: a directory per seed in it."""
+    overrides: Mapping[str, object] = field(default_factory=dict)
+    """Options and schedule fields by name, as ``--set name=value`` gives them."""
+    shots: int | None = 16
+    """Training images per class; None: all."""
+    seeds: tuple[int, ...] = (1,)
+    """A seed decides the few-shot sample, the initial prompt and the order of the images."""
+    recipe: Literal["auto", "published", "pocket"] = "auto"
+    """Whose schedule and options where `overrides` is silent; auto: the pocket's for a pocket model, else the published."""
+    template: str | None = None
+    """Words of the zero-shot classifier and teacher, with {}; None: the data set's own."""
+    subset: Literal["all", "base", "novel"] = "all"
+    """Classes to learn and test on: base is the first half (the larger one) in label order, novel the rest."""
+    views: int | Literal["epochs"] = DEFAULT_VIEWS
+    """Fixed random crops per training image, cycled by epoch; ``epochs``: a fresh one each epoch, as published."""
+    device: str = "auto"
+    dtype: str = "float32"
+    """Of the frozen weights; what is learned is always float32."""
+    cache: Path | None = None
+    """Root of the feature cache; None: the user's cache directory."""
+    strict: bool = False
+    """Whether an image that cannot be used is an error instead of a listed skip."""
+    resume: bool = False
+    """Whether to go on with unfinished work in `out`."""
+    save_every: int = 1
+    """Epochs between checkpoints."""
+
+    def __post_init__(self) -> None:
+        if self.shots is not None and self.shots < 1:
+            raise UserError(f"shots is {self.shots}; it must be at least 1, or left out to use all images.")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
+            raise UserError(
+                f"seeds are {list(self.seeds)}; give one or more different numbers from 0, for example 1,2,3."
+            )
+        for name, value, allowed in (
+            ("subset", self.subset, SUBSETS),
+            ("recipe", self.recipe, RECIPES),
+            ("dtype", self.dtype, DTYPES),
+        ):
+            if value not in allowed:
+                raise unknown(name, value, allowed)
+        if self.template is not None and self.template.count("{}") != 1:
+            raise UserError(f"template {self.template!r} must have one {{}}, where the class name stands.")
+        if self.views != "epochs" and (not isinstance(self.views, int) or self.views < 1):
+            raise UserError(f"views is {self.views!r}; it must be a number from 1, or 'epochs'.")
+        if self.save_every < 1:
+            raise UserError(f"save_every is {self.save_every}; it must be at least 1.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resolved:
+    """One seed of a run with every choice made: what `config.json` holds and its hash covers.
+
+    What cannot change a result (where it is written, where features are cached, the device) is left out.
+    """
+
+    method: str
+    options: Mapping[str, object]
+    schedule: Mapping[str, object] | None
+    recipe: str
+    model: str
+    weight_hash: str
+    dtype: str
+    data: str
+    template: str
+    split_hash: str
+    shots: int | None
+    subset: str
+    seed: int
+    views: int | str
+    strict: bool
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the values, hex."""
+        return hashlib.sha256(json.dumps(self.as_dict(), sort_keys=True).encode()).hexdigest()
+
+    def as_dict(self) -> dict[str, object]:
+        """As JSON has it: options that are no numbers, strings or lists become strings."""
+        values: dict[str, object] = json.loads(json.dumps(dataclasses.asdict(self), default=str))
+        return values
+
+
+def resolved(
+    config: RunConfig, method: Method, *, recipe: str, seed: int, weight_hash: str, template: str, split_hash: str
+) -> Resolved:
+    """The configuration of one seed, once model, data and method are known."""
+    return Resolved(
+        method=method.name,
+        options=dict(method.options),
+        schedule=None if method.schedule is None else dataclasses.asdict(method.schedule),
+        recipe=recipe,
+        model=config.model,
+        weight_hash=weight_hash,
+        dtype=config.dtype,
+        data=config.data,
+        template=template,
+        split_hash=split_hash,
+        shots=config.shots,
+        subset=config.subset,
+        seed=seed,
+        views=config.views,
+        strict=config.strict,
+    )
+
+
+def differences(before: Mapping[str, object], now: Mapping[str, object], prefix: str = "") -> list[str]:
+    """``field: old -> new`` for every field that differs, nested ones with a dot."""
+    out: list[str] = []
+    for name in sorted(before.keys() | now.keys()):
+        old, new = before.get(name), now.get(name)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            out += differences(old, new, f"{prefix}{name}.")
+        elif old != new:
+            out.append(f"{prefix}{name}: {old!r} -> {new!r}")
+    return out

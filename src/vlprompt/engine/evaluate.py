@@ -1,0 +1,233 @@
+"""Answers of a prompt on images, and what they are worth.
+
+Letters: N images, C classes, E joint embedding.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from vlprompt.data import Sample
+from vlprompt.engine.forward import zero_shot_text
+from vlprompt.engine.images import Images
+from vlprompt.engine.precision import peak_mib, versions
+from vlprompt.errors import UserError
+from vlprompt.losses import logits
+from vlprompt.records import Predictions, id_hashes
+from vlprompt.towers import Clip
+from vlprompt.types import Features, PromptSpec
+
+BINS = 15
+BATCH = 64
+"""Images per chunk at evaluation; the answers do not depend on it."""
+
+
+class Classifier:
+    """A prompt (or the bare template) with a class list: text features once, then logits for any images."""
+
+    def __init__(
+        self,
+        clip: Clip,
+        spec: PromptSpec | None,
+        prompt: nn.Module | None,
+        class_names: Sequence[str],
+        template: str,
+    ) -> None:
+        """spec and prompt None: the zero-shot classifier of the template."""
+        assert (spec is None) == (prompt is None)
+        self.clip, self.spec, self.prompt = clip, spec, prompt
+        self.text: Features | None = None
+        if spec is None or spec.layout is None:
+            self.text = zero_shot_text(clip, class_names, template)
+            return
+        self.tokens = clip.class_tokens(class_names, spec.layout, template)
+        if not spec.conditioned:
+            assert prompt is not None
+            with torch.no_grad():
+                self.text = clip.encode_text(self.tokens, prompt(None))
+
+    @torch.no_grad()
+    def logits(self, samples: Sequence[Sample], images: Images) -> Tensor:
+        """(N, C) float32 on the CPU: the deterministic test view of every image."""
+        if not samples:
+            return torch.empty(0, self._num_classes)
+        spec = self.spec
+        reads_frozen = spec is None or spec.conditioned or not spec.prompts_image
+        frozen_NE = images.features(samples, None) if reads_frozen else None
+        out = []
+        for start in range(0, len(samples), BATCH):
+            chunk = samples[start : start + BATCH]
+            frozen = None
+            if frozen_NE is not None:
+                frozen = Features(pooled=frozen_NE[start : start + BATCH].to(self.clip.device))
+            pixels = images.pixels(chunk, None) if spec is not None and spec.prompts_image else None
+            out.append(self._chunk(frozen, pixels).float().cpu())
+        return torch.cat(out)
+
+    def _chunk(self, frozen: Features | None, pixels: Tensor | None) -> Tensor:
+        image, text = frozen, self.text
+        if self.spec is not None and self.prompt is not None and (self.spec.conditioned or pixels is not None):
+            prompted = self.prompt(frozen.unit if frozen is not None and self.spec.conditioned else None)
+            if pixels is not None:
+                image = self.clip.encode_images(pixels, prompted)
+            if text is None:
+                text = self.clip.encode_text(self.tokens, prompted)
+        assert image is not None
+        assert text is not None
+        return logits(image, text, self.clip.logit_scale)
+
+    @property
+    def _num_classes(self) -> int:
+        return len(self.text.pooled) if self.text is not None else self.tokens.num_classes
+
+
+def check_classes(spec: PromptSpec | None, learned: Sequence[str], asked: Sequence[str]) -> None:
+    """UserError where a class-specific context is asked about classes that it was not learned on."""
+    if not asked:
+        raise UserError("the list of class names is empty.")
+    twice = sorted({name for name in asked if list(asked).count(name) > 1})
+    if twice:
+        raise UserError(f"class names must differ; given twice: {', '.join(map(repr, twice))}.")
+    specific = spec is not None and spec.layout is not None and not spec.layout.shared
+    if specific and list(learned) != list(asked):
+        raise UserError(
+            f"this prompt has a context of its own for each of its {len(learned)} classes ({_few(learned)}), so that it cannot "
+            f"answer for other ones ({_few(asked)}). Ask for its own classes, in its order, or learn a unified context "
+            f"(per_class=false)."
+        )
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scores:
+    """What a set of answers is worth, percent."""
+
+    top1: float
+    top5: float
+    macro_f1: float
+    """The mean F1 over the classes that have images."""
+    balanced_accuracy: float
+    """The mean recall over the classes that have images."""
+    ece: float
+    per_class: Mapping[int, float]
+    """Recall by class index."""
+
+
+def score(probability_NC: NDArray[np.float32], label_N: NDArray[np.int64]) -> Scores:
+    """All metrics of a set of answers; a tie goes to the class that comes first."""
+    assert len(probability_NC) == len(label_N) > 0
+    predicted = probability_NC.argmax(1)
+    correct = predicted == label_N
+    own = np.take_along_axis(probability_NC, label_N[:, None], 1)
+    earlier = np.arange(probability_NC.shape[1])[None] < label_N[:, None]
+    rank = (probability_NC > own).sum(1) + ((probability_NC == own) & earlier).sum(1)
+    recall, f1 = {}, []
+    for label in np.unique(label_N).tolist():
+        of_class, as_class = label_N == label, predicted == label
+        recall[label] = float(100 * correct[of_class].mean())
+        f1.append(2 * (of_class & as_class).sum() / (of_class.sum() + as_class.sum()))
+    return Scores(
+        top1=float(100 * correct.mean()),
+        top5=float(100 * (rank < 5).mean()),
+        macro_f1=float(100 * np.mean(f1)),
+        balanced_accuracy=float(np.mean(list(recall.values()))),
+        ece=calibration_error(probability_NC.max(1), correct),
+        per_class=recall,
+    )
+
+
+def calibration_error(confidence_N: NDArray[np.float32], correct_N: NDArray[np.bool_]) -> float:
+    """Expected calibration error, percent: ``sum_bins share * |accuracy - mean confidence|``, 15 bins of equal width.
+
+    Source: Guo et al., arXiv 1706.04599, eq. 3; bins are open to the left, closed to the right, the first holds 0 too.
+    """
+    bins = np.clip(np.ceil(confidence_N.astype(np.float64) * BINS).astype(int) - 1, 0, BINS - 1)
+    count = np.bincount(bins, minlength=BINS)
+    gap = np.bincount(bins, correct_N, BINS) - np.bincount(bins, confidence_N.astype(np.float64), BINS)
+    return float(100 * np.abs(gap).sum() / count.sum())
+
+
+def probabilities(logits_NC: Tensor) -> NDArray[np.float32]:
+    """Softmax over classes, (N, C)."""
+    out: NDArray[np.float32] = torch.softmax(logits_NC.float(), dim=-1).numpy()
+    return out
+
+
+def predictions(samples: Sequence[Sample], probability_NC: NDArray[np.float32]) -> Predictions:
+    """The answers as they are kept beside a record."""
+    label = np.array([sample.label for sample in samples], dtype=np.int64)
+    predicted = probability_NC.argmax(1).astype(np.int64)
+    rows = np.arange(len(samples))
+    return Predictions(
+        id_hash=id_hashes([sample.id for sample in samples]),
+        label=label,
+        predicted=predicted,
+        label_probability=probability_NC[rows, label],
+        predicted_probability=probability_NC[rows, predicted],
+    )
+
+
+def accuracy(classifier: Classifier, samples: Sequence[Sample], images: Images) -> float | None:
+    """Top-1 in percent; None without images."""
+    if not samples:
+        return None
+    label = torch.tensor([sample.label for sample in samples])
+    return float(100 * (classifier.logits(samples, images).argmax(1) == label).double().mean())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Examined:
+    """A classifier's test: the fields of a record that it decides, and the answers."""
+
+    fields: dict[str, Any]
+    predictions: Predictions | None
+
+
+def examine(
+    classifier: Classifier,
+    test: Sequence[Sample],
+    images: Images,
+    *,
+    template: str,
+    class_names: Sequence[str],
+    model: str,
+) -> Examined:
+    """Test a classifier, and the template's zero-shot one beside it on the same images and classes."""
+    clip = classifier.clip
+    fields: dict[str, Any] = dict.fromkeys(("top1", "zero_shot_top1", "top5", "macro_f1", "balanced_accuracy", "ece"))
+    fields |= {
+        "num_classes": len(class_names),
+        "num_test": len(test),
+        "model": model,
+        "weight_hash": clip.weight_hash,
+        "template": template,
+        "device": str(clip.device),
+        "dtype": str(clip.dtype).removeprefix("torch."),
+        "versions": versions(),
+    }
+    answers = None
+    if test:
+        probability_NC = probabilities(classifier.logits(test, images))
+        answers = predictions(test, probability_NC)
+        scores = score(probability_NC, answers.label)
+        fields |= {name: getattr(scores, name) for name in ("top1", "top5", "macro_f1", "balanced_accuracy", "ece")}
+        fields["per_class"] = {class_names[label]: recall for label, recall in scores.per_class.items()}
+        fields["zero_shot_top1"] = accuracy(Classifier(clip, None, None, class_names, template), test, images)
+    fields["peak_mib"] = peak_mib(clip.device)
+    return Examined(fields=fields, predictions=answers)
+
+
+def training_hash(samples: Sequence[Sample]) -> str:
+    """SHA-256 (hex) over the contents and labels of images, in order."""
+    return hashlib.sha256("".join(f"{one.content_hash} {one.label}\n" for one in samples).encode()).hexdigest()

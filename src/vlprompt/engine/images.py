@@ -1,0 +1,99 @@
+"""What the loop and the evaluation ask of images: frozen features through the cache, pixels, and which of them can be used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, MutableMapping, Sequence, Set
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from vlprompt.data import FeatureStore, Sample, default_root, load_pixels, verify
+from vlprompt.engine.observer import SILENT, Observer
+from vlprompt.towers import Clip
+
+BATCH = 64
+"""Images that the tower encodes at once."""
+
+
+class Images:
+    """Samples as one frozen model sees them."""
+
+    def __init__(self, clip: Clip, store: FeatureStore | None, observer: Observer = SILENT) -> None:
+        """store None: nothing is remembered, every question encodes again (loose pictures to predict)."""
+        self.clip, self.store, self.observer = clip, store, observer
+        self.model_key = f"{clip.weight_hash} {str(clip.dtype).removeprefix('torch.')}"
+        """All that decides a feature beside preprocessing and view; the device is left out, as it changes the last bits only."""
+        self._usable: set[object] = set()
+
+    @property
+    def seconds(self) -> float:
+        """Wall time spent on features so far."""
+        return self.store.stats.seconds if self.store is not None else 0.0
+
+    def prepare(self, samples: Sequence[Sample], views: range) -> None:
+        """Encode training views that are going to be used, as a stage of its own."""
+        progress = self._stage("encoding training images", len(samples) * len(views))
+        for view in views:
+            self._features(samples, view, progress)
+
+    def features(self, samples: Sequence[Sample], view: int | None, *, quiet: bool = False) -> Tensor:
+        """(N, E) float32 on the CPU: the bare tower's un-normalised features, of the test view (None) or of a training view.
+
+        quiet: no stage of its own is shown, because another one is running.
+        """
+        return self._features(samples, view, None if quiet else self._stage("encoding images", len(samples)))
+
+    def _features(self, samples: Sequence[Sample], view: int | None, progress: Callable[[int], None] | None) -> Tensor:
+        if self.store is None:
+            chunks = [samples[start : start + BATCH] for start in range(0, len(samples), BATCH)]
+            return torch.cat([self._encode(self.pixels(chunk, view)).cpu() for chunk in chunks])
+        return self.store.features(
+            samples,
+            view=view,
+            model_key=self.model_key,
+            preprocess=self.clip.preprocess,
+            encode=self._encode,
+            batch=BATCH,
+            progress=progress,
+        )
+
+    @torch.no_grad()
+    def _encode(self, pixels_B3SS: Tensor) -> Tensor:
+        return self.clip.encode_images(pixels_B3SS).pooled
+
+    def pixels(self, samples: Sequence[Sample], view: int | None) -> Tensor:
+        """(N, 3, S, S) float32 on the CPU."""
+        return load_pixels(samples, self.clip.preprocess, view)
+
+    def usable(
+        self, samples: Sequence[Sample], skipped: MutableMapping[str, str], *, strict: bool
+    ) -> tuple[Sample, ...]:
+        """The samples that decode; the others are added to `skipped` (id -> reason), or with `strict` are a UserError.
+
+        Images are looked at once, and not at all if the cache has their test view.
+        """
+        new = [sample for sample in samples if sample.source not in self._usable and sample.id not in skipped]
+        if new:
+            known = self._known()
+            _, bad = verify(new, strict=strict, known=known, progress=self._stage("checking images", len(new)))
+            skipped.update(bad)
+            self._usable.update(sample.source for sample in new if sample.id not in skipped)
+        return tuple(sample for sample in samples if sample.id not in skipped)
+
+    def _known(self) -> Set[str]:
+        """Contents whose test view is in the cache."""
+        if self.store is None:
+            return frozenset()
+        return self.store.known(model_key=self.model_key, preprocess=self.clip.preprocess, view=None)
+
+    def _stage(self, name: str, total: int) -> Callable[[int], None] | None:
+        if not total:
+            return None
+        self.observer.stage(name, total)
+        return lambda steps: self.observer.advance(steps, {})
+
+
+def open_images(clip: Clip, cache: Path | None, observer: Observer = SILENT) -> Images:
+    """Images of a model with the cache in this directory; None: the user's."""
+    return Images(clip, FeatureStore(cache or default_root()), observer)

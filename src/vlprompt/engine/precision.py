@@ -1,0 +1,71 @@
+"""Devices, threads and seeds: the one place that knows them at the level of a run."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import sys
+
+import torch
+
+from vlprompt import __version__
+from vlprompt.errors import UserError
+
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+def resolve_device(device: str) -> torch.device:
+    """`auto` (CUDA, then MPS, then CPU), `cpu`, `cuda`, `cuda:N` or `mps` -> the device. UserError if it is not there."""
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    kind, _, index = device.partition(":")
+    if kind not in ("cpu", "cuda", "mps") or (index and not index.isdigit()):
+        raise UserError(f"unknown device {device!r}. Allowed: auto, cpu, cuda, cuda:0, cuda:1, ..., mps.")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            "device 'cuda' was asked for, but torch sees no CUDA device. Use --device auto or --device cpu."
+        )
+    if kind == "cuda" and index and int(index) >= torch.cuda.device_count():
+        raise UserError(f"device {device!r} was asked for, but there are {torch.cuda.device_count()} CUDA devices.")
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise UserError("device 'mps' was asked for, but torch sees none. Use --device auto or --device cpu.")
+    return torch.device(device)
+
+
+def generator(*parts: object) -> torch.Generator:
+    """A CPU generator whose state depends on the parts alone, for example ("order", seed, epoch); independent between parts."""
+    digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+
+
+def reset_peak(device: torch.device) -> None:
+    """Start measuring `peak_mib` anew, where the device can (the process's resident set has no such switch)."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def peak_mib(device: torch.device) -> float:
+    """Peak memory in MiB: what the CUDA allocator held on this device, else the resident set of the process so far."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    if sys.platform == "win32":
+        return 0.0
+    import resource  # not on Windows
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def versions() -> dict[str, str]:
+    """What a number was made with: written into every record."""
+    return {
+        "vlprompt": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "platform": f"{platform.system()} {platform.machine()}",
+        "threads": str(torch.get_num_threads()),
+        "cpus": str(os.cpu_count()),
+    }

@@ -1,0 +1,144 @@
+"""A learned prompt on other images: the test images of any data set, with that set's class names."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+from vlprompt import artifact, records
+from vlprompt.artifact import Learned
+from vlprompt.data import Dataset, Sample, open_dataset, restrict, split_by_rule, split_hash
+from vlprompt.data.splits import Subset
+from vlprompt.engine.evaluate import Classifier, check_classes, examine
+from vlprompt.engine.images import Images, open_images
+from vlprompt.engine.observer import SILENT, Observer
+from vlprompt.engine.precision import resolve_device
+from vlprompt.engine.run import SPLIT
+from vlprompt.errors import DATA, UserError
+from vlprompt.records import Record
+from vlprompt.towers import load
+
+
+def evaluate_run(
+    run: Path,
+    data: str,
+    *,
+    model: str | None = None,
+    subset: Subset = "all",
+    template: str | None = None,
+    device: str = "auto",
+    dtype: str = "float32",
+    cache: Path | None = None,
+    strict: bool = False,
+    out: Path | None = None,
+    observer: Observer = SILENT,
+) -> list[Record]:
+    """Test every finished seed of a run directory, or one artifact, on a data set.
+
+    model: where the backbone is now, if not where the prompt says. out: where records and predictions are written, a
+    directory per seed; None: nowhere (a run's own records are never touched). UserError as `train_run`, and where a
+    class-specific context is asked about other classes.
+    """
+    places = artifact.artifacts(run)
+    clip = load(model or artifact.read_facts(places[0])["model"], device=resolve_device(device), dtype=dtype)
+    images = open_images(clip, cache, observer)
+    dataset = open_dataset(data, strict=strict)
+    skipped = {skip.id: skip.reason for skip in dataset.skipped}
+    out_records = []
+    for place in places:
+        learned = artifact.load(place, clip)
+        chosen = restrict(divided(dataset, data, place, learned, observer), subset)
+        test = images.usable(chosen.test, skipped, strict=strict)
+        if not test:
+            raise UserError(f"{data} has no test images that can be used.", exit_code=DATA)
+        record, answers = _one(learned, place, chosen, test, images, template or dataset.template, skipped, subset)
+        if out is not None:
+            records.write(out / f"seed{record.seed}", record, answers)
+        observer.finished(record)
+        out_records.append(record)
+    return out_records
+
+
+def divided(dataset: Dataset, data: str, place: Path, learned: Learned, observer: Observer) -> Dataset:
+    """The data set with its test part.
+
+    One without parts is divided by the rule if the prompt was learned from it (or if nothing is known of that), so that no
+    training image is tested; else all its images are test images.
+    """
+    if dataset.divided:
+        return dataset
+    seen = _images_seen(place)
+    if seen is None or any(sample.id in seen for sample in dataset.train):
+        observer.note(
+            f"{data} has no test folder and may hold training images: tested on the 30 % that are never trained on."
+        )
+        return split_by_rule(dataset)
+    observer.note(
+        f"{data} has no test folder and no image that {learned.method.name} has seen: tested on all its images."
+    )
+    return Dataset(
+        name=dataset.name,
+        class_names=dataset.class_names,
+        template=dataset.template,
+        train=(),
+        test=dataset.train,
+        skipped=dataset.skipped,
+    )
+
+
+def _images_seen(place: Path) -> set[str] | None:
+    """Ids of the images that a run's seed learned from or chose by; None where there is no `split.json`."""
+    path = place / SPLIT
+    if not path.is_file():
+        return None
+    try:
+        stored = json.loads(path.read_text())
+        return {str(id) for part in ("train", "val") for id, _ in stored[part]}
+    except (ValueError, KeyError, TypeError) as problem:
+        raise UserError(f"{path} is damaged ({problem}).", exit_code=DATA) from problem
+
+
+def _one(
+    learned: Learned,
+    place: Path,
+    dataset: Dataset,
+    test: tuple[Sample, ...],
+    images: Images,
+    template: str,
+    skipped: dict[str, str],
+    subset: Subset,
+) -> tuple[Record, records.Predictions | None]:
+    """One prompt on the test images."""
+    began, features_began = time.perf_counter(), images.seconds
+    spec, facts = learned.method.prompt, learned.facts
+    check_classes(spec, learned.class_names, dataset.class_names)
+    classifier = Classifier(images.clip, spec, learned.prompt, dataset.class_names, template)
+    examined = examine(
+        classifier, test, images, template=template, class_names=dataset.class_names, model=learned.model
+    )
+    same = facts.get("dataset") == dataset.name
+    record = Record(
+        method=learned.method.name,
+        dataset=dataset.name,
+        protocol="cross-dataset" if not same else "few-shot" if subset == "all" else "base-to-novel",
+        shots=facts.get("shots"),
+        seed=int(facts.get("seed") or 0),
+        subset=subset,
+        recipe=str(facts.get("recipe", "")),
+        options=dict(learned.method.options),
+        epochs=learned.method.schedule.epochs if learned.method.schedule else 0,
+        split_hash=split_hash((), (), test),
+        seconds=time.perf_counter() - began,
+        seconds_features=images.seconds - features_began,
+        skipped=skipped,
+        parameters=learned.num_parameters,
+        config_hash=_config_hash(place),
+        **examined.fields,
+    )
+    return record, examined.predictions
+
+
+def _config_hash(place: Path) -> str:
+    """Of the run that learned the prompt; empty for an artifact that was saved by itself."""
+    return records.read(place).config_hash if records.finished(place) else ""

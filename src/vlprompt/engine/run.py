@@ -1,0 +1,246 @@
+"""A run directory: every seed of one method on one data set, each from its images to its record."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from vlprompt import artifact, atomic, methods, records
+from vlprompt.artifact import Learned
+from vlprompt.data import Dataset, FewShot, Sample, Split, open_dataset, restrict, split_by_rule, write_split
+from vlprompt.engine.checkpoint import CHECKPOINT, Checkpoints, State, locked
+from vlprompt.engine.config import Resolved, RunConfig, differences, resolved
+from vlprompt.engine.evaluate import Classifier, Examined, accuracy, examine, training_hash
+from vlprompt.engine.images import Images, open_images
+from vlprompt.engine.observer import SILENT, Observer
+from vlprompt.engine.precision import reset_peak, resolve_device
+from vlprompt.engine.sampling import draw, said_of_short, said_of_skipped
+from vlprompt.engine.train import Lesson, train
+from vlprompt.errors import DATA, UserError
+from vlprompt.pocket import model_names
+from vlprompt.records import Record
+from vlprompt.towers import Clip, load
+from vlprompt.types import Method
+
+CONFIG, SPLIT = "config.json", "split.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """What all seeds of a run share."""
+
+    config: RunConfig
+    clip: Clip
+    method: Method
+    recipe: str
+    dataset: Dataset
+    images: Images
+
+    @property
+    def template(self) -> str:
+        return self.config.template or self.dataset.template
+
+
+def train_run(config: RunConfig, observer: Observer = SILENT) -> list[Record]:
+    """Learn and test every seed of a run; finished seeds of the same configuration are read back, not repeated.
+
+    UserError: anything that the user can mend, named. KeyboardInterrupt leaves a run that `resume` goes on with.
+    """
+    recipe = recipe_for(config.model, config.recipe)
+    method = methods.resolve(config.method, config.overrides, shots=config.shots, recipe=recipe)
+    for name in methods.ignored(config.method, config.overrides):
+        observer.note(f"{config.method} takes no gradient steps: {name} is ignored.")
+    _require_own(config.out, resume=config.resume)
+    dataset = split_by_rule(open_dataset(config.data, strict=config.strict))
+    clip = load(config.model, device=resolve_device(config.device), dtype=config.dtype)
+    images = open_images(clip, config.cache, observer)
+    setup = Setup(config=config, clip=clip, method=method, recipe=recipe, dataset=dataset, images=images)
+    with locked(config.out):
+        out = []
+        for seed in config.seeds:
+            record = run_seed(setup, seed, observer)
+            observer.finished(record)
+            out.append(record)
+        return out
+
+
+def recipe_for(model: str, recipe: str) -> str:
+    """`auto` -> the pocket's for a pocket model, else the published."""
+    if recipe != "auto":
+        return recipe
+    return "pocket" if model in model_names() else "published"
+
+
+def run_seed(setup: Setup, seed: int, observer: Observer) -> Record:
+    """One seed: sample, learn, test, and write everything; `result.json` last."""
+    config, clip, images = setup.config, setup.clip, setup.images
+    directory = config.out / f"seed{seed}"
+    began, features_began = time.perf_counter(), images.seconds
+    reset_peak(clip.device)
+    sample, test, skipped = _usable(setup, seed)
+    split = Split(train=sample.train, val=sample.val, test=test)
+    chosen = resolved(
+        config,
+        setup.method,
+        recipe=setup.recipe,
+        seed=seed,
+        weight_hash=clip.weight_hash,
+        template=setup.template,
+        split_hash=split.hash,
+    )
+    if (record := _claim(directory, chosen, resume=config.resume)) is not None:
+        return record
+    if skipped:
+        observer.note(f"seed {seed}: {said_of_skipped(skipped)} They are listed in result.json.")
+    if sample.short:
+        observer.note(f"seed {seed}: {said_of_short(sample, config.shots)}")
+    atomic.write_json(directory / CONFIG, {**chosen.as_dict(), "hash": chosen.hash})
+    write_split(directory / SPLIT, split, dataset=setup.dataset.name)
+    checkpoints = Checkpoints(directory=directory, config_hash=chosen.hash, every=config.save_every)
+    start = checkpoints.load()
+    prompt = _learn(setup, sample, seed, start, checkpoints, observer)
+    parts = _examine(setup, sample, test, prompt)
+    record = Record(
+        method=setup.method.name,
+        dataset=setup.dataset.name,
+        protocol="few-shot" if config.subset == "all" else "base-to-novel",
+        shots=config.shots,
+        seed=seed,
+        subset=config.subset,
+        recipe=setup.recipe,
+        options=dict(setup.method.options),
+        epochs=setup.method.schedule.epochs if setup.method.schedule else 0,
+        split_hash=split.hash,
+        config_hash=chosen.hash,
+        seconds=(start.seconds if start else 0.0) + time.perf_counter() - began,
+        seconds_features=images.seconds - features_began,
+        num_train=len(sample.train) if prompt is not None else 0,
+        num_val=len(sample.val),
+        skipped=skipped,
+        short_classes=dict(sample.short),
+        parameters=_count(prompt),
+        **parts.fields,
+    )
+    artifact.save(directory, _learned(setup, sample, prompt, record))
+    records.write(directory, record, parts.predictions)
+    return record
+
+
+def _learn(
+    setup: Setup, sample: FewShot, seed: int, start: State | None, checkpoints: Checkpoints, observer: Observer
+) -> nn.Module | None:
+    """The learned prompt; None for a method that learns nothing. Training images are all that it is given."""
+    if setup.method.prompt is None:
+        return None
+    lesson = Lesson(
+        samples=sample.train,
+        class_names=sample.class_names,
+        template=setup.template,
+        seed=seed,
+        views=setup.config.views,
+    )
+    return train(
+        setup.clip, setup.method, lesson, setup.images, start=start, checkpoints=checkpoints, observer=observer
+    )
+
+
+def _examine(setup: Setup, sample: FewShot, test: Sequence[Sample], prompt: nn.Module | None) -> Examined:
+    """The learned prompt on the test images, and on the validation images."""
+    names = sample.class_names
+    classifier = Classifier(setup.clip, setup.method.prompt, prompt, names, setup.template)
+    examined = examine(
+        classifier, test, setup.images, template=setup.template, class_names=names, model=setup.config.model
+    )
+    examined.fields["val_top1"] = accuracy(classifier, sample.val, setup.images)
+    return examined
+
+
+def _learned(setup: Setup, sample: FewShot, prompt: nn.Module | None, record: Record) -> Learned:
+    """What is saved as the artifact of a seed."""
+    return Learned(
+        method=setup.method,
+        prompt=prompt,
+        class_names=sample.class_names,
+        template=setup.template,
+        model=setup.config.model,
+        weight_hash=setup.clip.weight_hash,
+        facts={
+            "dataset": setup.dataset.name,
+            "data": setup.config.data,
+            "shots": setup.config.shots,
+            "seed": record.seed,
+            "subset": setup.config.subset,
+            "recipe": setup.recipe,
+            "split_hash": record.split_hash,
+            "training_hash": training_hash(sample.train),
+            "metrics": {"top1": record.top1, "zero_shot_top1": record.zero_shot_top1, "val_top1": record.val_top1},
+        },
+    )
+
+
+def _count(prompt: nn.Module | None) -> int:
+    return sum(p.numel() for p in prompt.parameters()) if prompt is not None else 0
+
+
+def _usable(setup: Setup, seed: int) -> tuple[FewShot, tuple[Sample, ...], dict[str, str]]:
+    """The sample of a seed and the test images, all of which decode, and what was left out with the reason."""
+    config, dataset, images = setup.config, setup.dataset, setup.images
+    skipped = {skip.id: skip.reason for skip in dataset.skipped}
+    sample = draw(
+        dataset,
+        images,
+        skipped,
+        shots=config.shots,
+        seed=seed,
+        subset=config.subset,
+        strict=config.strict,
+    )
+    test = images.usable(restrict(dataset, config.subset).test, skipped, strict=config.strict)
+    return sample, test, skipped
+
+
+def _require_own(out: Path, *, resume: bool) -> None:
+    """UserError where the run directory is a file, or holds something that is no run."""
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file; --out must be a directory.")
+    if resume or not out.is_dir():
+        return
+    names = sorted(path.name for path in out.iterdir() if not path.name.startswith("."))
+    if names and not any(name.startswith("seed") for name in names):
+        raise UserError(
+            f"{out} is not empty and holds no run (found {', '.join(names[:3])}). Use another --out, or --resume to write "
+            f"beside what is there."
+        )
+
+
+def _claim(directory: Path, chosen: Resolved, *, resume: bool) -> Record | None:
+    """Whether a seed's directory may be worked in; its record if it is finished already.
+
+    UserError: another configuration's work is there, or unfinished work and nobody said to go on with it.
+    """
+    done, begun = records.finished(directory), (directory / CHECKPOINT).is_file()
+    if not done and not begun:
+        return None
+    try:
+        before = json.loads((directory / CONFIG).read_text())
+    except (OSError, ValueError) as problem:
+        raise UserError(
+            f"{directory / CONFIG} cannot be read ({problem}). Use another --out.", exit_code=DATA
+        ) from problem
+    now = {**chosen.as_dict(), "hash": chosen.hash}
+    if before != now:
+        changed = [line for line in differences(before, now) if not line.startswith("hash: ")]
+        raise UserError(
+            f"{directory} holds {'finished' if done else 'unfinished'} work of another configuration: {'; '.join(changed)}. "
+            f"Use another --out, or the options that it was begun with."
+        )
+    if done:
+        return records.read(directory)
+    if not resume:
+        raise UserError(f"{directory} holds unfinished work. Go on with it with --resume, or use another --out.")
+    return None

@@ -1,0 +1,62 @@
+"""The images that a seed learns from: the published sample, of images that can really be decoded."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import MutableMapping
+
+from vlprompt.data import Dataset, FewShot, few_shot, restrict
+from vlprompt.data.splits import Subset
+from vlprompt.engine.images import Images
+from vlprompt.errors import DATA, UserError
+
+
+def draw(
+    dataset: Dataset,
+    images: Images,
+    skipped: MutableMapping[str, str],
+    *,
+    shots: int | None,
+    seed: int,
+    subset: Subset = "all",
+    strict: bool = False,
+) -> FewShot:
+    """The few-shot sample of a seed, drawn of all classes before they are halved (as published).
+
+    An image that cannot be decoded is added to `skipped` and counts as not there: the sample is drawn again without it
+    (project's choice). UserError: with `strict` such an image; a class that has no image left.
+    """
+    while True:
+        sample = restrict(few_shot(dataset, shots, seed), subset)
+        before = len(skipped)
+        images.usable((*sample.train, *sample.val), skipped, strict=strict)
+        if len(skipped) == before:
+            break
+        dataset = dataclasses.replace(
+            dataset,
+            train=tuple(one for one in dataset.train if one.id not in skipped),
+            val=tuple(one for one in dataset.val if one.id not in skipped),
+        )
+    empty = sorted(set(range(len(sample.class_names))) - {one.label for one in sample.train})
+    if empty:
+        names = ", ".join(sample.class_names[label] for label in empty[:5])
+        raise UserError(
+            f"{dataset.name}: {len(empty)} of {len(sample.class_names)} classes have no training image that can be used ({names}). "
+            f"Add images, or take the classes out.",
+            exit_code=DATA,
+        )
+    return sample
+
+
+def said_of_skipped(skipped: MutableMapping[str, str]) -> str:
+    """How many images were skipped, and the first of them with the reason."""
+    listed = "; ".join(f"{name} ({reason})" for name, reason in list(skipped.items())[:5])
+    more = f"; and {len(skipped) - 5} more" if len(skipped) > 5 else ""
+    return f"{len(skipped)} image{'s were' if len(skipped) != 1 else ' was'} skipped: {listed}{more}."
+
+
+def said_of_short(sample: FewShot, shots: int | None) -> str:
+    """Which classes have fewer images than shots."""
+    listed = ", ".join(f"{name} ({count})" for name, count in list(sample.short.items())[:5])
+    more = f" and {len(sample.short) - 5} more" if len(sample.short) > 5 else ""
+    return f"fewer than {shots} training images in {listed}{more}; all of them are used."

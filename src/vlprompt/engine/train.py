@@ -1,0 +1,217 @@
+"""The one loop in which every gradient-trained method learns.
+
+It sees training images and nothing else: neither validation nor test images can be reached from a `Lesson`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from vlprompt.data import Sample
+from vlprompt.engine import gradients as gradient
+from vlprompt.engine.checkpoint import Checkpoints, State, capture, restore
+from vlprompt.engine.forward import Forward
+from vlprompt.engine.images import Images
+from vlprompt.engine.observer import SILENT, Observer
+from vlprompt.engine.optim import batches, lr_at, sgd
+from vlprompt.engine.precision import generator
+from vlprompt.errors import NUMERICAL, UserError
+from vlprompt.losses import CROSS_ENTROPY
+from vlprompt.towers import Clip
+from vlprompt.types import Method, PromptSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lesson:
+    """What is to be learned from: images with labels, the names of the classes, and the words of the zero-shot teacher."""
+
+    samples: Sequence[Sample]
+    class_names: tuple[str, ...]
+    template: str
+    seed: int
+    views: int | Literal["epochs"]
+
+
+def new_prompt(clip: Clip, spec: PromptSpec, num_classes: int, seed: int) -> nn.Module:
+    """A prompt as it is before the first step: drawn on the CPU from the seed, then put on the model's device."""
+    return spec.build(clip.facts, generator("prompt", seed), num_classes).to(clip.device)
+
+
+def train(
+    clip: Clip,
+    method: Method,
+    lesson: Lesson,
+    images: Images,
+    *,
+    start: State | None = None,
+    checkpoints: Checkpoints | None = None,
+    observer: Observer = SILENT,
+) -> nn.Module:
+    """Learn a prompt: the last step's, or the method's average over epochs.
+
+    start: the state to go on from; None: from the beginning. UserError (exit 4) where a loss or a gradient is not finite;
+    the checkpoint of the last full epoch stays.
+    """
+    spec, schedule = method.prompt, method.schedule
+    assert spec is not None, f"{method.name} learns nothing"
+    assert schedule is not None, f"{method.name} has no gradient steps"
+    prompt = new_prompt(clip, spec, len(lesson.class_names), lesson.seed)
+    optimiser = sgd(prompt.parameters(), schedule)
+    if start is not None:
+        restore(start, prompt, optimiser)
+    done, average, seconds = (start.epoch, start.average, start.seconds) if start else (0, {}, 0.0)
+
+    forward = Forward(clip, spec, method.needs, lesson.class_names, lesson.template)
+    shares = method.average.weights(schedule.epochs) if method.average else None
+    steps = len(batches(len(lesson.samples), schedule.batch, seed=lesson.seed, epoch=0))
+    if forward.reads_frozen and lesson.views != "epochs":
+        images.prepare(lesson.samples, range(min(lesson.views, schedule.epochs)))
+    observer.stage(f"seed {lesson.seed}: learning", schedule.epochs * steps)
+    observer.advance(done * steps, {})
+
+    for epoch in range(done, schedule.epochs):
+        began, rate = time.perf_counter(), lr_at(epoch, schedule)
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        tally = _epoch(epoch, method, lesson, images, forward, prompt, optimiser, checkpoints, observer)
+        if shares is not None:
+            _accumulate(average, shares[epoch], prompt)
+        took = time.perf_counter() - began
+        seconds += took
+        if checkpoints:
+            checkpoints.log({"epoch": epoch, "lr": rate, **tally.summary(), "seconds": round(took, 4)})
+            if (epoch + 1) % checkpoints.every == 0 or epoch + 1 == schedule.epochs:
+                checkpoints.save(capture(epoch + 1, prompt, optimiser, average, seconds))
+
+    with torch.no_grad():
+        for name, parameter in prompt.named_parameters():
+            parameter.grad = None
+            if shares is not None:
+                parameter.copy_(average[name])
+    return prompt.requires_grad_(False)
+
+
+def _epoch(
+    epoch: int,
+    method: Method,
+    lesson: Lesson,
+    images: Images,
+    forward: Forward,
+    prompt: nn.Module,
+    optimiser: torch.optim.SGD,
+    checkpoints: Checkpoints | None,
+    observer: Observer,
+) -> Tally:
+    """Every batch of an epoch once: image features, prompt, text features, losses, gradients, a step."""
+    assert method.schedule is not None
+    device, parameters = forward.clip.device, list(prompt.parameters())
+    labels = torch.tensor([sample.label for sample in lesson.samples])
+    crop = epoch if lesson.views == "epochs" else epoch % lesson.views
+    frozen_NE = images.features(lesson.samples, crop, quiet=True) if forward.reads_frozen else None
+    tally = Tally(view=crop)
+    for step, index in enumerate(batches(len(labels), method.schedule.batch, seed=lesson.seed, epoch=epoch)):
+        batch = [lesson.samples[i] for i in index.tolist()]
+        frozen_BE = None if frozen_NE is None else frozen_NE[index].to(device)
+        pixels = images.pixels(batch, crop) if forward.spec.prompts_image else None
+        view = forward(prompt, labels[index].to(device), frozen_BE, pixels)
+        losses = {term.name: term.weight * term.score(view) for term in method.terms}
+        tally.add(losses)
+        if step == 0:
+            found, tally.ratios = _measured_gradients(method, losses, parameters)
+        else:
+            found = _gradients(method, losses, parameters)
+        _require_finite(losses, found, prompt, Place(epoch=epoch, step=step, batch=batch, checkpoints=checkpoints))
+        for parameter, one in zip(parameters, found, strict=True):
+            parameter.grad = one
+        optimiser.step()
+        observer.advance(1, {"loss": tally.latest, "epoch": epoch + 1})
+    return tally
+
+
+@dataclass(slots=True)
+class Tally:
+    """The losses of an epoch, weighted, by term."""
+
+    view: int
+    """The number of the crops that it saw."""
+    sums: dict[str, float] = field(default_factory=dict)
+    steps: int = 0
+    latest: float = 0.0
+    """The whole loss of the last step."""
+    ratios: dict[str, float] = field(default_factory=dict)
+    """Length of a term's gradient over cross-entropy's, on the epoch's first batch."""
+
+    def add(self, losses: Mapping[str, Tensor]) -> None:
+        values = torch.stack([loss.detach().float() for loss in losses.values()]).tolist()
+        for name, value in zip(losses, values, strict=True):
+            self.sums[name] = self.sums.get(name, 0.0) + value
+        self.steps += 1
+        self.latest = sum(values)
+
+    def summary(self) -> dict[str, object]:
+        means = {name: total / self.steps for name, total in self.sums.items()}
+        return {"view": self.view, "loss": sum(means.values()), "losses": means, "gradient_ratios": self.ratios}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where in a run something happened, from 0."""
+
+    epoch: int
+    step: int
+    batch: Sequence[Sample]
+    checkpoints: Checkpoints | None
+
+
+def _gradients(method: Method, losses: Mapping[str, Tensor], parameters: Sequence[Tensor]) -> gradient.Gradients:
+    """One gradient per learned tensor: of the sum of all terms, or by the method's rule."""
+    if method.rule is None:
+        return gradient.summed(losses, parameters)
+    return gradient.by_rule(method.rule, losses, parameters)
+
+
+def _measured_gradients(
+    method: Method, losses: Mapping[str, Tensor], parameters: Sequence[Tensor]
+) -> tuple[gradient.Gradients, dict[str, float]]:
+    """As `_gradients`, and each term's length against cross-entropy's.
+
+    Without a rule the terms' gradients are added, so that measuring costs no second pass through what they share not.
+    """
+    if len(losses) == 1:
+        return _gradients(method, losses, parameters), {}
+    each = gradient.by_term(losses, parameters, keep=method.rule is not None)
+    ratios = gradient.ratios(each, CROSS_ENTROPY.name)
+    return (gradient.added(each) if method.rule is None else _gradients(method, losses, parameters)), ratios
+
+
+def _accumulate(average: dict[str, Tensor], share: float, prompt: nn.Module) -> None:
+    """Add an epoch's prompt to the average, in float64 on the CPU."""
+    for name, parameter in prompt.named_parameters():
+        part = share * parameter.detach().cpu().double()
+        average[name] = average[name] + part if name in average else part
+
+
+def _require_finite(
+    losses: Mapping[str, Tensor], gradients: gradient.Gradients, prompt: nn.Module, place: Place
+) -> None:
+    """Stop with the term or the tensor, the step and the images, before anything is changed by a number that is none."""
+    names = [name for name, _ in prompt.named_parameters()]
+    checks = {f"the loss term {name!r}": loss for name, loss in losses.items()}
+    checks |= {f"the gradient of {name!r}": g for name, g in zip(names, gradients, strict=True) if g is not None}
+    fine = torch.stack([torch.isfinite(value).all() for value in checks.values()]).tolist()
+    bad = [what for what, good in zip(checks, fine, strict=True) if not good]
+    if not bad:
+        return
+    kept = f" The state after epoch {place.epoch} is kept in {place.checkpoints.path}." if place.checkpoints else ""
+    files = ", ".join(sample.id for sample in place.batch)
+    raise UserError(
+        f"{bad[0]} is not finite at epoch {place.epoch + 1}, step {place.step + 1}, on these images: {files}.{kept} "
+        f"A lower learning rate (--set lr=...) or --dtype float32 usually helps; if not, look at the images.",
+        exit_code=NUMERICAL,
+    )

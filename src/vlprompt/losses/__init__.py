@@ -1,0 +1,5 @@
+"""What a prompt is asked to do: pure functions of a `View`, and the terms made of them."""
+
+from vlprompt.losses.classify import CROSS_ENTROPY, logits
+
+__all__ = ["CROSS_ENTROPY", "logits"]

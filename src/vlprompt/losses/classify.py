@@ -1,0 +1,35 @@
+"""Classification: logits from the two towers' features, and their cross-entropy."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vlprompt.types import Features, Term, View
+
+
+def logits(image: Features, text: Features, scale: float | Tensor) -> Tensor:
+    """Class scores: ``scale * cos(image, text)``, in float32 (float64 where the features are).
+
+    image: pooled (B, E). text: pooled (C, E), or (B, C, E) where the text depends on the image. scale: CLIP's logit
+    scale, already exponentiated. Gives (B, C). Source: CLIP, arXiv 2103.00020, figure 3; CoOp, arXiv 2109.01134, eq. 1.
+    """
+    image_BE, text_E = image.unit, text.unit
+    dtype = torch.promote_types(torch.promote_types(image_BE.dtype, text_E.dtype), torch.float32)
+    image_BE, text_E = image_BE.to(dtype), text_E.to(dtype)
+    if text_E.dim() == 2:
+        return scale * (image_BE @ text_E.T)
+    return scale * torch.einsum("be,bce->bc", image_BE, text_E)
+
+
+def cross_entropy(view: View) -> Tensor:
+    """The mean over images of ``-log softmax(logits)[label]``."""
+    return F.cross_entropy(view.logits, view.labels)
+
+
+CROSS_ENTROPY = Term(
+    name="cross-entropy",
+    score=cross_entropy,
+    formula="L_CE = -(1/B) sum_b log softmax_c(s cos(image_b, text_c))[label_b]",
+)

@@ -1,0 +1,276 @@
+"""Every published method as one value: a row of a table, resolved with a recipe and the user's settings.
+
+``plpp+coop`` reads: the overlay `plpp` on the host `coop`. The last name is the host; names before it are overlays.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from vlprompt.errors import UserError, unknown
+from vlprompt.losses.classify import CROSS_ENTROPY
+from vlprompt.losses.plpp import PlppOptions, plpp_cost, plpp_terms
+from vlprompt.options import Option, options_of, replaced
+from vlprompt.prompts import ContextSpec
+from vlprompt.types import Average, Method, PromptSpec, Rule, Schedule, Term
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """A prompt's options and its schedule, as one source gives them."""
+
+    prompt: PromptSpec
+    schedule: Schedule
+    """Its `epochs` are for any number of shots that is not in the next field."""
+    epochs: Mapping[int, int] = field(default_factory=dict)
+    """Shots -> epochs; another count takes the next larger one's."""
+    source: str
+
+    def schedule_for(self, shots: int | None) -> Schedule:
+        """The schedule at so many images per class (None: all of them, as the largest count)."""
+        known = [count for count in sorted(self.epochs) if shots is not None and count >= shots]
+        return replace(self.schedule, epochs=self.epochs[known[0]]) if known else self.schedule
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    """A method that stands alone."""
+
+    name: str
+    summary: str
+    learns: str
+    source: str
+    recipes: Mapping[str, Recipe] = field(default_factory=dict)
+    """By name, `published` always among them; empty: nothing is learned by gradient."""
+    terms: tuple[Term, ...] = (CROSS_ENTROPY,)
+    rule: Rule | None = None
+    average: Average | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overlay:
+    """Terms that are added to a host's."""
+
+    name: str
+    summary: str
+    learns: str
+    source: str
+    options: Any
+    """A dataclass instance: its fields are options, its values the defaults."""
+    build: Callable[[Any, PromptSpec], tuple[Term, ...]]
+    """(options, the host's prompt) -> terms. UserError where the overlay cannot stand on that host."""
+    cost: Callable[..., str]
+    """(options, the host's prompt, width=, words=, classes=) -> what it adds to a step, in words."""
+
+
+HOSTS: tuple[Host, ...] = (
+    Host(
+        name="zero-shot",
+        summary="the hand-written template of the data set",
+        learns="nothing",
+        source="CLIP, arXiv 2103.00020",
+        terms=(),
+    ),
+    Host(
+        name="coop",
+        summary="learned context tokens in front of the class name",
+        learns="text context tokens of the first layer",
+        source="CoOp, arXiv 2109.01134",
+        recipes={
+            "published": Recipe(
+                prompt=ContextSpec(n_ctx=16, init="normal", position="end"),
+                schedule=Schedule(epochs=200, lr=0.002, batch=32),
+                epochs={1: 50, 2: 100, 4: 100, 8: 200, 16: 200},
+                source="KaiyangZhou/CoOp: scripts/coop/main.sh, configs/trainers/CoOp",
+            ),
+            "pocket": Recipe(
+                prompt=ContextSpec(n_ctx=4, init="normal", position="end"),
+                schedule=Schedule(epochs=30, lr=0.01, batch=32),
+                source="project's choice, for the small models inside the package",
+            ),
+        },
+    ),
+)
+
+OVERLAYS: tuple[Overlay, ...] = (
+    Overlay(
+        name="plpp",
+        summary="keeps the context predictable as text: perplexity and inverse perplexity",
+        learns="nothing of its own; adds two losses on the host's text context",
+        source="PLPP, arXiv 2412.15277 (no published code; open choices are the project's, docs/plpp.md)",
+        options=PlppOptions(),
+        build=plpp_terms,
+        cost=plpp_cost,
+    ),
+)
+
+RECIPES = ("published", "pocket")
+SCHEDULE_FIELDS = tuple(field.name for field in dataclasses.fields(Schedule))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One line of `vlprompt methods`."""
+
+    name: str
+    kind: str
+    """``method``, or ``overlay`` (written before a method: ``plpp+coop``)."""
+    summary: str
+    learns: str
+    source: str
+
+
+def table() -> tuple[Row, ...]:
+    """All methods, then all overlays."""
+    return tuple(
+        Row(name=row.name, kind=kind, summary=row.summary, learns=row.learns, source=row.source)
+        for kind, rows in (("method", HOSTS), ("overlay", OVERLAYS))
+        for row in rows
+    )
+
+
+def parse(name: str) -> tuple[tuple[Overlay, ...], Host]:
+    """``plpp+coop`` -> its overlays and its host. UserError: an unknown name, the wrong order, an overlay twice."""
+    hosts, overlays = {row.name: row for row in HOSTS}, {row.name: row for row in OVERLAYS}
+    *before, last = name.split("+")
+    if last in overlays:
+        methods = [part for part in before if part in hosts]
+        advice = f" Write {'+'.join([last, *methods])!r}." if methods else f" Write for example '{name}+coop'."
+        raise UserError(f"{name!r} ends in an overlay: the method comes last.{advice}{_tables()}")
+    if last not in hosts:
+        raise unknown("method", last, [*hosts, *(f"{overlay}+METHOD" for overlay in overlays)])
+    for part in before:
+        if part in hosts:
+            raise UserError(
+                f"{name!r} names two methods, {part!r} and {last!r}: only overlays can be added.{_tables()}"
+            )
+        if part not in overlays:
+            raise unknown("overlay", part, overlays)
+        if before.count(part) > 1:
+            raise UserError(f"{name!r} names the overlay {part!r} twice. Name it once.")
+    return tuple(overlays[part] for part in before), hosts[last]
+
+
+def _tables() -> str:
+    hosts, overlays = ", ".join(row.name for row in HOSTS), ", ".join(row.name for row in OVERLAYS)
+    return f" Methods: {hosts}. Overlays, written before a method: {overlays}."
+
+
+def resolve(
+    name: str,
+    overrides: Mapping[str, object] | None = None,
+    *,
+    shots: int | None = None,
+    recipe: str = "published",
+) -> Method:
+    """A method with every choice made.
+
+    overrides: options and schedule fields as ``--set`` gives them; strings are converted by the option's type. shots:
+    images per class, for schedules that depend on it (None: the largest count). recipe: whose defaults; a method that
+    has none of that name takes its published one. UserError: unknown names, values out of range, impossible pairs.
+    """
+    overlays, host = parse(name)
+    if recipe not in RECIPES:
+        raise unknown("recipe", recipe, RECIPES)
+    if not host.recipes and overlays:
+        raise UserError(
+            f"{name!r}: {host.name!r} learns nothing, so there is no context for {overlays[0].name!r} to work on. "
+            f"Use for example '{overlays[0].name}+coop'."
+        )
+    settings = _checked(name, overrides or {}, overlays, host)
+    if not host.recipes:
+        return Method(name=name, prompt=None, terms=host.terms)
+    chosen = host.recipes.get(recipe, host.recipes["published"])
+    prompt = replaced(chosen.prompt, settings.get("", {}))
+    schedule = replaced(chosen.schedule_for(shots), settings.get("schedule", {}))
+    _check_schedule(schedule)
+    resolved: dict[str, object] = _values(prompt)
+    terms = host.terms
+    for overlay in overlays:
+        prefix = f"{overlay.name}."
+        options = replaced(overlay.options, settings.get(overlay.name, {}), prefix)
+        resolved |= _values(options, prefix)
+        terms += overlay.build(options, prompt)
+    return Method(
+        name=name,
+        prompt=prompt,
+        terms=terms,
+        rule=host.rule,
+        average=host.average,
+        schedule=schedule,
+        options=resolved | dataclasses.asdict(schedule),
+    )
+
+
+def options(name: str, *, shots: int | None = None, recipe: str = "published") -> tuple[Option, ...]:
+    """Every option that ``--set`` takes for a method, with its default, allowed values and help."""
+    overlays, host = parse(name)
+    if not host.recipes:
+        return options_of(Schedule())
+    chosen = host.recipes.get(recipe, host.recipes["published"])
+    own = options_of(chosen.prompt)
+    added = tuple(option for overlay in overlays for option in options_of(overlay.options, f"{overlay.name}."))
+    return own + added + options_of(chosen.schedule_for(shots))
+
+
+def overlay_costs(method: Method, *, width: int, words: int, classes: int) -> tuple[str, ...]:
+    """What each overlay of a resolved method adds to a step, on a text tower of this width and vocabulary."""
+    overlays, _ = parse(method.name)
+    costs = []
+    for overlay in overlays:
+        prefix = f"{overlay.name}."
+        own = {key.removeprefix(prefix): value for key, value in method.options.items() if key.startswith(prefix)}
+        chosen = replaced(overlay.options, own, prefix)
+        costs.append(overlay.cost(chosen, method.prompt, width=width, words=words, classes=classes))
+    return tuple(costs)
+
+
+def ignored(name: str, overrides: Mapping[str, object]) -> tuple[str, ...]:
+    """The settings that are accepted but do nothing: schedule fields of a method without gradient steps."""
+    _, host = parse(name)
+    return () if host.recipes else tuple(key for key in overrides if key in SCHEDULE_FIELDS)
+
+
+def _checked(
+    name: str, overrides: Mapping[str, object], overlays: tuple[Overlay, ...], host: Host
+) -> dict[str, dict[str, object]]:
+    """The settings by owner: "" the prompt's, "schedule", and each overlay's by its name."""
+    owners: dict[str, tuple[str, str]] = {field: ("schedule", field) for field in SCHEDULE_FIELDS}
+    if host.recipes:
+        owners |= {option.name: ("", option.name) for option in options_of(host.recipes["published"].prompt)}
+    for overlay in overlays:
+        prefix = f"{overlay.name}."
+        for option in options_of(overlay.options, prefix):
+            owner = (overlay.name, option.name.removeprefix(prefix))
+            owners |= {known: owner for known in (option.name, option.alias) if known}
+    found: dict[str, dict[str, object]] = {}
+    for key, value in overrides.items():
+        if key not in owners:
+            meant = [known for known in owners if known.endswith(f".{key}")]
+            if meant:
+                raise UserError(f"unknown option {key!r} of {name!r}: write an overlay's with its name, {meant[0]}=...")
+            raise unknown(f"option of {name!r}:", key, owners)
+        part, field_name = owners[key]
+        values = found.setdefault(part, {})
+        if field_name in values:
+            raise UserError(f"{key}={value}: {field_name!r} is given twice, under two names. Give one of them.")
+        values[field_name] = value
+    return found
+
+
+def _values(instance: Any, prefix: str = "") -> dict[str, object]:
+    return {option.name: option.default for option in options_of(instance, prefix)}
+
+
+def _check_schedule(schedule: Schedule) -> None:
+    for name, least in (("epochs", 1), ("batch", 1), ("warmup_epochs", 0)):
+        if getattr(schedule, name) < least:
+            raise UserError(f"{name}={getattr(schedule, name)}: it must be a whole number of at least {least}.")
+    for name in ("lr", "weight_decay", "warmup_lr"):
+        if getattr(schedule, name) < 0:
+            raise UserError(f"{name}={getattr(schedule, name)}: it must be a number of at least 0.")
+    if not 0 <= schedule.momentum < 1:
+        raise UserError(f"momentum={schedule.momentum}: it must be a number from 0 to below 1.")

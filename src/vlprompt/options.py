@@ -1,0 +1,159 @@
+"""Options as frozen dataclasses: a field with a string under it is an option, and the string is its help.
+
+A field's metadata may give ``alias`` (a second name) and ``words`` (words that stand for values, ``{"all": 0}``).
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import textwrap
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+from vlprompt.errors import UserError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """One option of a method, for lists and for conversion from text."""
+
+    name: str
+    """As ``--set`` names it: an overlay's options have its prefix, ``plpp.k``."""
+    default: object
+    allowed: str
+    """In words: ``soft, hard`` or ``a whole number``."""
+    help: str
+    alias: str | None = None
+    """A second name that means the same."""
+
+    def as_dict(self) -> dict[str, object]:
+        return {"name": self.name, "default": self.default, "allowed": self.allowed, "help": self.help}
+
+
+def options_of(values: Any, prefix: str = "") -> tuple[Option, ...]:
+    """The options of a dataclass instance; its values are the defaults."""
+    helps = _helps(type(values))
+    hints = typing.get_type_hints(type(values))
+    return tuple(
+        Option(
+            name=prefix + field.name,
+            default=spell(getattr(values, field.name), field),
+            allowed=_allowed(hints[field.name], field),
+            help=helps[field.name],
+            alias=prefix + field.metadata["alias"] if "alias" in field.metadata else None,
+        )
+        for field in dataclasses.fields(values)
+        if field.name in helps
+    )
+
+
+def spell(value: object, field: dataclasses.Field[Any]) -> object:
+    """A value as people write it: the word that stands for it, where there is one."""
+    for word, meaning in field.metadata.get("words", {}).items():
+        if value == meaning:
+            return str(word)
+    return value
+
+
+def replaced(values: T, changes: Mapping[str, object], prefix: str = "") -> T:
+    """The dataclass instance with fields changed; strings are converted by the field's type.
+
+    The keys are field names without the prefix, which is for messages only. UserError: a value that the type does not
+    allow.
+    """
+    instance: Any = values
+    hints = typing.get_type_hints(type(instance))
+    fields = {field.name: field for field in dataclasses.fields(instance)}
+    converted = {name: convert(prefix + name, value, hints[name], fields[name]) for name, value in changes.items()}
+    changed: T = dataclasses.replace(instance, **converted)
+    return changed
+
+
+def convert(name: str, value: object, hint: Any, field: dataclasses.Field[Any]) -> object:
+    """A value for a field of this type, from text or from a plain value. UserError: seen, and what is allowed."""
+    words = field.metadata.get("words", {})
+    if isinstance(value, str) and value.strip() in words:
+        return words[value.strip()]
+    for kind in _kinds(hint):
+        try:
+            return _to(kind, value)
+        except ValueError:
+            continue
+    raise UserError(f"{name}={value}: it must be {_allowed(hint, field)}.")
+
+
+def _kinds(hint: Any) -> tuple[Any, ...]:
+    """The alternatives of a union, or the type alone."""
+    union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    return typing.get_args(hint) if union else (hint,)
+
+
+def _to(kind: Any, value: object) -> object:
+    """ValueError where the value is not of that kind."""
+    text = value.strip() if isinstance(value, str) else str(value)
+    if typing.get_origin(kind) is Literal:
+        for choice in typing.get_args(kind):
+            if text == str(choice):
+                return choice
+        raise ValueError(text)
+    if kind is bool:
+        if text.lower() in ("true", "yes", "on", "1"):
+            return True
+        if text.lower() in ("false", "no", "off", "0"):
+            return False
+        raise ValueError(text)
+    if kind is type(None):
+        if text.lower() == "none":
+            return None
+        raise ValueError(text)
+    if kind is int:
+        return int(text)
+    if kind is float:
+        number = float(text)
+        if number != number or number in (float("inf"), float("-inf")):
+            raise ValueError(text)
+        return number
+    assert kind is str, f"no conversion for {kind}"
+    return value if isinstance(value, str) else str(value)
+
+
+def _allowed(hint: Any, field: dataclasses.Field[Any]) -> str:
+    names = {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "none"}
+    kinds = [
+        ", ".join(map(str, typing.get_args(kind))) if typing.get_origin(kind) is Literal else names[kind]
+        for kind in _kinds(hint)
+    ]
+    return " or ".join(kinds + [f'"{word}"' for word in field.metadata.get("words", {})])
+
+
+_known_helps: dict[type, dict[str, str]] = {}
+
+
+def _helps(kind: type) -> dict[str, str]:
+    """Field name -> the string under it in the source, on one line; read once for a class."""
+    if kind not in _known_helps:
+        _known_helps[kind] = _read_helps(kind)
+    return _known_helps[kind]
+
+
+def _read_helps(kind: type) -> dict[str, str]:
+    body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
+    assert isinstance(body, ast.ClassDef)
+    helps = {}
+    for field, text in zip(body.body, body.body[1:]):
+        if (
+            isinstance(field, ast.AnnAssign)
+            and isinstance(field.target, ast.Name)
+            and isinstance(text, ast.Expr)
+            and isinstance(text.value, ast.Constant)
+            and isinstance(text.value.value, str)
+        ):
+            helps[field.target.id] = " ".join(text.value.value.split())
+    return helps

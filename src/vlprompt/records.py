@@ -1,0 +1,159 @@
+"""What a finished run leaves behind: `result.json`, and `predictions.npz` beside it. Knows no torch and no model.
+
+`result.json` is written last and atomically; that file alone means finished. All accuracies, F1 and calibration errors are
+percent; a value that cannot be measured (no test images, no validation images) is null, never zero.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlprompt import atomic
+from vlprompt.errors import DATA, UserError
+
+SCHEMA = 1
+RESULT, PREDICTIONS = "result.json", "predictions.npz"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """One finished run: one method, one seed, one set of test images."""
+
+    method: str
+    dataset: str
+    shots: int | None
+    """Images per class; None: all that there are."""
+    seed: int
+    model: str
+    template: str
+    """The words of the zero-shot classifier, with {} for the class name."""
+    top1: float | None
+    zero_shot_top1: float | None
+    """The template's accuracy on the same images with the same classes."""
+    top5: float | None
+    macro_f1: float | None
+    balanced_accuracy: float | None
+    ece: float | None
+    """Expected calibration error: 15 bins of equal width, percent."""
+    num_classes: int
+    num_test: int
+    split_hash: str
+    """SHA-256 over the ids and labels of the training, validation and test images."""
+    seconds: float
+    """Wall time of learning and testing, image features included."""
+    seconds_features: float
+    """The part of `seconds` that went into encoding (or reading back) images."""
+    epochs: int
+    """0 for a method without gradient steps."""
+    peak_mib: float
+    """Peak memory: of the device on an accelerator, of the process on a CPU."""
+    device: str
+    versions: Mapping[str, str]
+    schema: int = SCHEMA
+    protocol: str = "few-shot"
+    subset: str = "all"
+    """Which classes: all, base (the first half) or novel (the second)."""
+    setting: str = "inductive"
+    """transductive where unlabelled test images were used for learning."""
+    val_top1: float | None = None
+    """On validation images; used to choose the seed that predicts, for nothing else."""
+    parameters: int = 0
+    """Learned numbers."""
+    dtype: str = "float32"
+    """Of the frozen weights."""
+    weight_hash: str = ""
+    recipe: str = ""
+    options: Mapping[str, object] = field(default_factory=dict)
+    config_hash: str = ""
+    per_class: Mapping[str, float] = field(default_factory=dict)
+    """Class name -> recall, for the classes that have test images."""
+    num_train: int = 0
+    num_val: int = 0
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    """Image -> why it could not be used."""
+    short_classes: Mapping[str, int] = field(default_factory=dict)
+    """Class name -> its training images, for classes that have fewer than `shots`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """The answers behind a record, one row per test image, in the data set's order."""
+
+    id_hash: NDArray[np.str_]
+    """(n,) first 16 hex digits of the SHA-256 of the image's id, so that methods are compared image by image."""
+    label: NDArray[np.int64]
+    predicted: NDArray[np.int64]
+    label_probability: NDArray[np.float32]
+    predicted_probability: NDArray[np.float32]
+
+
+def id_hashes(ids: Sequence[str]) -> NDArray[np.str_]:
+    """Image ids -> the hashes that `Predictions` keeps."""
+    return np.array([hashlib.sha256(one.encode()).hexdigest()[:16] for one in ids], dtype="<U16")
+
+
+def write(directory: Path, record: Record, predictions: Predictions | None = None) -> None:
+    """Write the predictions, then the record: from then on the run is finished."""
+    if predictions is not None:
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **{one.name: getattr(predictions, one.name) for one in _fields(Predictions)})
+        atomic.write_bytes(directory / PREDICTIONS, buffer.getvalue())
+    atomic.write_json(directory / RESULT, dataclasses.asdict(record))
+
+
+def finished(directory: Path) -> bool:
+    """Whether the run in this directory is finished."""
+    return (directory / RESULT).is_file()
+
+
+def read(path: Path) -> Record:
+    """The record in a run's directory, or in the file itself. UserError where it is damaged or newer than this version."""
+    path = path / RESULT if path.is_dir() else path
+    try:
+        values = json.loads(path.read_text())
+    except (OSError, ValueError) as problem:
+        raise UserError(f"{path} cannot be read as a record: {problem}", exit_code=DATA) from problem
+    schema = values.get("schema") if isinstance(values, dict) else None
+    if not isinstance(schema, int):
+        raise UserError(f"{path} is no record of vlprompt: it has no 'schema'.", exit_code=DATA)
+    if schema > SCHEMA:
+        raise UserError(
+            f"{path} has schema {schema}; this version reads up to {SCHEMA}. Install a newer vlprompt.", exit_code=DATA
+        )
+    known = {one.name: one for one in _fields(Record)}
+    missing = [
+        name
+        for name, one in known.items()
+        if name not in values and one.default is dataclasses.MISSING and one.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise UserError(f"{path} lacks {', '.join(missing)}.", exit_code=DATA)
+    return Record(**{name: value for name, value in values.items() if name in known})
+
+
+def read_predictions(directory: Path) -> Predictions | None:
+    """The predictions beside a record; None where there are none."""
+    path = directory / PREDICTIONS
+    if not path.is_file():
+        return None
+    with np.load(path, allow_pickle=False) as arrays:
+        return Predictions(**{one.name: arrays[one.name] for one in _fields(Predictions)})
+
+
+def find(root: Path) -> Iterator[tuple[Path, Record]]:
+    """Every finished run at or below `root`: its directory and its record, in the order of their paths."""
+    for path in sorted(root.rglob(RESULT)):
+        yield path.parent, read(path)
+
+
+def _fields(kind: type) -> tuple[dataclasses.Field[object], ...]:
+    return dataclasses.fields(kind)

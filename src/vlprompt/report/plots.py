@@ -1,0 +1,147 @@
+"""The quickstart's picture: accuracy bars, and test pictures with what was said of them before and after learning."""
+
+from __future__ import annotations
+
+import io
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+from vlprompt import atomic
+from vlprompt.report.tables import Row
+
+INK, MUTED, GRID = "#1f2933", "#66727f", "#e4e7eb"
+RIGHT, WRONG = "#1a7f4b", "#c0392b"
+BARS = ("#b8c2cc", "#7aa6d8", "#2f6db3", "#1f4e79")
+SIZE, DPI = (12.6, 5.7), 150
+COLUMNS, ROWS = 5, 2
+PICTURES = COLUMNS * ROWS
+FOLD = 29
+"""Characters of a line under a picture."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """A test picture and two opinions of it."""
+
+    pixels: Any
+    """(H, W, 3) uint8."""
+    truth: str
+    before: str
+    """The class that zero-shot says."""
+    after: str
+    """The class that the learned prompt says."""
+
+
+def quickstart(path: Path, found: Sequence[Row], pictures: Sequence[Picture], *, learned: str) -> Path:
+    """Draws the figure as a PNG and returns its path; `learned` names the method of the pictures' second opinion."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(
+        {"font.family": "DejaVu Sans", "font.size": 10, "text.color": INK, "axes.labelcolor": INK}
+    ):
+        figure = Figure(figsize=SIZE, dpi=DPI, facecolor="white")
+        FigureCanvasAgg(figure)
+        left, right = figure.subfigures(1, 2, width_ratios=(1.0, 2.3), squeeze=False)[0]
+        _bars(left, found)
+        _grid(right, pictures[:PICTURES], learned)
+        stream = io.BytesIO()
+        figure.savefig(stream, format="png")
+    atomic.write_bytes(path, stream.getvalue())
+    return path
+
+
+def _bars(figure: Any, found: Sequence[Row]) -> None:
+    """One bar per method at its mean, a dot per seed."""
+    axis = figure.subplots()
+    figure.subplots_adjust(left=0.15, right=0.95, top=0.79, bottom=0.09)
+    shown = [(row, row.top1) for row in found]
+    top = max((record.top1 or 0.0 for row in found for record in row.records), default=0.0)
+    for place, (row, value) in enumerate(shown):
+        if value is None:
+            axis.text(place, 1.0, "missing", ha="center", va="bottom", color=WRONG)
+            continue
+        axis.bar(place, value.mean, width=0.62, color=BARS[min(place, len(BARS) - 1)], zorder=2)
+        points = [record.top1 for record in row.records if record.top1 is not None]
+        if len(points) > 1:
+            offsets = [0.09 * (number - (len(points) - 1) / 2) for number in range(len(points))]
+            axis.scatter(
+                [place + offset for offset in offsets], points, s=20, color="white", edgecolor=INK, lw=0.9, zorder=3
+            )
+        axis.text(
+            place,
+            max([*points, value.mean]) + 0.022 * top,
+            f"{value.mean:.1f}",
+            ha="center",
+            va="bottom",
+            weight="bold",
+        )
+    axis.set_xticks(range(len(shown)), [row.method for row, _ in shown])
+    axis.set_ylim(0, 1.14 * top if top else 1.0)
+    axis.set_ylabel("test accuracy, %")
+    axis.tick_params(length=0, colors=INK)
+    axis.grid(axis="y", color=GRID, zorder=0)
+    axis.spines[["top", "right", "left"]].set_visible(False)
+    axis.spines["bottom"].set_color(MUTED)
+    _heading(figure, 0.03, "Accuracy", _subtitle(found))
+
+
+def _subtitle(found: Sequence[Row]) -> str:
+    if not found:
+        return ""
+    row, first = found[0], found[0].records[0]
+    shots = next((f"{one.shots} images" for one in found if one.shots is not None), "all images")
+    return f"{row.dataset}, {first.num_classes} classes, {shots} per class\nbars: mean over seeds, dots: single seeds"
+
+
+def _grid(figure: Any, pictures: Sequence[Picture], learned: str) -> None:
+    """Pictures in a grid; under each the truth, zero-shot's word and the learned prompt's word."""
+    axes = figure.subplots(ROWS, COLUMNS, squeeze=False)
+    figure.subplots_adjust(left=0.03, right=0.985, top=0.82, bottom=0.125, wspace=0.2, hspace=0.58)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for axis, picture in zip(axes.flat, pictures, strict=False):
+        axis.imshow(picture.pixels, interpolation="lanczos")
+        lines = [
+            (picture.truth, INK, "bold"),
+            _opinion("zero-shot", picture.before, picture.truth),
+            _opinion("learned", picture.after, picture.truth),
+        ]
+        height = -0.05
+        for text, color, weight in lines:
+            folded = textwrap.wrap(text, FOLD, max_lines=2, placeholder="...") or [""]
+            for line in folded:
+                axis.text(
+                    0.5,
+                    height,
+                    line,
+                    transform=axis.transAxes,
+                    ha="center",
+                    va="top",
+                    color=color,
+                    weight=weight,
+                    size=8,
+                )
+                height -= 0.105
+    _heading(
+        figure,
+        0.03,
+        "Test pictures, drawn at random",
+        f"bold: what it shows; green: right, red: wrong\nlearned: the prompt of {learned}",
+    )
+
+
+def _opinion(who: str, says: str, truth: str) -> tuple[str, str, str]:
+    """Text, colour and weight; the mark is for those who see no colours."""
+    mark, color = ("\u2713", RIGHT) if says == truth else ("\u2717", WRONG)
+    return f"{mark} {who}: {says}", color, "normal"
+
+
+def _heading(figure: Any, left: float, title: str, subtitle: str) -> None:
+    figure.text(left, 0.955, title, size=13, weight="bold", va="top")
+    figure.text(left, 0.905, subtitle, size=9, color=MUTED, va="top", linespacing=1.35)

@@ -1,0 +1,160 @@
+"""Accuracy tables from records: learned beside zero-shot, mean and spread over seeds, missing runs shown as missing."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from vlprompt.records import Record
+
+MISSING = "missing"
+NOT_MEASURED = "-"
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """A number over several seeds."""
+
+    mean: float
+    deviation: float | None
+    """Sample standard deviation (n - 1); None for one value."""
+    count: int
+
+    def __str__(self) -> str:
+        return f"{self.mean:.1f}" if self.deviation is None else f"{self.mean:.1f} +- {self.deviation:.1f}"
+
+
+def spread(values: Iterable[float | None]) -> Spread | None:
+    """Mean and spread of what was measured; None where nothing was."""
+    measured = [value for value in values if value is not None]
+    if not measured:
+        return None
+    deviation = statistics.stdev(measured) if len(measured) > 1 else None
+    return Spread(statistics.fmean(measured), deviation, len(measured))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One method on one data set with one number of shots, over its seeds."""
+
+    method: str
+    dataset: str
+    shots: int | None
+    model: str
+    subset: str
+    records: tuple[Record, ...]
+
+    @property
+    def top1(self) -> Spread | None:
+        return spread(record.top1 for record in self.records)
+
+    @property
+    def zero_shot(self) -> Spread | None:
+        return spread(record.zero_shot_top1 for record in self.records)
+
+    @property
+    def gain(self) -> Spread | None:
+        """Learned minus zero-shot in points, seed by seed."""
+        both = [(one.top1, one.zero_shot_top1) for one in self.records]
+        return spread(a - b for a, b in both if a is not None and b is not None)
+
+
+def rows(records: Iterable[Record]) -> list[Row]:
+    """One row per method, data set, shots, model and subset, in the order of their first records."""
+    groups: dict[tuple[str, str, int | None, str, str], list[Record]] = {}
+    for record in records:
+        key = (record.method, record.dataset, record.shots, record.model, record.subset)
+        groups.setdefault(key, []).append(record)
+    return [
+        Row(method=key[0], dataset=key[1], shots=key[2], model=key[3], subset=key[4], records=tuple(group))
+        for key, group in groups.items()
+    ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """Text in cells, to be shown in a terminal or in Markdown."""
+
+    title: str
+    header: tuple[str, ...]
+    cells: tuple[tuple[str, ...], ...]
+    remark: str = ""
+
+
+def accuracy(records: Sequence[Record], *, methods: Sequence[str] = (), seeds: Sequence[int] = ()) -> Table:
+    """Test accuracy in percent. `methods` and `seeds` name what was planned: what has no record is shown as missing."""
+    found = rows(records)
+    planned = [name for name in methods if name not in {row.method for row in found}]
+    cells = [_cells(row, seeds) for row in found]
+    cells += [(name, *[MISSING] * (len(HEADER) - 1)) for name in planned]
+    return Table(title=_title(found), header=HEADER, cells=tuple(cells), remark=_remark(found))
+
+
+HEADER = ("method", "learned numbers", "seeds", "zero-shot", "learned", "gain", "macro-F1", "seconds")
+
+
+def _cells(row: Row, seeds: Sequence[int]) -> tuple[str, ...]:
+    done = sorted(record.seed for record in row.records)
+    lacking = sorted(set(seeds) - set(done))
+    seconds = spread(record.seconds for record in row.records)
+    gain = row.gain
+    return (
+        row.method,
+        f"{row.records[0].parameters:,}",
+        ", ".join(map(str, done)) + (f" ({', '.join(map(str, lacking))} {MISSING})" if lacking else ""),
+        _text(row.zero_shot and Spread(row.zero_shot.mean, None, 1)),
+        _text(row.top1),
+        NOT_MEASURED if gain is None else f"{gain.mean:+.1f}",
+        _text(spread(record.macro_f1 for record in row.records)),
+        NOT_MEASURED if seconds is None else f"{seconds.mean:.1f}",
+    )
+
+
+def _text(value: Spread | None) -> str:
+    return NOT_MEASURED if value is None else str(value)
+
+
+def _title(found: Sequence[Row]) -> str:
+    names = sorted({f"{row.dataset}{'' if row.subset == 'all' else f' ({row.subset} classes)'}" for row in found})
+    shots = sorted({"all images" if row.shots is None else f"{row.shots} shots" for row in found})
+    return f"Test accuracy in percent: {', '.join(names)}, {', '.join(shots)}" if found else "Test accuracy in percent"
+
+
+def _remark(found: Sequence[Row]) -> str:
+    if not found:
+        return ""
+    first = found[0].records[0]
+    several = any(len(row.records) > 1 for row in found)
+    words = f"{first.num_classes} classes, {first.num_test} test images; zero-shot words: {first.template!r}."
+    return words + (" Mean +- standard deviation over seeds." if several else "")
+
+
+def as_rich(table: Table) -> RichTable:
+    """For a terminal: names to the left, numbers to the right."""
+    out = RichTable(title=Text(table.title), caption=Text(table.remark) if table.remark else None, title_justify="left")
+    out.caption_justify = "left"
+    for place, name in enumerate(table.header):
+        out.add_column(name, justify="left" if place == 0 else "right", no_wrap=True)
+    for row in table.cells:
+        out.add_row(*(Text(cell, style="yellow" if cell == MISSING else "") for cell in row))
+    return out
+
+
+def as_markdown(table: Table) -> str:
+    """As a Markdown table with its title and remark as paragraphs."""
+    lines = [
+        f"{table.title}.",
+        "",
+        _line(table.header),
+        _line(["---", *["---:"] * (len(table.header) - 1)]),
+        *map(_line, table.cells),
+    ]
+    return "\n".join(lines + (["", table.remark] if table.remark else [])) + "\n"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

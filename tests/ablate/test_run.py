@@ -1,0 +1,108 @@
+"""The ablation end to end on a tiny folder: validation only, resumable, and measured as the loop measures."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vlprompt.ablate import run as module
+from vlprompt.ablate import run_ablation
+from vlprompt.ablate.records import read
+from vlprompt.ablate.sweep import CENTRE, HOST, settings
+from vlprompt.errors import UserError
+
+CLASSES = ("red", "green", "blue", "cat")
+
+
+def make_folder(root: Path, *, val: bool = True, test: bool = True) -> Path:
+    rng = np.random.RandomState(0)
+    for part, count in (("train", 3), ("val", 2 * val), ("test", 2 * test)):
+        for name in CLASSES:
+            (root / part / name).mkdir(parents=True, exist_ok=True)
+            for i in range(count):
+                pixels = rng.randint(0, 255, (32, 32, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(root / part / name / f"{i}.png")
+    return root
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three settings instead of the whole sweep."""
+
+    def some(host: str, centre: dict[str, object]) -> tuple[object, ...]:
+        sweep = settings(host, centre)
+        return tuple(one for one in sweep if one.name in (HOST, CENTRE, "labels=permuted"))
+
+    monkeypatch.setattr(module, "settings", some)
+
+
+OVERRIDES = {"epochs": 2, "n_ctx": 2, "batch": 4, "plpp.k": 5}
+
+
+def ablate(root: Path, out: Path, clip_dir: Path, **changes: object) -> list[module.Cell]:
+    arguments = {"shots": 2, "overrides": OVERRIDES, "cache": out / "cache", "device": "cpu", **changes}
+    return run_ablation([str(root)], str(clip_dir), [1, 2], out, **arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("few")
+def test_an_ablation_measures_every_cell_and_is_not_repeated(tmp_path: Path, clip_dir: Path) -> None:
+    root, out = make_folder(tmp_path / "data"), tmp_path / "out"
+    cells = ablate(root, out, clip_dir)
+    assert [(c.setting, c.subset, c.seed) for c in cells] == [
+        *((name, subset, seed) for name in (HOST, CENTRE) for subset in ("base", "all") for seed in (1, 2)),
+        *(("labels=permuted", "base", seed) for seed in (1, 2)),
+    ]
+    for cell in cells:
+        assert len(cell.by_epoch) == 2
+        part = "base" if cell.subset == "base" else "all"
+        assert cell.by_epoch[-1] == cell.accuracy[part]
+        assert cell.num_val == ({"base": 4, "novel": 4} if part == "base" else {"all": 8})
+        assert cell.accuracy.keys() == cell.zero_shot.keys() == cell.num_val.keys()
+        assert set(cell.gradient_ratios) == (set() if cell.setting == HOST else {"plpp", "plpp-inverse"})
+        assert cell.perplexity > 1
+    assert [c.options["plpp.labels_seed"] for c in cells if c.factor == "control"] == [1, 2]
+    assert "| plpp |" in (out / module.TABLE).read_text()
+    written = (out / "ablation.jsonl").read_bytes()
+    assert ablate(root, out, clip_dir) == cells == read(out)
+    assert (out / "ablation.jsonl").read_bytes() == written
+    (out / "ablation.jsonl").write_text("".join(f"{line}\n" for line in written.decode().splitlines()[:-1]))
+    assert [replace(c, seconds=0) for c in ablate(root, out, clip_dir)] == [replace(c, seconds=0) for c in cells]
+
+
+@pytest.mark.usefixtures("few")
+def test_test_images_play_no_part(tmp_path: Path, clip_dir: Path) -> None:
+    with_test, without = make_folder(tmp_path / "a" / "data"), make_folder(tmp_path / "b" / "data", test=False)
+    for name in CLASSES:
+        for path in (with_test / "test" / name).iterdir():
+            path.write_bytes(b"unreadable")
+    one, two = ablate(with_test, tmp_path / "o1", clip_dir), ablate(without, tmp_path / "o2", clip_dir)
+    assert [replace(c, seconds=0) for c in one] == [replace(c, seconds=0) for c in two]
+
+
+@pytest.mark.usefixtures("few")
+def test_another_option_is_another_cell(tmp_path: Path, clip_dir: Path) -> None:
+    root, out = make_folder(tmp_path / "data"), tmp_path / "out"
+    ablate(root, out, clip_dir)
+    ablate(root, out, clip_dir, overrides={**OVERRIDES, "epochs": 1})
+    assert len(read(out)) == 20
+
+
+@pytest.mark.usefixtures("few")
+def test_a_set_without_validation_images_is_refused(tmp_path: Path, clip_dir: Path) -> None:
+    root = make_folder(tmp_path / "data", val=False)
+    with pytest.raises(UserError, match="no validation images"):
+        ablate(root, tmp_path / "out", clip_dir)
+
+
+def test_class_specific_contexts_are_refused(tmp_path: Path, clip_dir: Path) -> None:
+    with pytest.raises(UserError, match="per_class=false"):
+        ablate(tmp_path, tmp_path / "out", clip_dir, overrides={"per_class": True})
+
+
+def test_a_set_named_twice_is_refused(tmp_path: Path, clip_dir: Path) -> None:
+    with pytest.raises(UserError, match="named twice"):
+        run_ablation(["a", "a"], str(clip_dir), [1], tmp_path / "out")

@@ -1,0 +1,55 @@
+"""The settings of the ablation: one factor at a time around the centre."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+
+from vlprompt.ablate.sweep import CENTRE, CONTROLS, HOST, LEVELS, ONE_WAY, settings
+from vlprompt.methods import resolve
+
+
+def test_every_setting_differs_from_the_centre_in_its_factor_alone() -> None:
+    sweep = settings("coop", {})
+    assert sweep[0].name == HOST
+    assert sweep[0].method == "coop"
+    centre = resolve("plpp+coop").options
+    for setting in sweep[2:]:
+        changed = resolve("plpp+coop", setting.overrides).options
+        differing = {name for name in centre if centre[name] != changed[name]}
+        wanted = {"plpp.weight" if setting.factor == "plpp.lambda" else setting.factor}
+        if setting.factor == "control":
+            wanted = set(setting.overrides)
+        assert differing == wanted, setting
+
+
+def test_all_levels_of_all_factors_are_there() -> None:
+    names = [setting.name for setting in settings("coop", {})]
+    assert len(names) == len(set(names)) == 2 + sum(len(levels) - 1 for levels in LEVELS.values()) + len(CONTROLS)
+    assert {"shift=0", "k=all", "tau=1.0", "label=hard", ONE_WAY, "lambda=1.0", *CONTROLS} <= set(names)
+
+
+def test_the_centre_can_be_moved() -> None:
+    moved = {setting.name: setting for setting in settings("coop", {"plpp.weight": 1.0, "plpp.tau": 0.1})}
+    assert {"lambda=0.1", "tau=0.01"} <= moved.keys()
+    assert not {"lambda=1.0", "tau=0.1"} & moved.keys()
+    assert resolve("plpp+coop", moved["lambda=0.01"].overrides).options["plpp.weight"] == 0.01
+    assert resolve("plpp+coop", moved[CENTRE].overrides).options["plpp.tau"] == 0.1
+    assert resolve("plpp+coop", moved["shift=0"].overrides).options["plpp.tau"] == 0.1
+
+
+@pytest.mark.parametrize(("centre", "absent"), [({"plpp.label": "hard"}, "k=5"), ({"plpp.k": "all"}, "student=all")])
+def test_levels_that_change_nothing_are_left_out(centre: dict[str, object], absent: str) -> None:
+    assert absent not in {setting.name for setting in settings("coop", centre)}
+
+
+def test_convergence_settings_are_learned_on_all_classes_too() -> None:
+    assert [s.name for s in settings("coop", {}) if not s.halves_only] == [HOST, CENTRE, ONE_WAY]
+
+
+def test_no_setting_has_a_dead_term() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for setting in settings("coop", {}):
+            resolve(setting.method, setting.overrides)

@@ -1,0 +1,271 @@
+"""The way of a user: train, predict, eval, explain; and what the other commands print."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.cli.conftest import COLORS, Vlprompt, train_arguments
+from vlprompt import __version__, cli, methods, pocket
+
+
+def test_train_shows_the_learned_beside_zero_shot_and_what_to_do_next(
+    vlprompt: Vlprompt, clip_dir: Path, photos: Path
+) -> None:
+    done = vlprompt(*train_arguments(clip_dir, photos), "--seeds", "1,2", "--out", "run")
+    assert done.code == 0, done.err
+    header = next(line for line in done.out.splitlines() if "zero-shot" in line and "learned" in line)
+    assert header.index("zero-shot") < header.rindex("learned")
+    assert "plpp+coop" in done.out
+    assert "+-" in done.out
+    assert "vlprompt predict run PICTURE.jpg" in done.out
+    assert "seed 2: learning: 2/2" in done.err
+    assert Path("run/seed2/result.json").is_file()
+
+
+def test_train_json_is_the_records_and_nothing_else(vlprompt: Vlprompt, clip_dir: Path, photos: Path) -> None:
+    done = vlprompt(*train_arguments(clip_dir, photos), "--out", "run", "--json")
+    assert done.code == 0, done.err
+    (record,) = json.loads(done.out)
+    assert record == json.loads(Path("run/seed1/result.json").read_text())
+    assert (record["method"], record["shots"], record["epochs"]) == ("plpp+coop", 2, 2)
+    assert record["options"]["n_ctx"] == 3
+
+
+def test_where_a_run_goes_by_default(vlprompt: Vlprompt, clip_dir: Path, photos: Path) -> None:
+    done = vlprompt(*train_arguments(clip_dir, photos))
+    assert done.code == 0, done.err
+    assert Path("runs/plpp+coop-photos/seed1/result.json").is_file()
+
+
+def test_defaults_that_are_the_pockets_are_said(vlprompt: Vlprompt, clip_dir: Path, photos: Path) -> None:
+    Path("taken").write_text("a file where the run should go")
+    done = vlprompt("train", "--out", "taken")
+    assert done.code == 2
+    assert "embedded images 'emoji-subgroups'" in done.err
+    assert "embedded model 'pocket-s'" in done.err
+    assert "embedded" not in vlprompt("train", "--out", "taken", "--data", photos, "--model", clip_dir).err
+
+
+def test_zero_shot_needs_no_steps_and_says_which_settings_it_ignores(
+    vlprompt: Vlprompt, clip_dir: Path, photos: Path
+) -> None:
+    done = vlprompt(
+        "train", "--method", "zero-shot", "--data", photos, "--model", clip_dir, "--set", "epochs=3", "--json"
+    )
+    assert done.code == 0, done.err
+    (record,) = json.loads(done.out)
+    assert record["top1"] == record["zero_shot_top1"]
+    assert record["epochs"] == 0
+    assert "epochs is ignored" in done.err
+
+
+def test_resume_reads_back_what_is_finished(vlprompt: Vlprompt, clip_dir: Path, photos: Path) -> None:
+    command = [*train_arguments(clip_dir, photos), "--out", "run", "--json"]
+    first = vlprompt(*command)
+    again = vlprompt(*command, "--resume")
+    assert (first.code, again.code) == (0, 0), again.err
+    assert json.loads(first.out) == json.loads(again.out)
+    assert "learning" not in again.err
+
+
+def test_predict_json_lists_path_class_probability_and_top(vlprompt: Vlprompt, trained: Path, photos: Path) -> None:
+    image = photos / "red" / "0.png"
+    done = vlprompt("predict", trained, image, "--json", "--top", 2)
+    assert done.code == 0, done.err
+    (answer,) = json.loads(done.out)
+    assert list(answer) == ["path", "class", "probability", "top"]
+    assert answer["path"] == str(image)
+    assert [list(one) for one in answer["top"]] == [["class", "probability"]] * 2
+    assert answer["top"][0] == {"class": answer["class"], "probability": answer["probability"]}
+    assert answer["top"][0]["probability"] >= answer["top"][1]["probability"]
+    assert answer["class"] in {name.replace("_", " ") for name in COLORS}
+
+
+def test_predict_takes_folders_and_other_classes(vlprompt: Vlprompt, trained: Path, photos: Path) -> None:
+    done = vlprompt("predict", trained, photos / "red", photos / "green" / "1.png", "--classes", "cat, dog", "--json")
+    assert done.code == 0, done.err
+    answers = json.loads(done.out)
+    assert [Path(one["path"]).name for one in answers] == [f"{n}.png" for n in range(8)] + ["1.png"]
+    for answer in answers:
+        assert {one["class"] for one in answer["top"]} == {"cat", "dog"}
+        assert sum(one["probability"] for one in answer["top"]) == pytest.approx(1, abs=1e-5)
+
+
+def test_predict_says_which_seed_and_why(vlprompt: Vlprompt, trained: Path, photos: Path) -> None:
+    done = vlprompt("predict", trained, photos / "red" / "0.png")
+    assert "of 2, the best on validation images" in done.err
+    done = vlprompt("predict", trained / "seed2", photos / "red" / "0.png")
+    assert done.code == 0
+    assert "of 2" not in done.err
+
+
+def test_predict_agrees_with_the_predictions_of_the_run(
+    vlprompt: Vlprompt, clip_dir: Path, photos: Path, tmp_path: Path
+) -> None:
+    """The command sees a test image as the run's own test did."""
+    for part, numbers in (("train", range(4)), ("test", range(4, 8))):
+        for name in COLORS:
+            (tmp_path / "split" / part / name).mkdir(parents=True)
+            for number in numbers:
+                shutil.copy(photos / name / f"{number}.png", tmp_path / "split" / part / name)
+    done = vlprompt(*train_arguments(clip_dir, tmp_path / "split"), "--out", "run", "--json")
+    (record,) = json.loads(done.out)
+    answers = json.loads(vlprompt("predict", "run", tmp_path / "split" / "test", "--json").out)
+    right = [answer["class"] == Path(answer["path"]).parent.name.replace("_", " ") for answer in answers]
+    assert len(right) == record["num_test"] == 12
+    assert 100 * sum(right) / len(right) == pytest.approx(record["top1"])
+
+
+def test_eval_tests_every_seed_on_other_images(vlprompt: Vlprompt, trained: Path, own_photos: Path) -> None:
+    (own_photos / "red").rename(own_photos / "truck")
+    done = vlprompt("eval", trained, "--data", own_photos, "--json")
+    assert done.code == 0, done.err
+    records = json.loads(done.out)
+    assert [record["seed"] for record in records] == [1, 2]
+    assert all(set(record["per_class"]) == {"blue bird", "green", "truck"} for record in records)
+    assert "plpp+coop" in vlprompt("eval", trained, "--data", own_photos).out
+
+
+def test_explain_shows_tensors_words_and_perplexity(vlprompt: Vlprompt, trained: Path) -> None:
+    done = vlprompt("explain", trained)
+    assert done.code == 0, done.err
+    for text in ("ctx", "3 x 64", "192", "before the class name", "a random vector", "perplexity", "before learning"):
+        assert text in done.out
+    facts = json.loads(vlprompt("explain", trained, "--json", "--top", 4).out)
+    assert facts["tensors"][0]["shape"] == [3, 64]
+    words = facts["words"]
+    assert [len(one["words"]) for one in words["by_cosine"]] == [4, 4, 4]
+    for one in words["by_cosine"]:
+        assert one["cosine"] == sorted(one["cosine"], reverse=True)
+    for one in words["by_distance"]:
+        assert one["distance"] == sorted(one["distance"])
+    assert words["perplexity"] >= 1
+
+
+def test_explain_of_zero_shot_says_that_nothing_is_learned(vlprompt: Vlprompt, clip_dir: Path, photos: Path) -> None:
+    assert vlprompt("train", "--method", "zero-shot", "--data", photos, "--model", clip_dir, "--out", "run").code == 0
+    done = vlprompt("explain", "run")
+    assert done.code == 0, done.err
+    assert "Nothing is learned" in done.out
+
+
+def test_methods_lists_all_and_explains_one(vlprompt: Vlprompt, clip_dir: Path) -> None:
+    rows = json.loads(vlprompt("methods", "--json").out)
+    assert [row["name"] for row in rows] == [row.name for row in methods.table()]
+    done = vlprompt("methods", "plpp+coop", "--model", clip_dir)
+    assert done.code == 0, done.err
+    for text in ("L_CE", "plpp.tau", "rows 1-15 of 16", "epochs", "CoOp, arXiv 2109.01134"):
+        assert text in done.out
+    facts = json.loads(vlprompt("methods", "plpp+coop", "--model", clip_dir, "--json").out)
+    assert {"tensors", "terms", "choices"} <= set(facts)
+
+
+def test_models_checks_a_directory(vlprompt: Vlprompt, clip_dir: Path) -> None:
+    (row,) = json.loads(vlprompt("models", clip_dir, "--json").out)
+    assert (row["pixels"], row["patch"], row["text width"], row["embedding"]) == (32, 8, 64, 32)
+    assert len(row["weight_hash"]) == 64
+
+
+def test_data_list_and_check(vlprompt: Vlprompt, photos: Path) -> None:
+    rows = json.loads(vlprompt("data", "list", "--json").out)
+    assert [row["name"] for row in rows] == pocket.names()
+    assert all(sum(row["images"].values()) > 100 for row in rows)
+    done = vlprompt("data", "check", photos)
+    assert done.code == 0
+    assert "3 classes" in done.out
+    assert json.loads(vlprompt("data", "check", photos, "--json").out)["ok"] is True
+
+
+def test_env_names_versions_and_places(vlprompt: Vlprompt) -> None:
+    facts = json.loads(vlprompt("env", "--json").out)
+    assert facts["vlprompt"] == __version__
+    assert set(facts) > {"torch", "python", "processor", "threads", "feature cache", "embedded models"}
+    assert "cache" in facts["feature cache"]
+
+
+def test_quickstart_learns_draws_and_can_be_called_again(vlprompt: Vlprompt, clip_dir: Path) -> None:
+    command = ["quickstart", "--model", clip_dir, "--data", "clipart-living", "--shots", 1, "--seeds", "1,2"]
+    command += ["--set", "epochs=1", "--device", "cpu", "--out", "first"]
+    done = vlprompt(*command)
+    assert done.code == 0, done.err
+    for text in (
+        "zero-shot",
+        "coop",
+        "plpp+coop",
+        "+-",
+        "Nearest words",
+        "perplexity",
+        "first/quickstart.png",
+        "--data FOLDER",
+    ):
+        assert text in done.out
+    with Image.open("first/quickstart.png") as image:
+        assert image.width > 1000
+    assert Path("first/quickstart.md").read_text().count("\n| ") == 5
+    again = vlprompt(*command, "--markdown")
+    assert again.code == 0
+    assert again.out == Path("first/quickstart.md").read_text()
+    assert "learning" not in again.err
+
+
+def test_defaults_name_what_is_in_the_package() -> None:
+    from vlprompt.cli import ablate, options
+
+    assert options.POCKET_DATA in pocket.names()
+    assert options.POCKET_MODEL in pocket.model_names()
+    assert set(ablate.DEFAULT_DATA.split(",")) <= set(pocket.names())
+
+
+def test_module_and_command_are_one() -> None:
+    done = subprocess.run([sys.executable, "-m", "vlprompt", "--version"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, f"vlprompt {__version__}\n")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "quickstart",
+        "train",
+        "eval",
+        "predict",
+        "explain",
+        "methods",
+        "models",
+        "env",
+        "data list",
+        "data check",
+        "ablate plpp",
+    ],
+)
+def test_every_command_has_help_with_an_example(vlprompt: Vlprompt, command: str) -> None:
+    done = vlprompt(*command.split(), "--help")
+    assert done.code == 0
+    assert f"Example: vlprompt {command}" in " ".join(done.out.split())
+    assert cli.run([*command.split(), "-h"]) == 0
+
+
+def test_every_command_and_option_is_in_the_manual(vlprompt: Vlprompt) -> None:
+    import typer.main
+
+    manual = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
+    group = typer.main.get_command(cli.app)
+    missing = []
+    leaves = []
+    for name, command in group.commands.items():  # type: ignore[attr-defined]
+        inner = getattr(command, "commands", None)
+        leaves += [(f"{name} {sub}", one) for sub, one in inner.items()] if inner else [(name, command)]
+    for name, command in leaves:
+        section = manual.partition(f"## vlprompt {name}\n")[2].partition("\n## ")[0]
+        options = [
+            one for parameter in command.params for one in parameter.opts if one.startswith("--") and one != "--help"
+        ]
+        missing += [f"{name} {option}" for option in options if f"`{option}" not in section]
+        assert section, name
+    assert not missing

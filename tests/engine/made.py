@@ -1,0 +1,66 @@
+"""Images, lessons and configurations for the engine's tests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from vlprompt.data import FeatureStore, open_dataset
+from vlprompt.engine.config import RunConfig
+from vlprompt.engine.images import Images
+from vlprompt.engine.train import Lesson
+from vlprompt.methods import resolve
+from vlprompt.towers import Clip
+from vlprompt.types import Method
+
+COLOURS = {"blue bird": (40, 40, 200), "cat": (200, 40, 40), "dog": (40, 200, 40)}
+PARTS = {"train": 6, "val": 2, "test": 4}
+
+
+def write_images(root: Path, *, parts: Mapping[str, int] = PARTS, seed: int = 0) -> Path:
+    """Noisy squares in the colour of their class, in a folder of class folders."""
+    rng = np.random.RandomState(seed)
+    for part, number in parts.items():
+        for name, colour in COLOURS.items():
+            place = root / part / name
+            place.mkdir(parents=True, exist_ok=True)
+            for i in range(number):
+                pixels = np.clip(np.array(colour) + rng.randint(-70, 70, (36, 44, 3)), 0, 255).astype(np.uint8)
+                Image.fromarray(pixels).save(place / f"{i}.png")
+    return root
+
+
+def method(name: str = "coop", **options: object) -> Method:
+    """A method with few, small steps."""
+    return resolve(name, {"n_ctx": 4, "epochs": 5, "batch": 8, "lr": 0.005, **options})
+
+
+def lesson(folder: Path, *, seed: int = 1, views: Any = 2) -> Lesson:
+    """All training images of a folder."""
+    data = open_dataset(folder)
+    return Lesson(samples=data.train, class_names=data.class_names, template="a photo of a {}.", seed=seed, views=views)
+
+
+def images(clip: Clip) -> Images:
+    """With a cache in memory."""
+    return Images(clip, FeatureStore(None))
+
+
+def config(clip_dir: Path, folder: Path, out: Path, **changes: Any) -> RunConfig:
+    """A run of some milliseconds."""
+    changed = {"n_ctx": 4, "epochs": 4, "batch": 8, "lr": 0.005, **changes.pop("overrides", {})}
+    base: dict[str, Any] = {
+        "method": "coop",
+        "model": str(clip_dir),
+        "data": str(folder),
+        "out": out,
+        "shots": 4,
+        "views": 2,
+        "cache": folder.parent / "cache",
+        "device": "cpu",
+    }
+    return RunConfig(**{**base, "overrides": changed, **changes})

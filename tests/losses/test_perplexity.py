@@ -1,0 +1,298 @@
+"""PLPP's formulas against the loops of the oracle, in value and gradient, over all options; and their identities."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from tests.oracle import losses as oracle
+from vlprompt.losses import perplexity as module
+from vlprompt.losses.perplexity import inverse_log_perplexity, log_perplexity, perplexity
+from vlprompt.losses.plpp import Plpp, PlppOptions
+from vlprompt.losses.words import WordTable, word_table
+from vlprompt.types import Context, Vocabulary
+
+SPECIAL = 2
+
+
+def make_vocabulary(words: int, width: int, seed: int, *, specials_last: bool = True) -> Vocabulary:
+    """Random rows; two of them are [SOS] and [EOT], at the end or elsewhere."""
+    generator = torch.Generator().manual_seed(seed)
+    weight = torch.randn(words + SPECIAL, width, generator=generator, dtype=torch.float64)
+    ids = torch.arange(words) if specials_last else torch.cat([torch.arange(1, words), torch.tensor([words + 1])])
+    return Vocabulary(weight_VD=weight, word_ids=ids, words=lambda i: f"word{i}")
+
+
+def make_context(words: int, width: int, seed: int, leading: tuple[int, ...] = ()) -> Context:
+    generator = torch.Generator().manual_seed(seed)
+    vectors = torch.randn(*leading, words, width, generator=generator, dtype=torch.float64)
+    states = torch.randn(*leading, words + 1, width, generator=generator, dtype=torch.float64)
+    return Context(vectors=vectors.requires_grad_(), states=states.requires_grad_())
+
+
+def as_oracle(options: PlppOptions, context: Context, vocabulary: Vocabulary) -> oracle.Plpp:
+    rows = vocabulary.weight_VD[vocabulary.word_ids]
+    generator = torch.Generator().manual_seed(options.labels_seed)
+    label_rows = rows
+    if options.labels == "permuted":
+        label_rows = rows[torch.randperm(len(rows), generator=generator)]
+    elif options.labels == "random":
+        label_rows = torch.randn(rows.shape, generator=generator, dtype=rows.dtype)
+    return oracle.Plpp(
+        vectors=context.vectors,
+        states=context.states,
+        head_rows=rows,
+        label_rows=label_rows,
+        hard=options.label == "hard",
+        tau=options.tau,
+        k=options.k if 0 < options.k < len(rows) else None,
+        shift=options.shift,
+        student_all=options.student == "all",
+        constant_label=options.detach in ("both", "teacher"),
+        constant_student=options.detach in ("both", "student"),
+        inverse_of_student=options.inverse_support == "student",
+        scale=options.scale or None,
+        uniform=options.labels == "uniform",
+    )
+
+
+def gradients(loss: Tensor, context: Context) -> list[Tensor]:
+    """Of the vectors and of the states; zeros where nothing reaches them."""
+    tensors = [context.vectors, context.states]
+    if not loss.requires_grad:
+        return [torch.zeros_like(tensor) for tensor in tensors]
+    found = torch.autograd.grad(loss, tensors, allow_unused=True, retain_graph=True)
+    return [torch.zeros_like(t) if g is None else g for t, g in zip(tensors, found, strict=True)]
+
+
+def assert_same(loss: Tensor, wanted: Tensor, context: Context) -> None:
+    assert loss.item() == pytest.approx(wanted.item(), rel=1e-9, abs=1e-10)
+    for ours, theirs in zip(gradients(loss, context), gradients(wanted, context), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-9)
+
+
+@st.composite
+def all_options(draw: st.DrawFn) -> PlppOptions:
+    values: dict[str, Any] = {
+        "label": draw(st.sampled_from(["soft", "soft", "hard"])),
+        "tau": draw(st.sampled_from([0.01, 0.05, 0.1, 1.0])),
+        "k": draw(st.integers(0, 8)),
+        "shift": draw(st.sampled_from([0, 1])),
+        "student": draw(st.sampled_from(["same", "all"])),
+        "detach": draw(st.sampled_from(["both", "teacher", "student", "none"])),
+        "inverse_support": draw(st.sampled_from(["teacher", "student"])),
+        "scale": draw(st.sampled_from([0.0, 3.0])),
+        "labels": draw(st.sampled_from(["cosine", "permuted", "random", "uniform"])),
+        "labels_seed": draw(st.integers(0, 3)),
+    }
+    if values["labels"] == "uniform":
+        values |= {"label": "soft", "k": values["k"] if values["k"] != 1 else 2}
+    return PlppOptions(**values)
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(
+    options=all_options(),
+    words=st.integers(2, 7),
+    context_words=st.integers(1, 4),
+    width=st.integers(2, 6),
+    seed=st.integers(0, 1000),
+    specials_last=st.booleans(),
+)
+def test_every_option_is_the_oracle_in_value_and_gradient(
+    options: PlppOptions, words: int, context_words: int, width: int, seed: int, specials_last: bool
+) -> None:
+    vocabulary = make_vocabulary(words, width, seed, specials_last=specials_last)
+    context = make_context(context_words, width, seed + 1)
+    literal = as_oracle(options, context, vocabulary)
+    losses = Plpp(options)
+    assert_same(losses.log_perplexity(context, vocabulary), literal.perplexity_loss(), context)
+    assert_same(losses.inverse(context, vocabulary), literal.inverse_loss(), context)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    words=st.integers(3, 30),
+    context_words=st.integers(1, 6),
+    k=st.integers(2, 30),
+    tau=st.floats(0.01, 2),
+    seed=st.integers(0, 1000),
+)
+def test_perplexity_loss_less_the_labels_entropy_is_their_divergence(
+    words: int, context_words: int, k: int, tau: float, seed: int
+) -> None:
+    vocabulary, context = make_vocabulary(words, 5, seed), make_context(context_words, 5, seed + 1)
+    table = word_table(vocabulary)
+    with torch.no_grad():
+        cosine = table.cosine(context.vectors)
+        support = cosine.topk(min(k, words)).indices
+        label_log = torch.log_softmax(cosine.gather(-1, support) / tau, dim=-1)
+        student_log = torch.log_softmax(table.dot(context.states[:-1]).gather(-1, support), dim=-1)
+        entropy = -(label_log.exp() * label_log).sum(-1).mean()
+        divergence = (label_log.exp() * (label_log - student_log)).sum(-1).mean()
+        loss = Plpp(PlppOptions(k=k, tau=tau)).log_perplexity(context, vocabulary)
+    assert (loss - entropy).item() == pytest.approx(divergence.item(), rel=1e-9, abs=1e-9)
+    assert divergence > -1e-12
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(words=st.integers(2, 20), context_words=st.integers(1, 5), seed=st.integers(0, 1000))
+def test_a_cold_soft_label_is_the_hard_label(words: int, context_words: int, seed: int) -> None:
+    vocabulary, context = make_vocabulary(words, 6, seed), make_context(context_words, 6, seed + 1)
+    hard = Plpp(PlppOptions(label="hard")).log_perplexity(context, vocabulary)
+    best = word_table(vocabulary).cosine(context.vectors.detach()).topk(2).values
+    tau = float((best[:, 0] - best[:, 1]).min()) / 60  # the runner-up is e^60 times less likely
+    cold = Plpp(PlppOptions(tau=tau, student="all", k=0)).log_perplexity(context, vocabulary)
+    assert_same(cold, hard, context)
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(words=st.integers(2, 20), context_words=st.integers(1, 5), more=st.integers(0, 3), seed=st.integers(0, 1000))
+def test_as_many_words_as_there_are_is_the_full_vocabulary(
+    words: int, context_words: int, more: int, seed: int
+) -> None:
+    vocabulary, context = make_vocabulary(words, 6, seed), make_context(context_words, 6, seed + 1)
+    for kind in ("log_perplexity", "inverse"):
+        every = getattr(Plpp(PlppOptions(k=0, tau=0.1)), kind)(context, vocabulary)
+        assert_same(getattr(Plpp(PlppOptions(k=words + more, tau=0.1)), kind)(context, vocabulary), every, context)
+
+
+def test_one_word_is_the_hard_label() -> None:
+    vocabulary, context = make_vocabulary(12, 6, 3), make_context(4, 6, 4)
+    for kind in ("log_perplexity", "inverse"):
+        hard = getattr(Plpp(PlppOptions(label="hard")), kind)(context, vocabulary)
+        assert_same(getattr(Plpp(PlppOptions(k=1)), kind)(context, vocabulary), hard, context)
+        assert_same(getattr(Plpp(PlppOptions(k=1, student="all")), kind)(context, vocabulary), hard, context)
+
+
+def test_the_inverse_is_the_perplexity_with_roles_swapped() -> None:
+    generator = torch.Generator().manual_seed(5)
+    cosine = torch.rand(4, 9, generator=generator, dtype=torch.float64)
+    logits = torch.randn(4, 9, generator=generator, dtype=torch.float64)
+    tau = 0.05
+    swapped = log_perplexity(torch.softmax(logits, -1), torch.log_softmax(cosine / tau, -1))
+    torch.testing.assert_close(inverse_log_perplexity(cosine, logits, tau), swapped, rtol=1e-12, atol=0)
+
+
+def test_gradients_in_closed_form() -> None:
+    """dL_ppl/dz = q - t for a row, and dL_inv/dcos = (t - q) / tau: the second grows as 1 / tau."""
+    generator = torch.Generator().manual_seed(6)
+    cosine = torch.rand(3, 8, generator=generator, dtype=torch.float64, requires_grad=True)
+    logits = torch.randn(3, 8, generator=generator, dtype=torch.float64, requires_grad=True)
+    tau = 0.05
+    label, student = torch.softmax(cosine / tau, -1), torch.softmax(logits, -1)
+    loss = log_perplexity(label.detach(), torch.log_softmax(logits, -1)).sum()
+    torch.testing.assert_close(torch.autograd.grad(loss, logits)[0], (student - label).detach())
+    inverse = inverse_log_perplexity(cosine, logits, tau).sum()
+    found = torch.autograd.grad(inverse, [cosine, logits], allow_unused=True)
+    torch.testing.assert_close(found[0], ((label - student) / tau).detach())
+    assert found[1] is None
+
+
+@pytest.mark.parametrize(("tau_scale", "factors"), [("none", (1, 1)), ("inverse", (1, 0.05)), ("both", (0.05, 0.05))])
+def test_tau_scale_multiplies_the_terms_it_names(tau_scale: Any, factors: tuple[float, float]) -> None:
+    vocabulary, context = make_vocabulary(12, 6, 7), make_context(3, 6, 8)
+    plain, scaled = (Plpp(PlppOptions(tau=0.05, tau_scale=value)) for value in ("none", tau_scale))
+    for kind, factor in zip(("log_perplexity", "inverse"), factors, strict=True):
+        value = getattr(plain, kind)(context, vocabulary)
+        assert getattr(scaled, kind)(context, vocabulary).item() == pytest.approx(factor * value.item(), rel=1e-12)
+
+
+@pytest.mark.parametrize("options", [PlppOptions(k=4), PlppOptions(k=0), PlppOptions(label="hard")])
+def test_class_specific_contexts_are_the_mean_over_classes_however_they_are_cut(
+    options: PlppOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vocabulary, context = make_vocabulary(15, 6, 9), make_context(3, 6, 10, leading=(5,))
+    for kind in ("log_perplexity", "inverse"):
+        each = [
+            getattr(Plpp(options), kind)(Context(vectors=context.vectors[c], states=context.states[c]), vocabulary)
+            for c in range(5)
+        ]
+        mean = torch.stack(each).mean()
+        whole = getattr(Plpp(options), kind)(context, vocabulary)
+        assert_same(whole, mean, context)
+        monkeypatch.setattr(module, "ROWS", 4)
+        assert_same(getattr(Plpp(options), kind)(context, vocabulary), mean, context)
+        monkeypatch.undo()
+
+
+def test_chunks_keep_no_full_rows_for_the_backward_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With class-specific contexts over all words, nothing of size rows x words survives the forward pass."""
+    vocabulary, context = make_vocabulary(500, 4, 11), make_context(8, 4, 12, leading=(6,))
+    monkeypatch.setattr(module, "ROWS", 8)
+    kept: list[int] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: (kept.append(t.numel()), t)[1], lambda t: t):
+        Plpp(PlppOptions(k=0)).log_perplexity(context, vocabulary)
+    assert max(kept) < 8 * 500
+
+
+def test_only_the_labels_columns_of_the_head_are_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    vocabulary, context = make_vocabulary(40, 6, 13), make_context(4, 6, 14)
+    full: list[bool] = []
+    plain = WordTable.dot
+
+    def counted(table: WordTable, states: Tensor) -> Tensor:
+        full.append(torch.is_grad_enabled())
+        return plain(table, states)
+
+    monkeypatch.setattr(WordTable, "dot", counted)
+    losses = Plpp(PlppOptions(k=5))
+    losses.log_perplexity(context, vocabulary)
+    losses.inverse(context, vocabulary)
+    assert full == [False]  # one pass over the words for both terms, the teacher's, without a graph
+
+
+def test_the_teachers_words_follow_a_context_that_is_changed_in_place() -> None:
+    vocabulary, context = make_vocabulary(40, 6, 15), make_context(4, 6, 16)
+    losses = Plpp(PlppOptions(k=3))
+    losses.log_perplexity(context, vocabulary)
+    with torch.no_grad():
+        context.vectors.neg_()
+    fresh = Plpp(PlppOptions(k=3)).log_perplexity(context, vocabulary)
+    assert losses.log_perplexity(context, vocabulary).item() == fresh.item()
+
+
+def test_a_zero_vector_has_cosine_zero_and_no_gradient() -> None:
+    vocabulary = make_vocabulary(9, 4, 17)
+    context = Context(
+        vectors=torch.zeros(2, 4, dtype=torch.float64, requires_grad=True),
+        states=make_context(2, 4, 18).states.detach().requires_grad_(),
+    )
+    losses = Plpp(PlppOptions(k=0, detach="none"))
+    for loss in (losses.log_perplexity(context, vocabulary), losses.inverse(context, vocabulary)):
+        of_vectors, of_states = gradients(loss, context)
+        assert torch.isfinite(loss)
+        assert torch.isfinite(of_states).all()
+        assert not of_vectors.any()
+    assert losses.inverse(context, vocabulary).item() == pytest.approx(math.log(9))  # t is even
+
+
+def test_half_precision_embeddings_are_computed_in_float32() -> None:
+    vocabulary, context = make_vocabulary(12, 8, 19), make_context(3, 8, 20)
+    single = Context(vectors=context.vectors.float(), states=context.states.float())
+    rounded = replace(vocabulary, weight_VD=vocabulary.weight_VD.bfloat16())
+    again = replace(vocabulary, weight_VD=rounded.weight_VD.float())
+    options = PlppOptions(k=4)
+    ours = Plpp(options).log_perplexity(single, rounded)
+    assert ours.dtype == torch.float32
+    assert ours.item() == pytest.approx(Plpp(options).log_perplexity(single, again).item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("shift", [0, 1])
+def test_reported_perplexity_is_the_hard_label_over_all_words_whatever_is_trained(shift: Any) -> None:
+    vocabulary, context = make_vocabulary(20, 5, 21, specials_last=False), make_context(4, 5, 22)
+    literal = as_oracle(PlppOptions(label="hard", shift=shift), context, vocabulary)
+    assert perplexity(context, vocabulary, shift) == pytest.approx(math.exp(literal.perplexity_loss().item()), rel=1e-9)
+
+
+def test_perplexity_of_a_head_that_knows_nothing_is_the_number_of_words() -> None:
+    vocabulary, context = make_vocabulary(20, 5, 23), make_context(4, 5, 24)
+    ignorant = replace(context, states=torch.zeros_like(context.states))
+    assert perplexity(ignorant, vocabulary) == pytest.approx(20)

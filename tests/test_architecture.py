@@ -1,0 +1,170 @@
+"""The rules of docs/architecture.md that a machine can check: who imports whom, how long a file is, how fast help comes."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import pkgutil
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import vlprompt
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "src" / "vlprompt"
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+
+VALUES = {"errors", "types", "options", "atomic", "records", "pocket"}
+MODELS = VALUES | {"towers", "prompts", "losses"}
+MAY_IMPORT: dict[str, set[str]] = {
+    "errors": set(),
+    "atomic": set(),
+    "pocket": set(),
+    "parity": set(),
+    "types": set(),
+    "options": {"errors"},
+    "records": {"errors", "atomic"},
+    "towers": {"errors", "types", "pocket"},
+    "prompts": {"errors", "types", "options"},
+    "losses": {"errors", "types", "options"},
+    "data": {"errors", "types", "pocket", "atomic"},
+    "methods": {"errors", "types", "options", "prompts", "losses"},
+    "artifact": MODELS | {"methods"},
+    "engine": MODELS | {"methods", "artifact", "data"},
+    "explain": MODELS | {"methods", "artifact", "engine"},
+    "classifier": MODELS | {"methods", "artifact", "data", "engine"},
+    "ablate": MODELS | {"methods", "artifact", "data", "engine", "explain"},
+    "report": {"errors", "atomic", "records"},
+    "quickstart": MODELS | {"methods", "artifact", "data", "engine", "explain", "classifier", "report"},
+}
+"""Unit -> units that it may import; the command line may import all of them, and nobody may import it."""
+FILE_LINES, FUNCTION_LINES = 400, 60
+HEAVY = ("torch", "numpy", "matplotlib", "sklearn", "tokenizers", "PIL", "safetensors", "huggingface_hub")
+
+# Written in parts, so that this file does not find itself.
+FORBIDDEN = re.compile(
+    "|".join(
+        [rf"(?<![\w.])/{place}/" for place in ("wor" + "k", "roo" + "t", "far" + "m")]
+        + [
+            "py" + r"pi\.org",
+            "python" + "hosted",
+            "npm" + r"js\.org",
+            "deb" + r"ian\.org/debian",
+            "127" + r"\.0\.0\.1:\d",
+        ]
+    )
+)
+TEXT = ("*.py", "*.md", "*.toml", "*.yaml", "*.yml", "*.txt", "*.cff", "*.sh", "*.json", "Makefile", "run")
+PLACES = ("src", "tests", "docs", "tools", "benchmarks", "recipes", ".ci")
+
+
+def unit_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def imports_of(path: Path) -> Iterator[tuple[int, str]]:
+    """Line and unit of every import of our own, wherever it stands."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: a relative import; write the whole name"
+            base = node.module or ""
+            names = [f"{base}.{alias.name}" for alias in node.names] if base == "vlprompt" else [base]
+        else:
+            continue
+        for name in names:
+            if name.startswith("vlprompt.") and not name.startswith("vlprompt.__"):
+                yield node.lineno, name.split(".")[1]
+
+
+def test_imports_point_one_way() -> None:
+    wrong = []
+    for path in SOURCES:
+        unit = unit_of(path)
+        if unit in ("__init__", "__main__", "cli"):
+            continue
+        assert unit in MAY_IMPORT, f"{unit} is new: say in this test what it may import"
+        wrong += [
+            f"{path.relative_to(ROOT)}:{line} imports {other}"
+            for line, other in imports_of(path)
+            if other not in MAY_IMPORT[unit] | {unit}
+        ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_allowed_imports_have_no_circle() -> None:
+    done: set[str] = set()
+    left = dict(MAY_IMPORT)
+    while left:
+        free = [unit for unit, others in left.items() if others <= done]
+        assert free, f"a circle among {sorted(left)}"
+        done |= set(free)
+        left = {unit: others for unit, others in left.items() if unit not in free}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_files_and_functions_are_short(path: Path) -> None:
+    text = path.read_text()
+    assert len(text.splitlines()) <= FILE_LINES
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert node.end_lineno is not None
+            lines = node.end_lineno - node.lineno + 1
+            assert lines <= FUNCTION_LINES, f"{node.name} (line {node.lineno}) has {lines} lines"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_every_module_says_what_it_is(path: Path) -> None:
+    assert ast.get_docstring(ast.parse(path.read_text())), "no docstring"
+
+
+def test_every_module_can_be_imported() -> None:
+    names = [info.name for info in pkgutil.walk_packages(vlprompt.__path__, "vlprompt.")]
+    assert "vlprompt.engine.run" in names
+    for name in names:
+        if not name.endswith("__main__"):
+            importlib.import_module(name)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import vlprompt",
+        "import vlprompt.cli",
+        "import vlprompt.cli; assert vlprompt.cli.run(['--help']) == 0",
+        "import vlprompt.cli; assert vlprompt.cli.run(['train', '--help']) == 0",
+    ],
+)
+def test_the_start_is_light(code: str) -> None:
+    check = f"import sys\n{code}\nheavy = [name for name in {HEAVY!r} if name in sys.modules]\nassert not heavy, heavy"
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_no_place_of_one_machine_is_named() -> None:
+    files = {path for place in PLACES for kind in TEXT for path in (ROOT / place).rglob(kind)}
+    files |= {path for kind in TEXT for path in ROOT.glob(kind)}
+    files = {path for path in files if "__pycache__" not in path.parts and path.name != "LOG.md"}
+    assert len(files) > 20
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()[:100]}"
+        for path in sorted(files)
+        for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1)
+        if FORBIDDEN.search(line)
+    ]
+    assert not found, "\n".join(found)
+
+
+def test_versions_agree() -> None:
+    project = (ROOT / "pyproject.toml").read_text()
+    citation = (ROOT / "CITATION.cff").read_text()
+    changes = (ROOT / "CHANGELOG.md").read_text()
+    assert f'version = "{vlprompt.__version__}"' in project
+    assert f"version: {vlprompt.__version__}\n" in citation
+    assert f"## {vlprompt.__version__}" in changes

@@ -1,0 +1,233 @@
+"""The table of methods: names, recipes, settings from text, and what is refused with which hint."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vlprompt import methods
+from vlprompt.errors import UserError
+from vlprompt.losses import CROSS_ENTROPY
+from vlprompt.losses.plpp import PlppOptions
+from vlprompt.methods import ignored, options, resolve, table
+from vlprompt.options import options_of
+from vlprompt.prompts import ContextSpec
+from vlprompt.types import Schedule
+
+NAMES = ("zero-shot", "coop", "plpp+coop")
+
+
+def test_coop_is_the_published_one() -> None:
+    method = resolve("coop")
+    assert method.prompt == ContextSpec(n_ctx=16, init="normal", position="end", per_class=False)
+    assert method.schedule == Schedule(epochs=200, lr=0.002, batch=32, momentum=0.9, weight_decay=5e-4)
+    assert method.terms == (CROSS_ENTROPY,)
+    assert method.rule is method.average is None
+
+
+@pytest.mark.parametrize(
+    ("shots", "epochs"),
+    [(1, 50), (2, 100), (4, 100), (8, 200), (16, 200), (3, 100), (5, 200), (9, 200), (32, 200), (None, 200)],
+)
+def test_published_epochs_by_shots_and_the_next_larger_count_between(shots: int | None, epochs: int) -> None:
+    for name in ("coop", "plpp+coop"):
+        schedule = resolve(name, shots=shots).schedule
+        assert schedule is not None
+        assert schedule.epochs == epochs
+
+
+def test_the_pockets_recipe_is_another_and_shorter() -> None:
+    published, pocket = resolve("coop").schedule, resolve("coop", recipe="pocket").schedule
+    assert published is not None
+    assert pocket is not None
+    assert pocket.epochs < published.epochs
+
+
+def test_an_overlay_adds_its_terms_to_the_hosts() -> None:
+    host, both = resolve("coop"), resolve("plpp+coop", {"plpp.lambda": "0.5"})
+    assert (both.name, both.prompt, both.schedule) == ("plpp+coop", host.prompt, host.schedule)
+    assert [(term.name, term.weight) for term in both.terms] == [
+        ("cross-entropy", 1.0),
+        ("plpp", 0.5),
+        ("plpp-inverse", 0.5),
+    ]
+    assert both.needs == {"host_states"}
+
+
+def test_with_lambda_0_it_is_the_host_exactly() -> None:
+    host, both = resolve("coop"), resolve("plpp+coop", {"plpp.lambda": 0})
+    assert (both.terms, both.needs, both.prompt, both.schedule) == (host.terms, host.needs, host.prompt, host.schedule)
+
+
+@pytest.mark.parametrize(
+    ("mutual", "names"),
+    [("both", ["plpp", "plpp-inverse"]), ("ppl", ["plpp"]), ("inverse", ["plpp-inverse"])],
+)
+def test_mutual_chooses_the_terms(mutual: str, names: list[str]) -> None:
+    assert [term.name for term in resolve("plpp+coop", {"plpp.mutual": mutual}).terms[1:]] == names
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_resolved_options_resolve_to_the_same_method(name: str) -> None:
+    settings = {"plpp.k": "all", "plpp.scale": "20", "plpp.tau": "0.05", "n_ctx": "3"} if "+" in name else {}
+    method = resolve(name, settings)
+    for again in (resolve(name, method.options), resolve(name, {k: str(v) for k, v in method.options.items()})):
+        assert again.options == method.options
+        assert again.prompt == method.prompt
+        assert again.schedule == method.schedule
+        assert [term.formula for term in again.terms] == [term.formula for term in method.terms]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_option_is_listed_with_help_and_takes_its_own_default(name: str) -> None:
+    listed = options(name)
+    method = resolve(name)
+    if method.prompt is not None:
+        assert [option.name for option in listed] == list(method.options)
+    for option in listed:
+        assert option.help
+        assert option.allowed
+        assert resolve(name, {option.name: str(option.default)}).options == method.options
+
+
+def test_every_field_of_plpp_is_an_option_with_help() -> None:
+    assert [option.name for option in options_of(PlppOptions())] == [field.name for field in fields(PlppOptions)]
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "resolved"),
+    [
+        ("n_ctx", "4", 4),
+        ("init", "a photo of a", "a photo of a"),
+        ("per_class", "true", True),
+        ("position", "middle", "middle"),
+        ("epochs", "7", 7),
+        ("lr", "1e-3", 1e-3),
+        ("plpp.k", "all", "all"),
+        ("plpp.k", "5", 5),
+        ("plpp.shift", "0", 0),
+        ("plpp.scale", "raw", "raw"),
+        ("plpp.scale", "100", 100.0),
+        ("plpp.labels", "permuted", "permuted"),
+    ],
+)
+def test_settings_are_converted_from_text(setting: str, value: str, resolved: object) -> None:
+    assert resolve("plpp+coop", {setting: value}).options[setting] == resolved
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "message"),
+    [
+        ("n_ctx", "four", "n_ctx=four: it must be a whole number"),
+        ("per_class", "maybe", "true or false"),
+        ("position", "begin", "end, middle, front"),
+        ("epochs", "0", "epochs=0: it must be a whole number of at least 1"),
+        ("epochs", "1.5", "whole number"),
+        ("lr", "fast", "lr=fast: it must be a number"),
+        ("lr", "nan", "a number"),
+        ("lr", "-1", "at least 0"),
+        ("momentum", "1", "below 1"),
+        ("plpp.label", "sof", "soft, hard"),
+        ("plpp.k", "x", 'a whole number or "all"'),
+        ("plpp.k", "-1", "plpp.k=-1"),
+        ("plpp.tau", "0", "above 0"),
+        ("plpp.lambda", "-0.1", "at least 0"),
+        ("plpp.shift", "2", "1, 0"),
+    ],
+)
+def test_a_value_that_cannot_be_is_refused_with_what_is_allowed(setting: str, value: str, message: str) -> None:
+    with pytest.raises(UserError) as refused:
+        resolve("plpp+coop", {setting: value})
+    assert message in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("kooop", {}, "Did you mean 'coop'?"),
+        ("plp+coop", {}, "unknown overlay 'plp'. Did you mean 'plpp'?"),
+        ("coop+plpp", {}, "Write 'plpp+coop'. Methods: zero-shot, coop. Overlays, written before a method: plpp."),
+        ("plpp", {}, "Write for example 'plpp+coop'"),
+        ("coop+coop", {}, "only overlays can be added"),
+        ("plpp+plpp+coop", {}, "twice"),
+        ("plpp+zero-shot", {}, "'zero-shot' learns nothing"),
+        ("", {}, "unknown method ''"),
+        ("coop", {"n_ctxx": "3"}, "Did you mean 'n_ctx'?"),
+        ("coop", {"plpp.k": "3"}, "unknown option of 'coop'"),
+        ("plpp+coop", {"k": "3"}, "plpp.k=..."),
+        ("plpp+coop", {"plpp.kk": "3"}, "Did you mean 'plpp.k'?"),
+        ("plpp+coop", {"plpp.lambda": 1, "plpp.weight": 1}, "twice"),
+        ("zero-shot", {"n_ctx": "3"}, "unknown option"),
+        ("plpp+coop", {"plpp.labels": "uniform", "plpp.k": "1"}, "at least two words"),
+        ("plpp+coop", {"plpp.head": "host", "position": "front"}, "differ by class"),
+    ],
+)
+def test_what_is_refused_says_what_was_meant(name: str, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError) as refused:
+        resolve(name, settings)
+    assert message in str(refused.value)
+
+
+def test_an_unknown_recipe_is_refused() -> None:
+    with pytest.raises(UserError, match="pocket"):
+        resolve("coop", recipe="pockett")
+
+
+def test_schedule_fields_are_accepted_by_a_method_without_steps_and_named_as_ignored() -> None:
+    settings = {"epochs": "3", "lr": "1"}
+    assert resolve("zero-shot", settings).schedule is None
+    assert ignored("zero-shot", settings) == ("epochs", "lr")
+    assert ignored("coop", settings) == ()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"n_ctx": 1}, "no gradient"),
+        ({"plpp.labels": "uniform"}, "inverse term is constant"),
+    ],
+)
+def test_a_dead_term_is_warned_of(settings: dict[str, object], message: str) -> None:
+    with pytest.warns(UserWarning, match=message):
+        resolve("plpp+coop", settings)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"n_ctx": 1, "plpp.shift": 0}, {"n_ctx": 1, "plpp.detach": "none"}, {"n_ctx": 1, "plpp.mutual": "inverse"}],
+)
+def test_live_terms_are_not_warned_of(settings: dict[str, object]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        resolve("plpp+coop", settings)
+
+
+def test_the_table_lists_methods_and_overlays_with_sources() -> None:
+    rows = {row.name: row for row in table()}
+    assert {name: row.kind for name, row in rows.items()} == {
+        "zero-shot": "method",
+        "coop": "method",
+        "plpp": "overlay",
+    }
+    for row in rows.values():
+        assert row.summary
+        assert row.learns
+        assert "arXiv" in row.source
+
+
+def test_every_host_that_learns_has_every_recipe() -> None:
+    for host in methods.HOSTS:
+        assert set(host.recipes) in ({*()}, set(methods.RECIPES))
+
+
+@pytest.mark.parametrize(("name", "page"), [("coop", "coop.md"), ("plpp+coop", "plpp.md")])
+def test_the_methods_page_has_every_option_with_its_default(name: str, page: str) -> None:
+    text = (Path(__file__).parents[1] / "docs" / "methods" / page).read_text()
+    own = [option for option in options(name) if ("." in option.name) == ("+" in name)]
+    for option in own:
+        if option.name not in {field.name for field in fields(Schedule)}:
+            assert f"| `{option.name}` | `{option.default}` |" in text
