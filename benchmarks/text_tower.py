@@ -4,8 +4,8 @@
 
 Plain: every class padded to 77 tokens, `nn.MultiheadAttention(need_weights=False)` with a causal mask, frozen weights without
 gradients. Both sides hold the same random weights, the same 16 context tokens, 100 real class names and 32 image features, and
-return the gradient of the cross-entropy with respect to the context. The two processes take turns, so that both see the same noise;
-the ratio is that of the medians.
+return the gradient of the cross-entropy with respect to the context. The processes take turns, so that all see the same noise;
+ratios are those of the medians. Memory is the peak of a step minus what is resident before it, weights loaded.
 """
 
 from __future__ import annotations
@@ -17,179 +17,165 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import OrderedDict
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.class_names import CLASS_NAMES
 from benchmarks.figures import Figure, publish
-from vlprompt.prompts import ContextSpec
-from vlprompt.towers import Clip, assemble
-from vlprompt.towers.clip_vocabulary import clip_tokenizer
-from vlprompt.towers.config import ClipConfig, TowerConfig
-from vlprompt.towers.text import TextTower
-from vlprompt.towers.vision import VisionTower
-from vlprompt.types import Preprocess
+from benchmarks.text_sides import SIDES
 
-WIDTH, LAYERS, HEADS, LENGTH, NUM_CONTEXT, SCALE = 512, 12, 8, 77, 16, 100.0
+PRODUCT = 2048
+"""Side of the square matrices whose product gives the rate that a step is compared with."""
 
 
-def random_clip() -> Clip:
-    """A CLIP whose text tower has ViT-B/16's size; the image tower is small, since it is not measured."""
-    text = TowerConfig(width=WIDTH, layers=LAYERS, heads=HEADS, hidden=4 * WIDTH, activation="quick_gelu")
-    image = TowerConfig(width=64, layers=1, heads=1, hidden=64, activation="quick_gelu")
-    config = ClipConfig(
-        embed_dim=512, text=text, image=image, vocab_size=49408, context_length=LENGTH, image_size=32, patch_size=16
-    )
-    with torch.device("meta"):
-        shapes = {
-            **TextTower(config).state_dict(),
-            **{f"visual.{k}": v for k, v in VisionTower(config).state_dict().items()},
-        }
-    generator = torch.Generator().manual_seed(0)
-    weights = {"logit_scale": torch.tensor(SCALE).log()}
-    for name, value in shapes.items():
-        scale = 0.02 if "embedding" in name or name.endswith("bias") else value.shape[-1] ** -0.5
-        weights[name] = torch.empty(value.shape).normal_(std=scale, generator=generator)
-        if "ln_" in name and name.endswith("weight"):
-            weights[name] = 1 + 0.05 * weights[name]
-    preprocess = Preprocess(resize=32, crop=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
-    return assemble(config, weights, tokenizer=clip_tokenizer(), preprocess=preprocess)
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What one process measures."""
+
+    side: str
+    classes: int
+    dtype: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.side}-{self.classes}-{self.dtype}"
 
 
-class PlainBlock(nn.Module):
-    """CLIP's residual block on torch's own attention."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.attn = nn.MultiheadAttention(WIDTH, HEADS, batch_first=True)
-        self.ln_1, self.ln_2 = nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)
-        self.mlp = nn.Sequential(
-            OrderedDict(c_fc=nn.Linear(WIDTH, 4 * WIDTH), gelu=QuickGelu(), c_proj=nn.Linear(4 * WIDTH, WIDTH))
-        )
-
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        y = self.ln_1(x)
-        x = x + self.attn(y, y, y, need_weights=False, attn_mask=mask)[0]
-        return x + self.mlp(self.ln_2(x))
+PLAIN, OURS, HALF, MANY = (
+    Job("plain", 100, "float32"),
+    Job("ours", 100, "float32"),
+    Job("ours", 100, "bfloat16"),
+    Job("ours", 1000, "float32"),
+)
 
 
-class QuickGelu(nn.Module):
-    """x * sigmoid(1.702 x)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * torch.sigmoid(1.702 * x)
+def has_fast_bfloat16() -> bool:
+    """Whether this CPU multiplies bfloat16 matrices in hardware."""
+    return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
 
 
-def inputs(clip: Clip) -> tuple[Tensor, Tensor, Tensor]:
-    """The context (M, D), normalised image features (B, E) and labels (B,) of both sides."""
-    generator = torch.Generator().manual_seed(1)
-    spec = ContextSpec(n_ctx=NUM_CONTEXT)
-    context = spec.build(clip.facts, generator, len(CLASS_NAMES)).ctx.detach().requires_grad_()
-    images = F.normalize(torch.randn(32, 512, generator=generator), dim=-1)
-    return context, images, torch.randint(0, len(CLASS_NAMES), (32,), generator=generator)
-
-
-def plain_step() -> Callable[[], Tensor]:
-    """The published way: 100 sequences of 77 tokens, every step."""
-    clip = random_clip()
-    context, images, labels = inputs(clip)
-    source = clip.text_tower
-    blocks = [PlainBlock() for _ in range(LAYERS)]
-    for block, ours in zip(blocks, source.blocks):
-        block.load_state_dict(ours.state_dict())
-    plain = nn.ModuleList(blocks).requires_grad_(False)
-    start, end = clip.tokenizer.start_id, clip.tokenizer.end_id
-    ids = [[start, *clip.tokenizer.encode("X " * NUM_CONTEXT + name + "."), end] for name in CLASS_NAMES]
-    padded = torch.tensor([row + [0] * (LENGTH - len(row)) for row in ids])
-    ends = torch.tensor([len(row) - 1 for row in ids])
-    words = source.token_embedding.weight[padded]
-    mask = torch.full((LENGTH, LENGTH), float("-inf")).triu(1)
-
-    def step() -> Tensor:
-        ctx = context.expand(len(ids), -1, -1)
-        x = torch.cat([words[:, :1], ctx, words[:, 1 + NUM_CONTEXT :]], dim=1) + source.positional_embedding
-        for block in plain:
-            x = block(x, mask)
-        text = source.ln_final(x)[torch.arange(len(ids)), ends] @ source.text_projection
-        loss = F.cross_entropy(SCALE * images @ F.normalize(text, dim=-1).T, labels)
-        return torch.autograd.grad(loss, context)[0]
-
-    return step
-
-
-def our_step() -> Callable[[], Tensor]:
-    """The shared-prefix tower, through the library's own calls."""
-    from vlprompt.types import Prompted, Splice
-
-    clip = random_clip()
-    context, images, labels = inputs(clip)
-    layout = ContextSpec(n_ctx=NUM_CONTEXT).layout
-    tokens = clip.class_tokens(CLASS_NAMES, layout)
-
-    def step() -> Tensor:
-        text = clip.encode_text(tokens, Prompted(text={0: Splice(q=context)}, layout=layout))
-        loss = F.cross_entropy(SCALE * images @ text.unit.T, labels)
-        return torch.autograd.grad(loss, context)[0]
-
-    return step
-
-
-SIDES = {"plain": plain_step, "ours": our_step}
-
-
-def serve(side: str, gradient_file: Path) -> None:
-    """Child process: one warm-up that saves the gradient, then one timed step per line of standard input."""
-    step = SIDES[side]()
-    np.save(gradient_file, step().numpy())
-    print("ready", flush=True)
+def serve(job: Job, gradient_file: Path) -> None:
+    """Child process: one step that is measured for memory and work and leaves its gradient; then one timed step per input line."""
+    step = SIDES[job.side](job.classes, job.dtype)
+    before = _status("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # start the peak anew
+    gradient = step()
+    peak = _status("VmHWM")
+    np.save(gradient_file, gradient.numpy())
+    with FlopCounterMode(display=False) as counter:
+        step()
+    _say({"step_mib": peak - before, "peak_mib": peak, "flops": counter.get_total_flops()})
+    dtype = getattr(torch, job.dtype)
+    left, right = torch.randn(PRODUCT, PRODUCT).to(dtype), torch.randn(PRODUCT, PRODUCT).to(dtype)
     for _ in sys.stdin:
         begin = time.perf_counter()
         step()
-        print(json.dumps(time.perf_counter() - begin), flush=True)
+        middle = time.perf_counter()
+        for _ in range(4):
+            left @ right
+        _say({"step_s": middle - begin, "flops_per_s": 4 * 2 * PRODUCT**3 / (time.perf_counter() - middle)})
 
 
-def measure(repeats: int) -> list[Figure]:
-    """Run both sides in turn and compare times and gradients."""
+def _status(field: str) -> float:
+    """A field of /proc/self/status, in MiB."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1]) / 1024
+    raise AssertionError(f"no {field} in /proc/self/status")
+
+
+def _say(values: dict[str, float]) -> None:
+    print(json.dumps(values), flush=True)
+
+
+@dataclass(slots=True)
+class Measured:
+    """What one process said."""
+
+    once: dict[str, float]
+    each: list[dict[str, float]]
+    gradient: Any
+
+    def median(self, key: str) -> float:
+        return statistics.median(values[key] for values in self.each)
+
+    @property
+    def peak_fraction(self) -> float:
+        """Share of the matrix-product rate measured beside each step."""
+        rate = statistics.median(values["flops_per_s"] for values in self.each)
+        return self.once["flops"] / self.median("step_s") / rate
+
+
+def measure(jobs: list[Job], repeats: int) -> dict[Job, Measured]:
+    """Start a process per job, then time them in turn."""
+    out: dict[Job, Measured] = {}
     with tempfile.TemporaryDirectory() as scratch:
-        files = {side: Path(scratch) / f"{side}.npy" for side in SIDES}
-        children = {side: _spawn(side, path) for side, path in files.items()}
-        for child in children.values():
-            assert child.stdout is not None
-            assert child.stdout.readline() == "ready\n", "a side of the benchmark failed; its error is above"
-        seconds: dict[str, list[float]] = {side: [] for side in SIDES}
+        children: dict[Job, subprocess.Popen[str]] = {}
+        for job in jobs:
+            file = Path(scratch) / f"{job.name}.npy"
+            children[job] = _spawn(job, file)
+            out[job] = Measured(once=_hear(children[job]), each=[], gradient=np.load(file))
         for _ in range(repeats):
-            for side, child in children.items():
-                seconds[side].append(_ask(child))
+            for job, child in children.items():
+                assert child.stdin is not None
+                child.stdin.write("step\n")
+                child.stdin.flush()
+                out[job].each.append(_hear(child))
         for child in children.values():
             child.communicate()
-        gradients = {side: np.load(path) for side, path in files.items()}
-    median = {side: statistics.median(values) for side, values in seconds.items()}
-    error = np.abs(gradients["ours"] - gradients["plain"]).max() / np.abs(gradients["plain"]).max()
-    return [
-        Figure("plain_s_100", median["plain"], "s"),
-        Figure("ours_s_100", median["ours"], "s"),
-        Figure("time_ratio_100", median["plain"] / median["ours"], "times"),
-        Figure("gradient_error_100", float(error), "max|a-b|/max|b|"),
-    ]
+    return out
 
 
-def _spawn(side: str, path: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "benchmarks.text_tower", "--side", side, "--gradient-file", str(path)]
+def _spawn(job: Job, file: Path) -> subprocess.Popen[str]:
+    options = ["--side", job.side, "--classes", str(job.classes), "--dtype", job.dtype, "--gradient-file", str(file)]
+    command = [sys.executable, "-m", "benchmarks.text_tower", *options]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
-def _ask(child: subprocess.Popen[str]) -> float:
-    assert child.stdin is not None
+def _hear(child: subprocess.Popen[str]) -> dict[str, float]:
     assert child.stdout is not None
-    child.stdin.write("step\n")
-    child.stdin.flush()
-    return float(json.loads(child.stdout.readline()))
+    line = child.stdout.readline()
+    assert line, "a side of the benchmark failed; its error is above"
+    values: dict[str, float] = json.loads(line)
+    return values
+
+
+def error(ours: Any, theirs: Any) -> float:
+    """max |a - b| / max |b|."""
+    return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
+
+
+def figures(repeats: int) -> list[Figure]:
+    """All figures; those of bfloat16 only where the CPU has it."""
+    jobs = [PLAIN, OURS, *([HALF] if has_fast_bfloat16() else [])]
+    found = measure(jobs, repeats)
+    plain, ours = found[PLAIN], found[OURS]
+    many = measure([MANY], 0)[MANY]
+    out = [
+        Figure("plain_s_100", plain.median("step_s"), "s"),
+        Figure("ours_s_100", ours.median("step_s"), "s"),
+        Figure("time_ratio_100", plain.median("step_s") / ours.median("step_s"), "times"),
+        Figure("gradient_error_100", error(ours.gradient, plain.gradient), "max|a-b|/max|b|"),
+        Figure("plain_mib_100", plain.once["step_mib"], "MiB"),
+        Figure("ours_mib_100", ours.once["step_mib"], "MiB"),
+        Figure("memory_ratio_100", plain.once["step_mib"] / ours.once["step_mib"], "times"),
+        Figure("peak_gib_1000", many.once["peak_mib"] / 1024, "GiB"),
+        Figure("peak_fraction_100", ours.peak_fraction, "of the matrix-product rate"),
+    ]
+    if HALF not in found:
+        print("bfloat16: not measured, this CPU has neither AMX nor AVX512-BF16.")
+        return out
+    half = found[HALF]
+    return [
+        *out,
+        Figure("bf16_speedup_100", ours.median("step_s") / half.median("step_s"), "times"),
+        Figure("bf16_gradient_error_100", error(half.gradient, ours.gradient), "max|a-b|/max|b|"),
+        Figure("bf16_peak_fraction_100", half.peak_fraction, "of the matrix-product rate"),
+    ]
 
 
 def main() -> None:
@@ -198,12 +184,14 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument("--repeats", type=int, default=5, help="timed steps of each side (default 5)")
     parser.add_argument("--side", choices=sorted(SIDES), help=argparse.SUPPRESS)
+    parser.add_argument("--classes", type=int, default=100, help=argparse.SUPPRESS)
+    parser.add_argument("--dtype", default="float32", help=argparse.SUPPRESS)
     parser.add_argument("--gradient-file", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.side:
-        serve(arguments.side, arguments.gradient_file)
+        serve(Job(arguments.side, arguments.classes, arguments.dtype), arguments.gradient_file)
     else:
-        publish(measure(arguments.repeats), arguments.json)
+        publish(figures(arguments.repeats), arguments.json)
 
 
 if __name__ == "__main__":

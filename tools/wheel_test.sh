@@ -10,6 +10,7 @@ place=$(mktemp -d)
 trap 'rm -rf "$place"' EXIT
 
 cd "$place"
+export VLPROMPT_CACHE=$place/cache
 "$python" -m venv env
 env/bin/python -m pip --disable-pip-version-check install --quiet --constraint "$constraints" "$wheel"
 if env/bin/python -m pip list --format freeze | grep -Eiq '^(transformers|pytest|mypy)=='; then
@@ -18,7 +19,7 @@ if env/bin/python -m pip list --format freeze | grep -Eiq '^(transformers|pytest
 fi
 env/bin/vlprompt --version
 env/bin/vlprompt env
-env/bin/vlprompt quickstart --fast --out first
-env/bin/vlprompt train --method plpp+coop --shots 2 --seeds 1 --set epochs=1 --out second
+env/bin/vlprompt quickstart --data clipart-living --shots 2 --seeds 1 --set epochs=2 --out first
+env/bin/vlprompt train --data clipart-living --method plpp+coop --shots 2 --set epochs=1 --out second
 env/bin/vlprompt explain second
 echo "the wheel works"

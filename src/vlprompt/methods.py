@@ -6,106 +6,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from vlprompt.errors import UserError, unknown
-from vlprompt.losses.classify import CROSS_ENTROPY
-from vlprompt.losses.plpp import PlppOptions, plpp_cost, plpp_terms
 from vlprompt.options import Option, options_of, replaced
-from vlprompt.prompts import ContextSpec
-from vlprompt.types import Average, Method, PromptSpec, Rule, Schedule, Term
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
-    """A prompt's options and its schedule, as one source gives them."""
-
-    prompt: PromptSpec
-    schedule: Schedule
-    """Its `epochs` are for any number of shots that is not in the next field."""
-    epochs: Mapping[int, int] = field(default_factory=dict)
-    """Shots -> epochs; another count takes the next larger one's."""
-    source: str
-
-    def schedule_for(self, shots: int | None) -> Schedule:
-        """The schedule at so many images per class (None: all of them, as the largest count)."""
-        known = [count for count in sorted(self.epochs) if shots is not None and count >= shots]
-        return replace(self.schedule, epochs=self.epochs[known[0]]) if known else self.schedule
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Host:
-    """A method that stands alone."""
-
-    name: str
-    summary: str
-    learns: str
-    source: str
-    recipes: Mapping[str, Recipe] = field(default_factory=dict)
-    """By name, `published` always among them; empty: nothing is learned by gradient."""
-    terms: tuple[Term, ...] = (CROSS_ENTROPY,)
-    rule: Rule | None = None
-    average: Average | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Overlay:
-    """Terms that are added to a host's."""
-
-    name: str
-    summary: str
-    learns: str
-    source: str
-    options: Any
-    """A dataclass instance: its fields are options, its values the defaults."""
-    build: Callable[[Any, PromptSpec], tuple[Term, ...]]
-    """(options, the host's prompt) -> terms. UserError where the overlay cannot stand on that host."""
-    cost: Callable[..., str]
-    """(options, the host's prompt, width=, words=, classes=) -> what it adds to a step, in words."""
-
-
-HOSTS: tuple[Host, ...] = (
-    Host(
-        name="zero-shot",
-        summary="the hand-written template of the data set",
-        learns="nothing",
-        source="CLIP, arXiv 2103.00020",
-        terms=(),
-    ),
-    Host(
-        name="coop",
-        summary="learned context tokens in front of the class name",
-        learns="text context tokens of the first layer",
-        source="CoOp, arXiv 2109.01134",
-        recipes={
-            "published": Recipe(
-                prompt=ContextSpec(n_ctx=16, init="normal", position="end"),
-                schedule=Schedule(epochs=200, lr=0.002, batch=32),
-                epochs={1: 50, 2: 100, 4: 100, 8: 200, 16: 200},
-                source="KaiyangZhou/CoOp: scripts/coop/main.sh, configs/trainers/CoOp",
-            ),
-            "pocket": Recipe(
-                prompt=ContextSpec(n_ctx=4, init="normal", position="end"),
-                schedule=Schedule(epochs=30, lr=0.01, batch=32),
-                source="project's choice, for the small models inside the package",
-            ),
-        },
-    ),
-)
-
-OVERLAYS: tuple[Overlay, ...] = (
-    Overlay(
-        name="plpp",
-        summary="keeps the context predictable as text: perplexity and inverse perplexity",
-        learns="nothing of its own; adds two losses on the host's text context",
-        source="PLPP, arXiv 2412.15277 (no published code; open choices are the project's, docs/plpp.md)",
-        options=PlppOptions(),
-        build=plpp_terms,
-        cost=plpp_cost,
-    ),
-)
+from vlprompt.published import HOSTS, OVERLAYS, Host, Overlay
+from vlprompt.types import Method, Schedule
 
 RECIPES = ("published", "pocket")
 SCHEDULE_FIELDS = tuple(field.name for field in dataclasses.fields(Schedule))

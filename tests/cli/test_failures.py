@@ -26,6 +26,7 @@ from vlprompt.cli.train import default_out
         (MemoryError(), 1, "batch=8"),
         (RuntimeError("CUDA out of memory. Tried to allocate"), 1, "batch=8"),
         (RuntimeError("a bug of ours"), 1, "--debug"),
+        (AttributeError("no such thing"), 1, "AttributeError: no such thing"),
     ],
 )
 def test_errors_become_messages(

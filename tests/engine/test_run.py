@@ -115,9 +115,31 @@ def test_another_configuration_is_refused_by_name(clip_dir: Path, folder: Path, 
     other = config(clip_dir, folder, tmp_path / "run", resume=True, shots=2, overrides={"lr": 0.5})
     with pytest.raises(UserError) as refused:
         train_run(other)
-    for part in ("schedule.lr: 0.005 -> 0.5", "shots: 4 -> 2", "split_hash", "Use another --out"):
+    for part in ("options.lr: 0.005 -> 0.5", "shots: 4 -> 2", "split_hash", "Use another --out"):
         assert part in str(refused.value)
-    assert "schedule.epochs" not in str(refused.value)
+    assert "epochs" not in str(refused.value)
+
+
+def test_a_run_may_go_on_after_everything_has_moved(clip_dir: Path, folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train_run(config(clip_dir, folder, tmp_path / "run"), Memory(stop_after=3))
+    moved = Path(shutil.copytree(folder, tmp_path / "elsewhere" / "colours"))
+    model = Path(shutil.copytree(clip_dir, tmp_path / "model"))
+    (tmp_path / "run").rename(tmp_path / "moved")
+    memory = Memory()
+    train_run(config(model, moved, tmp_path / "moved", resume=True), memory)
+    assert len(memory.losses) < 8 - 1
+
+
+def test_other_images_under_the_same_names_are_another_configuration(
+    clip_dir: Path, folder: Path, copy: Path, tmp_path: Path
+) -> None:
+    renamed = copy.rename(tmp_path / "colours")
+    train_run(config(clip_dir, folder, tmp_path / "run"))
+    for path in (renamed / "train" / "cat").iterdir():
+        path.write_bytes((renamed / "test" / "cat" / "0.png").read_bytes())
+    with pytest.raises(UserError, match="training_hash"):
+        train_run(config(clip_dir, renamed, tmp_path / "run"))
 
 
 def test_a_directory_with_other_things_is_refused(clip_dir: Path, folder: Path, tmp_path: Path) -> None:

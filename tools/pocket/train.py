@@ -64,7 +64,10 @@ def build(plan: Plan, vocabulary: int = 4096) -> CLIPModel:
     }  # fmt: skip
     config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=plan.embed)
     config.bos_token_id, config.eos_token_id, config.pad_token_id = end - 1, end, end
-    return CLIPModel(config)
+    model = CLIPModel(config)
+    # Short sequences: plain products are 1.6 times faster on a CPU in bfloat16 than the fused attention's backward.
+    model.set_attn_implementation("eager")
+    return model
 
 
 def image_features(model: CLIPModel, pixels: torch.Tensor, keep: float = 1.0) -> torch.Tensor:

@@ -22,7 +22,9 @@ P = ParamSpec("P")
 UNEXPECTED = 1
 DEBUG: ContextVar[bool] = ContextVar("debug", default=False)
 
-INTERRUPT_TEXT = "Stopped. Nothing written is lost: the same command with --resume goes on where it was."
+INTERRUPT_TEXT = (
+    "Stopped. Nothing written is lost: run the same command again, `train` with --resume, and it goes on where it was."
+)
 
 _OS_HINTS = {
     errno.ENOSPC: "the disk is full; free some space, or choose another place with --out (features are cached in the "
@@ -49,7 +51,7 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
                 command(*args, **kwargs)
         except (BrokenPipeError, typer.Exit, typer.Abort):
             raise
-        except (UserError, OSError, MemoryError, KeyboardInterrupt, RuntimeError) as error:
+        except (Exception, KeyboardInterrupt) as error:
             raise typer.Exit(report(error)) from None
 
     return run

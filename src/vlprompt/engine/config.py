@@ -12,7 +12,6 @@ from typing import Literal
 
 from vlprompt.engine.precision import DTYPES
 from vlprompt.errors import UserError, unknown
-from vlprompt.types import Method
 
 SUBSETS = ("all", "base", "novel")
 RECIPES = ("auto", "published", "pocket")
@@ -57,6 +56,8 @@ class RunConfig:
     """Whether an image that cannot be used is an error instead of a listed skip."""
     resume: bool = False
     """Whether to go on with unfinished work in `out`."""
+    max_memory: int | None = None
+    """Bytes that the process may take: text rows are then run a part at a time, with the same gradient; None: no limit."""
     save_every: int = 1
     """Epochs between checkpoints."""
 
@@ -84,26 +85,25 @@ class RunConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resolved:
-    """One seed of a run with every choice made: what `config.json` holds and its hash covers.
+    """One seed of a run with every choice made: all that decides its result, and nothing else.
 
-    What cannot change a result (where it is written, where features are cached, the device) is left out.
+    Model and images count by their content: where they lie, where the run is written and which device computes are left out.
     """
 
     method: str
     options: Mapping[str, object]
-    schedule: Mapping[str, object] | None
+    """The method's and its schedule's."""
     recipe: str
-    model: str
     weight_hash: str
     dtype: str
-    data: str
+    dataset: str
     template: str
     split_hash: str
+    training_hash: str
     shots: int | None
     subset: str
     seed: int
     views: int | str
-    strict: bool
 
     @property
     def hash(self) -> str:
@@ -115,37 +115,19 @@ class Resolved:
         values: dict[str, object] = json.loads(json.dumps(dataclasses.asdict(self), default=str))
         return values
 
-
-def resolved(
-    config: RunConfig, method: Method, *, recipe: str, seed: int, weight_hash: str, template: str, split_hash: str
-) -> Resolved:
-    """The configuration of one seed, once model, data and method are known."""
-    return Resolved(
-        method=method.name,
-        options=dict(method.options),
-        schedule=None if method.schedule is None else dataclasses.asdict(method.schedule),
-        recipe=recipe,
-        model=config.model,
-        weight_hash=weight_hash,
-        dtype=config.dtype,
-        data=config.data,
-        template=template,
-        split_hash=split_hash,
-        shots=config.shots,
-        subset=config.subset,
-        seed=seed,
-        views=config.views,
-        strict=config.strict,
-    )
+    def document(self, config: RunConfig) -> dict[str, object]:
+        """What `config.json` holds: the values, their hash, and for people what was asked for beside."""
+        asked = {"model": config.model, "data": config.data, "device": config.device, "strict": config.strict}
+        return {**self.as_dict(), "hash": self.hash, "asked": asked}
 
 
 def differences(before: Mapping[str, object], now: Mapping[str, object], prefix: str = "") -> list[str]:
-    """``field: old -> new`` for every field that differs, nested ones with a dot."""
+    """``field: old -> new`` for every field that differs but the hash of them, nested ones with a dot."""
     out: list[str] = []
     for name in sorted(before.keys() | now.keys()):
         old, new = before.get(name), now.get(name)
         if isinstance(old, Mapping) and isinstance(new, Mapping):
             out += differences(old, new, f"{prefix}{name}.")
-        elif old != new:
+        elif old != new and name != "hash":
             out.append(f"{prefix}{name}: {old!r} -> {new!r}")
     return out

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vlprompt.data import Sample
-from vlprompt.engine.forward import zero_shot_text
+from vlprompt.engine.forward import ROWS, zero_shot_text
 from vlprompt.engine.images import Images
 from vlprompt.engine.precision import peak_mib, versions
 from vlprompt.errors import UserError
@@ -52,7 +52,7 @@ class Classifier:
         if not spec.conditioned:
             assert prompt is not None
             with torch.no_grad():
-                self.text = clip.encode_text(self.tokens, prompt(None))
+                self.text = clip.encode_text(self.tokens, prompt(None), max_rows=ROWS)
 
     @torch.no_grad()
     def logits(self, samples: Sequence[Sample], images: Images) -> Tensor:
@@ -79,7 +79,7 @@ class Classifier:
             if pixels is not None:
                 image = self.clip.encode_images(pixels, prompted)
             if text is None:
-                text = self.clip.encode_text(self.tokens, prompted)
+                text = self.clip.encode_text(self.tokens, prompted, max_rows=ROWS)
         assert image is not None
         assert text is not None
         return logits(image, text, self.clip.logit_scale)

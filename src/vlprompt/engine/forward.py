@@ -11,14 +11,25 @@ from vlprompt.losses import logits
 from vlprompt.towers import Clip
 from vlprompt.types import Context, Features, Need, Prompted, PromptSpec, Teacher, View
 
+ROWS = 16_384
+"""Text rows that are run at once where no gradient is kept."""
+
 
 class Forward:
     """The forward pass of one method on one class list; what stays the same from batch to batch is computed once."""
 
     def __init__(
-        self, clip: Clip, spec: PromptSpec, needs: frozenset[Need], class_names: Sequence[str], template: str
+        self,
+        clip: Clip,
+        spec: PromptSpec,
+        needs: frozenset[Need],
+        class_names: Sequence[str],
+        template: str,
+        *,
+        max_rows: int | None = None,
     ) -> None:
-        self.clip, self.spec, self.needs = clip, spec, needs
+        """max_rows: text rows that are run at once, to bound memory; None: all."""
+        self.clip, self.spec, self.needs, self.max_rows = clip, spec, needs, max_rows
         assert not needs >= {"host_states", "context_states"}, (
             "a view has one context: the host's or the separate pass's"
         )
@@ -46,8 +57,11 @@ class Forward:
             assert frozen is not None
             image = frozen
         host = "host_states" in self.needs
-        text = self.zero_shot if self.spec.layout is None else self.clip.encode_text(self.tokens, prompted, states=host)
-        assert text is not None
+        if self.spec.layout is None:
+            assert self.zero_shot is not None
+            text = self.zero_shot
+        else:
+            text = self.clip.encode_text(self.tokens, prompted, states=host, max_rows=self.max_rows)
         context = None
         if host:
             context = host_context(prompted, text)
@@ -78,7 +92,7 @@ class Forward:
 def zero_shot_text(clip: Clip, class_names: Sequence[str], template: str) -> Features:
     """The bare tower's class features (C, E) for a template: the zero-shot classifier, and the teacher."""
     with torch.no_grad():
-        return clip.encode_text(clip.class_tokens(class_names, None, template))
+        return clip.encode_text(clip.class_tokens(class_names, None, template), max_rows=ROWS)
 
 
 def host_context(prompted: Prompted, text: Features) -> Context:

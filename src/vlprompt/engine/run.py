@@ -14,13 +14,14 @@ from vlprompt import artifact, atomic, methods, records
 from vlprompt.artifact import Learned
 from vlprompt.data import Dataset, FewShot, Sample, Split, open_dataset, restrict, split_by_rule, write_split
 from vlprompt.engine.checkpoint import CHECKPOINT, Checkpoints, State, locked
-from vlprompt.engine.config import Resolved, RunConfig, differences, resolved
+from vlprompt.engine.config import Resolved, RunConfig, differences
 from vlprompt.engine.evaluate import Classifier, Examined, accuracy, examine, training_hash
 from vlprompt.engine.images import Images, open_images
+from vlprompt.engine.memory import Estimate
 from vlprompt.engine.observer import SILENT, Observer
 from vlprompt.engine.precision import reset_peak, resolve_device
 from vlprompt.engine.sampling import draw, said_of_short, said_of_skipped
-from vlprompt.engine.train import Lesson, train
+from vlprompt.engine.train import Lesson, estimate_step, train
 from vlprompt.errors import DATA, UserError
 from vlprompt.pocket import model_names
 from vlprompt.records import Record
@@ -84,22 +85,14 @@ def run_seed(setup: Setup, seed: int, observer: Observer) -> Record:
     reset_peak(clip.device)
     sample, test, skipped = _usable(setup, seed)
     split = Split(train=sample.train, val=sample.val, test=test)
-    chosen = resolved(
-        config,
-        setup.method,
-        recipe=setup.recipe,
-        seed=seed,
-        weight_hash=clip.weight_hash,
-        template=setup.template,
-        split_hash=split.hash,
-    )
-    if (record := _claim(directory, chosen, resume=config.resume)) is not None:
+    chosen = _resolved(setup, seed, sample, split)
+    if (record := _claim(directory, chosen, config)) is not None:
         return record
     if skipped:
         observer.note(f"seed {seed}: {said_of_skipped(skipped)} They are listed in result.json.")
     if sample.short:
         observer.note(f"seed {seed}: {said_of_short(sample, config.shots)}")
-    atomic.write_json(directory / CONFIG, {**chosen.as_dict(), "hash": chosen.hash})
+    atomic.write_json(directory / CONFIG, chosen.document(config))
     write_split(directory / SPLIT, split, dataset=setup.dataset.name)
     checkpoints = Checkpoints(directory=directory, config_hash=chosen.hash, every=config.save_every)
     start = checkpoints.load()
@@ -131,6 +124,26 @@ def run_seed(setup: Setup, seed: int, observer: Observer) -> Record:
     return record
 
 
+def _resolved(setup: Setup, seed: int, sample: FewShot, split: Split) -> Resolved:
+    """All that decides the result of a seed."""
+    config = setup.config
+    return Resolved(
+        method=setup.method.name,
+        options=dict(setup.method.options),
+        recipe=setup.recipe,
+        weight_hash=setup.clip.weight_hash,
+        dtype=config.dtype,
+        dataset=setup.dataset.name,
+        template=setup.template,
+        split_hash=split.hash,
+        training_hash=training_hash(sample.train),
+        shots=config.shots,
+        subset=config.subset,
+        seed=seed,
+        views=config.views,
+    )
+
+
 def _learn(
     setup: Setup, sample: FewShot, seed: int, start: State | None, checkpoints: Checkpoints, observer: Observer
 ) -> nn.Module | None:
@@ -143,10 +156,18 @@ def _learn(
         template=setup.template,
         seed=seed,
         views=setup.config.views,
+        max_memory=setup.config.max_memory,
     )
+    observer.note(_said(estimate_step(setup.clip, setup.method, lesson)))
     return train(
         setup.clip, setup.method, lesson, setup.images, start=start, checkpoints=checkpoints, observer=observer
     )
+
+
+def _said(need: Estimate) -> str:
+    """The memory of a step, as people read it."""
+    parts = f", {need.max_rows} of {need.rows} text rows at a time" if need.max_rows is not None else ""
+    return f"Learning takes about {need.total / 2**30:.2g} GiB of memory{parts}."
 
 
 def _examine(setup: Setup, sample: FewShot, test: Sequence[Sample], prompt: nn.Module | None) -> Examined:
@@ -218,7 +239,7 @@ def _require_own(out: Path, *, resume: bool) -> None:
         )
 
 
-def _claim(directory: Path, chosen: Resolved, *, resume: bool) -> Record | None:
+def _claim(directory: Path, chosen: Resolved, config: RunConfig) -> Record | None:
     """Whether a seed's directory may be worked in; its record if it is finished already.
 
     UserError: another configuration's work is there, or unfinished work and nobody said to go on with it.
@@ -227,20 +248,19 @@ def _claim(directory: Path, chosen: Resolved, *, resume: bool) -> Record | None:
     if not done and not begun:
         return None
     try:
-        before = json.loads((directory / CONFIG).read_text())
-    except (OSError, ValueError) as problem:
+        before = dict(json.loads((directory / CONFIG).read_text()))
+    except (OSError, ValueError, TypeError) as problem:
         raise UserError(
             f"{directory / CONFIG} cannot be read ({problem}). Use another --out.", exit_code=DATA
         ) from problem
-    now = {**chosen.as_dict(), "hash": chosen.hash}
-    if before != now:
-        changed = [line for line in differences(before, now) if not line.startswith("hash: ")]
+    if before.get("hash") != chosen.hash:
+        changed = differences(before, chosen.document(config))
         raise UserError(
             f"{directory} holds {'finished' if done else 'unfinished'} work of another configuration: {'; '.join(changed)}. "
             f"Use another --out, or the options that it was begun with."
         )
     if done:
         return records.read(directory)
-    if not resume:
+    if not config.resume:
         raise UserError(f"{directory} holds unfinished work. Go on with it with --resume, or use another --out.")
     return None

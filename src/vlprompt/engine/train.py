@@ -18,6 +18,7 @@ from vlprompt.engine import gradients as gradient
 from vlprompt.engine.checkpoint import Checkpoints, State, capture, restore
 from vlprompt.engine.forward import Forward
 from vlprompt.engine.images import Images
+from vlprompt.engine.memory import Estimate, estimate
 from vlprompt.engine.observer import SILENT, Observer
 from vlprompt.engine.optim import batches, lr_at, sgd
 from vlprompt.engine.precision import generator
@@ -36,6 +37,18 @@ class Lesson:
     template: str
     seed: int
     views: int | Literal["epochs"]
+    max_memory: int | None = None
+    """Bytes that the process may take; None: no limit."""
+
+
+def estimate_step(clip: Clip, method: Method, lesson: Lesson) -> Estimate:
+    """The memory of one step of this lesson. UserError where its limit is too small."""
+    spec, schedule = method.prompt, method.schedule
+    assert spec is not None, f"{method.name} learns nothing"
+    assert schedule is not None, f"{method.name} has no gradient steps"
+    tokens = clip.class_tokens(lesson.class_names, spec.layout, lesson.template)
+    batch = min(schedule.batch, len(lesson.samples))
+    return estimate(clip, spec, tokens, batch=batch, limit=lesson.max_memory)
 
 
 def new_prompt(clip: Clip, spec: PromptSpec, num_classes: int, seed: int) -> nn.Module:
@@ -67,7 +80,8 @@ def train(
         restore(start, prompt, optimiser)
     done, average, seconds = (start.epoch, start.average, start.seconds) if start else (0, {}, 0.0)
 
-    forward = Forward(clip, spec, method.needs, lesson.class_names, lesson.template)
+    need = estimate_step(clip, method, lesson)
+    forward = Forward(clip, spec, method.needs, lesson.class_names, lesson.template, max_rows=need.max_rows)
     shares = method.average.weights(schedule.epochs) if method.average else None
     steps = len(batches(len(lesson.samples), schedule.batch, seed=lesson.seed, epoch=0))
     if forward.reads_frozen and lesson.views != "epochs":

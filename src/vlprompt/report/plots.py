@@ -17,7 +17,7 @@ from vlprompt.report.tables import Row
 INK, MUTED, GRID = "#1f2933", "#66727f", "#e4e7eb"
 RIGHT, WRONG = "#1a7f4b", "#c0392b"
 BARS = ("#b8c2cc", "#7aa6d8", "#2f6db3", "#1f4e79")
-SIZE, DPI = (12.6, 5.7), 150
+SIZE, DPI = (12.6, 6.2), 150
 COLUMNS, ROWS = 5, 2
 PICTURES = COLUMNS * ROWS
 FOLD = 29
@@ -58,8 +58,10 @@ def quickstart(path: Path, found: Sequence[Row], pictures: Sequence[Picture], *,
 
 def _bars(figure: Any, found: Sequence[Row]) -> None:
     """One bar per method at its mean, a dot per seed."""
+    from matplotlib.ticker import MaxNLocator
+
     axis = figure.subplots()
-    figure.subplots_adjust(left=0.15, right=0.95, top=0.79, bottom=0.09)
+    figure.subplots_adjust(left=0.15, right=0.95, top=0.805, bottom=0.085)
     shown = [(row, row.top1) for row in found]
     top = max((record.top1 or 0.0 for row in found for record in row.records), default=0.0)
     for place, (row, value) in enumerate(shown):
@@ -84,6 +86,7 @@ def _bars(figure: Any, found: Sequence[Row]) -> None:
     axis.set_xticks(range(len(shown)), [row.method for row, _ in shown])
     axis.set_ylim(0, 1.14 * top if top else 1.0)
     axis.set_ylabel("test accuracy, %")
+    axis.yaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     axis.tick_params(length=0, colors=INK)
     axis.grid(axis="y", color=GRID, zorder=0)
     axis.spines[["top", "right", "left"]].set_visible(False)
@@ -102,7 +105,7 @@ def _subtitle(found: Sequence[Row]) -> str:
 def _grid(figure: Any, pictures: Sequence[Picture], learned: str) -> None:
     """Pictures in a grid; under each the truth, zero-shot's word and the learned prompt's word."""
     axes = figure.subplots(ROWS, COLUMNS, squeeze=False)
-    figure.subplots_adjust(left=0.03, right=0.985, top=0.82, bottom=0.125, wspace=0.2, hspace=0.58)
+    figure.subplots_adjust(left=0.03, right=0.985, top=0.83, bottom=0.165, wspace=0.2, hspace=0.68)
     for axis in axes.flat:
         axis.set_axis_off()
     for axis, picture in zip(axes.flat, pictures, strict=False):
@@ -143,5 +146,5 @@ def _opinion(who: str, says: str, truth: str) -> tuple[str, str, str]:
 
 
 def _heading(figure: Any, left: float, title: str, subtitle: str) -> None:
-    figure.text(left, 0.955, title, size=13, weight="bold", va="top")
-    figure.text(left, 0.905, subtitle, size=9, color=MUTED, va="top", linespacing=1.35)
+    figure.text(left, 0.96, title, size=13, weight="bold", va="top")
+    figure.text(left, 0.912, subtitle, size=9, color=MUTED, va="top", linespacing=1.35)

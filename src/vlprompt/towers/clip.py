@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vlprompt.errors import UserError
-from vlprompt.towers.config import ClipConfig
+from vlprompt.towers.config import ClipConfig, TowerConfig
+from vlprompt.towers.resnet import ResNetTower
 from vlprompt.towers.text import Prefix, TextTower
 from vlprompt.towers.tokenizer import Tokenizer
 from vlprompt.towers.tokens import ClassTokens, check_length, class_plans, pack, sentence_plans
@@ -24,7 +25,7 @@ class Clip(nn.Module):
     def __init__(
         self,
         text: TextTower,
-        visual: VisionTower,
+        visual: VisionTower | ResNetTower,
         *,
         config: ClipConfig,
         tokenizer: Tokenizer,
@@ -32,6 +33,7 @@ class Clip(nn.Module):
         logit_scale: float,
         name: str,
         weight_hash: str,
+        published: str | None = None,
     ) -> None:
         super().__init__()
         self.text_tower = text
@@ -44,6 +46,8 @@ class Clip(nn.Module):
         self.name = name
         self.weight_hash = weight_hash
         """SHA-256 of all tensors by name, hex: the same weights in any layout give the same hash."""
+        self.published = published
+        """OpenAI's name of the model (``ViT-B/16``), where its file is one that OpenAI published."""
         self._tokens: dict[object, ClassTokens] = {}
         self.eval().requires_grad_(False)
 
@@ -70,6 +74,7 @@ class Clip(nn.Module):
             image_width=image.width,
             image_layers=image.layers,
             embed_words=self.embed_words,
+            takes_image_prompts=isinstance(image, TowerConfig),
         )
 
     @cached_property
@@ -149,7 +154,12 @@ class Clip(nn.Module):
         return torch.cat(done, dim=1)[:, tokens.restore_C]
 
     def encode_images(self, pixels_B3HW: Tensor, prompted: Prompted = BARE) -> Features:
-        """Normalised pixels (B, 3, H, W) -> image embeddings (B, E)."""
+        """Normalised pixels (B, 3, H, W) -> image embeddings (B, E). UserError for prompts in a ResNet, which has no place for them."""
+        if prompted.image and not self.facts.takes_image_prompts:
+            raise UserError(
+                f"the image tower of {self.name or 'this model'} is a ResNet, and the prompt has tokens for it. Allowed: text prompts. Use "
+                f"a model with a ViT image tower, or a method that prompts the text alone."
+            )
         return Features(pooled=self.visual(pixels_B3HW.to(self.device), prompted.image))
 
     def context(self, prompted: Prompted, *, deep: bool = False) -> Context:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import gzip
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 
@@ -26,9 +27,13 @@ def clip_tokenizer() -> Tokenizer:
     merges = [(left, right) for left, right in (line.split() for line in lines)]
     letters = _byte_letters()
     tokens = [*letters, *(f"{letter}</w>" for letter in letters), *("".join(pair) for pair in merges), START, END]
-    vocab = {token: i for i, token in enumerate(tokens)}
-    backend = Backend(models.BPE(vocab, merges, end_of_word_suffix="</w>", unk_token=END))
-    backend.add_special_tokens([START, END])
+    return byte_pair_tokenizer({token: i for i, token in enumerate(tokens)}, merges)
+
+
+def byte_pair_tokenizer(vocab: Mapping[str, int], merges: Sequence[tuple[str, str]]) -> Tokenizer:
+    """CLIP's tokenizer from its vocabulary and its merges, the most frequent first."""
+    backend = Backend(models.BPE(dict(vocab), list(merges), end_of_word_suffix="</w>", unk_token=END))
+    backend.add_special_tokens([token for token in (START, END) if token in vocab])
     backend.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [

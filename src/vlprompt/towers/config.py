@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Activation = Literal["quick_gelu", "gelu"]
+RESNET_STRIDE = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,19 +22,38 @@ class TowerConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ResNetConfig:
+    """CLIP's modified ResNet: bottlenecks per stage, channels after the stem, heads of the attention pool."""
+
+    blocks: tuple[int, int, int, int]
+    stem: int
+    heads: int
+
+    @property
+    def width(self) -> int:
+        """Channels of the last feature map, which the attention pool reads."""
+        return 32 * self.stem
+
+    @property
+    def layers(self) -> int:
+        """Bottlenecks in all."""
+        return sum(self.blocks)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClipConfig:
     """Both towers and what joins them."""
 
     embed_dim: int
     text: TowerConfig
-    image: TowerConfig
+    image: TowerConfig | ResNetConfig
     vocab_size: int
     context_length: int
     """Rows of the text tower's position embedding, [SOS] and [EOT] included."""
     image_size: int
     """Side of the image, in pixels."""
     patch_size: int
-    """Side of a patch, in pixels."""
+    """Side of a patch, in pixels; of a ResNet, the 32 pixels that one cell of its last feature map stands for."""
 
     @property
     def num_patches(self) -> int:

@@ -2,40 +2,37 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from vlprompt.errors import DATA, UserError
+from vlprompt.towers.archive import read_archive
 from vlprompt.towers.config import ClipConfig, TowerConfig
+from vlprompt.towers.files import read_json, read_safetensors, read_tokenizer, require
+from vlprompt.towers.source import MEAN, STD, Source
 from vlprompt.towers.tokenizer import Tokenizer
 from vlprompt.types import Preprocess
 
 FILES = ("config.json", "model.safetensors", "tokenizer.json", "preprocessor_config.json")
+INDEX = "model.safetensors.index.json"
+SMALL = (
+    *("config.json", "tokenizer.json", "preprocessor_config.json", "processor_config.json", "vocab.json", "merges.txt"),
+    INDEX,
+)
+"""Everything but weights that may be read."""
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+_HOLDS = f"A CLIP directory holds {', '.join(FILES)}"
 _TEXT = {"hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 12, "num_attention_heads": 8}
 _IMAGE = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
-_MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
-    """What a checkpoint directory holds, in our terms; `weights` in OpenAI's names."""
-
-    config: ClipConfig
-    weights: dict[str, Tensor]
-    tokenizer: Tokenizer
-    preprocess: Preprocess
 
 
 def read(directory: Path) -> Source:
     """Read a directory; UserError names what is missing or not CLIP."""
-    raw = _json(directory, "config.json")
+    raw = read_json(require(directory, "config.json", _HOLDS))
     if raw.get("model_type") != "clip":
         raise UserError(
             f"{directory}/config.json describes model_type {raw.get('model_type')!r}. "
@@ -45,31 +42,32 @@ def read(directory: Path) -> Source:
     return Source(
         config=_config(raw, directory),
         weights=openai_names(_tensors(directory)),
-        tokenizer=Tokenizer.from_file(_file(directory, "tokenizer.json")),
+        tokenizer=_tokenizer(directory),
         preprocess=_preprocess(directory, raw),
     )
 
 
-def download(model: str) -> Path:
-    """Fetch a Hub id's four files (or take them from the Hub's cache); HF_HOME and offline mode are honoured by the Hub library."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+def describes_clip(directory: Path) -> bool:
+    """Whether config.json is there and describes a CLIPModel."""
+    path = directory / "config.json"
+    return path.is_file() and read_json(path).get("model_type") == "clip"
 
-    try:
-        return Path(
-            snapshot_download(model, allow_patterns=[*FILES, "model*.safetensors", "model.safetensors.index.json"])
+
+def has_weights(directory: Path) -> bool:
+    return any((directory / name).is_file() for name in (*WEIGHTS, INDEX))
+
+
+def shard_names(directory: Path) -> list[str]:
+    """The weight files that model.safetensors.index.json names."""
+    path = require(directory, INDEX, _HOLDS)
+    names = read_json(path).get("weight_map")
+    if not isinstance(names, dict) or not all(
+        isinstance(name, str) and Path(name).name == name for name in names.values()
+    ):
+        raise UserError(
+            f"{path} has no weight_map from tensors to files beside it. Fetch the file again.", exit_code=DATA
         )
-    except RepositoryNotFoundError as error:
-        raise UserError(
-            f"the Hub has no model {model!r}, or it is private. Check the id (owner/name), or log in with `hf auth login`.",
-            exit_code=DATA,
-        ) from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        raise UserError(
-            f"cannot fetch {model!r} from the Hub, and it is not in the local cache: {str(error).splitlines()[0]} Go online once, or "
-            f"copy {', '.join(FILES)} into a directory and give its path.",
-            exit_code=DATA,
-        ) from error
+    return sorted(set(names.values()))
 
 
 def openai_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -119,44 +117,27 @@ def openai_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return out
 
 
-def _file(directory: Path, name: str) -> Path:
-    path = directory / name
-    if not path.is_file():
+def _tensors(directory: Path) -> dict[str, Tensor]:
+    """All tensors of model.safetensors, or of the shards that its index names, or of pytorch_model.bin (restricted reader)."""
+    whole, pickled = (directory / name for name in WEIGHTS)
+    if not whole.is_file() and (directory / INDEX).is_file():
+        paths = [require(directory, name, _HOLDS) for name in shard_names(directory)]
+    elif not whole.is_file() and pickled.is_file():
+        return read_archive(pickled)
+    else:
+        paths = [require(directory, whole.name, _HOLDS)]
+    return {key: tensor for path in paths for key, tensor in read_safetensors(path).items()}
+
+
+def _tokenizer(directory: Path) -> Tokenizer:
+    own = read_tokenizer(directory)
+    if own is None:
         raise UserError(
-            f"{directory} has no {name}. A CLIP directory holds {', '.join(FILES)}; copy the missing file from where the model came from.",
+            f"{directory} has no tokenizer.json, nor vocab.json with merges.txt. {_HOLDS}; copy the tokenizer from where the model "
+            f"came from.",
             exit_code=DATA,
         )
-    return path
-
-
-def _json(directory: Path, name: str) -> dict[str, Any]:
-    path = _file(directory, name)
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UserError(f"{path} is not valid JSON: {error}. Fetch the file again.", exit_code=DATA) from error
-    if not isinstance(value, dict):
-        raise UserError(f"{path} holds no JSON object. Fetch the file again.", exit_code=DATA)
-    return value
-
-
-def _tensors(directory: Path) -> dict[str, Tensor]:
-    """All tensors of model.safetensors, or of the shards that model.safetensors.index.json names."""
-    if (directory / "model.safetensors").is_file() or not (directory / "model.safetensors.index.json").is_file():
-        names = ["model.safetensors"]
-    else:
-        names = sorted(set(_json(directory, "model.safetensors.index.json")["weight_map"].values()))
-    out: dict[str, Tensor] = {}
-    for name in names:
-        path = _file(directory, name)
-        try:
-            with safe_open(path, framework="pt") as file:
-                out.update({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118
-        except SafetensorError as error:
-            raise UserError(
-                f"{path} is not a complete safetensors file: {error}. Fetch it again.", exit_code=DATA
-            ) from error
-    return out
+    return own
 
 
 def _tower(raw: Mapping[str, Any], defaults: Mapping[str, int], directory: Path) -> TowerConfig:
@@ -191,9 +172,9 @@ def _config(raw: Mapping[str, Any], directory: Path) -> ClipConfig:
 def _preprocess(directory: Path, raw: Mapping[str, Any]) -> Preprocess:
     """preprocessor_config.json (or the image_processor part of processor_config.json)."""
     if not (directory / "preprocessor_config.json").is_file() and (directory / "processor_config.json").is_file():
-        values = _json(directory, "processor_config.json").get("image_processor", {})
+        values = read_json(directory / "processor_config.json").get("image_processor", {})
     else:
-        values = _json(directory, "preprocessor_config.json")
+        values = read_json(require(directory, "preprocessor_config.json", _HOLDS))
     image_size = int((raw.get("vision_config") or {}).get("image_size", 224))
     size, crop = values.get("size", image_size), values.get("crop_size", image_size)
     resize = size.get("shortest_edge") if isinstance(size, dict) else size
@@ -204,5 +185,5 @@ def _preprocess(directory: Path, raw: Mapping[str, Any]) -> Preprocess:
             f"Allowed: a shortest edge, bicubic (3), and a crop of the tower's {image_size} pixels, which is what CLIP was trained with.",
             exit_code=DATA,
         )
-    mean, std = values.get("image_mean", _MEAN), values.get("image_std", _STD)
+    mean, std = values.get("image_mean", MEAN), values.get("image_std", STD)
     return Preprocess(resize=int(resize), crop=int(side), mean=tuple(mean), std=tuple(std))

@@ -1,4 +1,4 @@
-"""A model's name, directory or Hub id -> `Clip`."""
+"""A model's name, directory, file or Hub id -> `Clip`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from torch import Tensor
 
 from vlprompt.errors import DATA, UserError
 from vlprompt.pocket import model_dir, model_names
-from vlprompt.towers import huggingface
+from vlprompt.towers import hub, huggingface, openai, openclip
 from vlprompt.towers.clip import Clip
-from vlprompt.towers.config import ClipConfig
+from vlprompt.towers.config import ClipConfig, ResNetConfig
+from vlprompt.towers.resnet import ResNetTower
+from vlprompt.towers.source import Source
 from vlprompt.towers.text import TextTower
 from vlprompt.towers.tokenizer import Tokenizer
 from vlprompt.towers.vision import VisionTower
@@ -24,47 +26,73 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 def load(model: str | Path, *, device: str | torch.device = "cpu", dtype: str = "float32") -> Clip:
-    """Load a frozen CLIP from a pocket model's name, a Hugging Face `CLIPModel` directory or a Hub id.
+    """Load a frozen CLIP from a pocket model's name, a Hugging Face or open_clip directory or Hub id, or OpenAI's `.pt` file.
 
-    The weights are held in `dtype` (float32, bfloat16 or float16), LayerNorms in float32. Raises UserError for a path that is not
-    there, files that are missing, tensors that are missing, unexpected or misshapen, and architectures other than CLIP's ViT.
+    The weights are held in `dtype` (float32, bfloat16 or float16), norms in float32. Raises UserError for a path that is not there,
+    files that are missing or damaged, tensors that are missing, unexpected or misshapen, and architectures other than CLIP's.
     """
     if dtype not in DTYPES:
         raise UserError(f"unknown dtype {dtype!r}. Allowed: {', '.join(DTYPES)}.")
-    directory = locate(str(model))
-    source = huggingface.read(directory)
+    path = locate(str(model))
+    source = read(path)
     return assemble(
         source.config,
         source.weights,
         name=str(model),
         tokenizer=source.tokenizer,
         preprocess=source.preprocess,
+        published=source.published,
         device=device,
         dtype=dtype,
-        where=str(directory),
+        where=str(path),
     )
 
 
 def locate(model: str) -> Path:
-    """The directory that holds a model: the package's own, one on disk, or the Hub's cached copy."""
+    """The directory or file that holds a model: the package's own, one on disk, or the Hub's cached copy.
+
+    The prefix `hf-hub:`, by which open_clip marks Hub ids, may stand before an id.
+    """
     if model in model_names():
         return model_dir(model)
-    path = Path(model).expanduser()
-    if path.is_dir():
-        return path
+    path, name = Path(model).expanduser(), model.removeprefix("hf-hub:")
     if path.exists():
+        return path
+    known = f"The package's own models: {', '.join(model_names())}."
+    if name in openai.PUBLISHED:
         raise UserError(
-            f"the model {model!r} is a file. Allowed: a directory with config.json and model.safetensors, a Hub id, or one of the "
-            f"package's own models ({', '.join(model_names())}).",
+            f"{name!r} is OpenAI's name of a model, whose weights come as a file. Give the path of the .pt file, or a Hub id with the same "
+            f"weights (owner/name). {known}",
             exit_code=DATA,
         )
-    if model.count("/") != 1 or model.startswith((".", "/", "~")):
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise UserError(
-            f"there is no model {model!r}: no directory of that name, and no Hub id (owner/name). The package's own models: "
-            f"{', '.join(model_names())}.",
+            f"there is no model {model!r}: no file or directory of that name, and no Hub id (owner/name). {known}",
             exit_code=DATA,
         )
-    return huggingface.download(model)
+    return hub.download(name)
+
+
+def read(path: Path) -> Source:
+    """Read a file or directory in whichever layout it has; where a directory has two, the Hugging Face one if it is complete."""
+    if path.is_file() and path.suffix not in (".pt", ".pth"):
+        raise UserError(
+            f"the model {path} is a file. Allowed: OpenAI's .pt files, or a directory with the weights and their configuration "
+            f"(config.json or {openclip.CONFIG}); give the directory.",
+            exit_code=DATA,
+        )
+    if path.is_file():
+        return openai.read(path)
+    if not any((path / name).is_file() for name in ("config.json", openclip.CONFIG)):
+        raise UserError(
+            f"{path} has neither config.json nor {openclip.CONFIG}. Allowed: a Hugging Face directory ({', '.join(huggingface.FILES)}), an "
+            f"open_clip one ({openclip.CONFIG}, {openclip.WEIGHTS[0]}), or the path of OpenAI's .pt file itself.",
+            exit_code=DATA,
+        )
+    whole = huggingface.describes_clip(path) and huggingface.has_weights(path)
+    if (path / openclip.CONFIG).is_file() and not whole:
+        return openclip.read(path)
+    return huggingface.read(path)
 
 
 def assemble(
@@ -74,13 +102,16 @@ def assemble(
     tokenizer: Tokenizer,
     preprocess: Preprocess,
     name: str = "",
+    published: str | None = None,
     device: str | torch.device = "cpu",
     dtype: str = "float32",
     where: str = "the checkpoint",
 ) -> Clip:
     """Towers from a state dict in OpenAI's names, every tensor checked against the configuration."""
+    weights = _tidy(weights)
+    resnet = isinstance(config.image, ResNetConfig)
     with torch.device("meta"):
-        text, visual = TextTower(config), VisionTower(config)
+        text, visual = TextTower(config), (ResNetTower(config) if resnet else VisionTower(config))
     expected = {**text.state_dict(), **{f"visual.{key}": value for key, value in visual.state_dict().items()}}
     _check(expected, {key: value for key, value in weights.items() if key != "logit_scale"}, where)
     if tokenizer.vocab_size > config.vocab_size:
@@ -103,6 +134,7 @@ def assemble(
         logit_scale=math.exp(float(weights["logit_scale"])),
         name=name,
         weight_hash=weight_hash(weights),
+        published=published,
     )
 
 
@@ -115,9 +147,17 @@ def weight_hash(weights: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
+def _tidy(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Without what no tower computes with (batch norms' step counters, stored masks); the logit scale as a scalar."""
+    kept = {key: t for key, t in weights.items() if not key.endswith(("num_batches_tracked", "attn_mask"))}
+    if "logit_scale" in kept and kept["logit_scale"].numel() == 1:
+        kept["logit_scale"] = kept["logit_scale"].reshape(())
+    return kept
+
+
 def _place(key: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """LayerNorm parameters stay float32; everything else takes the tower's dtype."""
-    norm = any(part.startswith("ln_") for part in key.split("."))
+    """Norms' parameters stay float32; everything else takes the tower's dtype."""
+    norm = any(part.startswith(("ln_", "bn")) for part in key.split(".")) or ".downsample.1." in key
     return tensor.to(torch.float32 if norm else dtype).contiguous()
 
 
@@ -126,14 +166,14 @@ def _check(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], where: s
     problems = [f"missing {key}" for key in expected if key not in found]
     problems += [f"unexpected {key}" for key in found if key not in expected]
     problems += [
-        f"{key} has shape {tuple(found[key].shape)}, config.json says {tuple(value.shape)}"
+        f"{key} has shape {tuple(found[key].shape)}, the configuration says {tuple(value.shape)}"
         for key, value in expected.items()
         if key in found and found[key].shape != value.shape
     ]
     if problems:
         shown = "; ".join(problems[:6]) + (f"; and {len(problems) - 6} more" if len(problems) > 6 else "")
         raise UserError(
-            f"{where}: {len(problems)} tensor(s) do not fit the configuration (in CLIP's own names): {shown}. The weights and config.json "
-            f"must come from the same CLIP model; fetch both again.",
+            f"{where}: {len(problems)} tensor(s) do not fit the configuration (in CLIP's own names): {shown}. The weights and the "
+            f"configuration must come from the same CLIP model; fetch both again.",
             exit_code=DATA,
         )

@@ -16,6 +16,9 @@ class Tokenizer:
     """Text -> token ids without [SOS] and [EOT]; the caller places those, so that a name can never move the end."""
 
     def __init__(self, backend: tokenizers.Tokenizer) -> None:
+        # Some published files cut or pad to 77 tokens; a name that is too long must be refused, not cut.
+        backend.no_truncation()
+        backend.no_padding()
         self._backend = backend
         start, end = backend.token_to_id(START), backend.token_to_id(END)
         if start is None or end is None:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlprompt.towers.block import Block, LayerNorm, entering, entry_rows, full, heads_first, heads_last
-from vlprompt.towers.config import ClipConfig
+from vlprompt.towers.config import ClipConfig, TowerConfig
 from vlprompt.types import Splice
 
 
@@ -30,6 +30,7 @@ class VisionTower(nn.Module):
     def __init__(self, config: ClipConfig) -> None:
         super().__init__()
         tower = config.image
+        assert isinstance(tower, TowerConfig), "a ResNet's configuration"
         self.heads = tower.heads
         self.class_embedding = nn.Parameter(torch.empty(tower.width))
         self.positional_embedding = nn.Parameter(torch.empty(config.num_patches + 1, tower.width))

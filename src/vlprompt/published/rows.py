@@ -1,0 +1,58 @@
+"""What one row of the method table says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from vlprompt.losses.classify import CROSS_ENTROPY
+from vlprompt.types import Average, PromptSpec, Rule, Schedule, Term
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """A prompt's options and its schedule, as one source gives them."""
+
+    prompt: PromptSpec
+    schedule: Schedule
+    """Its `epochs` are for any number of shots that is not in the next field."""
+    epochs: Mapping[int, int] = field(default_factory=dict)
+    """Shots -> epochs; another count takes the next larger one's."""
+    source: str
+
+    def schedule_for(self, shots: int | None) -> Schedule:
+        """The schedule at so many images per class (None: all of them, as the largest count)."""
+        known = [count for count in sorted(self.epochs) if shots is not None and count >= shots]
+        return replace(self.schedule, epochs=self.epochs[known[0]]) if known else self.schedule
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    """A method that stands alone."""
+
+    name: str
+    summary: str
+    learns: str
+    source: str
+    recipes: Mapping[str, Recipe] = field(default_factory=dict)
+    """By name, `published` always among them; empty: nothing is learned by gradient."""
+    terms: tuple[Term, ...] = (CROSS_ENTROPY,)
+    rule: Rule | None = None
+    average: Average | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overlay:
+    """Terms that are added to a host's."""
+
+    name: str
+    summary: str
+    learns: str
+    source: str
+    options: Any
+    """A dataclass instance: its fields are options, its values the defaults."""
+    build: Callable[[Any, PromptSpec], tuple[Term, ...]]
+    """(options, the host's prompt) -> terms. UserError where the overlay cannot stand on that host."""
+    cost: Callable[..., str]
+    """(options, the host's prompt, width=, words=, classes=) -> what it adds to a step, in words."""

@@ -1,0 +1,66 @@
+"""Files that several layouts share: JSON, safetensors, tokenizers; each missing or damaged one is named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from vlprompt.errors import DATA, UserError
+from vlprompt.towers.clip_vocabulary import byte_pair_tokenizer
+from vlprompt.towers.tokenizer import Tokenizer
+
+
+def require(directory: Path, name: str, holds: str) -> Path:
+    """The path of `name`; UserError if it is not there, with what such a directory `holds`."""
+    path = directory / name
+    if not path.is_file():
+        raise UserError(
+            f"{directory} has no {name}. {holds}; copy the missing file from where the model came from.", exit_code=DATA
+        )
+    return path
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UserError(f"{path} is not valid JSON: {error}. Fetch the file again.", exit_code=DATA) from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path} holds no JSON object. Fetch the file again.", exit_code=DATA)
+    return value
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors file, in the dtypes they were saved in."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise UserError(
+            f"{path} is not a complete safetensors file: {error}. Fetch it again.", exit_code=DATA
+        ) from error
+
+
+def read_tokenizer(directory: Path) -> Tokenizer | None:
+    """The directory's own tokenizer: tokenizer.json, else vocab.json with merges.txt; None where it has none of them."""
+    if (directory / "tokenizer.json").is_file():
+        return Tokenizer.from_file(directory / "tokenizer.json")
+    vocab, merges = directory / "vocab.json", directory / "merges.txt"
+    if not (vocab.is_file() and merges.is_file()):
+        return None
+    try:
+        lines = merges.read_text(encoding="utf-8").split("\n")
+        lines = lines[1:] if lines[0].startswith("#version") else lines
+        pairs = [(left, right) for left, right in (line.split() for line in lines if line.strip())]
+        return byte_pair_tokenizer(read_json(vocab), pairs)
+    except UserError:
+        raise
+    except Exception as error:  # the tokenizers library raises bare Exception
+        raise UserError(
+            f"cannot build the tokenizer of {vocab} and {merges}: {error}. Fetch both files again.", exit_code=DATA
+        ) from error

@@ -1,0 +1,61 @@
+"""The memory of a step: what is counted, and that a limit bounds the rows and changes no result."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from vlprompt import methods
+from vlprompt.data import few_shot, open_dataset
+from vlprompt.engine.images import open_images
+from vlprompt.engine.memory import estimate, parse_bytes
+from vlprompt.engine.train import Lesson, train
+from vlprompt.errors import UserError
+from vlprompt.prompts import ContextSpec
+from vlprompt.towers import Clip
+
+NAMES = [f"{a} {b}" for a in ("red", "green", "blue") for b in ("cat", "dog house", "bird", "tree")]
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("4G", 4 * 2**30), ("512M", 512 * 2**20), ("1.5GiB", 3 * 2**29), ("100", 100)]
+)
+def test_sizes_are_read(text: str, size: int) -> None:
+    assert parse_bytes(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "four", "-1G", "0", "4T"])
+def test_other_sizes_are_refused(text: str) -> None:
+    with pytest.raises(UserError, match="4G"):
+        parse_bytes(text)
+
+
+def test_the_estimate_counts_rows_and_a_limit_bounds_them(clip: Clip) -> None:
+    spec = ContextSpec(n_ctx=4)
+    tokens = clip.class_tokens(NAMES, spec.layout)
+    whole = estimate(clip, spec, tokens, batch=8)
+    assert whole.rows == len(tokens.own.ids)
+    assert whole.max_rows is None
+    bounded = estimate(clip, spec, tokens, batch=8, limit=whole.total - whole.text // 2)
+    assert bounded.max_rows is not None
+    assert 0 < bounded.max_rows < whole.rows
+    assert bounded.total <= whole.total - whole.text // 2
+    with pytest.raises(UserError, match="Allow more"):
+        estimate(clip, spec, tokens, batch=8, limit=2**20)
+
+
+def test_a_limit_does_not_change_what_is_learned(clip: Clip, folder: Path, tmp_path: Path) -> None:
+    sample = few_shot(open_dataset(folder), 2, seed=1)
+    lesson = Lesson(samples=sample.train, class_names=sample.class_names, template="a photo of a {}.", seed=1, views=1)
+    method = methods.resolve("plpp+coop", {"epochs": 3, "n_ctx": 2, "batch": 4}, shots=2)
+    images = open_images(clip, tmp_path)
+    spec = method.prompt
+    assert spec is not None
+    need = estimate(clip, spec, clip.class_tokens(sample.class_names, spec.layout), batch=4)
+    limit = need.total - need.text // 2
+    whole, bounded = (train(clip, method, replace(lesson, max_memory=size), images) for size in (None, limit))
+    for a, b in zip(whole.parameters(), bounded.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)

@@ -1,0 +1,72 @@
+"""`vlprompt verify`: its table, its last line, its exit code, its JSON."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from vlprompt import cli, parity, verify
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    capsys.readouterr()
+    code = cli.run(["verify", *arguments])
+    return code, capsys.readouterr().out
+
+
+@pytest.fixture
+def one_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verify, "case_names", lambda: ("coop_end",))
+
+
+def test_all_cases_pass_on_this_machine(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out = run(capsys)
+    assert code == 0, out
+    last = re.fullmatch(r"(\d+) cases, 0 failed", out.splitlines()[-1])
+    assert last, out
+    assert int(last[1]) >= 16
+    assert "NO" not in out.split()
+    for case in parity.index()["cases"]:
+        assert case["name"] in out
+        assert case["source"].split(":")[0] in out
+
+
+@pytest.mark.usefixtures("one_case")
+def test_a_failure_is_named_and_ends_with_1(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = parity.case
+    monkeypatch.setattr(parity, "case", lambda name: {**right(name), "loss": right(name)["loss"] * 1.001})
+    code, out = run(capsys)
+    assert code == 1
+    assert out.splitlines()[-1] == "1 cases, 1 failed"
+    assert "off: loss" in " ".join(out.split())
+    assert out.split().count("NO") == 1
+
+
+@pytest.mark.usefixtures("one_case")
+def test_json_is_all_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out = run(capsys, "--json")
+    assert code == 0
+    answer = json.loads(out)
+    assert (answer["device"], answer["dtype"], answer["failed"]) == ("cpu", "float32", 0)
+    (case,) = answer["cases"]
+    assert case["source"] == "KaiyangZhou/CoOp:trainers/coop.py"
+    gradient = case["checks"][-1]
+    assert gradient["what"] == "prompt_learner.ctx"
+    assert 0 < gradient["error"] <= gradient["tolerance"] == 1e-4
+
+
+@pytest.mark.usefixtures("one_case")
+def test_reduced_precision_says_that_it_is_not_judged(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out = run(capsys, "--dtype", "bfloat16")
+    assert code == 0
+    assert "not judged" in out
+    assert out.splitlines()[-1] == "1 cases, 0 failed"
+
+
+@pytest.mark.parametrize("wrong", [("--dtype", "float23"), ("--device", "gpu")])
+def test_unknown_names_are_refused(capsys: pytest.CaptureFixture[str], wrong: tuple[str, str]) -> None:
+    assert run(capsys, *wrong)[0] == 2
