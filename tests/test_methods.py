@@ -18,7 +18,7 @@ from vlprompt.options import options_of
 from vlprompt.prompts import ContextSpec
 from vlprompt.types import Schedule
 
-NAMES = ("zero-shot", "coop", "plpp+coop")
+NAMES = (*(host.name for host in methods.HOSTS), "plpp+coop", "plpp+kgcoop", "plpp+pomp")
 
 
 def test_coop_is_the_published_one() -> None:
@@ -73,7 +73,7 @@ def test_mutual_chooses_the_terms(mutual: str, names: list[str]) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_resolved_options_resolve_to_the_same_method(name: str) -> None:
-    settings = {"plpp.k": "all", "plpp.scale": "20", "plpp.tau": "0.05", "n_ctx": "3"} if "+" in name else {}
+    settings = {"plpp.k": "all", "plpp.scale": "20", "plpp.tau": "0.05"} if "+" in name else {}
     method = resolve(name, settings)
     for again in (resolve(name, method.options), resolve(name, {k: str(v) for k, v in method.options.items()})):
         assert again.options == method.options
@@ -148,9 +148,9 @@ def test_a_value_that_cannot_be_is_refused_with_what_is_allowed(setting: str, va
 @pytest.mark.parametrize(
     ("name", "settings", "message"),
     [
-        ("kooop", {}, "Did you mean 'coop'?"),
+        ("cooop", {}, "Did you mean 'coop'?"),
         ("plp+coop", {}, "unknown overlay 'plp'. Did you mean 'plpp'?"),
-        ("coop+plpp", {}, "Write 'plpp+coop'. Methods: zero-shot, coop. Overlays, written before a method: plpp."),
+        ("coop+plpp", {}, "Write 'plpp+coop'. Methods: zero-shot, linear-probe, coop, "),
         ("plpp", {}, "Write for example 'plpp+coop'"),
         ("coop+coop", {}, "only overlays can be added"),
         ("plpp+plpp+coop", {}, "twice"),
@@ -208,11 +208,8 @@ def test_live_terms_are_not_warned_of(settings: dict[str, object]) -> None:
 
 def test_the_table_lists_methods_and_overlays_with_sources() -> None:
     rows = {row.name: row for row in table()}
-    assert {name: row.kind for name, row in rows.items()} == {
-        "zero-shot": "method",
-        "coop": "method",
-        "plpp": "overlay",
-    }
+    kinds = {name: row.kind for name, row in rows.items()}
+    assert kinds == dict.fromkeys([host.name for host in methods.HOSTS], "method") | {"plpp": "overlay"}
     for row in rows.values():
         assert row.summary
         assert row.learns
@@ -224,7 +221,9 @@ def test_every_host_that_learns_has_every_recipe() -> None:
         assert set(host.recipes) in ({*()}, set(methods.RECIPES))
 
 
-@pytest.mark.parametrize(("name", "page"), [("coop", "coop.md"), ("plpp+coop", "plpp.md")])
+@pytest.mark.parametrize(
+    ("name", "page"), [*((host.name, f"{host.name}.md") for host in methods.HOSTS), ("plpp+coop", "plpp.md")]
+)
 def test_the_methods_page_has_every_option_with_its_default(name: str, page: str) -> None:
     text = (Path(__file__).parents[1] / "docs" / "methods" / page).read_text()
     own = [option for option in options(name) if ("." in option.name) == ("+" in name)]

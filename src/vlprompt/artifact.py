@@ -114,8 +114,11 @@ def loaded(
     names = tuple(facts["class_names"])
     method = resolve(facts["method"], facts["options"])
     prompt: nn.Module | None = None
-    if method.prompt is not None:
+    if method.solver is not None:
+        prompt = method.solver.build(clip.facts, len(names))
+    elif method.prompt is not None:
         prompt = method.prompt.build(clip.facts, torch.Generator().manual_seed(0), len(names))
+    if prompt is not None:
         _fill(prompt, directory, facts["tensors_hash"])
         prompt = prompt.to(clip.device).requires_grad_(False)
     known = {"schema", "vlprompt", "method", "options", "model", "weight_hash", "class_names", "template"}
@@ -210,10 +213,13 @@ def card(learned: Learned) -> str:
     ]
     options = ", ".join(f"`{name}={value}`" for name, value in learned.method.options.items())
     table = "\n".join(f"| {name} | {value} |" for name, value in rows)
+    solver = learned.method.solver is not None
+    other = "" if solver else 'print(classifier.predict(["picture.jpg"], class_names=["cat", "dog"]))\n'
+    names = "these class names alone" if solver else "these class names or (with a unified context) for any others"
     return (
         f"# {learned.method.name}\n\n"
         f"A prompt learned with vlprompt {__version__}. It is no model by itself: it works "
-        f"with the frozen CLIP named below, for these class names or (with a unified context) for any others.\n\n"
+        f"with the frozen CLIP named below, for {names}.\n\n"
         f"| | |\n|---|---|\n{table}\n\n"
         f"Options: {options or 'none'}.\n\n"
         f"## Usage\n\n"
@@ -221,7 +227,7 @@ def card(learned: Learned) -> str:
         f"from vlprompt import PromptClassifier\n"
         f'classifier = PromptClassifier.load("path/to/this/directory")\n'
         f'print(classifier.predict(["picture.jpg"]))\n'
-        f'print(classifier.predict(["picture.jpg"], class_names=["cat", "dog"]))\n'
+        f"{other}"
         f"```\n"
     )
 

@@ -23,15 +23,17 @@ from vlprompt.data import (
     open_image,
     split_by_rule,
 )
-from vlprompt.engine.config import DEFAULT_VIEWS
-from vlprompt.engine.evaluate import Classifier, check_classes, probabilities, training_hash
+from vlprompt.engine.config import default_views
+from vlprompt.engine.evaluate import Classifier, check_classes, classifier_of, probabilities, training_hash
 from vlprompt.engine.images import Images, open_images
 from vlprompt.engine.precision import resolve_device
 from vlprompt.engine.run import recipe_for
 from vlprompt.engine.sampling import draw, said_of_short, said_of_skipped
+from vlprompt.engine.solve import solve
 from vlprompt.engine.train import Lesson, train
 from vlprompt.errors import DATA, UserError
 from vlprompt.towers import Clip, load
+from vlprompt.types import Views
 
 ImageLike = str | Path | Image.Image | NDArray[Any] | torch.Tensor
 """A path, a PIL image, an array (H, W), (H, W, C) or a tensor (C, H, W); uint8, or float from 0 to 1."""
@@ -50,7 +52,7 @@ class PromptClassifier:
         recipe: Literal["auto", "published", "pocket"] = "auto",
         seed: int = 1,
         template: str | None = None,
-        views: int | Literal["epochs"] = DEFAULT_VIEWS,
+        views: Views | None = None,
         device: str = "cpu",
         dtype: str = "float32",
         cache: str | Path | None = None,
@@ -101,13 +103,16 @@ class PromptClassifier:
             warnings.warn(said_of_short(sample, shots), UserWarning, stacklevel=2)
         template = self.template or dataset.template
         prompt = None
-        if method.prompt is not None:
+        if method.solver is not None:
+            number, source = len(sample.class_names), self._images_of_sets
+            prompt = solve(self.clip, method, sample.train, sample.val, number, source, seed=self.seed)
+        elif method.prompt is not None:
             lesson = Lesson(
                 samples=sample.train,
                 class_names=sample.class_names,
                 template=template,
                 seed=self.seed,
-                views=self.views,
+                views=default_views(recipe) if self.views is None else self.views,
             )
             prompt = train(self.clip, method, lesson, self._images_of_sets)
         self._learned = Learned(
@@ -229,8 +234,8 @@ class PromptClassifier:
         learned = self._fitted
         names = learned.class_names if class_names is None else tuple(class_names)
         if self._answers is None or self._answers[0] != names:
-            check_classes(learned.method.prompt, learned.class_names, names)
-            made = Classifier(self.clip, learned.method.prompt, learned.prompt, names, learned.template)
+            check_classes(learned.method.prompt, learned.class_names, names, solver=learned.method.solver)
+            made = classifier_of(self.clip, learned.method, learned.prompt, names, learned.template)
             self._answers = (names, made)
         return self._answers[1]
 

@@ -124,6 +124,13 @@ def describe(method: Method, clip: Clip, num_classes: int = 100) -> Description:
             LearnedTensor(name=name, shape=tuple(one.shape), place=places[name], reached=reached[name])
             for name, one in module.named_parameters()
         )
+    elif method.solver is not None:
+        module = method.solver.build(clip.facts, num_classes)
+        places = module.places()  # type: ignore[operator]
+        tensors = tuple(
+            LearnedTensor(name=name, shape=tuple(one.shape), place=places[name], reached={})
+            for name, one in module.named_parameters()
+        )
     return Description(
         name=method.name,
         summary="; ".join([host.summary, *(overlay.summary for overlay in overlays)]),
@@ -132,9 +139,9 @@ def describe(method: Method, clip: Clip, num_classes: int = 100) -> Description:
         num_classes=num_classes,
         tensors=tensors,
         terms=method.terms,
-        loss=loss_line(method.terms),
-        gradient_rule=type(method.rule).__name__ if method.rule else "of the weighted sum",
-        result=type(method.average).__name__ if method.average else "the last step's prompt",
+        loss=method.solver.formula if method.solver else loss_line(method.terms),
+        gradient_rule=gradient_line(method),
+        result=result_line(method),
         schedule=dataclasses.asdict(method.schedule) if method.schedule else {},
         options=method.options,
         cost=step_cost(method, clip, num_classes),
@@ -164,7 +171,7 @@ def measure_reach(method: Method, clip: Clip) -> dict[str, dict[str, tuple[bool,
 def _made_up_losses(method: Method, spec: PromptSpec, clip: Clip, prompt: nn.Module) -> dict[str, Tensor]:
     """Each term's loss on random images of three classes."""
     rng = generator("describe", "images")
-    forward = Forward(clip, spec, method.needs, NAMES, "a photo of a {}.")
+    forward = Forward(clip, spec, method.needs, NAMES, "a photo of a {}.", teacher=method.teacher)
     frozen = torch.randn(IMAGES, clip.facts.embed_dim, generator=rng).to(clip.device) if forward.reads_frozen else None
     side = clip.preprocess.crop
     pixels = torch.randn(IMAGES, 3, side, side, generator=rng).to(clip.device) if spec.prompts_image else None
@@ -176,6 +183,20 @@ def _row_lengths(gradient: Tensor) -> Tensor:
     """Length of the gradient of every row (last axis but one), class axes taken together; (1,) for a vector."""
     rows = gradient.unsqueeze(0) if gradient.dim() < 2 else gradient
     return rows.double().square().sum(dim=-1).reshape(-1, rows.shape[-2]).sum(dim=0).sqrt()
+
+
+def gradient_line(method: Method) -> str:
+    """How the terms become one gradient."""
+    if method.prompt is None:
+        return "none"
+    return str(method.rule) if method.rule else "of the weighted sum"
+
+
+def result_line(method: Method) -> str:
+    """Which values are the result."""
+    if method.prompt is None:
+        return "the fit" if method.solver else "nothing is learned"
+    return type(method.average).__name__ if method.average else "the last step's prompt"
 
 
 def loss_line(terms: tuple[Term, ...]) -> str:
@@ -190,13 +211,24 @@ def loss_line(terms: tuple[Term, ...]) -> str:
 def step_cost(method: Method, clip: Clip, num_classes: int) -> tuple[str, ...]:
     """What one training step costs, in words."""
     spec = method.prompt
+    if method.solver is not None:
+        return ("no steps: image features once, then one fit on the CPU for every value that is tried",)
     if spec is None:
         return ("no steps: class features once, from the template",)
     if spec.prompts_image:
         image = "image tower: forward and backward for every image, every step"
     else:
         image = "image tower: none, frozen features are computed once per image and view"
-    return (image, _text_cost(spec, num_classes), *_overlay_cost(method, clip, num_classes))
+    return (image, _text_cost(spec, classes_in_step(method, num_classes)), *_overlay_cost(method, clip, num_classes))
+
+
+def classes_in_step(method: Method, num_classes: int) -> int:
+    """The classes that a step sees at most: all, or the drawn ones and those of its images."""
+    drawn = method.classes.drawn(num_classes) if method.classes else None
+    if drawn is None:
+        return num_classes
+    assert method.schedule is not None, "sampled classes without steps"
+    return min(num_classes, drawn + method.schedule.batch)
 
 
 def _text_cost(spec: PromptSpec, num_classes: int) -> str:

@@ -90,13 +90,18 @@ def resolve(
         )
     settings = _checked(name, overrides or {}, overlays, host)
     if not host.recipes:
-        return Method(name=name, prompt=None, terms=host.terms)
+        return _without_steps(host, settings.get("asks", {}))
     chosen = host.recipes.get(recipe, host.recipes["published"])
     prompt = replaced(chosen.prompt, settings.get("", {}))
     schedule = replaced(chosen.schedule_for(shots), settings.get("schedule", {}))
     _check_schedule(schedule)
     resolved: dict[str, object] = _values(prompt)
-    terms = host.terms
+    own = chosen.options
+    if own is not None:
+        own = replaced(own, settings.get("asks", {}))
+        resolved |= _values(own)
+    asked = host.asks(own, prompt)
+    terms = asked.terms
     for overlay in overlays:
         prefix = f"{overlay.name}."
         options = replaced(overlay.options, settings.get(overlay.name, {}), prefix)
@@ -106,10 +111,25 @@ def resolve(
         name=name,
         prompt=prompt,
         terms=terms,
-        rule=host.rule,
-        average=host.average,
+        rule=asked.rule,
+        average=asked.average,
+        teacher=asked.teacher,
+        classes=asked.classes,
         schedule=schedule,
         options=resolved | dataclasses.asdict(schedule),
+    )
+
+
+def _without_steps(host: Host, settings: Mapping[str, object]) -> Method:
+    """A method that learns nothing by gradient."""
+    own = replaced(host.options, settings) if host.options is not None else None
+    asked = host.asks(own, None)
+    return Method(
+        name=host.name,
+        prompt=None,
+        teacher=asked.teacher,
+        solver=asked.solver,
+        options=_values(own) if own is not None else {},
     )
 
 
@@ -117,9 +137,9 @@ def options(name: str, *, shots: int | None = None, recipe: str = "published") -
     """Every option that ``--set`` takes for a method, with its default, allowed values and help."""
     overlays, host = parse(name)
     if not host.recipes:
-        return options_of(Schedule())
+        return (options_of(host.options) if host.options is not None else ()) + options_of(Schedule())
     chosen = host.recipes.get(recipe, host.recipes["published"])
-    own = options_of(chosen.prompt)
+    own = options_of(chosen.prompt) + (options_of(chosen.options) if chosen.options is not None else ())
     added = tuple(option for overlay in overlays for option in options_of(overlay.options, f"{overlay.name}."))
     return own + added + options_of(chosen.schedule_for(shots))
 
@@ -145,10 +165,13 @@ def ignored(name: str, overrides: Mapping[str, object]) -> tuple[str, ...]:
 def _checked(
     name: str, overrides: Mapping[str, object], overlays: tuple[Overlay, ...], host: Host
 ) -> dict[str, dict[str, object]]:
-    """The settings by owner: "" the prompt's, "schedule", and each overlay's by its name."""
+    """The settings by owner: "" the prompt's, "asks", "schedule", and each overlay's by its name."""
     owners: dict[str, tuple[str, str]] = {field: ("schedule", field) for field in SCHEDULE_FIELDS}
-    if host.recipes:
-        owners |= {option.name: ("", option.name) for option in options_of(host.recipes["published"].prompt)}
+    recipe = host.recipes.get("published")
+    parts = {"": recipe.prompt, "asks": recipe.options} if recipe else {"asks": host.options}
+    for part, values in parts.items():
+        for option in options_of(values) if values is not None else ():
+            owners |= {known: (part, option.name) for known in (option.name, option.alias) if known}
     for overlay in overlays:
         prefix = f"{overlay.name}."
         for option in options_of(overlay.options, prefix):

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 Axis = Literal["shared", "class", "image"]
 Residual = Literal["replace", "keep", "v"]
 Position = Literal["end", "middle", "front"]
+Views = int | Literal["epochs", "centre"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,6 +135,16 @@ Need = Literal["host_states", "context_states", "teacher_text", "teacher_image",
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Sampled:
+    """Which classes each image is compared with, where a step sees some of them."""
+
+    seen: Tensor
+    """(B, C) bool, of the classes in view: the image's own and the drawn ones."""
+    num_classes: int
+    """N, all classes, of which some were drawn."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class View:
     """All that a loss may look at."""
 
@@ -147,6 +158,8 @@ class View:
     vocabulary: Vocabulary
     context: Context | None = None
     teacher: Teacher | None = None
+    sampled: Sampled | None = None
+    """None: every image is compared with every class."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -244,6 +257,46 @@ class PromptSpec(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Ensemble:
+    """Sentences whose mean feature stands for a class."""
+
+    templates: tuple[str, ...]
+    unit: bool = False
+    """Whether each sentence's feature is normalised before the mean."""
+    own: bool = False
+    """Whether the data set's own template is one more sentence."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassSampling:
+    """A step that sees some of the classes: those of its images, and others that are drawn for the whole batch."""
+
+    num: int
+    """K, the classes that an image is compared with, its own among them: K - 1 are drawn of all N, without replacement."""
+
+    def drawn(self, num_classes: int) -> int | None:
+        """How many of N classes are drawn; None: K is no smaller than N, so that all are in view."""
+        return None if self.num >= num_classes else self.num - 1
+
+
+class Solver(Protocol):
+    """What is fitted to features of the frozen image tower at once, instead of by gradient steps."""
+
+    @property
+    def formula(self) -> str:
+        """One line of plain text, shown to people."""
+        ...
+
+    def build(self, facts: ModelFacts, num_classes: int) -> nn.Module:
+        """A module with float32 parameters: un-normalised image features (B, E) -> logits (B, C); `places` as a prompt's."""
+        ...
+
+    def solve(self, module: nn.Module, train: tuple[Tensor, Tensor], val: tuple[Tensor, Tensor], seed: int) -> str:
+        """Fit the module in place to (features (N, E), labels (N,)); says in a sentence what was chosen on `val`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
     """Optimiser and schedule of the field's shared trainer (Dassl): SGD, cosine by epoch, one warm-up epoch.
 
@@ -272,12 +325,18 @@ class Method:
 
     name: str
     prompt: PromptSpec | None
-    """None: nothing is learned by gradient (zero-shot)."""
+    """None: nothing is learned by gradient (zero-shot, or a solver)."""
     terms: tuple[Term, ...] = ()
     rule: Rule | None = None
     """None: the weighted sum of all terms."""
     average: Average | None = None
     """None: the last epoch's prompt."""
+    teacher: Ensemble | None = None
+    """What the teacher's class features come from, and zero-shot's; None: the template of the data set."""
+    classes: ClassSampling | None = None
+    """None: every step sees every class."""
+    solver: Solver | None = None
+    """What is fitted at once, without a prompt; None: nothing."""
     schedule: Schedule | None = None
     """The resolved schedule; None for methods without gradient steps."""
     options: Mapping[str, object] = field(default_factory=dict)

@@ -45,6 +45,7 @@ def test_unknown_command_and_option_name_the_nearest(vlprompt: Vlprompt) -> None
         (["--device", "tpu"], "unknown device"),
         (["--dtype", "float8"], "float16"),
         (["--template", "a photo"], "{}"),
+        (["--max-memory", "much"], "--max-memory 4G"),
     ],
 )
 def test_options_that_make_no_sense(

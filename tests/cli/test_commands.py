@@ -38,6 +38,13 @@ def test_train_json_is_the_records_and_nothing_else(vlprompt: Vlprompt, clip_dir
     assert record["options"]["n_ctx"] == 3
 
 
+def test_a_memory_limit_gives_the_same_prompt(vlprompt: Vlprompt, clip_dir: Path, photos: Path) -> None:
+    whole = vlprompt(*train_arguments(clip_dir, photos), "--out", "whole", "--json")
+    bounded = vlprompt(*train_arguments(clip_dir, photos), "--out", "bounded", "--json", "--max-memory", "4G")
+    assert (whole.code, bounded.code) == (0, 0), bounded.err
+    assert json.loads(whole.out)[0]["top1"] == json.loads(bounded.out)[0]["top1"]
+
+
 def test_where_a_run_goes_by_default(vlprompt: Vlprompt, clip_dir: Path, photos: Path) -> None:
     done = vlprompt(*train_arguments(clip_dir, photos))
     assert done.code == 0, done.err
@@ -169,7 +176,7 @@ def test_methods_lists_all_and_explains_one(vlprompt: Vlprompt, clip_dir: Path) 
 
 def test_models_checks_a_directory(vlprompt: Vlprompt, clip_dir: Path) -> None:
     (row,) = json.loads(vlprompt("models", clip_dir, "--json").out)
-    assert (row["pixels"], row["patch"], row["text width"], row["embedding"]) == (32, 8, 64, 32)
+    assert (row["image tower"], row["pixels"], row["text width"], row["embedding"]) == ("ViT, patch 8", 32, 64, 32)
     assert len(row["weight_hash"]) == 64
 
 

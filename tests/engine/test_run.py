@@ -250,7 +250,7 @@ def test_no_test_image_is_seen_by_learning_or_choosing(
         return inner(clip, method, lesson, *args, **kwargs)
 
     monkeypatch.setattr(run_module, "train", watched)
-    (one,) = train_run(config(clip_dir, folder, tmp_path / "one"))
+    (one,) = train_run(config(clip_dir, folder, tmp_path / "one", cache=tmp_path / "cache one"))
     assert len(given) == 12
     assert all(id.startswith("train/") for id in given)
     other = Path(shutil.copytree(folder, tmp_path / "other"))
@@ -259,7 +259,7 @@ def test_no_test_image_is_seen_by_learning_or_choosing(
         (other / "test" / name).rename(other / "test" / f"old {name}")
     for name, wrong in zip(names, names[1:] + names[:1], strict=True):
         (other / "test" / f"old {name}").rename(other / "test" / wrong)
-    (two,) = train_run(config(clip_dir, other, tmp_path / "two"))
+    (two,) = train_run(config(clip_dir, other, tmp_path / "two", cache=tmp_path / "cache two"))
     learned, again = (contents(tmp_path / name / "seed1", "prompt.safetensors") for name in ("one", "two"))
     assert learned == again
     assert one.val_top1 == two.val_top1
@@ -276,7 +276,7 @@ def test_no_test_image_is_seen_by_learning_or_choosing(
         ({"seeds": (1, 1)}, "give one or more different numbers"),
         ({"shots": 0}, "must be at least 1"),
         ({"template": "a photo"}, "must have one {}"),
-        ({"views": 0}, "a number from 1, or 'epochs'"),
+        ({"views": 0}, "a number from 1, 'epochs' or 'centre'"),
         ({"dtype": "float8"}, "unknown dtype 'float8'"),
         ({"device": "gpu"}, "unknown device 'gpu'"),
         ({"data": "no-such-set"}, "no folder, table or pocket set"),

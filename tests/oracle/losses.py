@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -109,3 +110,47 @@ def cross_entropy(image: Tensor, text: Tensor, labels: Sequence[int], scale: flo
         scores = softmax([scale * cosine(image[b], row) for row in classes])
         total = total - torch.log(scores[label])
     return total / len(labels)
+
+
+def total(values: Sequence[Tensor]) -> Tensor:
+    out = values[0] * 0
+    for value in values:
+        out = out + value
+    return out
+
+
+def text_anchor(text: Tensor, teacher: Tensor) -> Tensor:
+    """KgCoOp: text (C, E) or (B, C, E), teacher (C, E)."""
+    images = [text] if text.dim() == 2 else list(text)
+    found = [cosine(classes[c], teacher[c]) for classes in images for c in range(len(teacher))]
+    return 1 - total(found) / len(found)
+
+
+def soft_cross_entropy(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """ProGrad's teacher term: both (B, C)."""
+    out = []
+    for own, other in zip(logits, teacher, strict=True):
+        soft = softmax([value / temperature for value in other])
+        answer = softmax([value / temperature for value in own])
+        out.append(-total([t * torch.log(q) for t, q in zip(soft, answer, strict=True)]) * temperature**2)
+    return total(out) / len(out)
+
+
+def projected(gradient: Tensor, general: Tensor, strength: float) -> Tensor:
+    """ProGrad's rule on one tensor."""
+    g, h = gradient.flatten(), general.flatten()
+    if dot(g, h) >= 0:
+        return gradient
+    unit = h / dot(h, h).sqrt()
+    return (g - strength * dot(g, unit) * unit).reshape(gradient.shape)
+
+
+def pomp(logits: Tensor, labels: Sequence[int], drawn: Sequence[int], correction: str) -> Tensor:
+    """Cross-entropy of each image's own class beside the drawn ones but its own; logits (B, N) of all classes."""
+    out = []
+    for row, label in zip(logits, labels, strict=True):
+        negatives = [c for c in drawn if c != label]
+        ratio = (len(row) - 1) / max(1, len(negatives))
+        added = {"natural": math.log(ratio), "log10": math.log10(ratio), "none": 0.0}[correction]
+        out.append(-torch.log(softmax([row[label], *(row[c] + added for c in negatives)])[0]))
+    return total(out) / len(out)

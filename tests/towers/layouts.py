@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import json
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from vlprompt import parity
+from vlprompt.errors import UserError
+from vlprompt.towers import load
 from vlprompt.towers.clip_vocabulary import clip_tokenizer
 from vlprompt.towers.config import ClipConfig, ResNetConfig, TowerConfig
 from vlprompt.towers.resnet import ResNetTower
 from vlprompt.towers.text import TextTower
 from vlprompt.towers.vision import VisionTower
 
+NAMES = ("huggingface", "sharded", "split_tokenizer", "openclip", "openclip_pickled", "state_dict", "torchscript")
 BUFFERS = {"input_resolution": 32, "context_length": 77, "vocab_size": 49408}
 
 
@@ -181,7 +186,7 @@ class Node(nn.Module):
 
 
 def torchscript_file(path: Path, tensors: Mapping[str, Tensor]) -> Path:
-    """A scripted module whose state dict is `tensors` and the three numbers that OpenAI's archives carry."""
+    """A scripted module whose state dict is `tensors` and the three numbers that OpenAI's archives carry, with a mask beside it."""
     top = Node()
     for name, x in tensors.items():
         *parents, leaf = name.split(".")
@@ -191,9 +196,44 @@ def torchscript_file(path: Path, tensors: Mapping[str, Tensor]) -> Path:
                 module.add_module(parent, Node())
             module = module.get_submodule(parent)
         module.register_parameter(leaf, nn.Parameter(x, requires_grad=False))
+    top.get_submodule("transformer").attn_mask = torch.full((3, 3), float("-inf")).triu(1)
     for name, number in BUFFERS.items():
         top.register_buffer(name, torch.tensor(number))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of TorchScript, in which OpenAI's files are written
         torch.jit.save(torch.jit.script(top), path)
     return path
+
+
+def write(name: str, folder: Path, tensors: dict[str, Tensor]) -> Path:
+    """One model in one layout; the path that a user would give."""
+    match name:
+        case "huggingface":
+            return huggingface_dir(folder, config(), tensors)
+        case "sharded":
+            return huggingface_dir(folder, config(), tensors, shards=3)
+        case "split_tokenizer":
+            split_tokenizer(huggingface_dir(folder, config(), tensors))
+            return folder
+        case "openclip" | "openclip_pickled":
+            return openclip_dir(folder, config(), tensors, pickled=name == "openclip_pickled")
+        case "state_dict":
+            return state_dict_file(folder.with_suffix(".pt"), tensors)
+        case "torchscript":
+            return torchscript_file(folder.with_suffix(".pt"), halved(tensors))
+    raise AssertionError(name)
+
+
+def rewritten(source: Path, target: Path, **parts: bytes) -> Path:
+    """A torch archive with some parts replaced."""
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
+        for name in old.namelist():
+            new.writestr(name, parts.get(Path(name).name.replace(".", "_"), old.read(name)))
+    return target
+
+
+def refused(path: Path | str) -> str:
+    with pytest.raises(UserError) as caught:
+        load(path)
+    assert caught.value.exit_code == 3
+    return str(caught.value)

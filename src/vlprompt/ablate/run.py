@@ -21,7 +21,7 @@ from vlprompt.ablate.sweep import Setting, settings
 from vlprompt.ablate.table import render
 from vlprompt.data import Dataset, Sample, few_shot, open_dataset, restrict, split_by_rule, split_hash
 from vlprompt.engine.checkpoint import Checkpoints, State, locked
-from vlprompt.engine.config import DEFAULT_VIEWS
+from vlprompt.engine.config import default_views
 from vlprompt.engine.evaluate import Classifier, accuracy
 from vlprompt.engine.images import Images, open_images
 from vlprompt.engine.observer import SILENT, Observer
@@ -169,7 +169,7 @@ class Bench:
             "weights": self.clip.weight_hash,
             "dtype": str(self.clip.dtype),
             "shots": self.shots,
-            "views": DEFAULT_VIEWS,
+            "views": default_views(self.recipe),
             "seed": job.seed,
             "subset": job.subset,
             "setting": job.setting.name,
@@ -188,7 +188,7 @@ class Bench:
             class_names=sample.class_names,
             template=dataset.template,
             seed=job.seed,
-            views=DEFAULT_VIEWS,
+            views=default_views(self.recipe),
         )
         diary = Diary(bench=self, lesson=lesson, spec=spec, val=restrict(dataset, job.subset).val)
         prompt = train(self.clip, method, lesson, self.images, checkpoints=diary)

@@ -12,10 +12,11 @@ from rich.text import Text
 from vlprompt.cli import console, options
 
 OTHERS = (
-    "Any CLIP with a ViT image tower in the Hugging Face layout works too: a directory with config.json, model.safetensors, "
-    "tokenizer.json and preprocessor_config.json, or its id on the Hub (for example openai/clip-vit-base-patch16)."
+    "Any CLIP works too: a Hugging Face or open_clip directory or Hub id (for example openai/clip-vit-base-patch16), or one of "
+    "OpenAI's .pt files, which is read and never executed."
 )
-COLUMNS = ("name", "parameters", "pixels", "patch", "text width", "image width", "embedding", "words")
+COLUMNS = ("name", "parameters", "image tower", "pixels", "text width", "image width", "embedding", "words")
+LEFT = ("name", "image tower")
 
 
 def models(
@@ -36,7 +37,7 @@ def models(
         return
     table = Table(box=box.SIMPLE_HEAD, title="Models", title_justify="left")
     for column in COLUMNS:
-        table.add_column(column, justify="left" if column == "name" else "right")
+        table.add_column(column, justify="left" if column in LEFT else "right")
     for row in rows:
         table.add_row(
             *(Text(f"{row[column]:,}" if isinstance(row[column], int) else str(row[column])) for column in COLUMNS)
@@ -54,8 +55,8 @@ def _facts(name: str) -> dict[str, object]:
     return {
         "name": name,
         "parameters": sum(parameter.numel() for parameter in clip.parameters()),
+        "image tower": f"ViT, patch {clip.config.patch_size}" if clip.facts.takes_image_prompts else "ResNet",
         "pixels": clip.preprocess.crop,
-        "patch": clip.config.patch_size,
         "text width": clip.facts.text_width,
         "image width": clip.facts.image_width,
         "embedding": clip.facts.embed_dim,

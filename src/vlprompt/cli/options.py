@@ -36,7 +36,9 @@ Data = Annotated[
 Model = Annotated[
     str,
     typer.Option(
-        "--model", metavar="NAME|DIR|ID", help="An embedded model, a Hugging Face CLIP directory, or a Hub id."
+        "--model",
+        metavar="NAME|DIR|ID",
+        help="An embedded model, a CLIP directory (Hugging Face, open_clip), OpenAI's .pt file, or a Hub id.",
     ),
 ]
 Backbone = Annotated[
@@ -120,10 +122,14 @@ def parse_names(text: str | None) -> tuple[str, ...] | None:
     return names
 
 
-def parse_views(text: str) -> int | Literal["epochs"]:
-    """`8` -> 8; `epochs` stays. UserError for anything else."""
-    if text == "epochs":
-        return "epochs"
+def parse_views(text: str | None) -> int | Literal["epochs", "centre"] | None:
+    """`8` -> 8; `epochs`, `centre` and None stay. UserError for anything else."""
+    if text is None:
+        return None
+    words: tuple[Literal["epochs"], Literal["centre"]] = ("epochs", "centre")
+    for word in words:
+        if text == word:
+            return word
     if not text.isdecimal():
-        raise UserError(f"--views {text!r} is neither a number nor 'epochs'. Write for example --views 8.")
+        raise UserError(f"--views {text!r} is no number, 'epochs' or 'centre'. Write for example --views 8.")
     return int(text)

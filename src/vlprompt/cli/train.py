@@ -27,10 +27,24 @@ Recipe = Annotated[
     ),
 ]
 Views = Annotated[
-    str,
-    typer.Option("--views", help="Fixed random crops per image; `epochs`: a fresh one each epoch, as published."),
+    str | None,
+    typer.Option(
+        "--views",
+        metavar="N|epochs|centre",
+        help="Fixed random crops per image; `epochs`: a fresh one each epoch, as published; `centre`: no crop.",
+        show_default="8; centre with the pocket recipe",
+    ),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with unfinished work in --out.")]
+
+MaxMemory = Annotated[
+    str | None,
+    typer.Option(
+        "--max-memory",
+        metavar="4G",
+        help="Run class names a part at a time, to the same gradient, so as to stay below it.",
+    ),
+]
 
 
 def train(
@@ -44,10 +58,11 @@ def train(
     recipe: Recipe = "auto",
     subset: options.SubsetOption = "all",
     template: options.Template = None,
-    views: Views = "8",
+    views: Views = None,
     device: options.Device = "auto",
     dtype: options.Precision = "float32",
     cache: options.Cache = None,
+    max_memory: MaxMemory = None,
     strict: options.Strict = False,
     resume: Resume = False,
     as_json: options.AsJson = False,
@@ -60,6 +75,7 @@ def train(
     --seeds 1,2,3 --out runs/mine`
     """
     from vlprompt.engine.config import RunConfig
+    from vlprompt.engine.memory import parse_bytes
     from vlprompt.engine.run import train_run
 
     place = out or default_out(method, data)
@@ -80,6 +96,7 @@ def train(
         cache=cache,
         strict=strict,
         resume=resume,
+        max_memory=None if max_memory is None else parse_bytes(max_memory),
     )
     _say_defaults(config)
     with observing() as observer:

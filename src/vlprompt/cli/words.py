@@ -70,8 +70,7 @@ def read(directory: Path, *, top: int, model: str | None = None) -> Reading:
 
 def _words(clip: Clip, learned: Learned, prompt: nn.Module, top: int) -> Words | None:
     spec = learned.method.prompt
-    assert spec is not None
-    if spec.conditioned or spec.layout is None:
+    if spec is None or spec.conditioned or spec.layout is None:
         return None
     context = clip.context(prompt(None))
     seed = int(learned.facts.get("seed") or 0)

@@ -12,6 +12,7 @@ from typing import Literal
 
 from vlprompt.engine.precision import DTYPES
 from vlprompt.errors import UserError, unknown
+from vlprompt.types import Views
 
 SUBSETS = ("all", "base", "novel")
 RECIPES = ("auto", "published", "pocket")
@@ -19,6 +20,11 @@ SCHEMA = 1
 DEFAULT_VIEWS = 8
 """Fixed random crops per training image, cycled by epoch: project's choice, eight encodings per image instead of one per
 epoch (200 as published at 16 shots)."""
+
+
+def default_views(recipe: str) -> Views:
+    """A recipe's views: project's choice. The pocket's drawings fill their 64 pixels, and a crop of 8 % of one shows nothing."""
+    return "centre" if recipe == "pocket" else DEFAULT_VIEWS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,8 +51,9 @@ class RunConfig:
     """Words of the zero-shot classifier and teacher, with {}; None: the data set's own."""
     subset: Literal["all", "base", "novel"] = "all"
     """Classes to learn and test on: base is the first half (the larger one) in label order, novel the rest."""
-    views: int | Literal["epochs"] = DEFAULT_VIEWS
-    """Fixed random crops per training image, cycled by epoch; ``epochs``: a fresh one each epoch, as published."""
+    views: Views | None = None
+    """Fixed random crops per training image, cycled by epoch; ``epochs``: a fresh one each epoch, as published; ``centre``: the test
+    view, never a crop; None: the recipe's (`default_views`)."""
     device: str = "auto"
     dtype: str = "float32"
     """Of the frozen weights; what is learned is always float32."""
@@ -77,8 +84,8 @@ class RunConfig:
                 raise unknown(name, value, allowed)
         if self.template is not None and self.template.count("{}") != 1:
             raise UserError(f"template {self.template!r} must have one {{}}, where the class name stands.")
-        if self.views != "epochs" and (not isinstance(self.views, int) or self.views < 1):
-            raise UserError(f"views is {self.views!r}; it must be a number from 1, or 'epochs'.")
+        if self.views not in (None, "epochs", "centre") and (not isinstance(self.views, int) or self.views < 1):
+            raise UserError(f"views is {self.views!r}; it must be a number from 1, 'epochs' or 'centre'.")
         if self.save_every < 1:
             raise UserError(f"save_every is {self.save_every}; it must be at least 1.")
 

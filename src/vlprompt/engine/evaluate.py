@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vlprompt.data import Sample
-from vlprompt.engine.forward import ROWS, zero_shot_text
+from vlprompt.engine.forward import ROWS, TEMPLATE, ensemble_text
 from vlprompt.engine.images import Images
 from vlprompt.engine.precision import peak_mib, versions
 from vlprompt.errors import UserError
 from vlprompt.losses import logits
 from vlprompt.records import Predictions, id_hashes
 from vlprompt.towers import Clip
-from vlprompt.types import Features, PromptSpec
+from vlprompt.types import Ensemble, Features, Method, PromptSpec, Solver
 
 BINS = 15
 BATCH = 64
@@ -40,13 +40,20 @@ class Classifier:
         prompt: nn.Module | None,
         class_names: Sequence[str],
         template: str,
+        *,
+        ensemble: Ensemble | None = None,
     ) -> None:
-        """spec and prompt None: the zero-shot classifier of the template."""
-        assert (spec is None) == (prompt is None)
+        """spec and prompt None: the zero-shot classifier of the template, or of an ensemble of them. spec None and a prompt: a
+        solver's module, which answers from image features alone."""
+        assert spec is None or prompt is not None
         self.clip, self.spec, self.prompt = clip, spec, prompt
+        self.class_names = tuple(class_names)
         self.text: Features | None = None
+        if spec is None and prompt is not None:
+            return
         if spec is None or spec.layout is None:
-            self.text = zero_shot_text(clip, class_names, template)
+            sentences = ensemble if spec is None else None
+            self.text = ensemble_text(clip, class_names, sentences or TEMPLATE, template)
             return
         self.tokens = clip.class_tokens(class_names, spec.layout, template)
         if not spec.conditioned:
@@ -58,7 +65,7 @@ class Classifier:
     def logits(self, samples: Sequence[Sample], images: Images) -> Tensor:
         """(N, C) float32 on the CPU: the deterministic test view of every image."""
         if not samples:
-            return torch.empty(0, self._num_classes)
+            return torch.empty(0, len(self.class_names))
         spec = self.spec
         reads_frozen = spec is None or spec.conditioned or not spec.prompts_image
         frozen_NE = images.features(samples, None) if reads_frozen else None
@@ -74,6 +81,10 @@ class Classifier:
 
     def _chunk(self, frozen: Features | None, pixels: Tensor | None) -> Tensor:
         image, text = frozen, self.text
+        if self.spec is None and self.prompt is not None:
+            assert frozen is not None
+            answers: Tensor = self.prompt(frozen.pooled)
+            return answers
         if self.spec is not None and self.prompt is not None and (self.spec.conditioned or pixels is not None):
             prompted = self.prompt(frozen.unit if frozen is not None and self.spec.conditioned else None)
             if pixels is not None:
@@ -84,18 +95,28 @@ class Classifier:
         assert text is not None
         return logits(image, text, self.clip.logit_scale)
 
-    @property
-    def _num_classes(self) -> int:
-        return len(self.text.pooled) if self.text is not None else self.tokens.num_classes
+
+def classifier_of(
+    clip: Clip, method: Method, prompt: nn.Module | None, class_names: Sequence[str], template: str
+) -> Classifier:
+    """A method's classifier: its prompt's, its solver's, or the zero-shot one of its sentences."""
+    return Classifier(clip, method.prompt, prompt, class_names, template, ensemble=method.teacher)
 
 
-def check_classes(spec: PromptSpec | None, learned: Sequence[str], asked: Sequence[str]) -> None:
-    """UserError where a class-specific context is asked about classes that it was not learned on."""
+def check_classes(
+    spec: PromptSpec | None, learned: Sequence[str], asked: Sequence[str], *, solver: Solver | None = None
+) -> None:
+    """UserError where a class-specific context, or a solver's module, is asked about classes that it was not learned on."""
     if not asked:
         raise UserError("the list of class names is empty.")
     twice = sorted({name for name in asked if list(asked).count(name) > 1})
     if twice:
         raise UserError(f"class names must differ; given twice: {', '.join(map(repr, twice))}.")
+    if solver is not None and list(learned) != list(asked):
+        raise UserError(
+            f"this classifier has no text side: it knows its own {len(learned)} classes ({_few(learned)}) and cannot answer for "
+            f"other ones ({_few(asked)}). Ask for its own classes, in its order, or learn a prompt (vlprompt methods)."
+        )
     specific = spec is not None and spec.layout is not None and not spec.layout.shared
     if specific and list(learned) != list(asked):
         raise UserError(

@@ -7,12 +7,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from vlprompt.engine.classes import in_view, subset
 from vlprompt.losses import logits
 from vlprompt.towers import Clip
-from vlprompt.types import Context, Features, Need, Prompted, PromptSpec, Teacher, View
+from vlprompt.types import Context, Ensemble, Features, Need, Prompted, PromptSpec, Teacher, View
 
 ROWS = 16_384
 """Text rows that are run at once where no gradient is kept."""
+TEMPLATE = Ensemble(templates=(), own=True)
+"""The data set's template alone."""
 
 
 class Forward:
@@ -26,16 +29,20 @@ class Forward:
         class_names: Sequence[str],
         template: str,
         *,
+        teacher: Ensemble | None = None,
         max_rows: int | None = None,
     ) -> None:
-        """max_rows: text rows that are run at once, to bound memory; None: all."""
+        """teacher: what the teacher's class features come from; None: the template. max_rows: text rows that are run at once, to
+        bound memory; None: all."""
         self.clip, self.spec, self.needs, self.max_rows = clip, spec, needs, max_rows
         assert not needs >= {"host_states", "context_states"}, (
             "a view has one context: the host's or the separate pass's"
         )
         self.tokens = clip.class_tokens(class_names, spec.layout, template)
-        teaches = bool(needs & {"teacher_text", "teacher_logits"})
-        self.zero_shot = zero_shot_text(clip, class_names, template) if teaches or spec.layout is None else None
+        self.frozen_text = zero_shot_text(clip, class_names, template) if spec.layout is None else None
+        self.teacher_text: Features | None = None
+        if needs & {"teacher_text", "teacher_logits"}:
+            self.teacher_text = ensemble_text(clip, class_names, teacher or TEMPLATE, template)
 
     @property
     def reads_frozen(self) -> bool:
@@ -43,9 +50,18 @@ class Forward:
         teaches = bool(self.needs & {"teacher_image", "teacher_logits"})
         return teaches or self.spec.conditioned or not self.spec.prompts_image
 
-    def __call__(self, prompt: nn.Module, labels: Tensor, frozen_BE: Tensor | None, pixels: Tensor | None) -> View:
+    def __call__(
+        self,
+        prompt: nn.Module,
+        labels: Tensor,
+        frozen_BE: Tensor | None,
+        pixels: Tensor | None,
+        drawn: Tensor | None = None,
+    ) -> View:
         """labels (B,). frozen_BE: the bare tower's features, where `reads_frozen`. pixels (B, 3, S, S): where the prompt enters
-        the image tower."""
+        the image tower. drawn: the classes that are in view beside the images' own; None: all are."""
+        chosen = None if drawn is None else in_view(labels, drawn, self.tokens.num_classes)
+        classes_C = None if chosen is None else chosen.classes_C
         frozen = None if frozen_BE is None else Features(pooled=frozen_BE)
         conditioned = self.spec.conditioned
         assert frozen is not None or not conditioned
@@ -58,41 +74,57 @@ class Forward:
             image = frozen
         host = "host_states" in self.needs
         if self.spec.layout is None:
-            assert self.zero_shot is not None
-            text = self.zero_shot
+            assert self.frozen_text is not None
+            text = _of(self.frozen_text, classes_C)
         else:
-            text = self.clip.encode_text(self.tokens, prompted, states=host, max_rows=self.max_rows)
+            tokens = self.tokens if classes_C is None else subset(self.tokens, classes_C)
+            text = self.clip.encode_text(tokens, prompted, states=host, max_rows=self.max_rows)
         context = None
         if host:
             context = host_context(prompted, text)
         elif "context_states" in self.needs:
             context = self.clip.context(prompted)
         return View(
-            labels=labels,
+            labels=labels if chosen is None else chosen.labels_B,
             logits=logits(image, text, self.clip.logit_scale),
             text=text,
             image=image,
             prompted=prompted,
             vocabulary=self.clip.vocabulary,
             context=context,
-            teacher=self._teacher(frozen),
+            teacher=self._teacher(frozen, classes_C),
+            sampled=None if chosen is None else chosen.sampled,
         )
 
-    def _teacher(self, frozen: Features | None) -> Teacher | None:
+    def _teacher(self, frozen: Features | None, classes_C: Tensor | None) -> Teacher | None:
         if not self.needs & {"teacher_text", "teacher_image", "teacher_logits"}:
             return None
+        text = None if self.teacher_text is None else _of(self.teacher_text, classes_C)
         answers = None
         if "teacher_logits" in self.needs:
             assert frozen is not None
-            assert self.zero_shot is not None
-            answers = logits(frozen, self.zero_shot, self.clip.logit_scale)
-        return Teacher(text=self.zero_shot, image=frozen, logits=answers)
+            assert text is not None
+            answers = logits(frozen, text, self.clip.logit_scale)
+        return Teacher(text=text, image=frozen, logits=answers)
+
+
+def _of(text: Features, classes_C: Tensor | None) -> Features:
+    """The class features of the classes in view."""
+    return text if classes_C is None else Features(pooled=text.pooled[classes_C])
 
 
 def zero_shot_text(clip: Clip, class_names: Sequence[str], template: str) -> Features:
     """The bare tower's class features (C, E) for a template: the zero-shot classifier, and the teacher."""
     with torch.no_grad():
         return clip.encode_text(clip.class_tokens(class_names, None, template), max_rows=ROWS)
+
+
+def ensemble_text(clip: Clip, class_names: Sequence[str], ensemble: Ensemble, template: str) -> Features:
+    """The mean over templates of the bare tower's class features (C, E), one template at a time; template: the data set's own."""
+    templates = (*ensemble.templates, template) if ensemble.own else ensemble.templates
+    features = [zero_shot_text(clip, class_names, one) for one in templates]
+    each = [one.unit if ensemble.unit else one.pooled for one in features]
+    return Features(pooled=torch.stack(each).mean(dim=0))
 
 
 def host_context(prompted: Prompted, text: Features) -> Context:

@@ -31,7 +31,7 @@ class Images:
         """Wall time spent on features so far."""
         return self.store.stats.seconds if self.store is not None else 0.0
 
-    def prepare(self, samples: Sequence[Sample], views: range) -> None:
+    def prepare(self, samples: Sequence[Sample], views: Sequence[int | None]) -> None:
         """Encode training views that are going to be used, as a stage of its own."""
         progress = self._stage("encoding training images", len(samples) * len(views))
         for view in views:

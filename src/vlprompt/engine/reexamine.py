@@ -10,7 +10,7 @@ from vlprompt import artifact, records
 from vlprompt.artifact import Learned
 from vlprompt.data import Dataset, Sample, open_dataset, restrict, split_by_rule, split_hash
 from vlprompt.data.splits import Subset
-from vlprompt.engine.evaluate import Classifier, check_classes, examine
+from vlprompt.engine.evaluate import check_classes, classifier_of, examine
 from vlprompt.engine.images import Images, open_images
 from vlprompt.engine.observer import SILENT, Observer
 from vlprompt.engine.precision import resolve_device
@@ -112,8 +112,8 @@ def _one(
     """One prompt on the test images."""
     began, features_began = time.perf_counter(), images.seconds
     spec, facts = learned.method.prompt, learned.facts
-    check_classes(spec, learned.class_names, dataset.class_names)
-    classifier = Classifier(images.clip, spec, learned.prompt, dataset.class_names, template)
+    check_classes(spec, learned.class_names, dataset.class_names, solver=learned.method.solver)
+    classifier = classifier_of(images.clip, learned.method, learned.prompt, dataset.class_names, template)
     examined = examine(
         classifier, test, images, template=template, class_names=dataset.class_names, model=learned.model
     )

@@ -13,20 +13,21 @@ from torch import nn
 from vlprompt import artifact, atomic, methods, records
 from vlprompt.artifact import Learned
 from vlprompt.data import Dataset, FewShot, Sample, Split, open_dataset, restrict, split_by_rule, write_split
+from vlprompt.engine.announce import start_line
 from vlprompt.engine.checkpoint import CHECKPOINT, Checkpoints, State, locked
-from vlprompt.engine.config import Resolved, RunConfig, differences
-from vlprompt.engine.evaluate import Classifier, Examined, accuracy, examine, training_hash
+from vlprompt.engine.config import Resolved, RunConfig, default_views, differences
+from vlprompt.engine.evaluate import Examined, accuracy, classifier_of, examine, training_hash
 from vlprompt.engine.images import Images, open_images
-from vlprompt.engine.memory import Estimate
 from vlprompt.engine.observer import SILENT, Observer
 from vlprompt.engine.precision import reset_peak, resolve_device
 from vlprompt.engine.sampling import draw, said_of_short, said_of_skipped
-from vlprompt.engine.train import Lesson, estimate_step, train
+from vlprompt.engine.solve import solve
+from vlprompt.engine.train import Lesson, train
 from vlprompt.errors import DATA, UserError
 from vlprompt.pocket import model_names
 from vlprompt.records import Record
 from vlprompt.towers import Clip, load
-from vlprompt.types import Method
+from vlprompt.types import Method, Views
 
 CONFIG, SPLIT = "config.json", "split.json"
 
@@ -41,6 +42,10 @@ class Setup:
     recipe: str
     dataset: Dataset
     images: Images
+
+    @property
+    def views(self) -> Views:
+        return default_views(self.recipe) if self.config.views is None else self.config.views
 
     @property
     def template(self) -> str:
@@ -140,14 +145,20 @@ def _resolved(setup: Setup, seed: int, sample: FewShot, split: Split) -> Resolve
         shots=config.shots,
         subset=config.subset,
         seed=seed,
-        views=config.views,
+        views=setup.views,
     )
 
 
 def _learn(
     setup: Setup, sample: FewShot, seed: int, start: State | None, checkpoints: Checkpoints, observer: Observer
 ) -> nn.Module | None:
-    """The learned prompt; None for a method that learns nothing. Training images are all that it is given."""
+    """The learned prompt; None for a method that learns nothing. Training images are all that a prompt is given; a solver may
+    choose on the validation images."""
+    if setup.method.solver is not None:
+        names = sample.class_names
+        return solve(
+            setup.clip, setup.method, sample.train, sample.val, len(names), setup.images, seed=seed, observer=observer
+        )
     if setup.method.prompt is None:
         return None
     lesson = Lesson(
@@ -155,25 +166,19 @@ def _learn(
         class_names=sample.class_names,
         template=setup.template,
         seed=seed,
-        views=setup.config.views,
+        views=setup.views,
         max_memory=setup.config.max_memory,
     )
-    observer.note(_said(estimate_step(setup.clip, setup.method, lesson)))
+    observer.note(start_line(setup.clip, setup.method, lesson))
     return train(
         setup.clip, setup.method, lesson, setup.images, start=start, checkpoints=checkpoints, observer=observer
     )
 
 
-def _said(need: Estimate) -> str:
-    """The memory of a step, as people read it."""
-    parts = f", {need.max_rows} of {need.rows} text rows at a time" if need.max_rows is not None else ""
-    return f"Learning takes about {need.total / 2**30:.2g} GiB of memory{parts}."
-
-
 def _examine(setup: Setup, sample: FewShot, test: Sequence[Sample], prompt: nn.Module | None) -> Examined:
     """The learned prompt on the test images, and on the validation images."""
     names = sample.class_names
-    classifier = Classifier(setup.clip, setup.method.prompt, prompt, names, setup.template)
+    classifier = classifier_of(setup.clip, setup.method, prompt, names, setup.template)
     examined = examine(
         classifier, test, setup.images, template=setup.template, class_names=names, model=setup.config.model
     )

@@ -49,9 +49,15 @@ def draw(
 
 
 def said_of_skipped(skipped: MutableMapping[str, str]) -> str:
-    """How many images were skipped, and the first of them with the reason."""
-    listed = "; ".join(f"{name} ({reason})" for name, reason in list(skipped.items())[:5])
-    more = f"; and {len(skipped) - 5} more" if len(skipped) > 5 else ""
+    """How many files were skipped, by reason, each with the first of its files."""
+    files: dict[str, list[str]] = {}
+    for name, reason in skipped.items():
+        files.setdefault(reason, []).append(name)
+    listed = "; ".join(
+        f"{names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''} ({reason})"
+        for reason, names in list(files.items())[:5]
+    )
+    more = f"; and {len(files) - 5} more reasons" if len(files) > 5 else ""
     return f"{len(skipped)} image{'s were' if len(skipped) != 1 else ' was'} skipped: {listed}{more}."
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from vlprompt.data import Sample
 from vlprompt.engine import gradients as gradient
 from vlprompt.engine.checkpoint import Checkpoints, State, capture, restore
+from vlprompt.engine.classes import draw, longest, said_of
 from vlprompt.engine.forward import Forward
 from vlprompt.engine.images import Images
 from vlprompt.engine.memory import Estimate, estimate
@@ -25,7 +25,7 @@ from vlprompt.engine.precision import generator
 from vlprompt.errors import NUMERICAL, UserError
 from vlprompt.losses import CROSS_ENTROPY
 from vlprompt.towers import Clip
-from vlprompt.types import Method, PromptSpec
+from vlprompt.types import Method, PromptSpec, Views
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +36,7 @@ class Lesson:
     class_names: tuple[str, ...]
     template: str
     seed: int
-    views: int | Literal["epochs"]
+    views: Views
     max_memory: int | None = None
     """Bytes that the process may take; None: no limit."""
 
@@ -48,7 +48,17 @@ def estimate_step(clip: Clip, method: Method, lesson: Lesson) -> Estimate:
     assert schedule is not None, f"{method.name} has no gradient steps"
     tokens = clip.class_tokens(lesson.class_names, spec.layout, lesson.template)
     batch = min(schedule.batch, len(lesson.samples))
+    drawn = method.classes.drawn(tokens.num_classes) if method.classes else None
+    if drawn is not None:
+        tokens = longest(tokens, drawn + batch)
     return estimate(clip, spec, tokens, batch=batch, limit=lesson.max_memory)
+
+
+def forward_of(clip: Clip, method: Method, lesson: Lesson, *, max_rows: int | None) -> Forward:
+    """The forward pass of a method on a lesson's classes."""
+    assert method.prompt is not None, f"{method.name} learns nothing"
+    names, words = lesson.class_names, lesson.template
+    return Forward(clip, method.prompt, method.needs, names, words, teacher=method.teacher, max_rows=max_rows)
 
 
 def new_prompt(clip: Clip, spec: PromptSpec, num_classes: int, seed: int) -> nn.Module:
@@ -81,13 +91,17 @@ def train(
     done, average, seconds = (start.epoch, start.average, start.seconds) if start else (0, {}, 0.0)
 
     need = estimate_step(clip, method, lesson)
-    forward = Forward(clip, spec, method.needs, lesson.class_names, lesson.template, max_rows=need.max_rows)
+    forward = forward_of(clip, method, lesson, max_rows=need.max_rows)
     shares = method.average.weights(schedule.epochs) if method.average else None
     steps = len(batches(len(lesson.samples), schedule.batch, seed=lesson.seed, epoch=0))
     if forward.reads_frozen and lesson.views != "epochs":
-        images.prepare(lesson.samples, range(min(lesson.views, schedule.epochs)))
+        images.prepare(
+            lesson.samples, sorted({view_of(lesson.views, epoch) for epoch in range(schedule.epochs)}, key=str)
+        )
     observer.stage(f"seed {lesson.seed}: learning", schedule.epochs * steps)
     observer.advance(done * steps, {})
+    if (said := said_of(method.classes, len(lesson.class_names))) is not None:
+        observer.note(said)
 
     for epoch in range(done, schedule.epochs):
         began, rate = time.perf_counter(), lr_at(epoch, schedule)
@@ -111,6 +125,13 @@ def train(
     return prompt.requires_grad_(False)
 
 
+def view_of(views: Views, epoch: int) -> int | None:
+    """The view of the training images that an epoch (from 0) sees; None: the test view."""
+    if views == "centre":
+        return None
+    return epoch if views == "epochs" else epoch % views
+
+
 def _epoch(
     epoch: int,
     method: Method,
@@ -126,14 +147,15 @@ def _epoch(
     assert method.schedule is not None
     device, parameters = forward.clip.device, list(prompt.parameters())
     labels = torch.tensor([sample.label for sample in lesson.samples])
-    crop = epoch if lesson.views == "epochs" else epoch % lesson.views
+    crop = view_of(lesson.views, epoch)
     frozen_NE = images.features(lesson.samples, crop, quiet=True) if forward.reads_frozen else None
     tally = Tally(view=crop)
     for step, index in enumerate(batches(len(labels), method.schedule.batch, seed=lesson.seed, epoch=epoch)):
         batch = [lesson.samples[i] for i in index.tolist()]
         frozen_BE = None if frozen_NE is None else frozen_NE[index].to(device)
         pixels = images.pixels(batch, crop) if forward.spec.prompts_image else None
-        view = forward(prompt, labels[index].to(device), frozen_BE, pixels)
+        drawn = draw(method.classes, len(lesson.class_names), seed=lesson.seed, epoch=epoch, step=step)
+        view = forward(prompt, labels[index].to(device), frozen_BE, pixels, drawn)
         losses = {term.name: term.weight * term.score(view) for term in method.terms}
         tally.add(losses)
         if step == 0:
@@ -152,7 +174,7 @@ def _epoch(
 class Tally:
     """The losses of an epoch, weighted, by term."""
 
-    view: int
+    view: int | None
     """The number of the crops that it saw."""
     sums: dict[str, float] = field(default_factory=dict)
     steps: int = 0

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from vlprompt.errors import UserError
 from vlprompt.types import Axis, ModelFacts, Position, Prompted, Splice, TextLayout
 
-NORMAL = "normal"
+NORMAL, ZEROS = "normal", "zeros"
 STD = 0.02
 
 
@@ -24,7 +24,7 @@ class ContextSpec:
     n_ctx: int = 16
     """M, the number of context tokens."""
     init: str = NORMAL
-    """`normal`: N(0, 0.02); anything else: words whose embeddings start the context, as many as `n_ctx` tokens."""
+    """`normal`: N(0, 0.02); `zeros + WORDS`: the words last, zeros before; else words that are `n_ctx` tokens long."""
     position: Position = "end"
     """Where the class name stands: end, middle or front."""
     per_class: bool = False
@@ -49,11 +49,7 @@ class ContextSpec:
     def build(self, facts: ModelFacts, generator: torch.Generator, num_classes: int) -> ContextPrompt:
         """The module: (M, D) or (C, M, D) values from the generator, or the words' embeddings."""
         shape = (num_classes, self.n_ctx, facts.text_width) if self.per_class else (self.n_ctx, facts.text_width)
-        if self.init == NORMAL:
-            values_D = torch.empty(shape).normal_(std=STD, generator=generator)
-        else:
-            values_D = start_from_words(self.init, self.n_ctx, facts).expand(shape).clone()
-        return ContextPrompt(values_D, self.layout)
+        return ContextPrompt(first_values(self.init, shape, facts, generator, STD), self.layout)
 
 
 class ContextPrompt(nn.Module):
@@ -73,6 +69,29 @@ class ContextPrompt(nn.Module):
         where = {"end": "before the class name", "middle": "around the class name", "front": "after the class name"}
         each = "one per class" if self.ctx.dim() == 3 else "shared by all classes"
         return {"ctx": f"text tower, layer 0, {where[self.layout.position]}, {each}"}
+
+
+def first_values(
+    init: str, shape: tuple[int, ...], facts: ModelFacts, generator: torch.Generator, std: float
+) -> Tensor:
+    """Where a context of this shape, (M, D) or (C, M, D), starts from."""
+    if init == NORMAL:
+        return torch.empty(shape).normal_(std=std, generator=generator)
+    kind, plus, words = init.partition("+")
+    if kind.strip() == ZEROS and plus:
+        return words_last(words.strip(), shape[-2], facts).expand(shape).clone()
+    return start_from_words(init, shape[-2], facts).expand(shape).clone()
+
+
+def words_last(words: str, num_tokens: int, facts: ModelFacts) -> Tensor:
+    """The embeddings of words in the last rows of (M, D), zeros before (ProGrad's start, arXiv 2205.14865, its code)."""
+    rows_WD = facts.embed_words(words).cpu()
+    if len(rows_WD) > num_tokens:
+        raise UserError(
+            f"the words {words!r} are {len(rows_WD)} tokens in this model's vocabulary, and n_ctx is {num_tokens}. Use "
+            f"--set n_ctx={len(rows_WD)} or fewer words."
+        )
+    return torch.cat([rows_WD.new_zeros(num_tokens - len(rows_WD), rows_WD.shape[1]), rows_WD])
 
 
 def start_from_words(words: str, num_tokens: int, facts: ModelFacts) -> Tensor:

@@ -7,7 +7,19 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from vlprompt.losses.classify import CROSS_ENTROPY
-from vlprompt.types import Average, PromptSpec, Rule, Schedule, Term
+from vlprompt.types import Average, ClassSampling, Ensemble, PromptSpec, Rule, Schedule, Solver, Term
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What a method asks of its prompt."""
+
+    terms: tuple[Term, ...] = (CROSS_ENTROPY,)
+    rule: Rule | None = None
+    average: Average | None = None
+    teacher: Ensemble | None = None
+    classes: ClassSampling | None = None
+    solver: Solver | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,6 +27,8 @@ class Recipe:
     """A prompt's options and its schedule, as one source gives them."""
 
     prompt: PromptSpec
+    options: Any = None
+    """Options of what is asked: a dataclass instance, its values the defaults; None: there are none."""
     schedule: Schedule
     """Its `epochs` are for any number of shots that is not in the next field."""
     epochs: Mapping[int, int] = field(default_factory=dict)
@@ -37,9 +51,10 @@ class Host:
     source: str
     recipes: Mapping[str, Recipe] = field(default_factory=dict)
     """By name, `published` always among them; empty: nothing is learned by gradient."""
-    terms: tuple[Term, ...] = (CROSS_ENTROPY,)
-    rule: Rule | None = None
-    average: Average | None = None
+    options: Any = None
+    """Options of a method without recipes: a dataclass instance; None: there are none."""
+    asks: Callable[[Any, PromptSpec | None], Asked] = lambda _options, _prompt: Asked()
+    """(the recipe's options, its prompt) -> what is asked; cross-entropy alone where a row does not say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
+import re
+import struct
 import sys
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from vlprompt.errors import DATA, UserError
 from vlprompt.towers import pickle_reader
-from vlprompt.towers.pickle_reader import Module, Refused, StorageRef, TensorRef
+from vlprompt.towers.pickle_reader import Module, Name, Refused, StorageRef, TensorRef
 
 _DTYPES = {
     "Float": torch.float32,
@@ -29,7 +30,18 @@ _DTYPES = {
     "Byte": torch.uint8,
     "Bool": torch.bool,
 }
-_MAX_TENSORS = 100_000
+_DAMAGED = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    OSError,
+    NotImplementedError,
+    ValueError,
+    OverflowError,
+)
+"""What zipfile raises on files that are not whole."""
+_MAX_ATTRIBUTES, _MAX_SOURCE = 100_000, 2**22
 
 
 def read_archive(path: Path, *, nested: bool = False) -> dict[str, Tensor]:
@@ -47,7 +59,7 @@ def read_archive(path: Path, *, nested: bool = False) -> dict[str, Tensor]:
             f"...) writes it, or of a TorchScript module. Get it from its publisher again, or save the state dict anew.",
             exit_code=DATA,
         ) from error
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+    except _DAMAGED as error:
         raise UserError(
             f"{path} is damaged, cut short, or no archive of torch.save: {error}. Fetch it again (files of torch before 1.6 must be "
             f"saved anew with a later one).",
@@ -64,6 +76,7 @@ class _Archive:
             raise Refused(f"holds {len(roots)} parts called data.pkl instead of one")
         self.file, self.root = file, roots[0]
         self.storages: dict[StorageRef, Tensor] = {}
+        self.declared: dict[Name, set[str] | None] = {}
         if f"{self.root}byteorder" in file.namelist() and self.part("byteorder") != sys.byteorder.encode():
             raise Refused(f"was written on a machine with another byte order than this one's ({sys.byteorder})")
 
@@ -94,11 +107,28 @@ class _Archive:
             self.storages[ref.storage] = torch.frombuffer(data, dtype=dtype)
         return self.storages[ref.storage].as_strided(ref.size, ref.stride, ref.offset)
 
+    def declares(self, kind: Name, attribute: str) -> bool:
+        """Whether a TorchScript class lists a tensor as parameter or buffer: masks and other constants are plain attributes, and no
+        part of its state dict. The lists are read as text off the class's source; without them every tensor counts."""
+        if kind not in self.declared:
+            self.declared[kind] = self._declared(kind)
+        names = self.declared[kind]
+        return names is None or attribute in names
+
+    def _declared(self, kind: Name) -> set[str] | None:
+        name = f"{self.root}code/{kind.module.replace('.', '/')}.py"
+        if name not in self.file.namelist() or self.file.getinfo(name).file_size > _MAX_SOURCE:
+            return None
+        source = self.file.read(name).decode("utf-8", "replace")
+        lists = r"  __parameters__ = \[(.*)\]\n  __buffers__ = \[(.*)\]\n"
+        found = re.search(rf"^class {re.escape(kind.attribute)}\(Module\):\n{lists}", source, re.MULTILINE)
+        return set(re.findall(r'"([^"]*)"', f"{found[1]} {found[2]}")) if found else None
+
 
 def _read(archive: _Archive, nested: bool) -> dict[str, Tensor]:
     found = pickle_reader.read(archive.part("data.pkl"))
     if isinstance(found, Module):
-        return {name: archive.tensor(ref) for name, ref in _walk(found)}
+        return {name: archive.tensor(ref) for name, ref in _walk(found, archive)}
     if isinstance(found, Mapping) and isinstance(found.get("state_dict"), Mapping):
         if not nested:
             raise Refused(
@@ -114,16 +144,16 @@ def _read(archive: _Archive, nested: bool) -> dict[str, Tensor]:
     return {name: archive.tensor(ref) for name, ref in found.items()}
 
 
-def _walk(top: Module) -> Iterator[tuple[str, TensorRef]]:
-    """Every tensor of a TorchScript module tree under its dotted name."""
-    waiting: list[tuple[str, Any]] = [("", top)]
-    for _ in range(_MAX_TENSORS):  # a hostile tree may contain itself
-        if not waiting:
-            return
-        prefix, value = waiting.pop()
-        if isinstance(value, TensorRef):
-            yield prefix, value
-        elif isinstance(value, Module):
-            start = f"{prefix}." if prefix else ""
-            waiting.extend((start + str(name), part) for name, part in value.attributes.items())
-    raise Refused(f"has more than {_MAX_TENSORS} attributes")
+def _walk(top: Module, archive: _Archive) -> Iterator[tuple[str, TensorRef]]:
+    """Every parameter and buffer of a TorchScript module tree under its dotted name."""
+    waiting, seen = [("", top)], 0
+    while waiting:
+        prefix, module = waiting.pop()
+        seen += 1 + len(module.attributes)
+        if seen > _MAX_ATTRIBUTES:  # a hostile tree may contain itself
+            raise Refused(f"has more than {_MAX_ATTRIBUTES} attributes")
+        for name, value in module.attributes.items():
+            if isinstance(value, Module):
+                waiting.append((f"{prefix}{name}.", value))
+            elif isinstance(value, TensorRef) and archive.declares(module.kind, name):
+                yield f"{prefix}{name}", value

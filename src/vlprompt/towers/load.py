@@ -148,8 +148,8 @@ def weight_hash(weights: Mapping[str, Tensor]) -> str:
 
 
 def _tidy(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Without what no tower computes with (batch norms' step counters, stored masks); the logit scale as a scalar."""
-    kept = {key: t for key, t in weights.items() if not key.endswith(("num_batches_tracked", "attn_mask"))}
+    """Without batch norms' step counters, which no tower computes with; the logit scale as a scalar."""
+    kept = {key: tensor for key, tensor in weights.items() if not key.endswith("num_batches_tracked")}
     if "logit_scale" in kept and kept["logit_scale"].numel() == 1:
         kept["logit_scale"] = kept["logit_scale"].reshape(())
     return kept

@@ -43,8 +43,9 @@ class TensorRef(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Module:
-    """A TorchScript object: its attributes, and nothing of what it does."""
+    """A TorchScript object: the name of its class and its attributes, and nothing of what it does."""
 
+    kind: Name
     attributes: dict[str, Any] = field(default_factory=dict)
 
 
@@ -151,7 +152,7 @@ def _name(argument: str) -> Name:
 def _made(name: Name, arguments: tuple[Any, ...], *, new: bool) -> Any:
     """What calling (or, `new`, instantiating) a name with arguments stands for."""
     if new and name.module.split(".")[0] == "__torch__" and not arguments:
-        return Module()
+        return Module(name)
     if not new and name == _DICT and not arguments:
         return {}
     if not new and name in _FIRST_ARGUMENT:

@@ -6,15 +6,22 @@ Letters: B images, C classes, M context tokens, D width, E joint embedding. Laye
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from vlprompt.losses import logits
-from vlprompt.prompts import ContextSpec
-from vlprompt.types import BARE, Features, Prompted, Splice, TextLayout
+from vlprompt.losses import CROSS_ENTROPY, logits
+from vlprompt.losses.anchors import text_anchor
+from vlprompt.losses.consistency import ConsistencyOptions, consistency_terms
+from vlprompt.losses.rules import Projection, teacher_term
+from vlprompt.losses.sampled import Correction, corrected, sampled_cross_entropy
+from vlprompt.prompts import ConditionedSpec, ContextSpec
+from vlprompt.prompts.context import NORMAL
+from vlprompt.prompts.joint import CoupledSpec, IndependentSpec
+from vlprompt.types import BARE, Features, Prompted, PromptSpec, Sampled, Teacher, TextLayout, View
 from vlprompt.verify.compare import GRAD
 from vlprompt.verify.given import Given
 
@@ -64,12 +71,9 @@ def coop(given: Given) -> Answer:
 
 def cocoop(given: Given) -> Answer:
     """The context plus a two-layer network of the normalised image feature (arXiv 2203.05557)."""
-    learned = {name.removeprefix("prompt_learner."): tensor for name, tensor in given.learned.items()}
-    unit_BE = given.clip.encode_images(given.pixels).unit
-    hidden = F.linear(unit_BE, learned["meta_net.linear1.weight"], learned["meta_net.linear1.bias"]).relu()
-    shift_BD = F.linear(hidden, learned["meta_net.linear2.weight"], learned["meta_net.linear2.bias"])
-    ctx_BMD = learned["ctx"] + shift_BD[:, None]
-    scored = _score(given, Prompted(text={0: Splice(q=ctx_BMD, axis="image")}, layout=_layout(given)))
+    names = {"ctx": CTX} | {f"meta_net.{layer}": f"prompt_learner.meta_net.{layer}" for layer in ("linear1", "linear2")}
+    module = _built(given, ConditionedSpec(n_ctx=given.config["n_ctx"], init=NORMAL), names)
+    scored = _score(given, module(given.clip.encode_images(given.pixels).unit))
     loss = F.cross_entropy(scored.logits, given.labels)
     return Answer(
         sentences=_sentences(given),
@@ -80,15 +84,12 @@ def cocoop(given: Given) -> Answer:
 
 def maple(given: Given) -> Answer:
     """Text prompts at each prompted layer, and their linear images in the image tower (arXiv 2210.03117)."""
-    learned = {name.removeprefix("prompt_learner."): tensor for name, tensor in given.learned.items()}
-    text, image = {}, {}
-    for layer in range(given.config["depth"]):
-        prompt, proj = f"compound_prompts_text.{layer - 1}", f"compound_prompt_projections.{layer - 1}"
-        if layer == 0:
-            prompt, proj = "ctx", "proj"
-        text[layer] = Splice(q=learned[prompt])
-        image[layer] = Splice(q=F.linear(learned[prompt], learned[f"{proj}.weight"], learned[f"{proj}.bias"]))
-    scored = _score(given, Prompted(text=text, image=image, layout=_layout(given)))
+    n_ctx, depth = given.config["n_ctx"], given.config["depth"]
+    names = {"ctx": CTX, "proj.0": "prompt_learner.proj"}
+    for i in range(1, depth):
+        names |= {f"text.{i}": f"prompt_learner.compound_prompts_text.{i - 1}"}
+        names |= {f"proj.{i}": f"prompt_learner.compound_prompt_projections.{i - 1}"}
+    scored = _score(given, _built(given, CoupledSpec(n_ctx=n_ctx, depth=depth, init=NORMAL), names)(None))
     loss = F.cross_entropy(scored.logits, given.labels)
     return Answer(
         sentences=_sentences(given),
@@ -99,22 +100,29 @@ def maple(given: Given) -> Answer:
 
 def promptsrc(given: Given) -> Answer:
     """Independent prompts in both towers, held near the frozen features and logits (arXiv 2307.06948)."""
-    depth, weights = given.config["depth"], given.config["weights"]
-    block = "{}_encoder.transformer.resblocks.{}.VPT_shallow"
-    text = {i: Splice(q=given.learned[block.format("text", i) if i else CTX]) for i in range(depth)}
-    image = {i: Splice(q=given.learned[block.format("image", i) if i else "image_encoder.VPT"]) for i in range(depth)}
-    scored = _score(given, Prompted(text=text, image=image, layout=_layout(given)))
+    n_ctx, depth, weights = given.config["n_ctx"], given.config["depth"], given.config["weights"]
+    names = {"ctx": CTX, "image.0": "image_encoder.VPT"}
+    for tower in ("text", "image"):
+        names |= {f"{tower}.{i}": f"{tower}_encoder.transformer.resblocks.{i}.VPT_shallow" for i in range(1, depth)}
+    spec = IndependentSpec(n_ctx=n_ctx, n_image=n_ctx, depth=depth, init=NORMAL)
+    prompted = _built(given, spec, names)(None)
+    scored = _score(given, prompted)
     with torch.no_grad():
         embeddings = [_template(given, template).pooled for template in given.config["templates"]]
         teacher_text = Features(pooled=torch.stack(embeddings).mean(0))
         teacher_image = given.clip.encode_images(given.pixels)
         teacher_logits = logits(teacher_image, teacher_text, given.clip.logit_scale)
+    view = _view(given, scored, prompted, Teacher(text=teacher_text, image=teacher_image, logits=teacher_logits))
+    asked = ConsistencyOptions(
+        text_weight=weights["text"], image_weight=weights["image"], logits_weight=weights["logits"]
+    )
+    found = {term.name: term.weight * term.score(view) for term in consistency_terms(asked)}
     losses = {
-        "ce": F.cross_entropy(scored.logits, given.labels),
-        "loss_text": weights["text"] * (scored.text.unit - teacher_text.unit).abs().mean(),
-        "loss_image": weights["image"] * (scored.image.unit - teacher_image.unit).abs().mean(),
-        "loss_logits": weights["logits"] * _kl(teacher_logits, scored.logits) / scored.logits.numel(),
+        name: found.pop(f"consistency-{name.removeprefix('loss_')}")
+        for name in ("loss_text", "loss_image", "loss_logits")
     }
+    losses = {"ce": found.pop("cross-entropy")} | losses
+    assert not found, f"terms that the published code lacks: {list(found)}"
     values = {
         "logits": scored.logits,
         "text": scored.text.unit,
@@ -136,8 +144,8 @@ def kgcoop(given: Given) -> Answer:
     scored = _score(given, prompted)
     with torch.no_grad():
         teacher = _template(given, given.config["teacher_template"])
-    ce = F.cross_entropy(scored.logits, given.labels)
-    anchor = 1 - (scored.text.unit * teacher.unit).sum(-1).mean()
+    view = _view(given, scored, prompted, Teacher(text=teacher))
+    ce, anchor = CROSS_ENTROPY.score(view), text_anchor(view)
     return Answer(
         sentences=_sentences(given, "a photo of a"),
         values={"logits": scored.logits, "ce": ce, "anchor": anchor, "teacher_text": teacher.unit},
@@ -155,13 +163,11 @@ def prograd(given: Given) -> Answer:
             _template(given, given.config["teacher_template"]),
             given.clip.logit_scale,
         )
-    temperature = given.config["T"]
-    ce = F.cross_entropy(scored.logits, given.labels)
-    soft = (teacher / temperature).softmax(-1)
-    kl = F.cross_entropy(scored.logits / temperature, soft) * temperature**2
+    view = _view(given, scored, prompted, Teacher(logits=teacher))
+    ce, kl = CROSS_ENTROPY.score(view), teacher_term(given.config["T"]).score(view)
     (grad_ce,) = torch.autograd.grad(ce, [ctx], retain_graph=True)
     (grad_kl,) = torch.autograd.grad(kl, [ctx])
-    strength = given.config["lambda"]
+    rule = Projection(strength=given.config["lambda"])
     return Answer(
         sentences=_sentences(given),
         values={"logits": scored.logits, "teacher_logits": teacher, "ce": ce, "kl": kl},
@@ -169,8 +175,8 @@ def prograd(given: Given) -> Answer:
             "grad_ce": grad_ce,
             "grad_kl": grad_kl,
             "cosine": F.cosine_similarity(grad_ce.flatten(), grad_kl.flatten(), dim=0),
-            "grad_rule": _projected(grad_ce, grad_kl, strength),
-            "grad_rule_if_kl_gradient_were_negated": _projected(grad_ce, -grad_kl, strength),
+            "grad_rule": rule.combine([grad_ce, grad_kl]),
+            "grad_rule_if_kl_gradient_were_negated": rule.combine([grad_ce, -grad_kl]),
         },
     )
 
@@ -179,17 +185,14 @@ def pomp(given: Given) -> Answer:
     """CoOp over each image's own class (column 0) and a few negatives, the own class masked there (arXiv 2304.04704)."""
     prompted, ctx = _context(given)
     scored = _score(given, prompted)
-    negatives = torch.tensor(given.config["negatives"], device=given.labels.device)
-    own_B1 = given.labels[:, None]
-    masked_BK = negatives == own_B1
-    columns_BK = torch.cat([own_B1, negatives.expand(len(own_B1), -1)], dim=1)
-    sampled_BK = scored.logits.gather(1, columns_BK)
-    added_BK = -1e6 * masked_BK
-    if given.config["correction"] == "log10":
-        drawn_B1 = (~masked_BK).sum(1, keepdim=True)
-        added_BK = added_BK + torch.log10((scored.logits.shape[1] - 1) / drawn_B1)
-    sampled_BK = torch.cat([sampled_BK[:, :1], sampled_BK[:, 1:] + added_BK], dim=1)
-    loss = F.cross_entropy(sampled_BK, torch.zeros_like(given.labels))
+    negatives_K = torch.tensor(given.config["negatives"], device=given.labels.device)
+    own_B1, correction = given.labels[:, None], cast(Correction, given.config["correction"] or "none")
+    own_BC = torch.arange(len(given.class_names), device=given.labels.device) == own_B1
+    sampled = Sampled(seen=own_BC.index_fill(1, negatives_K, True), num_classes=len(given.class_names))
+    loss = sampled_cross_entropy(correction).score(replace(_view(given, scored, prompted), sampled=sampled))
+    answers_BC = corrected(scored.logits, given.labels, sampled, correction)
+    negatives_BK = answers_BC[:, negatives_K].masked_fill(negatives_K == own_B1, -1e6)
+    sampled_BK = torch.cat([answers_BC.gather(1, own_B1), negatives_BK], dim=1)
     return Answer(
         sentences=_sentences(given),
         values={"logits": sampled_BK, "loss": loss},
@@ -223,12 +226,40 @@ def _layout(given: Given) -> TextLayout:
     return _spec(given).layout
 
 
+def _built(given: Given, spec: PromptSpec, names: Mapping[str, str]) -> nn.Module:
+    """The package's own prompt with the case's values; `names`: our tensor (or module of tensors) -> its official name."""
+    module = spec.build(given.clip.facts, torch.Generator().manual_seed(0), len(given.class_names)).to(
+        given.clip.device
+    )
+    left = set(given.learned)
+    for ours, _ in list(module.named_parameters()):
+        owner, _, leaf = ours.rpartition(".")
+        theirs = names.get(ours) or f"{names[owner]}.{leaf}"
+        setattr(module.get_submodule(owner), leaf, given.learned[theirs])
+        left.remove(theirs)
+    assert not left, f"learned tensors that our prompt lacks: {left}"
+    return module
+
+
 def _context(given: Given) -> tuple[Prompted, Tensor]:
     """The package's own context prompt with the case's values, and its learned tensor."""
     module = _spec(given).build(given.clip.facts, torch.Generator().manual_seed(0), len(given.class_names))
     module = module.to(given.clip.device)
     module.ctx = given.learned.get(CTX, module.ctx)
     return module(None), module.ctx
+
+
+def _view(given: Given, scored: Scored, prompted: Prompted, teacher: Teacher | None = None) -> View:
+    """What the package's terms look at."""
+    return View(
+        labels=given.labels,
+        logits=scored.logits,
+        text=scored.text,
+        image=scored.image,
+        prompted=prompted,
+        vocabulary=given.clip.vocabulary,
+        teacher=teacher,
+    )
 
 
 def _score(given: Given, prompted: Prompted) -> Scored:
@@ -251,15 +282,3 @@ def _sentences(given: Given, words: str = "") -> list[str]:
 def _gradients(loss: Tensor, learned: Mapping[str, Tensor]) -> dict[str, Tensor]:
     grads = torch.autograd.grad(loss, list(learned.values()))
     return {f"{GRAD}{name}": grad for name, grad in zip(learned, grads)}
-
-
-def _kl(teacher: Tensor, student: Tensor) -> Tensor:
-    """KL(teacher || student), summed over images and classes, of logits."""
-    return F.kl_div(student.log_softmax(-1), teacher.log_softmax(-1), reduction="sum", log_target=True)
-
-
-def _projected(grad: Tensor, against: Tensor, strength: float) -> Tensor:
-    """`grad` without its part against the direction of `against`, if it has one; of one tensor."""
-    direction = against / against.norm()
-    along = (grad * direction).sum()
-    return grad - strength * along * direction if along < 0 else grad

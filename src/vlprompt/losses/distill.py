@@ -1,0 +1,68 @@
+"""Distillation: the prompted model keeps near frozen CLIP's own answer (RPP's second remedy).
+
+Source: RPP, arXiv 2409.06166: soft labels are the zero-shot probabilities of a frozen CLIP, as a regularisation loss with weight
+lambda. Direction, temperature, its square and the mean over the batch are the project's choice (docs/methods/rpp.md).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from vlprompt.errors import UserError
+from vlprompt.losses.classify import CROSS_ENTROPY
+from vlprompt.types import Term, View
+
+UNSEEN = -1e9
+"""Logit of a class that is out of view: its probability is 0, and unlike with -inf its share of the divergence too."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DistillOptions:
+    """What may be chosen about distillation."""
+
+    weight: float = field(default=1.0, metadata={"alias": "lambda"})
+    """lambda, the weight of the distillation beside cross-entropy; 0: no distillation."""
+    temperature: float = 1.0
+    """T, which divides both sides' logits; the loss is multiplied by its square."""
+
+    def __post_init__(self) -> None:
+        if self.weight < 0:
+            raise UserError(f"weight={self.weight}: it must be a number of at least 0.")
+        if self.temperature <= 0:
+            raise UserError(f"temperature={self.temperature}: it must be a number above 0.")
+
+
+def divergence(teacher_BC: Tensor, student_BC: Tensor) -> Tensor:
+    """``KL(softmax teacher || softmax student)`` of logits, summed over images and classes, a scalar."""
+    return F.kl_div(student_BC.log_softmax(-1), teacher_BC.log_softmax(-1), reduction="sum", log_target=True)
+
+
+def distillation(view: View, temperature: float) -> Tensor:
+    """``T^2 (1/B) sum_b KL(softmax(teacher_b / T) || softmax(logits_b / T))``, over the classes that an image is compared with."""
+    assert view.teacher is not None
+    assert view.teacher.logits is not None
+    teacher_BC, student_BC = view.teacher.logits / temperature, view.logits / temperature
+    if view.sampled is not None:
+        teacher_BC, student_BC = (one.masked_fill(~view.sampled.seen, UNSEEN) for one in (teacher_BC, student_BC))
+    total = divergence(teacher_BC, student_BC)
+    return temperature**2 * total / len(view.logits)
+
+
+def distill_terms(options: DistillOptions) -> tuple[Term, ...]:
+    """Cross-entropy, and the distillation where its weight is not 0."""
+    if options.weight == 0:
+        return (CROSS_ENTROPY,)
+    t = f"{options.temperature:g}"
+    return (
+        CROSS_ENTROPY,
+        Term(
+            name="distillation",
+            score=lambda view: distillation(view, options.temperature),
+            weight=options.weight,
+            needs=frozenset({"teacher_logits"}),
+            formula=f"L_KD = {t}^2 (1/B) sum_b KL(softmax(zero-shot logits_b / {t}) || softmax(logits_b / {t}))",
+        ),
+    )

@@ -1,0 +1,164 @@
+"""Tokens in both towers: independent of each other (IVLP), or the image's a linear image of the text's (MaPLe).
+
+Letters: M text tokens, N image tokens, D width of a tower.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from vlprompt.prompts.layers import (
+    AUTO,
+    WORDS,
+    checked_depth,
+    fixed_words,
+    linear,
+    normal,
+    numbered,
+    require_image_prompts,
+    require_tokens,
+    start_context,
+    three_quarters,
+)
+from vlprompt.prompts.vision import image_place, text_place
+from vlprompt.types import ModelFacts, Prompted, Splice, TextLayout
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndependentSpec:
+    """IVLP's independent tokens in both towers; PromptSRC's too."""
+
+    n_ctx: int = 4
+    """M, the number of text tokens."""
+    n_image: int = 4
+    """N, the number of image tokens."""
+    depth: int = field(default=AUTO, metadata={"words": {"auto": AUTO}})
+    """How many layers of each tower have tokens of their own; "auto": three quarters of each tower (9 of 12)."""
+    init: str = WORDS
+    """`normal`: N(0, 0.02); anything else: words whose first `n_ctx` start the text context, the rest staying fixed behind it."""
+
+    def __post_init__(self) -> None:
+        require_tokens("n_ctx", self.n_ctx)
+        require_tokens("n_image", self.n_image)
+
+    @property
+    def conditioned(self) -> bool:
+        return False
+
+    @property
+    def prompts_image(self) -> bool:
+        return True
+
+    @property
+    def deep_text(self) -> bool:
+        return self.depth != 1
+
+    @property
+    def layout(self) -> TextLayout:
+        return TextLayout(num_tokens=self.n_ctx, words=fixed_words(self.init, self.n_ctx))
+
+    def build(self, facts: ModelFacts, generator: torch.Generator, num_classes: int) -> IndependentPrompt:
+        """The context from its words, all else N(0, 0.02). UserError: a ResNet, or a depth above a tower's layers."""
+        require_image_prompts(facts, "coop")
+        layers = {"text": facts.text_layers, "image": facts.image_layers}
+        if self.depth:
+            checked_depth(self.depth, layers)
+        deep = {tower: self.depth or three_quarters(count) for tower, count in layers.items()}
+        return IndependentPrompt(
+            start_context(self.init, self.n_ctx, facts, generator),
+            [normal((self.n_ctx, facts.text_width), generator) for _ in range(1, deep["text"])],
+            [normal((self.n_image, facts.image_width), generator) for _ in range(deep["image"])],
+            self.layout,
+        )
+
+
+class IndependentPrompt(nn.Module):
+    """`ctx` (M, D) for text layer 0, `text.L` (M, D) for deeper ones, `image.L` (N, D) for image layers."""
+
+    def __init__(self, ctx_MD: Tensor, text: list[Tensor], image: list[Tensor], layout: TextLayout) -> None:
+        super().__init__()
+        self.ctx = nn.Parameter(ctx_MD)
+        self.text = numbered(text, start=1)
+        self.image = numbered(image)
+        self.layout = layout
+
+    def forward(self, image_features: Tensor | None = None) -> Prompted:
+        text = {0: Splice(q=self.ctx)} | {int(layer): Splice(q=rows) for layer, rows in self.text.items()}
+        image = {int(layer): Splice(q=rows) for layer, rows in self.image.items()}
+        return Prompted(text=text, image=image, layout=self.layout)
+
+    def places(self) -> dict[str, str]:
+        """Where each parameter enters."""
+        text = {f"text.{layer}": text_place(int(layer)) for layer in self.text}
+        return {"ctx": text_place(0)} | text | {f"image.{layer}": image_place(int(layer)) for layer in self.image}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoupledSpec:
+    """MaPLe's text tokens and their linear images."""
+
+    n_ctx: int = 2
+    """M, the number of text tokens, and of image tokens."""
+    depth: int = field(default=AUTO, metadata={"words": {"auto": AUTO}})
+    """How many layers of both towers have tokens of their own; "auto": three quarters of the smaller tower (9 of 12)."""
+    init: str = WORDS
+    """`normal`: N(0, 0.02); anything else: words whose first `n_ctx` start the text context, the rest staying fixed behind it."""
+
+    def __post_init__(self) -> None:
+        require_tokens("n_ctx", self.n_ctx)
+
+    @property
+    def conditioned(self) -> bool:
+        return False
+
+    @property
+    def prompts_image(self) -> bool:
+        return True
+
+    @property
+    def deep_text(self) -> bool:
+        return self.depth != 1
+
+    @property
+    def layout(self) -> TextLayout:
+        return TextLayout(num_tokens=self.n_ctx, words=fixed_words(self.init, self.n_ctx))
+
+    def build(self, facts: ModelFacts, generator: torch.Generator, num_classes: int) -> CoupledPrompt:
+        """The context from its words, deeper tokens N(0, 0.02), projections as PyTorch starts linear layers; those of the deeper
+        layers start as copies of one (MaPLe's code). UserError: a ResNet, or a depth above the smaller tower's layers."""
+        require_image_prompts(facts, "coop")
+        layers = {"text": facts.text_layers, "image": facts.image_layers}
+        depth = self.depth or three_quarters(min(layers.values()))
+        checked_depth(depth, layers)
+        ctx_MD = start_context(self.init, self.n_ctx, facts, generator)
+        text = [normal((self.n_ctx, facts.text_width), generator) for _ in range(1, depth)]
+        first, deeper = (linear(facts.text_width, facts.image_width, generator) for _ in range(2))
+        return CoupledPrompt(ctx_MD, text, [first, *(copy.deepcopy(deeper) for _ in text)], self.layout)
+
+
+class CoupledPrompt(nn.Module):
+    """`ctx` (M, D) for layer 0, `text.L` (M, D) for deeper ones, and `proj.L`, the linear layer to the image tokens of layer L."""
+
+    def __init__(self, ctx_MD: Tensor, text: list[Tensor], proj: list[nn.Linear], layout: TextLayout) -> None:
+        super().__init__()
+        self.ctx = nn.Parameter(ctx_MD)
+        self.text = numbered(text, start=1)
+        self.proj = nn.ModuleList(proj)
+        self.layout = layout
+
+    def forward(self, image_features: Tensor | None = None) -> Prompted:
+        text = {0: self.ctx} | {int(layer): rows for layer, rows in self.text.items()}
+        image = {layer: Splice(q=self.proj[layer](rows)) for layer, rows in text.items()}
+        return Prompted(text={layer: Splice(q=rows) for layer, rows in text.items()}, image=image, layout=self.layout)
+
+    def places(self) -> dict[str, str]:
+        """Where each parameter enters."""
+        found = {"ctx": text_place(0)} | {f"text.{layer}": text_place(int(layer)) for layer in self.text}
+        for layer in range(len(self.proj)):
+            source = "ctx" if layer == 0 else f"text.{layer}"
+            found |= {f"proj.{layer}.{part}": f"{source} -> {image_place(layer)}" for part in ("weight", "bias")}
+        return found

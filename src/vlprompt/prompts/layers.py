@@ -1,0 +1,102 @@
+"""What prompts of several layers share: how many layers they enter, and the tensors that they start from.
+
+Letters: N prompt tokens, M context tokens, D width of a tower. Layers count from 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from vlprompt.errors import UserError
+from vlprompt.prompts.context import NORMAL, STD
+from vlprompt.types import ModelFacts
+
+AUTO, ALL = 0, 0
+"""How `depth` is kept where it is no number: "auto" is three quarters of the tower, "all" the whole of it."""
+WORDS = "a photo of a"
+
+
+def three_quarters(layers: int) -> int:
+    """The default depth: floor of three quarters of a tower, at least 1 and below its depth where it can be.
+
+    9 of the 12 layers of ViT-B/16, as published for MaPLe and PromptSRC; for other sizes project's choice.
+    """
+    return max(1, min(3 * layers // 4, layers - 1))
+
+
+def checked_depth(depth: int, layers: Mapping[str, int]) -> None:
+    """UserError where a depth that was asked for is below 1 or above a tower's layers (`layers`: tower -> its layers)."""
+    low = min(layers, key=lambda tower: layers[tower])
+    if not 1 <= depth <= layers[low]:
+        raise UserError(
+            f"depth={depth}: the {low} tower of this model has {layers[low]} layers. Use 1 to {layers[low]}, or leave depth as it is."
+        )
+
+
+def require_tokens(name: str, count: int) -> None:
+    """UserError for fewer tokens than one."""
+    if count < 1:
+        raise UserError(f"{name}={count}: it must be a whole number of at least 1.")
+
+
+def require_image_prompts(facts: ModelFacts, text_method: str) -> None:
+    """UserError where the image tower has no place for tokens."""
+    if not facts.takes_image_prompts:
+        raise UserError(
+            "this method puts tokens into the image tower, but this model's is a ResNet, which has no place for them. Use a model "
+            f"with a ViT image tower, or a method that prompts the text alone ({text_method})."
+        )
+
+
+def fixed_words(init: str, num_tokens: int) -> str:
+    """The words of `init` that stay fixed behind the context, because it has fewer tokens than there are words.
+
+    Source: MaPLe, arXiv 2210.03117, by its code: 2 tokens of "a photo of a" leave the fixed words "of a".
+    """
+    return "" if init == NORMAL else " ".join(init.split()[num_tokens:])
+
+
+def start_context(init: str, num_tokens: int, facts: ModelFacts, generator: torch.Generator) -> Tensor:
+    """The layer-0 text context (M, D): N(0, 0.02), or the embeddings of the first M words of `init`.
+
+    Where the words are fewer tokens than M, they are repeated, whole next to the class name (project's choice: random tokens before
+    them would hide the words, and RPP's control would start further from zero-shot than RPP). UserError where words are more than
+    one token each, so that they don't fit or cannot be cut.
+    """
+    if init == NORMAL:
+        return normal((num_tokens, facts.text_width), generator)
+    words = init.split()
+    learned = " ".join(words[:num_tokens])
+    rows_MD = facts.embed_words(learned).cpu()
+    if len(rows_MD) > num_tokens:
+        room = f"--set n_ctx={len(rows_MD)}, " if len(words) <= num_tokens else ""
+        raise UserError(
+            f"the words {learned!r} are {len(rows_MD)} tokens in this model's vocabulary, but n_ctx is {num_tokens}. Use {room}other "
+            "words (--set init=...) that are one token each, or init=normal."
+        )
+    return rows_MD.repeat(-(-num_tokens // len(rows_MD)), 1)[-num_tokens:]
+
+
+def normal(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """N(0, 0.02), from the generator."""
+    return torch.empty(shape).normal_(std=STD, generator=generator)
+
+
+def numbered(tokens: Sequence[Tensor], start: int = 0) -> nn.ParameterDict:
+    """Parameters named by layer, in the order of layers."""
+    found = nn.ParameterDict()
+    for layer, rows in enumerate(tokens, start=start):
+        found[str(layer)] = nn.Parameter(rows)
+    return found
+
+
+def linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:
+    """A linear layer as PyTorch starts it, uniform in +-1/sqrt(inputs), but from the generator."""
+    layer = nn.Linear(inputs, outputs, device="meta").to_empty(device="cpu")  # without PyTorch's own draw
+    with torch.no_grad():
+        for tensor in (layer.weight, layer.bias):
+            tensor.uniform_(-(inputs**-0.5), inputs**-0.5, generator=generator)
+    return layer

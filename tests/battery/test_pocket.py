@@ -1,0 +1,24 @@
+"""The pocket recipes fit the model inside the package: its vocabulary, widths and depths."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from vlprompt.methods import HOSTS, resolve
+from vlprompt.pocket import model_names
+from vlprompt.towers import Clip, load
+
+
+@pytest.fixture(scope="module")
+def pocket() -> Clip:
+    return load(model_names()[0])
+
+
+@pytest.mark.parametrize("name", [host.name for host in HOSTS if host.recipes])
+def test_a_pocket_recipes_prompt_can_be_built(pocket: Clip, name: str) -> None:
+    method = resolve(name, recipe="pocket")
+    assert method.prompt is not None
+    module = method.prompt.build(pocket.facts, torch.Generator().manual_seed(0), 3)
+    places = module.places()  # type: ignore[operator]
+    assert set(places) == {parameter for parameter, _ in module.named_parameters()}

@@ -1,0 +1,92 @@
+"""Zero-shot of several sentences: their lists, the mean of normalised features, and sentences from a file."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.engine.made import config
+from vlprompt import artifact
+from vlprompt.engine.evaluate import Classifier, classifier_of
+from vlprompt.engine.forward import zero_shot_text
+from vlprompt.engine.run import train_run
+from vlprompt.errors import UserError
+from vlprompt.methods import resolve
+from vlprompt.towers import Clip
+
+NAMES, OWN = ("cat", "a red dog", "bird"), "a {}, a type of pet."
+
+
+@pytest.mark.parametrize(
+    ("option", "number", "own"),
+    [("selected", 7, True), ("selected-alone", 7, False), ("imagenet-60", 60, False), ("imagenet-80", 80, False)],
+)
+def test_the_published_lists(option: str, number: int, own: bool) -> None:
+    ensemble = resolve("zero-shot", {"templates": option}).teacher
+    assert ensemble is not None
+    assert len(set(ensemble.templates)) == number
+    assert (ensemble.unit, ensemble.own) == (True, own)
+    assert all(template.count("{}") == 1 for template in ensemble.templates)
+
+
+def test_by_default_it_is_the_data_sets_own_template(clip: Clip) -> None:
+    method = resolve("zero-shot")
+    assert method.teacher is None
+    found = classifier_of(clip, method, None, NAMES, OWN).text
+    assert found is not None
+    assert torch.equal(found.pooled, zero_shot_text(clip, NAMES, OWN).pooled)
+
+
+def test_features_are_normalised_before_the_mean_and_the_own_template_is_one_more(clip: Clip) -> None:
+    """Written out, sentence by sentence."""
+    method = resolve("zero-shot", {"templates": "selected"})
+    assert method.teacher is not None
+    text = classifier_of(clip, method, None, NAMES, OWN).text
+    assert text is not None
+    for c, name in enumerate(NAMES):
+        total = torch.zeros(clip.facts.embed_dim)
+        for template in (*method.teacher.templates, OWN):
+            feature = clip.encode_text(clip.sentence_tokens([template.replace("{}", name)])).pooled[0]
+            total += feature / feature.norm()
+        torch.testing.assert_close(text.unit[c], total / total.norm(), rtol=1e-4, atol=1e-5)
+
+
+def test_sentences_from_a_file_are_kept_in_the_options(tmp_path: Path) -> None:
+    path = tmp_path / "mine.txt"
+    path.write_text("a drawing of a {}.\n\n  the {} in the tree.\n")
+    method = resolve("zero-shot", {"templates": str(path)})
+    assert method.options == {"templates": "a drawing of a {}. | the {} in the tree."}
+    path.unlink()
+    again = resolve("zero-shot", method.options)
+    assert again.teacher == method.teacher
+    assert method.teacher is not None
+    assert method.teacher.templates == ("a drawing of a {}.", "the {} in the tree.")
+
+
+@pytest.mark.parametrize(("text", "message"), [("a cat\n", r"one \{\}"), ("\n", "no sentences"), (None, "selected")])
+def test_files_that_cannot_be_used_are_refused(tmp_path: Path, text: str | None, message: str) -> None:
+    path = tmp_path / "mine.txt"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(UserError, match=message):
+        resolve("zero-shot", {"templates": str(path)})
+
+
+def test_a_sentence_with_two_places_is_refused() -> None:
+    with pytest.raises(UserError, match=r"one \{\}"):
+        resolve("zero-shot", {"templates": "a {} of {}."})
+
+
+def test_a_run_and_its_artifact_use_the_ensemble(clip_dir: Path, clip: Clip, folder: Path, tmp_path: Path) -> None:
+    base = config(clip_dir, folder, tmp_path / "run", method="zero-shot")
+    (record,) = train_run(dataclasses.replace(base, overrides={"templates": "imagenet-60"}))
+    assert record.options == {"templates": "imagenet-60"}
+    learned = artifact.load(tmp_path / "run" / "seed1", clip)
+    made = classifier_of(clip, learned.method, learned.prompt, NAMES, OWN)
+    plain = Classifier(clip, None, None, NAMES, OWN)
+    assert made.text is not None
+    assert plain.text is not None
+    assert not torch.allclose(made.text.unit, plain.text.unit, atol=1e-3)
