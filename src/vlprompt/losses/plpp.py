@@ -38,7 +38,7 @@ class PlppOptions:
     """lambda, the weight of both terms beside the host's loss; 0 is the host exactly."""
     label: Literal["soft", "hard"] = "soft"
     """What a context vector should predict: a distribution over its nearest words, or the nearest word alone."""
-    tau: float = 0.01
+    tau: float = 0.1
     """Temperature of the soft label, softmax(cosine / tau)."""
     k: int = field(default=10, metadata={"words": {"all": 0}})
     """How many nearest words the label has: its top k, or "all" words. 1 is the hard label."""
