@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import random
 import zipfile
 from pathlib import Path
 
 import archive
+import choose
+import emoji_sets
+import looks
 import numpy as np
 import prepare
 import pytest
@@ -16,7 +20,6 @@ import tokenizer
 import torch
 import train
 from export import export
-from sheet import contact_sheet
 from transformers import CLIPModel, CLIPTokenizerFast
 
 SMALL = train.Plan(
@@ -33,7 +36,10 @@ def folder(made_sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sets, "SPLITS", {"train": 4, "val": 2, "test": 3})
         patch.setattr(sets, "ROOMY", {"train": 4, "val": 2, "test": 3})
-        sets.main(out)
+        for module in (emoji_sets, choose):
+            patch.setattr(module, "SPLITS", sets.SPLITS)
+        patch.setattr(emoji_sets, "ROOMY", sets.ROOMY)
+        choose.main(out)
     tokenizer.main(out, size=600)
     return out
 
@@ -75,18 +81,35 @@ def test_a_concept_and_its_near_duplicates_stay_together() -> None:
     assert sets.near_duplicates(prints, [0]) == [(0, 2)]
 
 
-def test_the_archive_is_the_same_bytes_every_time(folder: Path, tmp_path: Path) -> None:
-    for name in ("a.zip", "b.zip"):
+def test_the_archives_are_the_same_bytes_every_time(folder: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
         archive.main(folder, tmp_path / name)
-    assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
-    with zipfile.ZipFile(tmp_path / "a.zip") as made:
+    for name in archive.ARCHIVES:
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    with zipfile.ZipFile(tmp_path / "a" / "images.zip") as made:
         images = json.loads(made.read("manifest.json"))["sets"]["clipart-living"]["images"]
         assert {i["path"] for i in images} <= set(made.namelist())
 
 
-def test_a_contact_sheet_has_a_row_per_class() -> None:
-    pictures = [np.zeros((64, 64, 3), np.uint8)] * 3
-    assert contact_sheet([("birds", pictures), ("bugs", pictures)], columns=4).size == (414, 132)
+def test_a_domain_changes_pictures_as_it_says() -> None:
+    drawing = np.zeros((64, 64, 4), np.uint8)
+    drawing[16:48, 16:48] = (200, 30, 30, 255)
+    assert set(np.unique(emoji_sets.changed(drawing, "twotone"))) == {0, 255}
+    faint = emoji_sets.changed(drawing, "faint")
+    assert int(faint.max()) - int(faint.min()) < 90
+    assert emoji_sets.changed(drawing, "as drawn")[0, 0].tolist() == [255, 255, 255]
+
+
+def test_a_caption_fits_a_picture_only_if_what_it_says_of_the_look_is_true() -> None:
+    rng = random.Random(0)
+    drawn = [looks.draw_look("noto", rng) for _ in range(200)]
+    claims = [looks.claim(look, rng) for look in drawn]
+    assert all(claim.fit(look) for claim, look in zip(claims, drawn, strict=True))
+    outlined = looks.Claims(effect="outline")
+    assert {look.effect for look in drawn if outlined.fit(look)} == {"outline"}
+    assert "outline" in looks.phrase(outlined, "drawing", "a cat", random.Random(1)) or "line" in looks.phrase(
+        outlined, "drawing", "a cat", random.Random(1)
+    )
 
 
 def test_ten_steps_resumed_are_ten_steps(folder: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Captions: what a drawing may be called, drawn anew at every step.
 
-A caption is fine (it names this concept) or coarse (it names a category; then it fits every drawing of it).
+A caption is fine (it names this concept) or coarse (it names a category; then it fits every drawing of it). It may also
+say how the picture looks (`looks`); then it fits pictures that look so.
 """
 
 from __future__ import annotations
@@ -8,8 +9,10 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
+from looks import Claims, Look, claim, phrase
 from sets import CLIPART_LIVING, CLIPART_THINGS, EMOJI_SUBGROUPS, clipart_class
 
+SAYS_NOTHING = Claims()
 KINDS = {"openclipart": ("drawing", "clip art", "picture", "cartoon", "illustration")}
 EMOJI_KINDS = ("drawing", "picture", "cartoon", "emoji", "illustration", "icon")
 # Plain words that other people would use for a subgroup.
@@ -38,10 +41,11 @@ class Words:
 
 @dataclass(frozen=True)
 class Caption:
-    """A text, and the category that it names (None: it names the concept)."""
+    """A text, the category that it names (None: it names the concept), and what it says of the look."""
 
     text: str
     category: str | None
+    claims: Claims = SAYS_NOTHING
 
 
 def words_of(drawing: dict) -> Words:
@@ -75,10 +79,12 @@ def _readable(subgroup: str) -> str:
     return f"{tail} {head}".strip().replace("-", " ")
 
 
-def caption(words: Words, rng: random.Random, *, long: bool = False) -> Caption:
+def caption(words: Words, rng: random.Random, *, long: bool = False, look: Look | None = None) -> Caption:
     """One caption of a drawing; a long one puts many keywords before its name, as learned prompts do."""
     if long:
         return _long(words, rng)
+    if look is not None and (claims := claim(look, rng)) != SAYS_NOTHING:
+        return _looking(words, claims, rng)
     kind, pick = rng.choice(words.kinds), rng.random()
     name = rng.choice(words.names)
     some = rng.sample(words.keywords, min(len(words.keywords), rng.randint(1, 5)))
@@ -96,6 +102,18 @@ def caption(words: Words, rng: random.Random, *, long: bool = False) -> Caption:
     if pick < 0.92 and some:
         return Caption(", ".join([*some, name][: rng.randint(1, 6)]), None)
     return Caption(f"{category}: " + ", ".join([name, *some[:3]]), None)
+
+
+def _looking(words: Words, claims: Claims, rng: random.Random) -> Caption:
+    """A caption that says how the picture looks."""
+    kind = rng.choice(words.kinds)
+    if rng.random() < 0.12:
+        category = rng.choice(words.categories)
+        return Caption(phrase(claims, kind, category, rng), category, claims)
+    name = rng.choice(words.names)
+    if words.keywords and rng.random() < 0.25:
+        name = f"{rng.choice(words.keywords)}, {name}"
+    return Caption(phrase(claims, kind, name, rng), None, claims)
 
 
 def _long(words: Words, rng: random.Random) -> Caption:

@@ -70,7 +70,7 @@ def probe(features: dict[str, np.ndarray], labels: dict[str, np.ndarray], split:
         )
         fitted = {}
         for strength in STRENGTHS:
-            model = LogisticRegression(C=strength, max_iter=300)
+            model = LogisticRegression(C=strength, max_iter=1000)
             model.fit(features["train"][rows], labels["train"][rows])
             fitted[strength] = (score(model.predict(features["val"]), labels["val"]), model)
         best = max(fitted, key=lambda s: fitted[s][0])
@@ -83,7 +83,7 @@ def evaluate(folder: Path, split: str) -> dict[str, dict[str, float]]:
     """Chance, zero-shot and linear probe on one split of every set."""
     model = CLIPModel.from_pretrained(folder, dtype=torch.float32).eval()
     report = {}
-    for name in pocket.names():
+    for name in pocket.names("benchmark"):
         facts, rows = pocket.info(name), pocket.rows(name)
         images = encode_images(model, folder, [r.key for r in rows])
         texts = encode_texts(model, folder, [facts.template.format(c) for c in facts.class_names])

@@ -1,6 +1,4 @@
-"""The data sets: which drawings make which class, splits by concept, and what is left for pretraining.
-
-    python tools/pocket/sets.py DIR        # DIR from prepare.py; writes DIR/sets.json and DIR/pretrain.json
+"""The first data sets: which drawings make which class, splits by concept, and what is left for pretraining.
 
 A group is what must not be torn apart: all hands, skin tones and genders of one concept, and everything
 that a perceptual hash takes for the same picture. A group is in one split of one set, or in pretraining.
@@ -8,14 +6,11 @@ that a perceptual hash takes for the same picture. A group is in one split of on
 
 from __future__ import annotations
 
-import json
 import random
 import re
-import sys
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from scipy.fft import dctn
@@ -23,6 +18,7 @@ from sources import on_white
 
 SEED = 20
 HELD_OUT_HAND = "twemoji"
+HELD_OUT_HANDS = ("twemoji", "openmoji", "openmoji-outline")
 SPLITS = {"train": 16, "val": 4, "test": 10}
 ROOMY = {"train": 20, "val": 8, "test": 20}
 # A pair is near-duplicate when both the hash of its luminance and its colours nearly agree.
@@ -199,14 +195,16 @@ def fingerprints(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return hashes, colours
 
 
-def near_duplicates(prints: tuple[np.ndarray, np.ndarray], ours: Iterable[int]) -> list[tuple[int, int]]:
+def near_duplicates(
+    prints: tuple[np.ndarray, np.ndarray], ours: Iterable[int], *, bits: int = HASH_BITS, step: float = COLOUR_STEP
+) -> list[tuple[int, int]]:
     """Pairs (one of `ours`, any other image) that are nearly the same picture."""
     hashes, colours = prints
     pairs = []
     for i in ours:
-        close = np.flatnonzero(np.bitwise_count(hashes ^ hashes[i]) <= HASH_BITS)
-        step = np.abs(colours[close] - colours[i]).mean(axis=1)
-        pairs += [(i, int(j)) for j in close[step < COLOUR_STEP] if j != i]
+        close = np.flatnonzero(np.bitwise_count(hashes ^ hashes[i]) <= bits)
+        apart = np.abs(colours[close] - colours[i]).mean(axis=1)
+        pairs += [(i, int(j)) for j in close[apart < step] if j != i]
     return pairs
 
 
@@ -297,32 +295,12 @@ def settled(members: list[Member], drawings: list[dict], prints: tuple[np.ndarra
 
 
 def pretraining(drawings: list[dict], prints: tuple[np.ndarray, np.ndarray], members: list[Member]) -> set[int]:
-    """Every drawing but: the held-out hand, the sets' images, their hand's other versions, near-duplicates."""
+    """Every drawing but: the held-out hands', the sets' images, their hand's other versions, near-duplicates."""
     ours = {m.index for m in members}
     taken = {(drawings[i]["hand"], drawings[i]["concept"]) for i in ours}
     copies = {j for _, j in near_duplicates(prints, sorted(ours))}
     return {
         i
         for i, d in enumerate(drawings)
-        if d["hand"] != HELD_OUT_HAND and (d["hand"], d["concept"]) not in taken and i not in copies
+        if d["hand"] not in HELD_OUT_HANDS and (d["hand"], d["concept"]) not in taken and i not in copies
     }
-
-
-def main(folder: Path) -> None:
-    """Choose from the rendered drawings in `folder`, and write both lists there."""
-    drawings = json.loads((folder / "drawings.json").read_text())
-    members, rest = choose(drawings, np.load(folder / "pixels.npy", mmap_mode="r"))
-    rows = [{"index": m.index, "set": m.name, "class": m.label, "split": m.split} for m in members]
-    (folder / "sets.json").write_text(json.dumps(rows))
-    (folder / "pretrain.json").write_text(json.dumps(sorted(rest)))
-    for name in SET_FACTS:
-        sizes: dict[str, dict[str, int]] = defaultdict(lambda: dict.fromkeys(SPLITS, 0))
-        for m in members:
-            if m.name == name:
-                sizes[m.label][m.split] += 1
-        print(name, len(sizes), "classes", {n: tuple(s.values()) for n, s in sizes.items()})
-    print(len(members), "images in sets,", len(rest), "for pretraining")
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

@@ -23,6 +23,8 @@ EMOJI_HANDS = {
     "fluent-3d": ("lobehub-fluent-emoji-3d", "assets/*.webp"),
     "fluent-flat": ("lobehub-fluent-emoji-flat", "assets/*.svg"),
     "fluent-modern": ("lobehub-fluent-emoji-modern", "assets/*.svg"),
+    "openmoji": ("openmoji", "color/svg/*.svg"),
+    "openmoji-outline": ("openmoji", "black/svg/*.svg"),
 }
 SKIPPED_CLIPART = re.compile(
     r"^(unsorted|special|shapes/(stars|jigsaw|flowchart|callouts)|signs_and_symbols/(flags|led)|logos|computer/buttons"

@@ -46,6 +46,8 @@ class Plan:
     minutes: float = 90.0
     steps: int = 0  # > 0: a schedule by steps instead of wall time
     seed: int = 1
+    precision: str = "bfloat16"  # or float32, on a CPU without bfloat16 products
+    start: str = ""  # a model directory to go on from; empty: from scratch
 
 
 def build(plan: Plan, vocabulary: int = 4096) -> CLIPModel:
@@ -119,7 +121,7 @@ def one_step(model: CLIPModel, optim: torch.optim.Optimizer, batch: Batch, plan:
     for group in optim.param_groups:
         group["lr"] = rate(plan, share)
     device = model.logit_scale.device
-    with torch.autocast(device.type, dtype=torch.bfloat16):
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=plan.precision == "bfloat16"):
         image = image_features(model, batch.pixels.to(device), plan.keep if share < plan.full else 1.0)
         text = text_features(model, batch.tokens.to(device), batch.ends.to(device))
     loss = contrast(image, text, model.logit_scale, batch.matches.to(device))
@@ -165,6 +167,8 @@ def train(
     torch.manual_seed(plan.seed)
     batches, vocabulary = loader(folder, plan)
     model = build(plan, vocabulary)
+    if plan.start:
+        model.load_state_dict(CLIPModel.from_pretrained(plan.start, dtype=torch.float32).state_dict())
     optim = optimiser(model, plan)
     step, spent = 0, 0.0
     if (run / "last.pt").exists():

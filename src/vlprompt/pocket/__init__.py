@@ -13,12 +13,14 @@ import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-__all__ = ["PocketRow", "PocketSet", "info", "model_dir", "model_names", "names", "read", "rows"]
+__all__ = ["PocketRow", "PocketSet", "Role", "info", "model_dir", "model_names", "names", "read", "rows"]
 
 _HERE = Path(__file__).resolve().parent
 _LOCK = threading.Lock()
+_MANIFEST = "manifest.json"
+Role = Literal["benchmark", "domain", "pretraining"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,13 +32,18 @@ class PocketSet:
     class_names: tuple[str, ...]
     description: str
     sources: tuple[str, ...]
+    """The hands that drew it, sorted."""
+    role: Role = "benchmark"
+    """`domain`: test images alone, in the classes of another set; `pretraining`: images that the shipped models have seen."""
+    domain_of: str | None = None
+    """The set whose classes a domain has."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PocketRow:
-    """One image: its key (path in the archive), label, split, and the concept and hand that drew it.
+    """One image: its key (path in an archive), label, split, and the concept and hand that drew it.
 
-    All images of one concept are in one split.
+    All images of one concept are in one split, but in the pretraining set, whose classes are the concepts.
     """
 
     key: str
@@ -46,9 +53,9 @@ class PocketRow:
     hand: str
 
 
-def names() -> list[str]:
-    """Names of the data sets, sorted."""
-    return sorted(_manifest()["sets"])
+def names(role: Role | None = None) -> list[str]:
+    """Names of the data sets, sorted; of one role, or all."""
+    return [name for name in sorted(_sets()) if role in (None, _sets()[name].get("role", "benchmark"))]
 
 
 def info(name: str) -> PocketSet:
@@ -60,6 +67,8 @@ def info(name: str) -> PocketSet:
         class_names=tuple(entry["classes"]),
         description=entry["description"],
         sources=tuple(sorted({image["hand"] for image in entry["images"]})),
+        role=entry.get("role", "benchmark"),
+        domain_of=entry.get("domain_of"),
     )
 
 
@@ -81,13 +90,12 @@ def rows(name: str) -> list[PocketRow]:
 
 def read(key: str) -> bytes:
     """The WebP bytes of one image; an unknown key is a ValueError."""
-    archive = _archive()
-    try:
-        # One file handle for the process: a fork must not share it while another thread reads.
-        with _LOCK:
-            return archive.read(key)
-    except KeyError:
-        raise ValueError(_unknown("image", key, archive.namelist())) from None
+    archives = _archives()
+    if key not in archives:
+        raise ValueError(_unknown("image", key, archives))
+    # One file handle an archive for the process: a fork must not share it while another thread reads.
+    with _LOCK:
+        return archives[key].read(key)
 
 
 def model_names() -> list[str]:
@@ -103,21 +111,34 @@ def model_dir(name: str = "pocket-s") -> Path:
 
 
 @functools.cache
-def _archive() -> zipfile.ZipFile:
-    return zipfile.ZipFile(_HERE / "images.zip")
+def _opened() -> tuple[zipfile.ZipFile, ...]:
+    return tuple(zipfile.ZipFile(path) for path in sorted(_HERE.glob("*.zip")))
 
 
 @functools.cache
-def _manifest() -> dict[str, Any]:
-    facts: dict[str, Any] = json.loads(read("manifest.json"))
-    return facts
+def _archives() -> dict[str, zipfile.ZipFile]:
+    """Image key -> the archive that holds it."""
+    return {key: one for one in _opened() for key in one.namelist() if key.endswith(".webp")}
+
+
+@functools.cache
+def _sets() -> dict[str, dict[str, Any]]:
+    """Set -> its facts and images; a set's images may lie in several archives."""
+    out: dict[str, dict[str, Any]] = {}
+    for one in _opened():
+        with _LOCK:
+            manifest = json.loads(one.read(_MANIFEST))
+        for name, entry in manifest["sets"].items():
+            if name in out:
+                entry = {**entry, "images": out[name]["images"] + entry["images"]}
+            out[name] = {**entry, "images": sorted(entry["images"], key=lambda image: image["path"])}
+    return out
 
 
 def _entry(name: str) -> dict[str, Any]:
-    sets: dict[str, dict[str, Any]] = _manifest()["sets"]
-    if name not in sets:
-        raise ValueError(_unknown("data set", name, sets))
-    return sets[name]
+    if name not in _sets():
+        raise ValueError(_unknown("data set", name, _sets()))
+    return _sets()[name]
 
 
 def _unknown(kind: str, name: str, known: Iterable[str]) -> str:
