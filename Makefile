@@ -41,8 +41,8 @@ types: install ## Type check
 test: lint types ## Format, lint, types and the tests (at most 10 minutes on two cores)
 	$(TEST) -m "not slow"
 
-test-all: lint types ## The same with the slow tests
-	$(TEST)
+test-all: test ## The same, and then the slow tests, one after another (at most 40 minutes on two cores)
+	OMP_NUM_THREADS=$(JOBS) $(BIN)/python -m pytest -m slow
 
 wheel: install ## Build the wheel into dist/
 	rm -rf dist

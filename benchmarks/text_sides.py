@@ -23,12 +23,20 @@ Step = Callable[[], Tensor]
 WIDTH, LAYERS, HEADS, LENGTH, NUM_CONTEXT, SCALE = 512, 12, 8, 77, 16, 100.0
 
 
-def random_clip(dtype: str = "float32") -> Clip:
-    """A CLIP whose text tower has ViT-B/16's size; the image tower is small, since it is not measured."""
+SMALL = TowerConfig(width=64, layers=1, heads=1, hidden=64, activation="quick_gelu")
+
+
+def random_clip(dtype: str = "float32", *, image: TowerConfig = SMALL, image_size: int = 32) -> Clip:
+    """A CLIP whose text tower has ViT-B/16's size; the image tower is small where it is not measured."""
     text = TowerConfig(width=WIDTH, layers=LAYERS, heads=HEADS, hidden=4 * WIDTH, activation="quick_gelu")
-    image = TowerConfig(width=64, layers=1, heads=1, hidden=64, activation="quick_gelu")
     config = ClipConfig(
-        embed_dim=512, text=text, image=image, vocab_size=49408, context_length=LENGTH, image_size=32, patch_size=16
+        embed_dim=512,
+        text=text,
+        image=image,
+        vocab_size=49408,
+        context_length=LENGTH,
+        image_size=image_size,
+        patch_size=16,
     )
     with torch.device("meta"):
         shapes = {
@@ -42,7 +50,7 @@ def random_clip(dtype: str = "float32") -> Clip:
         weights[name] = torch.empty(value.shape).normal_(std=scale, generator=generator)
         if "ln_" in name and name.endswith("weight"):
             weights[name] = 1 + 0.05 * weights[name]
-    preprocess = Preprocess(resize=32, crop=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    preprocess = Preprocess(resize=image_size, crop=image_size, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
     return assemble(config, weights, tokenizer=clip_tokenizer(), preprocess=preprocess, dtype=dtype)
 
 

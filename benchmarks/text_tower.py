@@ -26,6 +26,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.figures import Figure, publish
+from benchmarks.process import peak_mib, resident_mib, restart_peak
 from benchmarks.text_sides import SIDES
 
 PRODUCT = 2048
@@ -61,10 +62,10 @@ def has_fast_bfloat16() -> bool:
 def serve(job: Job, gradient_file: Path) -> None:
     """Child process: one step that is measured for memory and work and leaves its gradient; then one timed step per input line."""
     step = SIDES[job.side](job.classes, job.dtype)
-    before = _status("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # start the peak anew
+    before = resident_mib()
+    restart_peak()
     gradient = step()
-    peak = _status("VmHWM")
+    peak = peak_mib()
     np.save(gradient_file, gradient.numpy())
     with FlopCounterMode(display=False) as counter:
         step()
@@ -78,14 +79,6 @@ def serve(job: Job, gradient_file: Path) -> None:
         for _ in range(4):
             left @ right
         _say({"step_s": middle - begin, "flops_per_s": 4 * 2 * PRODUCT**3 / (time.perf_counter() - middle)})
-
-
-def _status(field: str) -> float:
-    """A field of /proc/self/status, in MiB."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(f"{field}:"):
-            return int(line.split()[1]) / 1024
-    raise AssertionError(f"no {field} in /proc/self/status")
 
 
 def _say(values: dict[str, float]) -> None:

@@ -36,13 +36,20 @@ MAY_IMPORT: dict[str, set[str]] = {
     "solvers": {"errors", "types"},
     "data": {"errors", "types", "pocket", "atomic"},
     "published": {"errors", "types", "options", "prompts", "losses", "solvers"},
-    "methods": {"errors", "types", "options", "published"},
+    "recipes": {"errors"},
+    "methods": {"errors", "types", "options", "published", "recipes"},
     "artifact": MODELS | {"methods"},
-    "engine": MODELS | {"methods", "artifact", "data"},
+    "engine": MODELS | {"methods", "artifact", "data", "recipes"},
     "explain": MODELS | {"methods", "artifact", "engine"},
     "classifier": MODELS | {"methods", "artifact", "data", "engine"},
+    "convert": MODELS | {"methods", "artifact"},
     "ablate": MODELS | {"methods", "artifact", "data", "engine", "explain"},
-    "report": {"errors", "atomic", "records"},
+    "protocols": MODELS | {"methods", "artifact", "data", "engine", "recipes"},
+    "reproduce": MODELS | {"methods", "artifact", "data", "engine", "recipes", "protocols"},
+    "statistics": {"errors", "records"},
+    "report": {"errors", "atomic", "records", "statistics"},
+    "pretrain": MODELS | {"methods", "artifact", "data", "engine"},
+    "export": MODELS | {"methods", "artifact", "engine"},
     "quickstart": MODELS | {"methods", "artifact", "data", "engine", "explain", "classifier", "report"},
 }
 """Unit -> units that it may import; the command line may import all of them, and nobody may import it."""
@@ -148,6 +155,22 @@ def test_the_start_is_light(code: str) -> None:
     check = f"import sys\n{code}\nheavy = [name for name in {HEAVY!r} if name in sys.modules]\nassert not heavy, heavy"
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+KNOW_DEVICES = {"engine/precision.py", "engine/ranks.py", "cli/env.py"}
+"""The device of a run, processes with one GPU each, and what `vlprompt env` prints."""
+
+
+def test_devices_are_known_in_one_place_and_types_are_never_switched_behind_ones_back() -> None:
+    wrong = []
+    for path in SOURCES:
+        text, name = path.read_text(), path.relative_to(PACKAGE).as_posix()
+        wrong += [f"{name}: {found}" for found in re.findall(r"autocast|\.half\(|\.bfloat16\(|\.cuda\(", text)]
+        if name not in KNOW_DEVICES:
+            wrong += [
+                f"{name}: {found}" for found in re.findall(r"torch\.cuda|torch\.mps|backends\.mps|backends\.cuda", text)
+            ]
+    assert not wrong, "\n".join(wrong)
 
 
 def test_no_place_of_one_machine_is_named() -> None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from torch import Tensor, nn
 from vlprompt import __version__, atomic, records
 from vlprompt.errors import DATA, UserError
 from vlprompt.methods import resolve
+from vlprompt.options import options_of
+from vlprompt.prompts.start import StartedSpec, misfits
 from vlprompt.towers import Clip
 from vlprompt.towers import load as load_clip
 from vlprompt.types import Method
@@ -244,25 +247,67 @@ def _tensors(prompt: nn.Module | None) -> dict[str, Tensor]:
 def _fill(prompt: nn.Module, directory: Path, digest: str | None) -> None:
     """Put the file's tensors into a module, strictly: their names, shapes and types, and the file's hash."""
     path = directory / TENSORS
+    tensors, data = _read_tensors(path)
+    wanted = dict(prompt.named_parameters())
+    problems = misfits(tensors, wanted)
+    if problems:
+        raise UserError(f"the tensors in {path} do not fit the method: {'; '.join(problems)}.", exit_code=DATA)
+    _require_digest(path, data, digest)
+    with torch.no_grad():
+        for name, parameter in wanted.items():
+            parameter.copy_(tensors[name])
+
+
+def _read_tensors(path: Path) -> tuple[dict[str, Tensor], bytes]:
+    """The tensors of a file and its bytes. UserError where it is missing or damaged."""
     if not path.is_file():
         raise UserError(f"{path} is missing; the prompt is incomplete. Copy the whole directory.", exit_code=DATA)
     data = path.read_bytes()
     try:
-        tensors = load_tensors(data)
+        return load_tensors(data), data
     except SafetensorError as problem:
         raise UserError(f"{path} is no safetensors file or is damaged: {problem}", exit_code=DATA) from problem
-    wanted = dict(prompt.named_parameters())
-    problems = [f"missing {name} {tuple(p.shape)}" for name, p in wanted.items() if name not in tensors]
-    problems += [f"unexpected {name} {tuple(t.shape)}" for name, t in tensors.items() if name not in wanted]
-    problems += [
-        f"{name} is {tuple(tensors[name].shape)} {tensors[name].dtype}, expected {tuple(p.shape)} {p.dtype}"
-        for name, p in wanted.items()
-        if name in tensors and (tensors[name].shape != p.shape or tensors[name].dtype != p.dtype)
-    ]
-    if problems:
-        raise UserError(f"the tensors in {path} do not fit the method: {'; '.join(problems)}.", exit_code=DATA)
+
+
+def _require_digest(path: Path, data: bytes, digest: str | None) -> None:
     if hashlib.sha256(data).hexdigest() != digest:
         raise UserError(f"{path} is not the file that {FACTS} beside it describes (other SHA-256).", exit_code=DATA)
-    with torch.no_grad():
-        for name, parameter in wanted.items():
-            parameter.copy_(tensors[name])
+
+
+def start_from(directory: Path, method: Method, clip: Clip, num_classes: int) -> tuple[Method, str]:
+    """The method with a prompt that begins with the learned tensors of an artifact, and their SHA-256 (hex).
+
+    directory: an artifact, or a run, whose seed is chosen as `pick` does. The artifact's method may be another one: its tensors
+    must have the names and shapes of this one's, and its backbone the same weights. UserError that names what differs.
+    """
+    place = pick(directory).directory
+    facts = read_facts(place)
+    if method.prompt is None:
+        raise UserError(
+            f"{method.name!r} takes no gradient steps, so it cannot go on from the prompt in {place}. Leave --init away."
+        )
+    if facts["tensors_hash"] is None:
+        raise UserError(f"the {facts['method']!r} in {place} has learned nothing to go on from. Leave --init away.")
+    if clip.weight_hash != facts["weight_hash"]:
+        raise UserError(
+            f"the prompt in {place} was learned on {facts['model']} (weights {facts['weight_hash'][:12]}), but the model given is "
+            f"{clip.name} (weights {clip.weight_hash[:12]}). Learned tensors go on with their own backbone only: give that one "
+            "with --model."
+        )
+    tensors, data = _read_tensors(place / TENSORS)
+    _require_digest(place / TENSORS, data, facts["tensors_hash"])
+    started = StartedSpec(
+        spec=method.prompt, tensors=tensors, origin=f"{place} ({facts['method']})", hint=_hint(facts["options"], method)
+    )
+    with warnings.catch_warnings(action="ignore"):  # learning builds it again, and warns then
+        started.build(clip.facts, torch.Generator().manual_seed(0), num_classes)
+    return replace(method, prompt=started), str(facts["tensors_hash"])
+
+
+def _hint(before: Mapping[str, object], method: Method) -> str:
+    """Which options of the prompt differ from those that the tensors were learned with."""
+    own = [option.name for option in options_of(method.prompt) if option.name != "init"]
+    changed = [f"{name}={before[name]}" for name in own if name in before and before[name] != method.options[name]]
+    if not changed:
+        return " Give a prompt of a method with the same tensors (vlprompt methods NAME)."
+    return f" They were learned with {', '.join(changed)}: give these with --set."

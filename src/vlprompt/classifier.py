@@ -6,7 +6,7 @@ import io
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ from vlprompt.engine.config import default_views
 from vlprompt.engine.evaluate import Classifier, check_classes, classifier_of, probabilities, training_hash
 from vlprompt.engine.images import Images, open_images
 from vlprompt.engine.precision import resolve_device
-from vlprompt.engine.run import recipe_for
+from vlprompt.engine.run import recipe_for, recipe_template
 from vlprompt.engine.sampling import draw, said_of_short, said_of_skipped
 from vlprompt.engine.solve import solve
 from vlprompt.engine.train import Lesson, train
@@ -49,7 +49,8 @@ class PromptClassifier:
         model: str | Path = "pocket-s",
         method: str = "plpp+coop",
         *,
-        recipe: Literal["auto", "published", "pocket"] = "auto",
+        recipe: str = "auto",
+        init_from: str | Path | None = None,
         seed: int = 1,
         template: str | None = None,
         views: Views | None = None,
@@ -60,12 +61,16 @@ class PromptClassifier:
     ) -> None:
         """model: a pocket model's name, a directory or a Hub id. cache: the feature cache's directory; None: the user's.
 
+        recipe: whose defaults: `published`, `pocket`, a name of `vlprompt recipes`, or auto. init_from: a saved prompt or a run
+        whose learned tensors `fit` begins with (`--init`); None: the method's own start, which its option `init` chooses.
+
         options: of the method and its schedule, as ``--set`` names them (``epochs=5``; dots as ``**{"plpp.k": 5}``).
         Nothing is loaded before it is needed; a misspelt method or option is a UserError at once.
         """
         self.model, self.method, self.recipe, self.seed = str(model), method, recipe, seed
         self.template, self.views, self.device, self.dtype = template, views, device, dtype
         self.cache = Path(cache) if cache is not None else None
+        self.init_from = Path(init_from) if init_from is not None else None
         self.options = dict(options)
         methods.resolve(method, self.options, recipe=recipe_for(self.model, recipe))
         self._clip: Clip | None = None
@@ -94,14 +99,17 @@ class PromptClassifier:
         """Learn a prompt from `shots` images per class (None: all); of a data set, from its training part alone."""
         dataset = _as_dataset(data)
         recipe = recipe_for(self.model, self.recipe)
-        method = methods.resolve(self.method, self.options, shots=shots, recipe=recipe)
+        method = methods.resolve(self.method, self.options, shots=shots, recipe=recipe, dataset=dataset.name)
+        began: dict[str, str] = {}
+        if self.init_from is not None:
+            method, began["init"] = artifact.start_from(self.init_from, method, self.clip, len(dataset.class_names))
         skipped: dict[str, str] = {}
         sample = draw(dataset, self._images_of_sets, skipped, shots=shots, seed=self.seed)
         if skipped:
             warnings.warn(said_of_skipped(skipped), UserWarning, stacklevel=2)
         if sample.short:
             warnings.warn(said_of_short(sample, shots), UserWarning, stacklevel=2)
-        template = self.template or dataset.template
+        template = self.template or recipe_template(recipe, dataset) or dataset.template
         prompt = None
         if method.solver is not None:
             number, source = len(sample.class_names), self._images_of_sets
@@ -129,6 +137,7 @@ class PromptClassifier:
                 "subset": "all",
                 "recipe": recipe,
                 "training_hash": training_hash(sample.train),
+                **began,
                 "metrics": {},
             },
         )
@@ -234,7 +243,13 @@ class PromptClassifier:
         learned = self._fitted
         names = learned.class_names if class_names is None else tuple(class_names)
         if self._answers is None or self._answers[0] != names:
-            check_classes(learned.method.prompt, learned.class_names, names, solver=learned.method.solver)
+            check_classes(
+                learned.method.prompt,
+                learned.class_names,
+                names,
+                solver=learned.method.solver,
+                labelled=class_names is None,
+            )
             made = classifier_of(self.clip, learned.method, learned.prompt, names, learned.template)
             self._answers = (names, made)
         return self._answers[1]

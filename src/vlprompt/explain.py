@@ -196,7 +196,7 @@ def result_line(method: Method) -> str:
     """Which values are the result."""
     if method.prompt is None:
         return "the fit" if method.solver else "nothing is learned"
-    return type(method.average).__name__ if method.average else "the last step's prompt"
+    return str(method.average) if method.average else "the last step's prompt"
 
 
 def loss_line(terms: tuple[Term, ...]) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from vlprompt import recipes
 from vlprompt.errors import UserError, unknown
 from vlprompt.options import Option, options_of, replaced
 from vlprompt.published import HOSTS, OVERLAYS, Host, Overlay
@@ -73,22 +74,25 @@ def resolve(
     *,
     shots: int | None = None,
     recipe: str = "published",
+    dataset: str = "",
 ) -> Method:
     """A method with every choice made.
 
     overrides: options and schedule fields as ``--set`` gives them; strings are converted by the option's type. shots:
-    images per class, for schedules that depend on it (None: the largest count). recipe: whose defaults; a method that
-    has none of that name takes its published one. UserError: unknown names, values out of range, impossible pairs.
+    images per class, for schedules that depend on it (None: the largest count). recipe: whose defaults: `published` or
+    `pocket` (a method that has none of that name takes its published one), or a recipe by name (`vlprompt recipes`), whose
+    settings may depend on the data set. UserError: unknown names, values out of range, impossible pairs.
     """
     overlays, host = parse(name)
-    if recipe not in RECIPES:
-        raise unknown("recipe", recipe, RECIPES)
+    preset = _preset(name, recipe, shots, dataset)
     if not host.recipes and overlays:
         raise UserError(
             f"{name!r}: {host.name!r} learns nothing, so there is no context for {overlays[0].name!r} to work on. "
             f"Use for example '{overlays[0].name}+coop'."
         )
-    settings = _checked(name, overrides or {}, overlays, host)
+    settings = _checked(name, preset, overlays, host)
+    for part, changed in _checked(name, overrides or {}, overlays, host).items():
+        settings[part] = settings.get(part, {}) | changed
     if not host.recipes:
         return _without_steps(host, settings.get("asks", {}))
     chosen = host.recipes.get(recipe, host.recipes["published"])
@@ -118,6 +122,22 @@ def resolve(
         schedule=schedule,
         options=resolved | dataclasses.asdict(schedule),
     )
+
+
+def _preset(name: str, recipe: str, shots: int | None, dataset: str) -> Mapping[str, object]:
+    """What a named recipe sets. UserError: an unknown one, or another method's."""
+    if recipe in RECIPES:
+        return {}
+    if recipe not in recipes.names():
+        raise unknown("recipe", recipe, [*RECIPES, *recipes.names()])
+    chosen = recipes.read(recipe)
+    (own, host), (given, asked) = parse(chosen.method), parse(name)
+    if host.name != asked.name or not {one.name for one in own} <= {one.name for one in given}:
+        raise UserError(
+            f"the recipe {recipe!r} is for {chosen.method!r}, not for {name!r}. Leave --method away, or add an overlay to it, as in "
+            f"'plpp+{host.name}'."
+        )
+    return chosen.settings(shots=shots, dataset=dataset)
 
 
 def _without_steps(host: Host, settings: Mapping[str, object]) -> Method:

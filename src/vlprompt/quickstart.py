@@ -17,6 +17,7 @@ from vlprompt.engine.observer import Observer
 from vlprompt.engine.run import train_run
 from vlprompt.records import Predictions, Record, id_hashes, read_predictions
 from vlprompt.report import plots, tables
+from vlprompt.report.write import write_report
 
 ZERO_SHOT = "zero-shot"
 METHODS = (ZERO_SHOT, "coop", "plpp+coop")
@@ -62,10 +63,11 @@ class Outcome:
     records: tuple[Record, ...]
     table: tables.Table
     figure: Path
+    page: Path
 
 
 def run(plan: Plan, observing: Callable[[str], AbstractContextManager[Observer]]) -> Outcome:
-    """Learns what is missing in `plan.out`, draws the figure and writes the table beside it.
+    """Learns what is missing in `plan.out`, draws the figure and writes the table and the report's page beside it.
 
     observing: a method's name and a space -> the observer of its run.
     """
@@ -77,7 +79,8 @@ def run(plan: Plan, observing: Callable[[str], AbstractContextManager[Observer]]
     figure = plots.quickstart(plan.out / FIGURE, rows, pictures(plan), learned=METHODS[-1])
     table = tables.accuracy(records, methods=METHODS)
     (plan.out / TABLE).write_text(tables.as_markdown(table))
-    return Outcome(records=tuple(records), table=table, figure=figure)
+    page = write_report(plan.out, title="Quickstart").files[0]
+    return Outcome(records=tuple(records), table=table, figure=figure, page=page)
 
 
 def pictures(plan: Plan) -> list[plots.Picture]:

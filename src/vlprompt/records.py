@@ -62,6 +62,10 @@ class Record:
     protocol: str = "few-shot"
     subset: str = "all"
     """Which classes: all, base (the first half) or novel (the second)."""
+    source: str = ""
+    """The data set that the prompt was learned from, where it is another than the one it is tested on."""
+    init: str = ""
+    """SHA-256 (hex) of the learned prompt that this one started from; empty: from its own initialisation."""
     setting: str = "inductive"
     """transductive where unlabelled test images were used for learning."""
     val_top1: float | None = None

@@ -174,6 +174,8 @@ class Term:
     needs: frozenset[Need] = frozenset()
     formula: str = ""
     """One line of plain text, shown to people."""
+    over_images: bool = True
+    """Whether it is a mean over the batch's images; False: it depends on the prompt and the classes alone."""
 
 
 class Rule(Protocol):

@@ -55,7 +55,7 @@ def test_defaults_that_are_the_pockets_are_said(vlprompt: Vlprompt, clip_dir: Pa
     Path("taken").write_text("a file where the run should go")
     done = vlprompt("train", "--out", "taken")
     assert done.code == 2
-    assert "embedded images 'emoji-subgroups'" in done.err
+    assert "embedded images 'emoji-symbols'" in done.err
     assert "embedded model 'pocket-s'" in done.err
     assert "embedded" not in vlprompt("train", "--out", "taken", "--data", photos, "--model", clip_dir).err
 
@@ -181,7 +181,7 @@ def test_models_checks_a_directory(vlprompt: Vlprompt, clip_dir: Path) -> None:
 
 
 def test_data_list_and_check(vlprompt: Vlprompt, photos: Path) -> None:
-    rows = json.loads(vlprompt("data", "list", "--json").out)
+    rows = [row for row in json.loads(vlprompt("data", "list", "--json").out) if row["kind"] == "embedded"]
     assert [row["name"] for row in rows] == pocket.names()
     assert all(sum(row["images"].values()) > 100 for row in rows)
     done = vlprompt("data", "check", photos)
@@ -210,6 +210,7 @@ def test_quickstart_learns_draws_and_can_be_called_again(vlprompt: Vlprompt, cli
         "Nearest words",
         "perplexity",
         "first/quickstart.png",
+        "first/report.html",
         "--data FOLDER",
     ):
         assert text in done.out
@@ -247,8 +248,13 @@ def test_module_and_command_are_one() -> None:
         "models",
         "env",
         "data list",
+        "data status",
+        "data get",
         "data check",
+        "compare",
+        "report",
         "ablate plpp",
+        "reproduce",
     ],
 )
 def test_every_command_has_help_with_an_example(vlprompt: Vlprompt, command: str) -> None:

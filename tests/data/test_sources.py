@@ -243,7 +243,8 @@ def test_pocket_sets() -> None:
         assert len(data.train) + len(data.val) + len(data.test) == len(rows)
         assert {(s.id, s.label) for s in data.test} == {(row.key, row.label) for row in rows if row.split == "test"}
         assert data.divided
-        assert data.train[0].read() == pocket.read(data.train[0].id)
+        first = (*data.train, *data.test)[0]
+        assert first.read() == pocket.read(first.id)
 
 
 def test_a_pocket_name_goes_before_a_folder_unless_written_as_a_path(

@@ -28,5 +28,5 @@ def test_golden_losses(clip: Clip, folder: Path, regen: bool, name: str) -> None
         path.write_text(json.dumps(got, indent=2) + "\n")
     wanted = json.loads(path.read_text())
     assert len(got["losses"]) == 10
-    assert got["losses"] == pytest.approx(wanted["losses"], rel=1e-5)
-    assert got["squares"] == pytest.approx(wanted["squares"], rel=1e-5)
+    assert got["losses"] == pytest.approx(wanted["losses"], rel=3e-5)
+    assert got["squares"] == pytest.approx(wanted["squares"], rel=3e-5)

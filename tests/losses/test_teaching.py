@@ -104,12 +104,20 @@ def test_a_narrow_average_far_from_every_epoch_still_sums_to_1() -> None:
     [
         (DistillOptions, {"weight": -1}),
         (DistillOptions, {"temperature": 0}),
+        (DistillOptions, {"classes": 1}),
         (ConsistencyOptions, {"image_weight": -0.1}),
     ],
 )
 def test_what_cannot_be_is_refused_by_name(kind: type, option: dict[str, float]) -> None:
     with pytest.raises(UserError, match=next(iter(option))):
         kind(**option)
+
+
+def test_an_average_says_what_it_is() -> None:
+    said = str(GaussianAverage(mean=15, std=1, epochs=20))
+    assert (
+        said == "the mean of the prompts after each epoch t, weighted by N(t; 15, 1) of 20 epochs, scaled to the run's"
+    )
 
 
 @pytest.mark.parametrize("option", [{"std": 0}, {"std": -1}, {"epochs": 0}])

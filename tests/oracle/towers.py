@@ -100,8 +100,8 @@ def sentence(clip: Clip, name: str, layout: TextLayout) -> tuple[list[int], list
     return ordered, rows, end
 
 
-def text_row(clip: Clip, name: str, layout: TextLayout, splices: dict[int, Splice]) -> Tensor:
-    """Un-normalised embedding (E,) of one class, every sequence padded to the context length."""
+def text_states(clip: Clip, name: str, layout: TextLayout, splices: dict[int, Splice]) -> tuple[Tensor, int]:
+    """All rows of one class after ln_final, padded to the context length (L, D), and the row of its [EOT]."""
     tower = clip.text_tower
     ids, rows, end = sentence(clip, name, layout)
     padded = ids + [0] * (clip.context_length - len(ids))
@@ -113,7 +113,13 @@ def text_row(clip: Clip, name: str, layout: TextLayout, splices: dict[int, Splic
         if i == 0:
             splice = None if first.k is None else shift(first, lambda t: t + tower.positional_embedding[rows])
         x = block_step(block, x, rows, splice, tower.heads, causal=True)
-    return norm(tower.ln_final, x)[end] @ tower.text_projection
+    return norm(tower.ln_final, x), end
+
+
+def text_row(clip: Clip, name: str, layout: TextLayout, splices: dict[int, Splice]) -> Tensor:
+    """Un-normalised embedding (E,) of one class."""
+    states, end = text_states(clip, name, layout, splices)
+    return states[end] @ clip.text_tower.text_projection
 
 
 def text(clip: Clip, names: list[str], layout: TextLayout, splices: dict[int, Splice]) -> Tensor:

@@ -28,6 +28,7 @@ def test_every_layout_is_the_same_model(paths: dict[str, Path], reference: Clip,
     theirs = reference.state_dict()
     assert clip.state_dict().keys() == theirs.keys()
     assert all(torch.equal(tensor, theirs[key]) for key, tensor in clip.state_dict().items())
+    assert all(tensor.data_ptr() % 64 == 0 for tensor in clip.state_dict().values())
     pixels = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     assert torch.equal(clip.encode_images(pixels).pooled, reference.encode_images(pixels).pooled)
     texts = [c.encode_text(c.class_tokens(["cat", "St. Bernard", "a long name"])).pooled for c in (clip, reference)]

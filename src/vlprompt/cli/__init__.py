@@ -12,15 +12,24 @@ import typer
 from vlprompt import __version__
 from vlprompt.cli import (
     ablate,
+    bench,
+    compare,
+    convert,
     data,
     env,
     evaluate,
     explain,
+    export,
     failures,
     methods,
     models,
     predict,
+    pretrain,
     quickstart,
+    recipes,
+    report,
+    reproduce,
+    roots,
     train,
     verify,
 )
@@ -39,17 +48,25 @@ app = typer.Typer(
 for name, command in (
     ("quickstart", quickstart.quickstart),
     ("train", train.train),
+    ("pretrain", pretrain.pretrain),
     ("eval", evaluate.evaluate),
     ("predict", predict.predict),
     ("explain", explain.explain),
     ("methods", methods.methods),
+    ("recipes", recipes.recipes),
+    ("convert", convert.convert),
     ("models", models.models),
+    ("bench", bench.bench),
+    ("compare", compare.compare),
+    ("report", report.report),
+    ("reproduce", reproduce.reproduce),
     ("env", env.env),
     ("verify", verify.verify),
 ):
     app.command(name)(failures.guarded(command))
 app.add_typer(data.app, name="data")
 app.add_typer(ablate.app, name="ablate")
+app.add_typer(export.app, name="export")
 
 
 def _version(wanted: bool) -> None:
@@ -61,6 +78,15 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _root(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error. May stand anywhere.")] = False,
+    data_root: Annotated[
+        str | None,
+        typer.Option(
+            "--data-root",
+            metavar="DIR",
+            help="Where the papers' data sets lie. May stand anywhere.",
+            show_default="$VLPROMPT_DATA",
+        ),
+    ] = None,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it and end.")
     ] = False,
@@ -70,14 +96,31 @@ def _root(
 
 def run(arguments: Sequence[str]) -> int:
     """Runs one command line; returns its exit code."""
-    debug = ["--debug"] if "--debug" in arguments else []
+    shared, own = _apart(arguments)
     try:
-        app(args=debug + [one for one in arguments if one != "--debug"], prog_name="vlprompt")
+        with roots.known(shared):
+            app(args=shared + own, prog_name="vlprompt")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except KeyboardInterrupt as stop:
         return failures.report(stop)
     return 0
+
+
+def _apart(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The options that may stand anywhere, and the rest."""
+    shared: list[str] = []
+    own: list[str] = []
+    rest = list(arguments)
+    while rest:
+        one = rest.pop(0)
+        if one == "--debug" or one.startswith("--data-root="):
+            shared.append(one)
+        elif one == "--data-root" and rest:
+            shared += [one, rest.pop(0)]
+        else:
+            own.append(one)
+    return shared, own
 
 
 def main() -> None:

@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
-from vlprompt.cli import console, failures, options
+from vlprompt.cli import console, failures, options, study
 from vlprompt.cli.progress import observing
 from vlprompt.errors import UserError
 
 app = typer.Typer(help="Sweep a method's options on validation images.", no_args_is_help=True)
+app.command("pretraining")(study.pretraining)
 DEFAULT_DATA = "emoji-subgroups,clipart-things"
 
 

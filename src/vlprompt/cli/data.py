@@ -1,30 +1,44 @@
-"""`vlprompt data`: the embedded sets, and what is in a folder of your own."""
+"""`vlprompt data`: which data sets there are, what is on disk, getting the papers' sets, and what is in a folder of your own."""
 
 from __future__ import annotations
 
 import shlex
-from typing import Annotated
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from vlprompt.cli import console, failures, options
-from vlprompt.cli.progress import counting
-from vlprompt.errors import DATA
+from vlprompt.cli import console, failures, options, shards, show
+from vlprompt.cli.progress import SECONDS_BETWEEN_LINES, counting
+from vlprompt.errors import DATA, UserError
 
-app = typer.Typer(help="Images: list the embedded sets, check a folder of your own.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from vlprompt.data.catalogue import Row
+    from vlprompt.data.download import Progress
+
+app = typer.Typer(
+    help="Images: list the embedded and the papers' sets, see what is on disk, get one, check a folder.",
+    no_args_is_help=True,
+)
+Name = Annotated[str, typer.Argument(metavar="NAME", help="One of the papers' sets (see `vlprompt data list`).")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be fetched, and from where.")]
+PARTS = ("train", "val", "test")
 
 
 @app.command("list")
 @failures.guarded
 def list_sets(as_json: options.AsJson = False) -> None:
-    """List the embedded data sets.
+    """List the embedded data sets, and the papers' sets with their published sizes.
 
     Example: `vlprompt data list`
     """
     from vlprompt import pocket
+    from vlprompt.data import catalogue
 
     sets = [pocket.info(name) for name in pocket.names()]
     counts = {one.name: _counts(one.name) for one in sets}
@@ -33,6 +47,7 @@ def list_sets(as_json: options.AsJson = False) -> None:
             [
                 {
                     "name": one.name,
+                    "kind": "embedded",
                     "description": one.description,
                     "template": one.template,
                     "classes": list(one.class_names),
@@ -40,18 +55,84 @@ def list_sets(as_json: options.AsJson = False) -> None:
                 }
                 for one in sets
             ]
+            + [_facts(row) for row in catalogue.rows()]
         )
         return
     table = Table(box=box.SIMPLE_HEAD, title="Embedded data sets", title_justify="left")
-    for column in ("name", "classes", "train", "val", "test", "what it is"):
+    for column in ("name", "classes", *PARTS, "what it is"):
         table.add_column(column, justify="left" if column in ("name", "what it is") else "right")
     for one in sets:
-        count = counts[one.name]
-        table.add_row(
-            Text(one.name), str(len(one.class_names)), *(str(count[part]) for part in count), Text(one.description)
+        numbers = [str(counts[one.name][part]) for part in PARTS]
+        table.add_row(Text(one.name), str(len(one.class_names)), *numbers, Text(one.description))
+    console.show(table, _papers(catalogue.rows()))
+    console.commands(
+        "More:", ["vlprompt data status", "vlprompt data get caltech101", "vlprompt data check YOUR_FOLDER"]
+    )
+
+
+@app.command("status")
+@failures.guarded
+def status(as_json: options.AsJson = False) -> None:
+    """Say which of the papers' data sets are on disk, and what is missing of the others. No image is opened.
+
+    Example: `vlprompt data status --data-root data`
+    """
+    from vlprompt.data import catalogue
+    from vlprompt.data.obtain import state
+
+    root = _root()
+    states = [state(row, root) for row in catalogue.rows()]
+    if as_json:
+        console.dump(
+            {
+                "root": str(root),
+                "sets": [
+                    {"name": one.row.name, "state": one.word, "folder": str(one.folder), "missing": list(one.missing)}
+                    for one in states
+                ],
+            }
         )
+        return
+    table = Table(box=box.SIMPLE_HEAD, title=f"The papers' data sets in {root}", title_justify="left")
+    for column in ("name", "state", "folder", "missing"):
+        table.add_column(column)
+    for one in states:
+        lost = one.missing if one.folder.is_dir() else ()
+        missing = ", ".join(lost) or ("" if one.split or lost or not one.usable else one.row.split)
+        table.add_row(*map(Text, (one.row.name, one.word, f"{one.folder.name}/", missing)))
     console.show(table)
-    console.commands("More:", [f"vlprompt data check {sets[0].name}", "vlprompt data check YOUR_FOLDER"])
+    absent = [one.row.name for one in states if not one.usable]
+    if absent:
+        console.commands("More:", [f"vlprompt data get {absent[0]}"])
+
+
+@app.command("get")
+@failures.guarded
+def get(name: Name, dry_run: DryRun = False) -> None:
+    """Fetch one of the papers' data sets into the data root: only from addresses that have a public source, with the published
+    checksum where there is one. A stopped transfer goes on where it was. What needs a login is explained instead.
+
+    Example: `vlprompt data get caltech101 --data-root data`
+    """
+    from vlprompt.data import catalogue
+    from vlprompt.data.obtain import by_hand, obtain, state, wanted
+
+    row, root = catalogue.get(name), _root()
+    folder = catalogue.directory_of(row, root)
+    todo = wanted(row, folder)
+    console.note(f"{row.title} into {folder}. Licence: {row.licence}.")
+    if dry_run:
+        _plan(row, folder)
+        return
+    if todo:
+        obtain(row, root, _Teller())
+    found = state(row, root)
+    if not found.usable:
+        raise UserError(
+            f"{row.title}: still missing: {', '.join(found.missing)}. {by_hand(row, folder)}", exit_code=DATA
+        )
+    console.show(f"{row.title} is in {folder}: {found.word}.")
+    console.commands("Next:", [f"vlprompt data check {row.name}"])
 
 
 @app.command("check")
@@ -60,7 +141,7 @@ def check_images(
     source: Annotated[str, typer.Argument(metavar="DIR|FILE|NAME", help="What you would give to --data.")],
     as_json: options.AsJson = False,
 ) -> None:
-    """Decode every image of a folder, table or embedded set; report what is wrong, what is skipped, and the counts.
+    """Decode every image of a folder, table or data set; report what is wrong, what is skipped, and the counts.
 
     Ends with exit code 3 where it cannot be used for training.
 
@@ -80,8 +161,102 @@ def check_images(
         console.commands("It can be used:", [f"vlprompt train --data {shlex.quote(source)} --method plpp+coop"])
 
 
+app.command("show")(show.show)
+app.command("shards")(shards.write)
+
+
+class _Teller:
+    """Says on stderr what is fetched, and how far it is."""
+
+    def say(self, text: str) -> None:
+        console.note(text)
+
+    def progress(self, name: str) -> Progress:
+        spoken = time.monotonic()
+
+        def show(done: int, size: int | None) -> None:
+            nonlocal spoken
+            if time.monotonic() - spoken >= SECONDS_BETWEEN_LINES or done == size:
+                spoken = time.monotonic()
+                console.note(f"{name}: {_megabytes(done)} of {_megabytes(size)}")
+
+        return show
+
+
+def _plan(row: Row, folder: Path) -> None:
+    """What would be fetched, and what only people can fetch."""
+    from vlprompt.data.obtain import by_hand, wanted
+
+    lines = []
+    for download in wanted(row, folder):
+        lines.append(f"{', '.join(download.gives)}, from the first that gives it:")
+        for one in download.mirrors:
+            size = f", {_megabytes(one.size)}" if one.size else ""
+            checksum = f"{one.checksum} ({one.checksum_source})" if one.checksum != "unknown" else "unknown"
+            lines += [f"  {one.url}{size}", f"    address: {one.source}; checksum: {checksum}"]
+    if not row.downloads:
+        lines.append("address: unknown to this program.")
+    if row.manual:
+        lines.append(by_hand(row, folder))
+    console.plain("\n".join(lines or ["Nothing: all of it is there."]) + "\n")
+
+
+def _root() -> Path:
+    from vlprompt.data import catalogue
+
+    root = catalogue.data_root()
+    if root is None:
+        raise UserError(
+            f"no folder for the papers' data sets is known. Give --data-root DIR, or set {catalogue.ROOT_VARIABLE}."
+        )
+    return root
+
+
+def _papers(rows: Sequence[Row]) -> Table:
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        title="The papers' data sets (published sizes; they lie in the data root)",
+        title_justify="left",
+    )
+    for column in ("name", "classes", *PARTS, "licence"):
+        table.add_column(column, justify="right" if column in ("classes", *PARTS) else "left")
+    for row in rows:
+        numbers = [f"{size:,}" if size else "-" for size in row.sizes]
+        table.add_row(Text(row.name), str(row.classes), *numbers, Text(row.licence))
+    return table
+
+
+def _facts(row: Row) -> dict[str, Any]:
+    return {
+        "name": row.name,
+        "kind": "papers",
+        "description": row.title,
+        "template": row.template,
+        "directory": row.directory,
+        "num_classes": row.classes,
+        "images": dict(zip(PARTS, row.sizes, strict=True)),
+        "sizes_source": row.sizes_source,
+        "licence": row.licence,
+        "addresses": [
+            {
+                "gives": list(download.gives),
+                "url": one.url,
+                "source": one.source,
+                "checksum": one.checksum,
+                "checksum_source": one.checksum_source,
+            }
+            for download in row.downloads
+            for one in download.mirrors
+        ],
+    }
+
+
 def _counts(name: str) -> dict[str, int]:
     from vlprompt import pocket
 
     parts = [row.split for row in pocket.rows(name)]
-    return {part: parts.count(part) for part in ("train", "val", "test")}
+    return {part: parts.count(part) for part in PARTS}
+
+
+def _megabytes(size: int | None) -> str:
+    return "unknown" if size is None else f"{size / 1e6:,.1f} MB"

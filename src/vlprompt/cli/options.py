@@ -21,7 +21,7 @@ SubsetName = Literal["all", "base", "novel"]
 SUBSETS: tuple[SubsetName, ...] = ("all", "base", "novel")
 Choice = TypeVar("Choice", bound=str)
 
-POCKET_DATA = "emoji-subgroups"
+POCKET_DATA = "emoji-symbols"
 POCKET_MODEL = "pocket-s"
 
 Data = Annotated[
@@ -30,7 +30,7 @@ Data = Annotated[
         "--data",
         metavar="DIR|FILE|NAME",
         help="A folder of class folders (with or without train / val / test), a CSV or JSONL of (path, label[, split]), "
-        "or the name of an embedded set (see `vlprompt data list`).",
+        "the name of an embedded set or of one of the papers' (see `vlprompt data list`), or hub:OWNER/NAME.",
     ),
 ]
 Model = Annotated[
@@ -67,6 +67,9 @@ Template = Annotated[
     typer.Option(
         "--template", help="Words of the zero-shot classifier, {} for the name.", show_default="the data set's"
     ),
+]
+Track = Annotated[
+    str | None, typer.Option("--track", metavar="tensorboard", help="Learning curves beside metrics.jsonl.")
 ]
 Strict = Annotated[bool, typer.Option("--strict", help="Unusable images are an error instead of a counted skip.")]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout, nothing else there.")]
@@ -120,6 +123,12 @@ def parse_names(text: str | None) -> tuple[str, ...] | None:
     if not all(names) or len(set(names)) < len(names):
         raise UserError(f"--classes {text!r} has an empty or a repeated name. Write for example --classes 'cat,dog'.")
     return names
+
+
+def parse_track(text: str | None) -> Literal["tensorboard"] | None:
+    """The name if it is known; None stays. UserError for anything else."""
+    known: tuple[Literal["tensorboard"], ...] = ("tensorboard",)
+    return None if text is None else one_of("--track", text, known)
 
 
 def parse_views(text: str | None) -> int | Literal["epochs", "centre"] | None:

@@ -13,7 +13,7 @@ from vlprompt.cli.progress import observing
 
 
 def quickstart(
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where runs, table and figure go.")] = Path(
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where runs, table, figure and page go.")] = Path(
         "runs/quickstart"
     ),
     data: options.Data = options.POCKET_DATA,
@@ -49,7 +49,7 @@ def quickstart(
         return
     console.show(as_rich(outcome.table))
     console.show(*words_and_perplexity(read_run(plan.learned)))
-    console.show(f"Figure: {outcome.figure}", f"Table:  {out / first.TABLE}")
+    console.show(f"Figure: {outcome.figure}", f"Table:  {out / first.TABLE}", f"Page:   {outcome.page}")
     learned = shlex.quote(str(plan.learned))
     console.commands("Try the learned prompt on a picture of your own:", [f"vlprompt predict {learned} PICTURE.png"])
     console.commands(

@@ -23,7 +23,27 @@ Out = Annotated[
 Recipe = Annotated[
     str,
     typer.Option(
-        "--recipe", help="Whose defaults: published (the papers'), pocket, or auto: pocket for an embedded model."
+        "--recipe",
+        metavar="NAME",
+        help="Whose defaults: published (the papers'), pocket, auto: pocket for an embedded model; or a name of `vlprompt recipes`.",
+    ),
+]
+MethodOrRecipes = Annotated[
+    str | None,
+    typer.Option(
+        "--method",
+        metavar="NAME",
+        help="The method; overlays stand before it, as in plpp+coop.",
+        show_default="coop, or the recipe's",
+    ),
+]
+Init = Annotated[
+    Path | None,
+    typer.Option(
+        "--init",
+        metavar="RUN",
+        help="Begin with the learned tensors of a run or a saved prompt.",
+        show_default="the method's own start",
     ),
 ]
 Views = Annotated[
@@ -50,12 +70,13 @@ MaxMemory = Annotated[
 def train(
     data: options.Data = options.POCKET_DATA,
     model: options.Model = options.POCKET_MODEL,
-    method: options.Method = "coop",
+    method: MethodOrRecipes = None,
     shots: options.Shots = 16,
     seeds: options.Seeds = "1",
     out: Out = None,
     settings: options.Settings = None,
     recipe: Recipe = "auto",
+    init: Init = None,
     subset: options.SubsetOption = "all",
     template: options.Template = None,
     views: Views = None,
@@ -63,6 +84,7 @@ def train(
     dtype: options.Precision = "float32",
     cache: options.Cache = None,
     max_memory: MaxMemory = None,
+    track: options.Track = None,
     strict: options.Strict = False,
     resume: Resume = False,
     as_json: options.AsJson = False,
@@ -76,8 +98,8 @@ def train(
     """
     from vlprompt.engine.config import RunConfig
     from vlprompt.engine.memory import parse_bytes
-    from vlprompt.engine.run import train_run
 
+    method = method or method_of(recipe)
     place = out or default_out(method, data)
     config = RunConfig(
         method=method,
@@ -87,7 +109,8 @@ def train(
         overrides=options.parse_settings(settings),
         shots=shots or None,
         seeds=options.parse_seeds(seeds),
-        recipe=options.one_of("--recipe", recipe, options.RECIPES),
+        recipe=recipe,
+        init=init,
         subset=options.one_of("--subset", subset, options.SUBSETS),
         template=template,
         views=options.parse_views(views),
@@ -97,7 +120,14 @@ def train(
         strict=strict,
         resume=resume,
         max_memory=None if max_memory is None else parse_bytes(max_memory),
+        track=options.parse_track(track),
     )
+    _learn(config, as_json=as_json)
+
+
+def _learn(config: RunConfig, *, as_json: bool) -> None:
+    from vlprompt.engine.run import train_run
+
     _say_defaults(config)
     with observing() as observer:
         records = train_run(config, observer)
@@ -105,6 +135,13 @@ def train(
         options.dump_records(records)
         return
     _show(config, records)
+
+
+def method_of(recipe: str) -> str:
+    """The method of a recipe by name, and CoOp without one."""
+    from vlprompt.recipes import names, read
+
+    return read(recipe).method if recipe in names() else "coop"
 
 
 def default_out(method: str, data: str) -> Path:

@@ -1,8 +1,14 @@
 """Images and class names: where they come from, which are learned from, and what a tower sees of them. Knows no model."""
 
+from vlprompt.data.augment import AUGMENTATIONS, Augmentation, augmented_view
 from vlprompt.data.check import ClassCount, Copies, Report, check
+from vlprompt.data.class_names import NamesReport, read_class_names
+from vlprompt.data.fetch import Spool
+from vlprompt.data.imagenet21k import is_imagenet21k, open_imagenet21k
 from vlprompt.data.images import open_image
+from vlprompt.data.pool import Corpus, Listed, Pool
 from vlprompt.data.samples import DEFAULT_TEMPLATE, Dataset, Sample, Skipped
+from vlprompt.data.shards import is_shards, open_shards
 from vlprompt.data.sources import open_dataset
 from vlprompt.data.splits import (
     FewShot,
@@ -19,28 +25,42 @@ from vlprompt.data.splits import (
 from vlprompt.data.store import FeatureStore, Stats, default_root
 from vlprompt.data.verify import verify
 from vlprompt.data.views import AUGMENTATION_VERSION, load_pixels, test_view, train_view
+from vlprompt.data.write_shards import write_shards
 
 __all__ = [
+    "AUGMENTATIONS",
     "AUGMENTATION_VERSION",
     "DEFAULT_TEMPLATE",
+    "Augmentation",
     "ClassCount",
     "Copies",
+    "Corpus",
     "Dataset",
     "FeatureStore",
     "FewShot",
+    "Listed",
+    "NamesReport",
+    "Pool",
     "Report",
     "Sample",
     "Skipped",
     "Split",
+    "Spool",
     "Stats",
     "Subset",
+    "augmented_view",
     "check",
     "default_root",
     "few_shot",
     "halves",
+    "is_imagenet21k",
+    "is_shards",
     "load_pixels",
     "open_dataset",
     "open_image",
+    "open_imagenet21k",
+    "open_shards",
+    "read_class_names",
     "read_split",
     "restrict",
     "split_by_rule",
@@ -48,5 +68,6 @@ __all__ = [
     "test_view",
     "train_view",
     "verify",
+    "write_shards",
     "write_split",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import statistics
 from collections import Counter
@@ -10,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from vlprompt.data.images import open_image
-from vlprompt.data.listing import Listing, as_dataset, class_name, problems, some
+from vlprompt.data.listing import Listing, as_dataset, problems, some
 from vlprompt.data.samples import PARTS, Dataset, Part, Sample, Skipped
 from vlprompt.data.sources import list_source
 from vlprompt.data.splits import split_by_rule
@@ -64,6 +65,8 @@ class Report:
     median_edge: int | None
     """Median of the short edges, in pixels."""
     largest: tuple[int, int] | None
+    notes: tuple[str, ...] = ()
+    """What the source itself has to say, as sizes that are not the published ones."""
 
     @property
     def ok(self) -> bool:
@@ -98,7 +101,7 @@ class Report:
             out.append(f"note: no test images in {some(untested)}")
         if self.number_names:
             out.append(f"note: class names are read as words, and these have none: {some(self.number_names)}")
-        return out + self._counts()
+        return out + [f"note: {note}" for note in self.notes] + self._counts()
 
     def _counts(self) -> list[str]:
         totals = {part: sum(getattr(count, part) for count in self.classes) for part in PARTS}
@@ -122,14 +125,14 @@ def check(spec: str | Path, *, progress: Callable[[int], None] | None = None) ->
     dataset = split_by_rule(found)
     parts = {sample.id: part for part in PARTS for sample in getattr(dataset, part)}
     counts = {part: Counter(sample.label for sample in getattr(dataset, part)) for part in PARTS}
-    names = [class_name(key) for key in listing.class_keys]
+    names = listing.class_names
     classes = tuple(
         ClassCount(name=name, **{part: counts[part][label] for part in PARTS}) for label, name in enumerate(names)
     )
     unread = {skip.id for skip in damaged}
     kept = tuple(entry for entry in listing.entries if entry.id not in unread)
     skipped = tuple(sorted({*listing.skipped, *damaged}))
-    judged = Listing(name=listing.name, class_keys=listing.class_keys, entries=kept, skipped=skipped)
+    judged = dataclasses.replace(listing, entries=kept, skipped=skipped)
     by_edge = sorted(sizes, key=min)
     return Report(
         name=listing.name,
@@ -143,6 +146,7 @@ def check(spec: str | Path, *, progress: Callable[[int], None] | None = None) ->
         smallest=by_edge[0] if by_edge else None,
         median_edge=round(statistics.median(min(size) for size in sizes)) if sizes else None,
         largest=by_edge[-1] if by_edge else None,
+        notes=listing.notes,
     )
 
 

@@ -30,7 +30,7 @@ def hidden(name: str) -> bool:
 
 def has_image_name(name: str) -> bool:
     """Whether the name ends as an image's does."""
-    return PurePath(name).suffix.lower() in SUFFIXES
+    return os.path.splitext(name)[1].lower() in SUFFIXES  # much faster than a PurePath, for millions of names
 
 
 def refusal(path: str | Path) -> tuple[str | None, int]:

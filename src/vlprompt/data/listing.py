@@ -32,10 +32,21 @@ class Listing:
     entries: tuple[Entry, ...]
     skipped: tuple[Skipped, ...] = ()
     template: str = DEFAULT_TEMPLATE
+    own_names: tuple[str, ...] = ()
+    """Class names in label order where the source gives them apart from the keys; two classes may then have one name."""
+    in_order: bool = False
+    """Whether the order of the entries means something (a published split) and is kept."""
+    notes: tuple[str, ...] = ()
+    """What the user should know of the source, a sentence each."""
 
     @property
     def divided(self) -> bool:
         return any(entry.part is not None for entry in self.entries)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """As they stand in a sentence, in label order."""
+        return tuple(class_name(key) for key in self.own_names or self.class_keys)
 
 
 def class_name(key: str) -> str:
@@ -56,7 +67,7 @@ def problems(listing: Listing) -> list[str]:
         found.append(f"There is no usable image in it{_reasons(listing.skipped)}.")
         return found
     by_name: dict[str, list[str]] = {}
-    for key in listing.class_keys:
+    for key in () if listing.own_names else listing.class_keys:
         by_name.setdefault(class_name(key).casefold(), []).append(key)
     for name, keys in by_name.items():
         if not name:
@@ -90,19 +101,23 @@ def _reasons(skipped: Sequence[Skipped]) -> str:
 
 
 def as_dataset(listing: Listing) -> Dataset:
-    """A listing without problems as a data set: entries sorted by label, then id."""
+    """A listing without problems as a data set: entries sorted by label, then id, where their order means nothing."""
     label_of = {key: label for label, key in enumerate(listing.class_keys)}
     parts: dict[Part, list[Sample]] = {"train": [], "val": [], "test": []}
-    for entry in sorted(listing.entries, key=lambda entry: (label_of[entry.class_key], entry.id)):
+    entries: Sequence[Entry] = listing.entries
+    if not listing.in_order:
+        entries = sorted(entries, key=lambda entry: (label_of[entry.class_key], entry.id))
+    for entry in entries:
         sample = Sample(id=entry.id, label=label_of[entry.class_key], source=entry.source, size=entry.size)
         parts[entry.part or "train"].append(sample)
     return Dataset(
         name=listing.name,
-        class_names=tuple(class_name(key) for key in listing.class_keys),
+        class_names=listing.class_names,
         template=listing.template,
         train=tuple(parts["train"]),
         val=tuple(parts["val"]),
         test=tuple(parts["test"]),
         skipped=listing.skipped,
         divided=listing.divided,
+        notes=listing.notes,
     )

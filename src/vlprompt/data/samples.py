@@ -77,3 +77,5 @@ class Dataset:
     skipped: tuple[Skipped, ...] = ()
     divided: bool = True
     """False: the source names no parts and all images are in `train`; see `split_by_rule`."""
+    notes: tuple[str, ...] = ()
+    """What the user should know of the source, a sentence each."""

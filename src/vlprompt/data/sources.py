@@ -1,4 +1,4 @@
-"""Where a data set comes from: a folder, a table, or the pocket."""
+"""Where a data set comes from: the pocket, the papers' sets, a folder, a table, or the Hub."""
 
 from __future__ import annotations
 
@@ -6,19 +6,25 @@ import difflib
 import functools
 from pathlib import Path
 
+from vlprompt.data import catalogue, readers
 from vlprompt.data.folders import LAYOUT, scan_folder
 from vlprompt.data.listing import Entry, Listing, as_dataset, problems, some
 from vlprompt.data.samples import PART_NAMES, Dataset
 from vlprompt.data.tables import COMMAS, LINES, scan_table
 from vlprompt.errors import DATA, UserError
 
+HUB = "hub:"
+"""Stands before the id of a data set on the Hub."""
+
 
 def open_dataset(spec: str | Path, *, strict: bool = False) -> Dataset:
-    """The data set that `spec` means: a pocket set's name, a folder of class folders, or a CSV or JSONL table.
+    """The data set that `spec` means: a pocket set's name, one of the papers' sets (`catalogue`) by name or by its folder, a
+    folder of class folders, a CSV or JSONL table, or ``hub:OWNER/NAME``.
 
-    Only names and sizes are looked at, so that large folders open fast; `verify` decodes. A name of the pocket goes before
-    a folder of that name (write ``./name`` for the folder). Classes are sorted by folder name. A source without train, val
-    and test gives all its images as `train` with ``divided=False``; `split_by_rule` divides them.
+    Only names and sizes are looked at, so that large folders open fast; `verify` decodes. A name of the pocket, and one of
+    the papers' below the data root, goes before a folder of that name (write ``./name`` for the folder). Classes are sorted by
+    folder name; the papers' sets keep their labels and their order. A source without train, val and test gives all its images
+    as `train` with ``divided=False``; `split_by_rule` divides them.
     UserError (exit code 3): nothing there, no usable image, one class, an empty class, two classes with one name, another
     layout than expected; with `strict` also any skipped file.
     """
@@ -45,6 +51,12 @@ def list_source(spec: str | Path) -> Listing:
 
     if isinstance(spec, str) and spec in pocket.names():
         return _scan_pocket(spec)
+    if isinstance(spec, str) and spec.startswith(HUB):
+        from vlprompt.data.hub import scan_hub
+
+        return scan_hub(spec.removeprefix(HUB))
+    if (listing := _published(str(spec))) is not None:
+        return listing
     path = Path(spec).expanduser()
     if str(spec) and path.is_dir():
         return scan_folder(path)
@@ -56,12 +68,25 @@ def list_source(spec: str | Path) -> Listing:
             f"a table ({', '.join(COMMAS + LINES)}), or a pocket set: {', '.join(pocket.names())}.",
             exit_code=DATA,
         )
-    near = difflib.get_close_matches(str(spec), pocket.names(), n=1)
+    if (row := catalogue.find(str(spec))) is not None:
+        raise catalogue.not_there(row, str(spec), catalogue.place(str(spec), None))
+    near = difflib.get_close_matches(str(spec), (*pocket.names(), *catalogue.names()), n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise UserError(
-        f"there is no folder, table or pocket set {str(spec)!r}.{hint} Pocket sets: {', '.join(pocket.names())}.",
+        f"there is no folder, table or pocket set {str(spec)!r}.{hint} Pocket sets: {', '.join(pocket.names())}. The papers' sets: "
+        f"{', '.join(catalogue.names())}.",
         exit_code=DATA,
     )
+
+
+def _published(spec: str) -> Listing | None:
+    """One of the papers' sets, by its name below the data root or by its folder; None: `spec` is something else."""
+    named = catalogue.place(spec, None)
+    if named is not None and named.is_dir():
+        return readers.read(catalogue.get(spec), named)
+    folder = Path(spec).expanduser()
+    row = catalogue.recognise(folder) if spec and folder.is_dir() else None
+    return None if row is None else readers.read(row, folder)
 
 
 def _scan_pocket(name: str) -> Listing:

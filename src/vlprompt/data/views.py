@@ -39,10 +39,10 @@ def test_view(image: Image.Image, preprocess: Preprocess) -> Tensor:
     short, long = min(width, height), int(preprocess.resize * max(width, height) / min(width, height))
     new = (preprocess.resize, long) if width <= height else (long, preprocess.resize)
     if new[0] * new[1] > MAX_RESIZED:
-        return _normalise(_crop_of_resized(image, new, preprocess.crop), preprocess)
+        return normalise(_crop_of_resized(image, new, preprocess.crop), preprocess)
     if short != preprocess.resize:
         image = image.resize(new, Image.Resampling.BICUBIC)
-    return _normalise(_centre_crop(image, preprocess.crop), preprocess)
+    return normalise(_centre_crop(image, preprocess.crop), preprocess)
 
 
 test_view.__test__ = False  # type: ignore[attr-defined]  # pytest takes names in test_ for tests
@@ -63,7 +63,7 @@ def train_view(image: Image.Image, preprocess: Preprocess, content_hash: str, vi
         image = image.resize((side, side), Image.Resampling.BICUBIC)
     if next(draws) < 0.5:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    return _normalise(image, preprocess)
+    return normalise(image, preprocess)
 
 
 def crop_box(width: int, height: int, draws: Iterator[float]) -> tuple[int, int, int, int]:
@@ -113,8 +113,12 @@ def in_threads(work: Callable[[Sample], Result], samples: Sequence[Sample]) -> l
 
 
 def _uniforms(content_hash: str, view: int) -> Iterator[float]:
-    """Uniform numbers in [0, 1) of 53 bits from a Philox counter, whose raw stream NumPy keeps fixed."""
-    seed = hashlib.sha256(f"{AUGMENTATION_VERSION}/{view}/{content_hash}".encode()).digest()
+    return uniforms(f"{AUGMENTATION_VERSION}/{view}/{content_hash}")
+
+
+def uniforms(key: str) -> Iterator[float]:
+    """Uniform numbers in [0, 1) of 53 bits, of a key alone: from a Philox counter, whose raw stream NumPy keeps fixed."""
+    seed = hashlib.sha256(key.encode()).digest()
     bits = np.random.Philox(key=int.from_bytes(seed[:16], "little"))
     while True:
         yield (int(bits.random_raw()) >> 11) * 2.0**-53
@@ -147,7 +151,8 @@ def _crop_of_resized(image: Image.Image, new: tuple[int, int], side: int) -> Ima
     return _centre_crop(part, side)
 
 
-def _normalise(image: Image.Image, preprocess: Preprocess) -> Tensor:
+def normalise(image: Image.Image, preprocess: Preprocess) -> Tensor:
+    """(3, H, W) float32 of an RGB image: [0, 1], minus the mean, over the deviation."""
     pixels_HW3 = torch.from_numpy(np.array(image, dtype=np.uint8))
     mean, std = (
         torch.tensor(values, dtype=torch.float32).view(3, 1, 1) for values in (preprocess.mean, preprocess.std)

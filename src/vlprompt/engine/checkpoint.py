@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from vlprompt import atomic
@@ -51,13 +51,8 @@ class Checkpoints:
 
     def save(self, state: State) -> None:
         """Write the state; the one before stays until this one is whole on disk."""
-        tensors = {
-            f"{kind}/{name}": tensor.detach().cpu().contiguous()
-            for kind in ("parameters", "momentum", "average")
-            for name, tensor in getattr(state, kind).items()
-        }
         numbers = {"schema": SCHEMA, "epoch": state.epoch, "seconds": state.seconds, "config": self.config_hash}
-        atomic.write_bytes(self.path, save(tensors, metadata={"state": json.dumps(numbers)}))
+        atomic.write_bytes(self.path, packed(state, numbers))
 
     def load(self) -> State | None:
         """The last state; None where there is none. UserError where it is damaged or another configuration's.
@@ -70,9 +65,7 @@ class Checkpoints:
 
     def _read(self) -> State:
         try:
-            with safe_open(self.path, framework="pt") as file:
-                numbers = json.loads((file.metadata() or {})["state"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            state, numbers = unpacked(self.path.read_bytes())
         except (SafetensorError, KeyError, ValueError) as problem:
             raise UserError(
                 f"{self.path} is no checkpoint of vlprompt or is damaged ({problem}). Move it away to start this seed again.",
@@ -82,10 +75,6 @@ class Checkpoints:
             raise UserError(
                 f"{self.path} was written under another configuration or version. Use another --out, or move it away."
             )
-        state = State(epoch=numbers["epoch"], parameters={}, seconds=numbers["seconds"])
-        for name, tensor in tensors.items():
-            kind, _, key = name.partition("/")
-            getattr(state, kind)[key] = tensor
         return state
 
     def _cut_log(self, epoch: int) -> None:
@@ -98,6 +87,28 @@ class Checkpoints:
         """Append one epoch to `metrics.jsonl`."""
         with (self.directory / METRICS).open("a") as file:
             file.write(json.dumps(values) + "\n")
+
+
+def packed(state: State, numbers: Mapping[str, object]) -> bytes:
+    """A state's tensors and some numbers beside them, as one safetensors file; `numbers` has its epoch and seconds."""
+    tensors = {
+        f"{kind}/{name}": tensor.detach().cpu().contiguous()
+        for kind in ("parameters", "momentum", "average")
+        for name, tensor in getattr(state, kind).items()
+    }
+    return save(tensors, metadata={"state": json.dumps(numbers)})
+
+
+def unpacked(data: bytes) -> tuple[State, dict[str, Any]]:
+    """The state and the numbers of `packed`. SafetensorError, KeyError or ValueError where they are damaged."""
+    tensors = load(data)
+    length = int.from_bytes(data[:8], "little")
+    numbers = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["state"])
+    state = State(epoch=numbers["epoch"], parameters={}, seconds=numbers["seconds"])
+    for name, tensor in tensors.items():
+        kind, _, key = name.partition("/")
+        getattr(state, kind)[key] = tensor
+    return state, numbers
 
 
 def _epoch_of(line: str) -> float:
@@ -140,11 +151,18 @@ def locked(directory: Path) -> Iterator[None]:
 
     UserError where another process holds it.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    with (directory / LOCK).open("a+") as file:
-        if not _try_lock(file):
+    with locked_if_free(directory) as ours:
+        if not ours:
             raise UserError(f"{directory} is in use by another vlprompt process. Wait for it, or use another --out.")
         yield
+
+
+@contextmanager
+def locked_if_free(directory: Path) -> Iterator[bool]:
+    """As `locked`, but where another process holds the directory the value is False and there is no error."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / LOCK).open("a+") as file:
+        yield _try_lock(file)
 
 
 def _try_lock(file: IO[str]) -> bool:

@@ -5,6 +5,7 @@ Letters: B images, C classes in view, N classes of the list.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
@@ -44,10 +45,13 @@ def said_of(sampling: ClassSampling | None, num_classes: int) -> str | None:
     return f"{sampling.num} sampled classes are asked for and there are {num_classes}: every step sees all of them."
 
 
-def in_view(labels_B: Tensor, drawn: Tensor, num_classes: int) -> InView:
-    """The classes of the images and the drawn ones; an image is compared with its own and the drawn ones."""
+def in_view(labels_B: Tensor, drawn: Tensor, num_classes: int, others: Sequence[Tensor] = ()) -> InView:
+    """The classes of the images and the drawn ones; an image is compared with its own and the drawn ones.
+
+    others: labels of images that are in the step but in other processes; their classes are in view too, unseen if not drawn.
+    """
     drawn = drawn.to(labels_B.device)
-    classes_C = torch.unique(torch.cat([labels_B, drawn]))
+    classes_C = torch.unique(torch.cat([labels_B, drawn, *others]))
     place_B = torch.searchsorted(classes_C, labels_B)
     own_BC = torch.arange(len(classes_C), device=labels_B.device) == place_B[:, None]
     seen_BC = own_BC | torch.isin(classes_C, drawn)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from vlprompt import recipes
 from vlprompt.engine.precision import DTYPES
 from vlprompt.errors import UserError, unknown
 from vlprompt.types import Views
@@ -23,7 +24,10 @@ epoch (200 as published at 16 shots)."""
 
 
 def default_views(recipe: str) -> Views:
-    """A recipe's views: project's choice. The pocket's drawings fill their 64 pixels, and a crop of 8 % of one shows nothing."""
+    """A recipe's views; of `published` and `pocket` project's choice. The pocket's drawings fill their 64 pixels, and a crop of 8 %
+    of one shows nothing."""
+    if recipe not in RECIPES:
+        return recipes.read(recipe).views
     return "centre" if recipe == "pocket" else DEFAULT_VIEWS
 
 
@@ -45,8 +49,11 @@ class RunConfig:
     """Training images per class; None: all."""
     seeds: tuple[int, ...] = (1,)
     """A seed decides the few-shot sample, the initial prompt and the order of the images."""
-    recipe: Literal["auto", "published", "pocket"] = "auto"
-    """Whose schedule and options where `overrides` is silent; auto: the pocket's for a pocket model, else the published."""
+    recipe: str = "auto"
+    """Whose schedule and options where `overrides` is silent: `published`, `pocket`, or a name of `vlprompt recipes`; auto: the
+    pocket's for a pocket model, else the published."""
+    init: Path | None = None
+    """An artifact or a run whose learned tensors the prompt begins with; None: the method's own start."""
     template: str | None = None
     """Words of the zero-shot classifier and teacher, with {}; None: the data set's own."""
     subset: Literal["all", "base", "novel"] = "all"
@@ -67,6 +74,8 @@ class RunConfig:
     """Bytes that the process may take: text rows are then run a part at a time, with the same gradient; None: no limit."""
     save_every: int = 1
     """Epochs between checkpoints."""
+    track: Literal["tensorboard"] | None = None
+    """Where learning curves go beside `metrics.jsonl`."""
 
     def __post_init__(self) -> None:
         if self.shots is not None and self.shots < 1:
@@ -77,7 +86,7 @@ class RunConfig:
             )
         for name, value, allowed in (
             ("subset", self.subset, SUBSETS),
-            ("recipe", self.recipe, RECIPES),
+            ("recipe", self.recipe, (*RECIPES, *recipes.names())),
             ("dtype", self.dtype, DTYPES),
         ):
             if value not in allowed:
@@ -111,6 +120,8 @@ class Resolved:
     subset: str
     seed: int
     views: int | str
+    init: str = ""
+    """SHA-256 of the learned tensors that it begins with; empty: the method's own start."""
 
     @property
     def hash(self) -> str:
@@ -120,11 +131,20 @@ class Resolved:
     def as_dict(self) -> dict[str, object]:
         """As JSON has it: options that are no numbers, strings or lists become strings."""
         values: dict[str, object] = json.loads(json.dumps(dataclasses.asdict(self), default=str))
+        if not self.init:  # as before there were such runs, whose hashes stay what they were
+            del values["init"]
         return values
 
     def document(self, config: RunConfig) -> dict[str, object]:
         """What `config.json` holds: the values, their hash, and for people what was asked for beside."""
-        asked = {"model": config.model, "data": config.data, "device": config.device, "strict": config.strict}
+        asked: dict[str, object] = {
+            "model": config.model,
+            "data": config.data,
+            "device": config.device,
+            "strict": config.strict,
+        }
+        if config.init is not None:
+            asked["init"] = str(config.init)
         return {**self.as_dict(), "hash": self.hash, "asked": asked}
 
 

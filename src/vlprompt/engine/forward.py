@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from vlprompt.engine.classes import in_view, subset
+from vlprompt.engine.ranks import ALONE, Alone
 from vlprompt.losses import logits
 from vlprompt.towers import Clip
 from vlprompt.types import Context, Ensemble, Features, Need, Prompted, PromptSpec, Teacher, View
@@ -31,10 +32,11 @@ class Forward:
         *,
         teacher: Ensemble | None = None,
         max_rows: int | None = None,
+        ranks: Alone = ALONE,
     ) -> None:
         """teacher: what the teacher's class features come from; None: the template. max_rows: text rows that are run at once, to
-        bound memory; None: all."""
-        self.clip, self.spec, self.needs, self.max_rows = clip, spec, needs, max_rows
+        bound memory; None: all. ranks: the processes that share the classes of a step."""
+        self.clip, self.spec, self.needs, self.max_rows, self.ranks = clip, spec, needs, max_rows, ranks
         assert not needs >= {"host_states", "context_states"}, (
             "a view has one context: the host's or the separate pass's"
         )
@@ -57,10 +59,12 @@ class Forward:
         frozen_BE: Tensor | None,
         pixels: Tensor | None,
         drawn: Tensor | None = None,
+        others: Sequence[Tensor] = (),
     ) -> View:
         """labels (B,). frozen_BE: the bare tower's features, where `reads_frozen`. pixels (B, 3, S, S): where the prompt enters
-        the image tower. drawn: the classes that are in view beside the images' own; None: all are."""
-        chosen = None if drawn is None else in_view(labels, drawn, self.tokens.num_classes)
+        the image tower. drawn: the classes that are in view beside the images' own; None: all are. others: labels of the step's
+        images in other processes."""
+        chosen = None if drawn is None else in_view(labels, drawn, self.tokens.num_classes, others)
         classes_C = None if chosen is None else chosen.classes_C
         frozen = None if frozen_BE is None else Features(pooled=frozen_BE)
         conditioned = self.spec.conditioned
@@ -68,7 +72,7 @@ class Forward:
         prompted: Prompted = prompt(frozen.unit if frozen is not None and conditioned else None)
         if self.spec.prompts_image:
             assert pixels is not None
-            image = self.clip.encode_images(pixels, prompted)
+            image = self.clip.encode_images(pixels, prompted) if len(pixels) else self.no_images()
         else:
             assert frozen is not None
             image = frozen
@@ -77,8 +81,7 @@ class Forward:
             assert self.frozen_text is not None
             text = _of(self.frozen_text, classes_C)
         else:
-            tokens = self.tokens if classes_C is None else subset(self.tokens, classes_C)
-            text = self.clip.encode_text(tokens, prompted, states=host, max_rows=self.max_rows)
+            text = self.class_features(prompted, classes_C, states=host)
         context = None
         if host:
             context = host_context(prompted, text)
@@ -95,6 +98,30 @@ class Forward:
             teacher=self._teacher(frozen, classes_C),
             sampled=None if chosen is None else chosen.sampled,
         )
+
+    def no_images(self) -> Features:
+        """(0, E): the features of a process that has no image of a step."""
+        return Features(pooled=torch.empty(0, self.clip.facts.embed_dim, device=self.clip.device))
+
+    def class_features(self, prompted: Prompted, classes_C: Tensor | None = None, *, states: bool = False) -> Features:
+        """The class features of the classes in view (None: all), in their order; of several processes each encodes its part."""
+        number = self.tokens.num_classes if classes_C is None else len(classes_C)
+        part = self.ranks.part(number)
+        if self.ranks.world == 1:
+            tokens = self.tokens if classes_C is None else subset(self.tokens, classes_C)
+        else:
+            own = range(1) if len(part) == 0 else part  # without a class of its own a rank encodes one, and gives none
+            device = self.tokens.restore_C.device
+            index = (
+                torch.arange(own.start, own.stop, device=device)
+                if classes_C is None
+                else classes_C[own.start : own.stop]
+            )
+            tokens = subset(self.tokens, index)
+        text = self.clip.encode_text(tokens, prompted, states=states, max_rows=self.max_rows)
+        if self.ranks.world == 1:
+            return text
+        return Features(pooled=self.ranks.gather(text.pooled[: len(part)], number), states=text.states)
 
     def _teacher(self, frozen: Features | None, classes_C: Tensor | None) -> Teacher | None:
         if not self.needs & {"teacher_text", "teacher_image", "teacher_logits"}:

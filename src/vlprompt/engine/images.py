@@ -75,17 +75,21 @@ class Images:
         """
         new = [sample for sample in samples if sample.source not in self._usable and sample.id not in skipped]
         if new:
-            known = self._known()
+            known = self.known(None)
             _, bad = verify(new, strict=strict, known=known, progress=self._stage("checking images", len(new)))
             skipped.update(bad)
             self._usable.update(sample.source for sample in new if sample.id not in skipped)
         return tuple(sample for sample in samples if sample.id not in skipped)
 
-    def _known(self) -> Set[str]:
-        """Contents whose test view is in the cache."""
+    def known(self, view: int | None) -> Set[str]:
+        """Contents whose view (None: the test view) is in the cache."""
         if self.store is None:
             return frozenset()
-        return self.store.known(model_key=self.model_key, preprocess=self.clip.preprocess, view=None)
+        return self.store.known(model_key=self.model_key, preprocess=self.clip.preprocess, view=view)
+
+    def encode(self, samples: Sequence[Sample], view: int | None) -> Tensor:
+        """(N, E): decode and encode at once, without the cache."""
+        return self._encode(self.pixels(samples, view))
 
     def _stage(self, name: str, total: int) -> Callable[[int], None] | None:
         if not total:

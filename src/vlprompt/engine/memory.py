@@ -1,8 +1,8 @@
 """How much memory a training step takes, and how many text rows to run at once so that it stays below a limit.
 
-The count is of what the backward pass keeps: about 12.5 numbers per row, layer and unit of width in a block whose weights are frozen
-(the residual stream twice, queries, keys, values, the scaled queries, the attended values and the four-fold hidden layer of the MLP),
-and the attention weights. Measured beside the estimate in docs/performance.md.
+The count is of what the backward pass keeps: about 13.3 numbers per row, layer and unit of width in a block whose weights are frozen
+(the residual stream twice, queries, keys, values, the attended values, the four-fold hidden layer of the MLP, and their neighbours in
+the pass), and the attention weights. Measured beside the estimate by `python -m benchmarks.estimates`: docs/performance.md.
 """
 
 from __future__ import annotations
@@ -15,8 +15,11 @@ from vlprompt.towers import ClassTokens, Clip
 from vlprompt.towers.config import ResNetConfig, TowerConfig
 from vlprompt.types import PromptSpec
 
-KEPT = 12.5
-"""Numbers kept per row, layer and unit of width (measured: 12.2 to 12.9 at ViT-B/16's text size in float32)."""
+KEPT = 13.3
+"""Numbers kept per row, layer and unit of width (measured: 13.0 to 13.6 at ViT-B/16's text size in float32 with 5,400 rows)."""
+PARTED = 1.25
+"""The same, times this, where rows are run a part at a time: freed memory of one part that the next cannot use (measured
+beside OVERHEAD: 1.18 to 1.28 with 600 to 2,500 rows at once)."""
 OVERHEAD = 384 * 2**20
 """Bytes beside weights and kept rows: the interpreter, libraries and the allocator's slack (measured at ViT-B/16's size)."""
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
@@ -62,6 +65,7 @@ def estimate(clip: Clip, spec: PromptSpec, tokens: ClassTokens, *, batch: int, l
     fixed = frozen + OVERHEAD + image_bytes + num_prefix * per_row
     max_rows = None
     if limit is not None and fixed + rows * per_row > limit:
+        per_row = int(PARTED * per_row)
         max_rows = (limit - fixed) // per_row
         if max_rows < longest:
             raise UserError(

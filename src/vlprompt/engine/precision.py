@@ -1,4 +1,4 @@
-"""Devices, threads and seeds: the one place that knows them at the level of a run."""
+"""Devices, their clocks, threads and seeds: the one place that knows them at the level of a run."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import os
 import platform
 import sys
+import time
 
 import torch
 
@@ -13,6 +14,10 @@ from vlprompt import __version__
 from vlprompt.errors import UserError
 
 DTYPES = ("float32", "bfloat16", "float16")
+SIDE = 256
+"""Of the matrices whose product is timed: a fifth of a second in the worst case seen."""
+NOTICED = 1.5
+"""Times slower than float32 from which a type is called slow (project's choice)."""
 
 
 def resolve_device(device: str) -> torch.device:
@@ -39,6 +44,43 @@ def generator(*parts: object) -> torch.Generator:
     """A CPU generator whose state depends on the parts alone, for example ("order", seed, epoch); independent between parts."""
     digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done what it was given, so that a clock says what the work took."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def slowdown(dtype: torch.dtype, device: torch.device) -> float:
+    """How many times as long a matrix product takes in `dtype` as in float32, measured on this device."""
+    return _product_seconds(dtype, device) / _product_seconds(torch.float32, device)
+
+
+def _product_seconds(dtype: torch.dtype, device: torch.device) -> float:
+    """The quickest of three products of two SIDE x SIDE matrices, after one that warms up."""
+    matrix = torch.full((SIDE, SIDE), 1 / SIDE, dtype=dtype, device=device)
+    took = []
+    for _ in range(4):
+        synchronize(device)
+        began = time.perf_counter()
+        matrix @ matrix
+        synchronize(device)
+        took.append(time.perf_counter() - began)
+    return min(took[1:])
+
+
+def slow_note(dtype: torch.dtype, device: torch.device) -> str | None:
+    """A sentence where `dtype` costs time on this device instead of saving some; None where it does not."""
+    if dtype == torch.float32 or (times := slowdown(dtype, device)) < NOTICED:
+        return None
+    name = str(dtype).removeprefix("torch.")
+    return (
+        f"{name} is slow on this machine: a matrix product takes {times:.1f} times as long as in float32 (measured just now, on "
+        f"{device.type}). Use --dtype float32, unless memory is what you lack."
+    )
 
 
 def reset_peak(device: torch.device) -> None:

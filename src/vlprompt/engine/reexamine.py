@@ -13,7 +13,7 @@ from vlprompt.data.splits import Subset
 from vlprompt.engine.evaluate import check_classes, classifier_of, examine
 from vlprompt.engine.images import Images, open_images
 from vlprompt.engine.observer import SILENT, Observer
-from vlprompt.engine.precision import resolve_device
+from vlprompt.engine.precision import resolve_device, slow_note
 from vlprompt.engine.run import SPLIT
 from vlprompt.errors import DATA, UserError
 from vlprompt.records import Record
@@ -42,6 +42,8 @@ def evaluate_run(
     """
     places = artifact.artifacts(run)
     clip = load(model or artifact.read_facts(places[0])["model"], device=resolve_device(device), dtype=dtype)
+    if (said := slow_note(clip.dtype, clip.device)) is not None:
+        observer.note(said)
     images = open_images(clip, cache, observer)
     dataset = open_dataset(data, strict=strict)
     skipped = {skip.id: skip.reason for skip in dataset.skipped}
@@ -112,7 +114,7 @@ def _one(
     """One prompt on the test images."""
     began, features_began = time.perf_counter(), images.seconds
     spec, facts = learned.method.prompt, learned.facts
-    check_classes(spec, learned.class_names, dataset.class_names, solver=learned.method.solver)
+    check_classes(spec, learned.class_names, dataset.class_names, solver=learned.method.solver, labelled=True)
     classifier = classifier_of(images.clip, learned.method, learned.prompt, dataset.class_names, template)
     examined = examine(
         classifier, test, images, template=template, class_names=dataset.class_names, model=learned.model
@@ -125,6 +127,8 @@ def _one(
         shots=facts.get("shots"),
         seed=int(facts.get("seed") or 0),
         subset=subset,
+        source="" if same else str(facts.get("dataset", "")),
+        init=str(facts.get("init", "")),
         recipe=str(facts.get("recipe", "")),
         options=dict(learned.method.options),
         epochs=learned.method.schedule.epochs if learned.method.schedule else 0,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import nn
 
-from vlprompt import artifact, atomic, methods, records
+from vlprompt import artifact, atomic, methods, recipes, records
 from vlprompt.artifact import Learned
 from vlprompt.data import Dataset, FewShot, Sample, Split, open_dataset, restrict, split_by_rule, write_split
 from vlprompt.engine.announce import start_line
@@ -19,9 +20,10 @@ from vlprompt.engine.config import Resolved, RunConfig, default_views, differenc
 from vlprompt.engine.evaluate import Examined, accuracy, classifier_of, examine, training_hash
 from vlprompt.engine.images import Images, open_images
 from vlprompt.engine.observer import SILENT, Observer
-from vlprompt.engine.precision import reset_peak, resolve_device
+from vlprompt.engine.precision import generator, reset_peak, resolve_device, slow_note
 from vlprompt.engine.sampling import draw, said_of_short, said_of_skipped
 from vlprompt.engine.solve import solve
+from vlprompt.engine.track import tracked
 from vlprompt.engine.train import Lesson, train
 from vlprompt.errors import DATA, UserError
 from vlprompt.pocket import model_names
@@ -42,6 +44,8 @@ class Setup:
     recipe: str
     dataset: Dataset
     images: Images
+    init: str = ""
+    """SHA-256 of the learned tensors that the method's prompt begins with."""
 
     @property
     def views(self) -> Views:
@@ -49,7 +53,7 @@ class Setup:
 
     @property
     def template(self) -> str:
-        return self.config.template or self.dataset.template
+        return self.config.template or recipe_template(self.recipe, self.dataset) or self.dataset.template
 
 
 def train_run(config: RunConfig, observer: Observer = SILENT) -> list[Record]:
@@ -58,14 +62,21 @@ def train_run(config: RunConfig, observer: Observer = SILENT) -> list[Record]:
     UserError: anything that the user can mend, named. KeyboardInterrupt leaves a run that `resume` goes on with.
     """
     recipe = recipe_for(config.model, config.recipe)
-    method = methods.resolve(config.method, config.overrides, shots=config.shots, recipe=recipe)
+    methods.resolve(
+        config.method, config.overrides, shots=config.shots, recipe=recipe
+    )  # refused before anything is read
     for name in methods.ignored(config.method, config.overrides):
         observer.note(f"{config.method} takes no gradient steps: {name} is ignored.")
     _require_own(config.out, resume=config.resume)
     dataset = split_by_rule(open_dataset(config.data, strict=config.strict))
+    for note in dataset.notes:
+        observer.note(note)
     clip = load(config.model, device=resolve_device(config.device), dtype=config.dtype)
+    if (said := slow_note(clip.dtype, clip.device)) is not None:
+        observer.note(said)
     images = open_images(clip, config.cache, observer)
-    setup = Setup(config=config, clip=clip, method=method, recipe=recipe, dataset=dataset, images=images)
+    method, init = begun(config, dataset, clip, recipe)
+    setup = Setup(config=config, clip=clip, method=method, recipe=recipe, dataset=dataset, images=images, init=init)
     with locked(config.out):
         out = []
         for seed in config.seeds:
@@ -73,6 +84,27 @@ def train_run(config: RunConfig, observer: Observer = SILENT) -> list[Record]:
             observer.finished(record)
             out.append(record)
         return out
+
+
+def recipe_template(recipe: str, dataset: Dataset) -> str | None:
+    """The template that a named recipe has of its own for a data set."""
+    return recipes.read(recipe).template(dataset.name) if recipe in recipes.names() else None
+
+
+def begun(config: RunConfig, dataset: Dataset, clip: Clip, recipe: str) -> tuple[Method, str]:
+    """The method on this data set, with the prompt that it begins with; and the SHA-256 of that one's tensors, or "".
+
+    UserError, before an image is read, where the prompt cannot be built for this model (image tokens for a ResNet, words of other
+    lengths), or where `config.init` does not fit, as `artifact.start_from`.
+    """
+    method = methods.resolve(config.method, config.overrides, shots=config.shots, recipe=recipe, dataset=dataset.name)
+    classes = restrict(dataset, config.subset).class_names
+    if config.init is not None:
+        return artifact.start_from(config.init, method, clip, len(classes))
+    if method.prompt is not None:
+        with warnings.catch_warnings(action="ignore"):  # learning builds it again, and warns then
+            method.prompt.build(clip.facts, generator("begun"), len(classes))
+    return method, ""
 
 
 def recipe_for(model: str, recipe: str) -> str:
@@ -90,18 +122,12 @@ def run_seed(setup: Setup, seed: int, observer: Observer) -> Record:
     reset_peak(clip.device)
     sample, test, skipped = _usable(setup, seed)
     split = Split(train=sample.train, val=sample.val, test=test)
-    chosen = _resolved(setup, seed, sample, split)
+    chosen = resolved(setup, seed, sample, split)
     if (record := _claim(directory, chosen, config)) is not None:
         return record
     if skipped:
         observer.note(f"seed {seed}: {said_of_skipped(skipped)} They are listed in result.json.")
-    if sample.short:
-        observer.note(f"seed {seed}: {said_of_short(sample, config.shots)}")
-    atomic.write_json(directory / CONFIG, chosen.document(config))
-    write_split(directory / SPLIT, split, dataset=setup.dataset.name)
-    checkpoints = Checkpoints(directory=directory, config_hash=chosen.hash, every=config.save_every)
-    start = checkpoints.load()
-    prompt = _learn(setup, sample, seed, start, checkpoints, observer)
+    prompt, before = learn_seed(setup, sample, split, chosen, directory, observer)
     parts = _examine(setup, sample, test, prompt)
     record = Record(
         method=setup.method.name,
@@ -115,7 +141,8 @@ def run_seed(setup: Setup, seed: int, observer: Observer) -> Record:
         epochs=setup.method.schedule.epochs if setup.method.schedule else 0,
         split_hash=split.hash,
         config_hash=chosen.hash,
-        seconds=(start.seconds if start else 0.0) + time.perf_counter() - began,
+        init=setup.init,
+        seconds=before + time.perf_counter() - began,
         seconds_features=images.seconds - features_began,
         num_train=len(sample.train) if prompt is not None else 0,
         num_val=len(sample.val),
@@ -129,7 +156,26 @@ def run_seed(setup: Setup, seed: int, observer: Observer) -> Record:
     return record
 
 
-def _resolved(setup: Setup, seed: int, sample: FewShot, split: Split) -> Resolved:
+def learn_seed(
+    setup: Setup, sample: FewShot, split: Split, chosen: Resolved, directory: Path, observer: Observer
+) -> tuple[nn.Module | None, float]:
+    """The learning of one seed, from its checkpoint on if there is one; and the seconds that it took before that.
+
+    `split` is what `split.json` says. No image of its test part is read: learning is given `sample` alone.
+    """
+    config = setup.config
+    if sample.short:
+        observer.note(f"seed {chosen.seed}: {said_of_short(sample, config.shots)}")
+    atomic.write_json(directory / CONFIG, chosen.document(config))
+    write_split(directory / SPLIT, split, dataset=setup.dataset.name)
+    plain = Checkpoints(directory=directory, config_hash=chosen.hash, every=config.save_every)
+    with tracked(plain, config.track) as checkpoints:
+        start = checkpoints.load()
+        prompt = _learn(setup, sample, chosen.seed, start, checkpoints, observer)
+    return prompt, start.seconds if start else 0.0
+
+
+def resolved(setup: Setup, seed: int, sample: FewShot, split: Split) -> Resolved:
     """All that decides the result of a seed."""
     config = setup.config
     return Resolved(
@@ -146,6 +192,7 @@ def _resolved(setup: Setup, seed: int, sample: FewShot, split: Split) -> Resolve
         subset=config.subset,
         seed=seed,
         views=setup.views,
+        init=setup.init,
     )
 
 
@@ -169,7 +216,7 @@ def _learn(
         views=setup.views,
         max_memory=setup.config.max_memory,
     )
-    observer.note(start_line(setup.clip, setup.method, lesson))
+    observer.note(start_line(setup.clip, setup.method, lesson, setup.images, done=start.epoch if start else 0))
     return train(
         setup.clip, setup.method, lesson, setup.images, start=start, checkpoints=checkpoints, observer=observer
     )
@@ -204,6 +251,7 @@ def _learned(setup: Setup, sample: FewShot, prompt: nn.Module | None, record: Re
             "recipe": setup.recipe,
             "split_hash": record.split_hash,
             "training_hash": training_hash(sample.train),
+            **({"init": setup.init} if setup.init else {}),
             "metrics": {"top1": record.top1, "zero_shot_top1": record.zero_shot_top1, "val_top1": record.val_top1},
         },
     )

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from vlprompt.data import Sample
-from vlprompt.engine import gradients as gradient
 from vlprompt.engine.checkpoint import Checkpoints, State, capture, restore
 from vlprompt.engine.classes import draw, longest, said_of
 from vlprompt.engine.forward import Forward
@@ -22,8 +21,7 @@ from vlprompt.engine.memory import Estimate, estimate
 from vlprompt.engine.observer import SILENT, Observer
 from vlprompt.engine.optim import batches, lr_at, sgd
 from vlprompt.engine.precision import generator
-from vlprompt.errors import NUMERICAL, UserError
-from vlprompt.losses import CROSS_ENTROPY
+from vlprompt.engine.step import Place, accumulate, gradients_of, measured_gradients, require_finite, take, weighted
 from vlprompt.towers import Clip
 from vlprompt.types import Method, PromptSpec, Views
 
@@ -109,7 +107,7 @@ def train(
             group["lr"] = rate
         tally = _epoch(epoch, method, lesson, images, forward, prompt, optimiser, checkpoints, observer)
         if shares is not None:
-            _accumulate(average, shares[epoch], prompt)
+            accumulate(average, shares[epoch], prompt)
         took = time.perf_counter() - began
         seconds += took
         if checkpoints:
@@ -156,18 +154,21 @@ def _epoch(
         pixels = images.pixels(batch, crop) if forward.spec.prompts_image else None
         drawn = draw(method.classes, len(lesson.class_names), seed=lesson.seed, epoch=epoch, step=step)
         view = forward(prompt, labels[index].to(device), frozen_BE, pixels, drawn)
-        losses = {term.name: term.weight * term.score(view) for term in method.terms}
+        losses = weighted(method.terms, view)
         tally.add(losses)
         if step == 0:
-            found, tally.ratios = _measured_gradients(method, losses, parameters)
+            found, tally.ratios = measured_gradients(method, losses, parameters)
         else:
-            found = _gradients(method, losses, parameters)
-        _require_finite(losses, found, prompt, Place(epoch=epoch, step=step, batch=batch, checkpoints=checkpoints))
-        for parameter, one in zip(parameters, found, strict=True):
-            parameter.grad = one
-        optimiser.step()
+            found = gradients_of(method, losses, parameters)
+        require_finite(losses, found, prompt, _place(epoch, step, batch, checkpoints))
+        take(optimiser, parameters, found)
         observer.advance(1, {"loss": tally.latest, "epoch": epoch + 1})
     return tally
+
+
+def _place(epoch: int, step: int, batch: Sequence[Sample], checkpoints: Checkpoints | None) -> Place:
+    kept = f" The state after epoch {epoch} is kept in {checkpoints.path}." if checkpoints else ""
+    return Place(when=f"epoch {epoch + 1}, step {step + 1}", images=[sample.id for sample in batch], kept=kept)
 
 
 @dataclass(slots=True)
@@ -193,61 +194,3 @@ class Tally:
     def summary(self) -> dict[str, object]:
         means = {name: total / self.steps for name, total in self.sums.items()}
         return {"view": self.view, "loss": sum(means.values()), "losses": means, "gradient_ratios": self.ratios}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """Where in a run something happened, from 0."""
-
-    epoch: int
-    step: int
-    batch: Sequence[Sample]
-    checkpoints: Checkpoints | None
-
-
-def _gradients(method: Method, losses: Mapping[str, Tensor], parameters: Sequence[Tensor]) -> gradient.Gradients:
-    """One gradient per learned tensor: of the sum of all terms, or by the method's rule."""
-    if method.rule is None:
-        return gradient.summed(losses, parameters)
-    return gradient.by_rule(method.rule, losses, parameters)
-
-
-def _measured_gradients(
-    method: Method, losses: Mapping[str, Tensor], parameters: Sequence[Tensor]
-) -> tuple[gradient.Gradients, dict[str, float]]:
-    """As `_gradients`, and each term's length against cross-entropy's.
-
-    Without a rule the terms' gradients are added, so that measuring costs no second pass through what they share not.
-    """
-    if len(losses) == 1:
-        return _gradients(method, losses, parameters), {}
-    each = gradient.by_term(losses, parameters, keep=method.rule is not None)
-    ratios = gradient.ratios(each, CROSS_ENTROPY.name)
-    return (gradient.added(each) if method.rule is None else _gradients(method, losses, parameters)), ratios
-
-
-def _accumulate(average: dict[str, Tensor], share: float, prompt: nn.Module) -> None:
-    """Add an epoch's prompt to the average, in float64 on the CPU."""
-    for name, parameter in prompt.named_parameters():
-        part = share * parameter.detach().cpu().double()
-        average[name] = average[name] + part if name in average else part
-
-
-def _require_finite(
-    losses: Mapping[str, Tensor], gradients: gradient.Gradients, prompt: nn.Module, place: Place
-) -> None:
-    """Stop with the term or the tensor, the step and the images, before anything is changed by a number that is none."""
-    names = [name for name, _ in prompt.named_parameters()]
-    checks = {f"the loss term {name!r}": loss for name, loss in losses.items()}
-    checks |= {f"the gradient of {name!r}": g for name, g in zip(names, gradients, strict=True) if g is not None}
-    fine = torch.stack([torch.isfinite(value).all() for value in checks.values()]).tolist()
-    bad = [what for what, good in zip(checks, fine, strict=True) if not good]
-    if not bad:
-        return
-    kept = f" The state after epoch {place.epoch} is kept in {place.checkpoints.path}." if place.checkpoints else ""
-    files = ", ".join(sample.id for sample in place.batch)
-    raise UserError(
-        f"{bad[0]} is not finite at epoch {place.epoch + 1}, step {place.step + 1}, on these images: {files}.{kept} "
-        f"A lower learning rate (--set lr=...) or --dtype float32 usually helps; if not, look at the images.",
-        exit_code=NUMERICAL,
-    )

@@ -46,5 +46,6 @@ def anchor_terms(options: AnchorOptions) -> tuple[Term, ...]:
         weight=options.weight,
         needs=frozenset({"teacher_text"}),
         formula="L_text = 1 - (1/C) sum_c cos(text_c, zero-shot text_c)",
+        over_images=False,
     )
     return (term,)

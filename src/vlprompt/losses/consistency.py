@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vlprompt.errors import UserError
 from vlprompt.losses.classify import CROSS_ENTROPY
-from vlprompt.losses.distill import divergence
+from vlprompt.losses.distill import UNSEEN, divergence
 from vlprompt.types import Need, Term, View
 
 
@@ -59,10 +59,18 @@ def image_distance(view: View) -> Tensor:
 
 
 def logits_divergence(view: View) -> Tensor:
-    """``KL(teacher || student)`` of the logits, summed and divided by B times C."""
+    """``KL(teacher || student)`` of the logits, summed and divided by B times C.
+
+    Where a step sees some of the classes, each image counts those that it is compared with, and C is their number.
+    """
     assert view.teacher is not None
     assert view.teacher.logits is not None
-    return divergence(view.teacher.logits, view.logits) / view.logits.numel()
+    if view.sampled is None:
+        return divergence(view.teacher.logits, view.logits) / view.logits.numel()
+    seen_BC = view.sampled.seen
+    teacher_BC, student_BC = (one.masked_fill(~seen_BC, UNSEEN) for one in (view.teacher.logits, view.logits))
+    each_BC = F.kl_div(student_BC.log_softmax(-1), teacher_BC.log_softmax(-1), reduction="none", log_target=True)
+    return (each_BC.sum(1) / seen_BC.sum(1)).mean()
 
 
 def consistency_terms(options: ConsistencyOptions) -> tuple[Term, ...]:
@@ -94,4 +102,5 @@ def _term(what: str, score: Callable[[View], Tensor], weight: float, need: Need,
         weight=weight,
         needs=frozenset({need}),
         formula=f"L_{what} = {formula}",
+        over_images=what != "text",
     )

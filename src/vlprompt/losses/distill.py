@@ -13,7 +13,8 @@ from torch import Tensor
 
 from vlprompt.errors import UserError
 from vlprompt.losses.classify import CROSS_ENTROPY
-from vlprompt.types import Term, View
+from vlprompt.losses.sampled import Correction, SamplingOptions, sampled_cross_entropy
+from vlprompt.types import ClassSampling, Term, View
 
 UNSEEN = -1e9
 """Logit of a class that is out of view: its probability is 0, and unlike with -inf its share of the divergence too."""
@@ -27,12 +28,21 @@ class DistillOptions:
     """lambda, the weight of the distillation beside cross-entropy; 0: no distillation."""
     temperature: float = 1.0
     """T, which divides both sides' logits; the loss is multiplied by its square."""
+    classes: int = field(default=0, metadata={"words": {"all": 0}})
+    """K, the classes that an image is compared with in a step, its own among them, in both losses; "all": no sampling."""
+    correction: Correction = "natural"
+    """What is added to every drawn class's logit in cross-entropy (not in the distillation), as in POMP: natural, log10 or none."""
 
     def __post_init__(self) -> None:
         if self.weight < 0:
             raise UserError(f"weight={self.weight}: it must be a number of at least 0.")
         if self.temperature <= 0:
             raise UserError(f"temperature={self.temperature}: it must be a number above 0.")
+        SamplingOptions(classes=self.classes)
+
+    @property
+    def sampling(self) -> ClassSampling | None:
+        return SamplingOptions(classes=self.classes).sampling
 
 
 def divergence(teacher_BC: Tensor, student_BC: Tensor) -> Tensor:
@@ -52,12 +62,13 @@ def distillation(view: View, temperature: float) -> Tensor:
 
 
 def distill_terms(options: DistillOptions) -> tuple[Term, ...]:
-    """Cross-entropy, and the distillation where its weight is not 0."""
+    """Cross-entropy, over the sampled classes where there are such, and the distillation where its weight is not 0."""
+    first = CROSS_ENTROPY if options.sampling is None else sampled_cross_entropy(options.correction)
     if options.weight == 0:
-        return (CROSS_ENTROPY,)
+        return (first,)
     t = f"{options.temperature:g}"
     return (
-        CROSS_ENTROPY,
+        first,
         Term(
             name="distillation",
             score=lambda view: distillation(view, options.temperature),

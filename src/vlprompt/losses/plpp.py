@@ -194,7 +194,9 @@ def _term(
         assert view.context is not None, f"{name} needs {need}"
         return loss(view.context, view.vocabulary)
 
-    return Term(name=name, score=score, weight=options.weight, needs=frozenset({need}), formula=formula)
+    return Term(
+        name=name, score=score, weight=options.weight, needs=frozenset({need}), formula=formula, over_images=False
+    )
 
 
 def resolve_head(options: PlppOptions, prompt: PromptSpec) -> Literal["host", "alone"]:

@@ -25,6 +25,11 @@ class GaussianAverage:
                 f"average_std={self.std}, average_epochs={self.epochs}: std must be above 0, and epochs at least 1."
             )
 
+    def __str__(self) -> str:
+        """For people."""
+        of = f"of {self.epochs} epochs, scaled to the run's"
+        return f"the mean of the prompts after each epoch t, weighted by N(t; {self.mean:g}, {self.std:g}) {of}"
+
     def weights(self, epochs: int) -> Sequence[float]:
         """One per epoch, summing to 1; taken in log space, so that no choice of mean and std divides by 0."""
         scale = epochs / self.epochs

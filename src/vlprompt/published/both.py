@@ -12,14 +12,11 @@ from vlprompt.prompts.average import GaussianAverage
 from vlprompt.prompts.joint import CoupledSpec, IndependentSpec
 from vlprompt.prompts.unshared import UnsharedSpec
 from vlprompt.prompts.vision import VisionSpec
-from vlprompt.published.rows import Asked, Host, Recipe
+from vlprompt.published.rows import POCKET, POCKET_WORDS, TUNED, Asked, Host, Recipe
 from vlprompt.published.templates import SIXTY
 from vlprompt.types import Ensemble, PromptSpec, Schedule
 
-POCKET = "project's choice, untuned, for the small models inside the package"
-POCKET_SCHEDULE = Schedule(epochs=10, lr=0.005, batch=8)
-POCKET_WORDS = "a picture of"
-"""Three tokens of the small models' vocabulary, and a template that they know."""
+POCKET_SCHEDULE = Schedule(epochs=10, lr=0.01, batch=8)
 
 
 def _consistent(options: ConsistencyOptions, prompt: PromptSpec | None) -> Asked:
@@ -31,7 +28,7 @@ def _consistent(options: ConsistencyOptions, prompt: PromptSpec | None) -> Asked
 
 
 def _distilled(options: DistillOptions, prompt: PromptSpec | None) -> Asked:
-    return Asked(terms=distill_terms(options))
+    return Asked(terms=distill_terms(options), classes=options.sampling)
 
 
 BOTH: tuple[Host, ...] = (
@@ -90,7 +87,7 @@ BOTH: tuple[Host, ...] = (
                 schedule=Schedule(epochs=5, lr=0.0035, batch=4),
                 source="muzairkhattak/multimodal-prompt-learning: configs/trainers/MaPLe, base-to-novel",
             ),
-            "pocket": Recipe(prompt=CoupledSpec(n_ctx=2, init=POCKET_WORDS), schedule=POCKET_SCHEDULE, source=POCKET),
+            "pocket": Recipe(prompt=CoupledSpec(n_ctx=2, init=POCKET_WORDS), schedule=POCKET_SCHEDULE, source=TUNED),
         },
     ),
     Host(

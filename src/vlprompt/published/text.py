@@ -7,16 +7,14 @@ from vlprompt.losses.anchors import AnchorOptions, anchor_terms
 from vlprompt.losses.rules import ProGradOptions, Projection, teacher_term
 from vlprompt.losses.sampled import SamplingOptions, sampled_cross_entropy
 from vlprompt.prompts import ConditionedSpec, ContextSpec
-from vlprompt.published.rows import Asked, Host, Recipe
+from vlprompt.published.rows import POCKET, POCKET_WORDS, TUNED, Asked, Host, Recipe
 from vlprompt.published.sentences import SentenceOptions
 from vlprompt.solvers import LinearProbe, ProbeOptions
 from vlprompt.types import PromptSpec, Schedule
 
 BY_SHOTS = {1: 50, 2: 100, 4: 100, 8: 200, 16: 200}
 """CoOp's epochs."""
-DRAWING = "a drawing of a"
-"""What the images inside the package are; four tokens in their models' vocabulary, where "a photo of a" is five."""
-POCKET = "project's choice, untuned, for the small models inside the package"
+POCKET_SCHEDULE = Schedule(epochs=40, lr=0.1, batch=32)
 
 
 def _zero_shot(options: SentenceOptions, prompt: PromptSpec | None) -> Asked:
@@ -72,9 +70,9 @@ TEXT: tuple[Host, ...] = (
                 source="KaiyangZhou/CoOp: scripts/coop/main.sh, configs/trainers/CoOp",
             ),
             "pocket": Recipe(
-                prompt=ContextSpec(n_ctx=3, init="a picture of", position="end"),
-                schedule=Schedule(epochs=15, lr=0.01, batch=32),
-                source="project's choice, on validation images of emoji-subgroups, for the small models inside the package",
+                prompt=ContextSpec(n_ctx=3, init=POCKET_WORDS, position="end"),
+                schedule=POCKET_SCHEDULE,
+                source=TUNED,
             ),
         },
     ),
@@ -90,7 +88,7 @@ TEXT: tuple[Host, ...] = (
                 source="KaiyangZhou/CoOp: configs/trainers/CoCoOp/vit_b16_c4_ep10_batch1_ctxv1.yaml",
             ),
             "pocket": Recipe(
-                prompt=ConditionedSpec(n_ctx=4, init=DRAWING),
+                prompt=ConditionedSpec(n_ctx=3, init=POCKET_WORDS),
                 schedule=Schedule(epochs=10, lr=0.002, batch=8),
                 source=POCKET,
             ),
@@ -110,9 +108,9 @@ TEXT: tuple[Host, ...] = (
                 source="htyao89/KgCoOp: configs/trainers/KgCoOp/vit_b16_ep100_ctxv1.yaml",
             ),
             "pocket": Recipe(
-                prompt=ContextSpec(n_ctx=4, init=DRAWING),
+                prompt=ContextSpec(n_ctx=3, init=POCKET_WORDS),
                 options=AnchorOptions(weight=8.0),
-                schedule=Schedule(epochs=30, lr=0.01, batch=32),
+                schedule=POCKET_SCHEDULE,
                 source=POCKET,
             ),
         },
@@ -132,9 +130,9 @@ TEXT: tuple[Host, ...] = (
                 source="BeierZhu/Prompt-align: ProGrad.public/trainers/prograd.py, configs/trainers/ProGrad",
             ),
             "pocket": Recipe(
-                prompt=ContextSpec(n_ctx=6, init=f"zeros + {DRAWING}"),
+                prompt=ContextSpec(n_ctx=6, init=f"zeros + {POCKET_WORDS}"),
                 options=ProGradOptions(strength=1.0, temperature=1.0),
-                schedule=Schedule(epochs=30, lr=0.01, batch=32),
+                schedule=POCKET_SCHEDULE,
                 source=POCKET,
             ),
         },
@@ -153,9 +151,9 @@ TEXT: tuple[Host, ...] = (
                 source="amazon-science/prompt-pretraining: trainers/pomp.py, configs/trainers/POMP, scripts/pomp",
             ),
             "pocket": Recipe(
-                prompt=ContextSpec(n_ctx=4, init="normal"),
+                prompt=ContextSpec(n_ctx=3, init=POCKET_WORDS),
                 options=SamplingOptions(classes=8, correction="natural"),
-                schedule=Schedule(epochs=30, lr=0.01, batch=32),
+                schedule=POCKET_SCHEDULE,
                 source=POCKET,
             ),
         },

@@ -134,11 +134,11 @@ def _remark(found: Sequence[Row]) -> str:
 
 
 def as_rich(table: Table) -> RichTable:
-    """For a terminal: names to the left, numbers to the right."""
+    """For a terminal: names to the left, numbers to the right; where it is narrow, names are folded."""
     out = RichTable(title=Text(table.title), caption=Text(table.remark) if table.remark else None, title_justify="left")
     out.caption_justify = "left"
     for place, name in enumerate(table.header):
-        out.add_column(name, justify="left" if place == 0 else "right", no_wrap=True)
+        out.add_column(name, justify="left" if place == 0 else "right", no_wrap=place > 0)
     for row in table.cells:
         out.add_row(*(Text(cell, style="yellow" if cell == MISSING else "") for cell in row))
     return out

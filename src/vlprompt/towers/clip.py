@@ -7,11 +7,12 @@ from functools import cached_property
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from vlprompt.errors import UserError
+from vlprompt.towers.again import again
 from vlprompt.towers.config import ClipConfig, TowerConfig
 from vlprompt.towers.resnet import ResNetTower
+from vlprompt.towers.scaling import Scaling
 from vlprompt.towers.text import Prefix, TextTower
 from vlprompt.towers.tokenizer import Tokenizer
 from vlprompt.towers.tokens import ClassTokens, check_length, class_plans, pack, sentence_plans
@@ -129,28 +130,27 @@ class Clip(nn.Module):
                 f"the text context is {where}, but the prompt also has deeper or unshared text tokens, which need one context for "
                 f"all classes that stands before the name. Use position 'end' and a unified context, or depth 1."
             )
+        scaling = Scaling(self.dtype)
+        splices = scaling.enter(splices)
         prefix = self.text_tower.prefix(tokens.prefix, splices, states=states)
-        pooled_GCE = self._classes(tokens, prefix, splices.get(0), max_rows)
-        grouped = any(splice.axis == "image" for splice in splices.values())
-        rows = None
+        outputs = [self._classes(tokens, prefix, splices.get(0), max_rows)]
         if states:
             assert layout is not None, "a template has no context to read states of"
             assert layout.shared, "class-specific contexts have no shared states"
             assert layout.position == "end", "the context does not stand before the name"
             assert prefix.states is not None
-            rows = prefix.states[:, : 1 + layout.num_tokens]
-            rows = rows if grouped else rows[0]
-        return Features(pooled=pooled_GCE if grouped else pooled_GCE[0], states=rows)
+            outputs.append(prefix.states[:, : 1 + layout.num_tokens])
+        if not any(splice.axis == "image" for splice in splices.values()):
+            outputs = [output[0] for output in outputs]
+        outputs = list(scaling.leave(*outputs))
+        return Features(pooled=outputs[0], states=outputs[1] if states else None)
 
     def _classes(self, tokens: ClassTokens, prefix: Prefix, first: Splice | None, max_rows: int | None) -> Tensor:
         groups = len(prefix.keys[0])
         parts = tokens.parts(None if max_rows is None else max(1, max_rows // groups))
         if len(parts) == 1:
             return self.text_tower.classes(tokens, prefix, first)
-        done = [
-            checkpoint(self.text_tower.classes, part, prefix, first, use_reentrant=False, preserve_rng_state=False)
-            for part in parts
-        ]
+        done = [again(self.text_tower.classes, part, prefix, first) for part in parts]
         return torch.cat(done, dim=1)[:, tokens.restore_C]
 
     def encode_images(self, pixels_B3HW: Tensor, prompted: Prompted = BARE) -> Features:
@@ -160,7 +160,9 @@ class Clip(nn.Module):
                 f"the image tower of {self.name or 'this model'} is a ResNet, and the prompt has tokens for it. Allowed: text prompts. Use "
                 f"a model with a ViT image tower, or a method that prompts the text alone."
             )
-        return Features(pooled=self.visual(pixels_B3HW.to(self.device), prompted.image))
+        scaling = Scaling(self.dtype)
+        (pooled_BE,) = scaling.leave(self.visual(pixels_B3HW.to(self.device), scaling.enter(prompted.image)))
+        return Features(pooled=pooled_BE)
 
     def context(self, prompted: Prompted, *, deep: bool = False) -> Context:
         """The learned layer-0 context as a language model sees it: a pass of [SOS] and the context alone.
@@ -176,11 +178,12 @@ class Clip(nn.Module):
         rows = pack(["context"], plan, TextLayout(num_tokens=vectors.shape[-2])).to(self.device).prefix
         splices: Mapping[int, Splice] = prompted.text if deep else {}
         alone = Splice(q=lead, axis="image")
-        prefix = self.text_tower.prefix(
-            rows, {**splices, 0: first if deep and first.k is not None else alone}, states=True
-        )
+        scaling = Scaling(self.dtype)
+        entered = scaling.enter({**splices, 0: first if deep and first.k is not None else alone})
+        prefix = self.text_tower.prefix(rows, entered, states=True)
         assert prefix.states is not None
-        return Context(vectors=vectors, states=prefix.states.reshape(*vectors.shape[:-2], *prefix.states.shape[-2:]))
+        (states,) = scaling.leave(prefix.states)
+        return Context(vectors=vectors, states=states.reshape(*vectors.shape[:-2], *states.shape[-2:]))
 
 
 def fill(template: str, name: str) -> str:

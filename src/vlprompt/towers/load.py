@@ -22,6 +22,8 @@ from vlprompt.towers.tokenizer import Tokenizer
 from vlprompt.towers.vision import VisionTower
 from vlprompt.types import Preprocess
 
+ALIGNMENT = 64
+"""Bytes: where torch begins a tensor on the CPU."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -120,7 +122,7 @@ def assemble(
             f"belongs to other weights; use the one that came with them.",
             exit_code=DATA,
         )
-    placed = {key: _place(key, weights[key], DTYPES[dtype]).to(device) for key in expected}
+    placed = {key: _place(key, weights[key], DTYPES[dtype], device) for key in expected}
     text.load_state_dict({k: v for k, v in placed.items() if not k.startswith("visual.")}, assign=True)
     visual.load_state_dict({k[len("visual.") :]: v for k, v in placed.items() if k.startswith("visual.")}, assign=True)
     if "logit_scale" not in weights:
@@ -155,10 +157,15 @@ def _tidy(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return kept
 
 
-def _place(key: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """Norms' parameters stay float32; everything else takes the tower's dtype."""
+def _place(key: str, tensor: Tensor, dtype: torch.dtype, device: str | torch.device) -> Tensor:
+    """Norms' parameters stay float32; everything else takes the tower's dtype.
+
+    Weights that begin anywhere in a file's bytes are copied to where torch would begin a tensor: kernels choose by alignment, so that
+    the same weights would else differ in the last bits from one file to another.
+    """
     norm = any(part.startswith(("ln_", "bn")) for part in key.split(".")) or ".downsample.1." in key
-    return tensor.to(torch.float32 if norm else dtype).contiguous()
+    placed = tensor.to(device, torch.float32 if norm else dtype).contiguous()
+    return placed.clone() if placed.data_ptr() % ALIGNMENT else placed
 
 
 def _check(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], where: str) -> None:

@@ -49,6 +49,13 @@ class Module:
     attributes: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(slots=True, eq=False)
+class Inert:
+    """An object of a class that is read over: its name, and nothing of what is in it."""
+
+    kind: Name
+
+
 _DICT = Name("collections", "OrderedDict")
 _TENSOR = Name("torch._utils", "_rebuild_tensor_v2")
 _FIRST_ARGUMENT = {
@@ -59,10 +66,21 @@ _FIRST_ARGUMENT = {
 STORAGES = ("Float", "Half", "BFloat16", "Double", "Long", "Int", "Short", "Char", "Byte", "Bool")
 _ALLOWED = {_DICT, _TENSOR, *_FIRST_ARGUMENT, *(Name("torch", f"{kind}Storage") for kind in STORAGES)}
 
+_INERT = {
+    *(Name("torch.optim.lr_scheduler", kind) for kind in ("CosineAnnealingLR", "StepLR", "MultiStepLR")),
+    *(Name(f"torch.optim.{kind.lower()}", kind) for kind in ("SGD", "Adam", "AdamW")),
+    Name("collections", "defaultdict"),
+    *(Name(module, "dict") for module in ("builtins", "__builtin__")),
+}
+"""What training checkpoints hold beside tensors (Dassl's keep their optimiser's schedule): read over, and nothing of it is kept."""
+
 _LITERALS = {"BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE"}
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _EMPTY = {"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple}
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+_FILLS = {"SETITEM": 2, "APPEND": 1, "BUILD": 1, "SETITEMS": 0, "APPENDS": 0}
+"""What puts values into the object below them: how many, or all down to the last mark."""
+_MARKED = {"SETITEMS", "APPENDS"}
 _PUT, _GET = {"BINPUT", "LONG_BINPUT"}, {"BINGET", "LONG_BINGET"}
 
 
@@ -97,7 +115,19 @@ class _Machine:
         del self.stack[start:]
         return items
 
+    def _fill_inert(self, op: str) -> bool:
+        """Drop what is put into an object that is read over; False where the object is another."""
+        number = len(self.stack) - self.marks[-1] if op in _MARKED else _FILLS[op]
+        if not isinstance(self.stack[-1 - number], Inert):
+            return False
+        if op in _MARKED:
+            self.marks.pop()
+        del self.stack[len(self.stack) - number :]
+        return True
+
     def step(self, op: str, argument: Any) -> None:
+        if op in _FILLS and self._fill_inert(op):
+            return
         if op in _LITERALS:
             self.stack.append(argument)
         elif op in _CONSTANTS:
@@ -144,13 +174,15 @@ def _name(argument: str) -> Name:
     """A name from the file, if it is one that tensors or TorchScript modules need."""
     module, _, attribute = argument.partition(" ")
     name = Name(module, attribute)
-    if name not in _ALLOWED and module.split(".")[0] != "__torch__":
+    if name not in _ALLOWED | _INERT and module.split(".")[0] != "__torch__":
         raise Refused(f"asks for {module}.{attribute}, which no file of tensors needs")
     return name
 
 
 def _made(name: Name, arguments: tuple[Any, ...], *, new: bool) -> Any:
     """What calling (or, `new`, instantiating) a name with arguments stands for."""
+    if name in _INERT:
+        return Inert(name)
     if new and name.module.split(".")[0] == "__torch__" and not arguments:
         return Module(name)
     if not new and name == _DICT and not arguments:

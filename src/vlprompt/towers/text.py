@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from vlprompt.towers.block import Block, LayerNorm, entering, entry_rows, full, heads_first, heads_last
 from vlprompt.towers.config import ClipConfig
-from vlprompt.towers.tokens import Bucket, ClassTokens, Rows
+from vlprompt.towers.groups import Group, grouped
+from vlprompt.towers.tokens import ClassTokens, Rows
 from vlprompt.types import Splice
 
 
@@ -84,12 +85,13 @@ class TextTower(nn.Module):
         names in the middle or in front).
         """
         x_GTD = self._embed(tokens.own, first) + self.positional_embedding[tokens.position_T]
+        groups = grouped(tokens.buckets, x_GTD.device)
         last = len(self.blocks) - 1
         for i, block in enumerate(self.blocks):
             q, k, v = (heads_first(t, self.heads) for t in block.qkv(x_GTD))
             if i == last:  # only the [EOT] rows are read
                 x_GTD, q = x_GTD[:, tokens.end_C], q[:, :, tokens.end_C]
-            attended = _attend(q, k, v, (prefix.keys[i], prefix.values[i]), tokens.buckets)
+            attended = _attend(q, k, v, (prefix.keys[i], prefix.values[i]), groups)
             x_GTD = block.finish(x_GTD, attended)
         pooled_GCE = full(self.ln_final(x_GTD) @ self.text_projection)
         return pooled_GCE[:, tokens.restore_C]
@@ -114,33 +116,33 @@ class TextTower(nn.Module):
         return entering(first, lambda rows: rows.to(positions_ND.dtype) + positions_ND)
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, prefix: tuple[Tensor, Tensor], buckets: Sequence[Bucket]) -> Tensor:
+def _attend(q: Tensor, k: Tensor, v: Tensor, prefix: tuple[Tensor, Tensor], groups: Sequence[Group]) -> Tensor:
     """Attention of packed own rows to the shared prefix and to their class's own rows.
 
     q, k, v: (G, H, T, d), or q (G, H, C, d) with the last row of each class only; prefix keys and values: (G, H, P, d). One matrix
-    product per head scores all rows against the prefix; own rows are scored bucket by bucket. Returns (G, T or C, D).
+    product per head scores a group's rows against the prefix, one per class and head scores its own rows. Returns (G, T or C, D).
     """
     prefix_k, prefix_v = prefix
     num_p, last_only = prefix_v.shape[-2], q.shape[2] < k.shape[2]
     q = q * q.shape[-1] ** -0.5
-    scores_p = q @ prefix_k.transpose(-1, -2)
-    own = [bucket.num_classes * bucket.length for bucket in buckets]
-    asking = [bucket.num_classes for bucket in buckets] if last_only else own
+    own = [group.num_rows for group in groups]
+    asking = [group.num_classes for group in groups] if last_only else own
     outs = []
     # `split`, not slices: its backward is one concatenation, a slice's a zero-filled tensor each.
-    parts = zip(*(torch.split(t, n, 2) for t, n in ((q, asking), (scores_p, asking), (k, own), (v, own))))
-    for bucket, (q_b, scores_p_b, k_b, v_b) in zip(buckets, parts):
-        rows = 1 if last_only else bucket.length
-        q_b, scores_p_b = _by_class(q_b, rows), _by_class(scores_p_b, rows)
-        k_b, v_b = _by_class(k_b, bucket.length), _by_class(v_b, bucket.length)
-        scores_o = q_b @ k_b.transpose(-1, -2)
-        if rows > 1:
-            later = torch.ones(rows, rows, dtype=torch.bool, device=q.device).triu(1)
-            scores_o = scores_o.masked_fill(later, float("-inf"))
-        scores = torch.cat([scores_p_b, scores_o.expand(*scores_p_b.shape[:-1], -1)], dim=-1)
+    parts = zip(*(torch.split(t, n, 2) for t, n in ((q, asking), (k, own), (v, own))))
+    for group, (q_b, k_b, v_b) in zip(groups, parts):
+        rows, unseen = (1, group.padding_C1L) if last_only else (group.length, group.later_LL)
+        q_b = q_b if last_only else group.padded(q_b)
+        k_b, v_b = (_by_class(group.padded(t), group.length) for t in (k_b, v_b))
+        scores_p = _by_class(q_b @ prefix_k.transpose(-1, -2), rows)
+        scores_o = _by_class(q_b, rows) @ k_b.transpose(-1, -2)
+        if unseen is not None:
+            scores_o = scores_o.masked_fill(unseen, float("-inf"))
+        scores = torch.cat([scores_p, scores_o.expand(*scores_p.shape[:-1], -1)], dim=-1)
         weights = full(scores).softmax(-1).to(v.dtype)
-        weights_p, weights_o = torch.split(weights, [num_p, bucket.length], -1)
-        outs.append(weights_p.flatten(2, 3) @ prefix_v + (weights_o @ v_b).flatten(2, 3))
+        weights_p, weights_o = torch.split(weights, [num_p, group.length], -1)
+        attended = weights_p.flatten(2, 3) @ prefix_v + (weights_o @ v_b).flatten(2, 3)
+        outs.append(attended if last_only else group.packed(attended))
     return heads_last(torch.cat(outs, dim=2))
 
 

@@ -1,0 +1,168 @@
+"""The two sides of the methods' benchmark, on the same random weights, prompts, images and class names; one step of each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.methods_plain import PlainForward
+from benchmarks.text_sides import class_names
+from vlprompt import methods
+from vlprompt.engine.forward import Forward
+from vlprompt.engine.step import gradients_of, weighted
+from vlprompt.towers import Clip, assemble
+from vlprompt.towers.clip_vocabulary import clip_tokenizer
+from vlprompt.towers.config import ClipConfig, TowerConfig
+from vlprompt.towers.text import TextTower
+from vlprompt.towers.vision import VisionTower
+from vlprompt.types import Method, Preprocess
+
+Gradients = dict[str, Tensor]
+Step = Callable[[], Gradients]
+
+TEMPLATE = "a photo of a {}."
+TEXT_BATCH, IMAGE_BATCH = 32, 4
+"""Images of a step: methods that prompt the text alone, and the others. CoCoOp takes the smaller one: each image is a class list of its
+own, so that both sides' cost grows with it and their ratio does not."""
+SETTINGS: dict[str, dict[str, object]] = {"promptsrc": {"teacher": "template"}}
+"""PromptSRC's 60 sentences are encoded once, before the first step, on both sides: one stands for them here."""
+
+
+def tower(width: int, layers: int) -> TowerConfig:
+    return TowerConfig(width=width, layers=layers, heads=width // 64, hidden=4 * width, activation="quick_gelu")
+
+
+def config(*, text: TowerConfig, image: TowerConfig, image_size: int) -> ClipConfig:
+    return ClipConfig(
+        embed_dim=text.width,
+        text=text,
+        image=image,
+        vocab_size=49408,
+        context_length=77,
+        image_size=image_size,
+        patch_size=16,
+    )
+
+
+VIT_B16 = config(text=tower(512, 12), image=tower(768, 12), image_size=224)
+SMALL = config(text=tower(64, 3), image=tower(128, 3), image_size=32)
+"""For the test that both sides compute the same."""
+
+
+def random_clip(shape: ClipConfig, dtype: str = "float32") -> Clip:
+    """Random weights of this shape, the same in every process."""
+    with torch.device("meta"):
+        visual = {f"visual.{name}": one for name, one in VisionTower(shape).state_dict().items()}
+        shapes = {**TextTower(shape).state_dict(), **visual}
+    generator = torch.Generator().manual_seed(0)
+    weights = {"logit_scale": torch.tensor(100.0).log()}
+    for name, value in shapes.items():
+        fan = value[0].numel() if value.dim() > 1 else value.shape[-1]
+        scale = 0.02 if "embedding" in name or name.endswith("bias") else fan**-0.5
+        weights[name] = torch.empty(value.shape).normal_(std=scale, generator=generator)
+        if "ln_" in name and name.endswith("weight"):
+            weights[name] = 1 + 0.05 * weights[name]
+    side = shape.image_size
+    preprocess = Preprocess(resize=side, crop=side, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    return assemble(shape, weights, tokenizer=clip_tokenizer(), preprocess=preprocess, dtype=dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One method with its prompt and one batch."""
+
+    method: Method
+    prompt: nn.Module
+    names: list[str]
+    labels: Tensor
+    pixels: Tensor
+
+    @property
+    def parameters(self) -> dict[str, Tensor]:
+        return dict(self.prompt.named_parameters())
+
+
+def batch_of(method: Method) -> int:
+    spec = method.prompt
+    assert spec is not None
+    return IMAGE_BATCH if spec.prompts_image or spec.conditioned else TEXT_BATCH
+
+
+def made(name: str, clip: Clip, classes: int) -> Task:
+    """The published method with random images."""
+    method = methods.resolve(name, SETTINGS.get(name.split("+")[-1], {}))
+    assert method.prompt is not None
+    generator = torch.Generator().manual_seed(1)
+    batch, side = batch_of(method), clip.preprocess.crop
+    return Task(
+        method=method,
+        prompt=method.prompt.build(clip.facts, generator, classes),
+        names=class_names(classes),
+        labels=torch.randint(0, classes, (batch,), generator=generator),
+        pixels=torch.randn(batch, 3, side, side, generator=generator),
+    )
+
+
+def plain_step(task: Task, clip: Clip) -> Step:
+    """Images through the image tower at every step; a backward pass per image where the text depends on it."""
+    forward = PlainForward(clip, task.method, task.names, TEMPLATE)
+    parameters = list(task.parameters.values())
+
+    def step() -> Gradients:
+        total: list[Tensor | None] = [None] * len(parameters)
+        for view in forward.views(task.prompt, task.labels, task.pixels):
+            share = len(view.labels) / len(task.labels)
+            losses = {name: share * loss for name, loss in weighted(task.method.terms, view).items()}
+            found = gradients_of(task.method, losses, parameters)
+            total = [_plus(one, other) for one, other in zip(total, found, strict=True)]
+        return _named(task, total)
+
+    return step
+
+
+def our_step(task: Task, clip: Clip) -> Step:
+    """The library's own step; frozen features come from a cache, as in training."""
+    spec = task.method.prompt
+    assert spec is not None
+    forward = Forward(clip, spec, task.method.needs, task.names, TEMPLATE, teacher=task.method.teacher)
+    frozen = None
+    if forward.reads_frozen:
+        with torch.no_grad():
+            frozen = clip.encode_images(task.pixels).pooled
+    pixels = task.pixels if spec.prompts_image else None
+    parameters = list(task.parameters.values())
+
+    def step() -> Gradients:
+        view = forward(task.prompt, task.labels, frozen, pixels)
+        found = gradients_of(task.method, weighted(task.method.terms, view), parameters)
+        return _named(task, found)
+
+    return step
+
+
+def image_step(task: Task, clip: Clip) -> Step:
+    """The image tower alone with the same prompt, forward and backward: what no way of running the text can save."""
+    parameters = list(task.parameters.values())
+
+    def step() -> Gradients:
+        features = clip.encode_images(task.pixels, task.prompt(None)).pooled
+        found = torch.autograd.grad(features.sum(), parameters, allow_unused=True)
+        return _named(task, found)
+
+    return step
+
+
+def _plus(one: Tensor | None, other: Tensor | None) -> Tensor | None:
+    return other if one is None else one if other is None else one + other
+
+
+def _named(task: Task, found: tuple[Tensor | None, ...] | list[Tensor | None]) -> Gradients:
+    """A tensor that nothing reaches has a gradient of zeros."""
+    pairs = zip(task.parameters.items(), found, strict=True)
+    return {name: torch.zeros_like(one) if gradient is None else gradient for (name, one), gradient in pairs}
+
+
+SIDES: dict[str, Callable[[Task, Clip], Step]] = {"plain": plain_step, "ours": our_step}

@@ -1,0 +1,331 @@
+"""`vlprompt bench`: the protocols of the field as grids that can be stopped and called again."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+import time
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vlprompt.cli import clusters, console, options
+from vlprompt.cli.progress import observing
+from vlprompt.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from vlprompt.protocols import Cell, Desk, Grid, Outcome, Plan, Protocol, Request
+    from vlprompt.protocols.estimate import Learning, Line, Need
+
+ALL = "all"
+ASKED = ("few-shot", "base-to-novel", "cross-dataset", "domain", "transfer", ALL)
+SECONDS_BETWEEN_ESTIMATES = 30.0
+
+Protocols = Annotated[
+    str, typer.Argument(metavar="PROTOCOL", help=f"{', '.join(ASKED)}: docs/protocols.md says what each is.")
+]
+Methods = Annotated[
+    str | None,
+    typer.Option(
+        "--methods",
+        metavar="A,B",
+        help="Methods, overlays before them.",
+        show_default="the ten of the published report",
+    ),
+]
+Data = Annotated[
+    str,
+    typer.Option(
+        "--data", metavar="A,B", help="Data sets as in `train`; `pocket`: all embedded ones that are a benchmark."
+    ),
+]
+Source = Annotated[
+    str | None,
+    typer.Option(
+        "--source",
+        metavar="A",
+        help="Cross-dataset and domain: the set to learn from.",
+        show_default="the one with the most classes; for domain those that have some",
+    ),
+]
+Shots = Annotated[
+    str | None,
+    typer.Option(
+        "--shots", metavar="1,2,4", help="Images per class; 0 takes all.", show_default="few-shot 1,2,4,8,16; else 16"
+    ),
+]
+Seeds = Annotated[
+    str | None, typer.Option("--seeds", metavar="1,2,3", help="One prompt per seed.", show_default="1,2,3")
+]
+Init = Annotated[
+    Path | None, typer.Option("--init", metavar="RUN", help="Transfer: the pretrained prompt, or a run of it.")
+]
+Jobs = Annotated[int, typer.Option("--jobs", min=1, help="Processes that work on cells at once.")]
+Attempts = Annotated[
+    int, typer.Option("--attempts", min=1, help="How often a cell may fail, over all calls, before it is left alone.")
+]
+Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Where cells and prompts go.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan and do nothing.")]
+Quick = Annotated[
+    bool, typer.Option("--quick", help="One seed, two embedded sets, three methods, few shots, where not given.")
+]
+Recipe = Annotated[str, typer.Option("--recipe", metavar="NAME", help="Whose defaults, as in `train`.")]
+Views = Annotated[
+    str | None,
+    typer.Option("--views", metavar="N|epochs|centre", help="As in `train`.", show_default="the recipe's"),
+]
+MaxMemory = Annotated[str | None, typer.Option("--max-memory", metavar="4G", help="As in `train`.")]
+
+
+def bench(
+    protocol: Protocols,
+    methods: Methods = None,
+    data: Data = "pocket",
+    source: Source = None,
+    shots: Shots = None,
+    seeds: Seeds = None,
+    model: options.Model = options.POCKET_MODEL,
+    out: Out = Path("runs/bench"),
+    jobs: Jobs = 1,
+    ray: clusters.Ray = None,
+    dry_run: DryRun = False,
+    quick: Quick = False,
+    settings: options.Settings = None,
+    recipe: Recipe = "auto",
+    views: Views = None,
+    init: Init = None,
+    attempts: Attempts = 3,
+    track: options.Track = None,
+    device: options.Device = "auto",
+    dtype: options.Precision = "float32",
+    cache: options.Cache = None,
+    max_memory: MaxMemory = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Learn and test a grid of methods, data sets, shots and seeds by a protocol. Called again it does only what is missing.
+
+    Any number of processes, also on other machines, may work on one directory. Ctrl-C stops cleanly.
+
+    Example: `vlprompt bench all --data pocket --quick --out runs/bench`
+    """
+    from vlprompt import protocols
+    from vlprompt.engine.memory import parse_bytes
+
+    means = protocols.Means(
+        device=device,
+        cache=cache,
+        max_memory=None if max_memory is None else parse_bytes(max_memory),
+        track=options.parse_track(track),
+        threads=threads_each(jobs),
+    )
+    request = protocols.Request(
+        protocols=asked(protocol, init),
+        data=names("--data", data),
+        model=model,
+        methods=None if methods is None else names("--methods", methods),
+        source=None if source is None else names("--source", source),
+        shots=None if shots is None else parse_shots(shots),
+        seeds=None if seeds is None else options.parse_seeds(seeds),
+        overrides=options.parse_settings(settings),
+        recipe=recipe,
+        views=options.parse_views(views),
+        dtype=dtype,
+        init=init,
+        quick=quick,
+    )
+    grid = protocols.Grid(out=out, means=means, attempts=attempts)
+    _run(request, grid, jobs, ray, dry_run=dry_run, as_json=as_json)
+
+
+def _run(request: Request, grid: Grid, jobs: int, ray: str | None, *, dry_run: bool, as_json: bool) -> None:
+    from vlprompt import protocols
+
+    desk = protocols.Desk(grid.means)
+    plan = protocols.make(request, desk)
+    probed = protocols.probe(plan, grid, desk) if dry_run else []
+    cached = protocols.cached_features(plan, grid, desk)
+    show_plan(plan, grid, jobs, cached, as_json=as_json and dry_run, probed=probed)
+    if dry_run:
+        return
+    outcomes = work_off(plan, grid, desk, jobs, ray)
+    if as_json:
+        options.dump_records(protocols.done(plan, grid))
+    conclude(plan, grid, outcomes, quiet=as_json)
+
+
+def asked(protocol: str, init: Path | None) -> tuple[Protocol, ...]:
+    """`all` -> the first four, and transfer where there is a prompt to transfer. UserError for unknown ones."""
+    from vlprompt.protocols import PROTOCOLS
+
+    if protocol == ALL:
+        return tuple(one for one in PROTOCOLS if one != "transfer" or init is not None)
+    if protocol not in PROTOCOLS:
+        raise unknown("protocol", protocol, ASKED)
+    chosen = options.one_of("PROTOCOL", protocol, PROTOCOLS)
+    if chosen == "transfer" and init is None:
+        raise UserError("transfer needs the pretrained prompt that is transferred: --init RUN.")
+    if chosen != "transfer" and init is not None:
+        raise UserError(f"--init is for transfer; {protocol} begins with the methods' own start. Leave it away.")
+    return (chosen,)
+
+
+def names(option: str, text: str) -> tuple[str, ...]:
+    """`a, b` -> ("a", "b"). UserError for an empty or a repeated one."""
+    found = tuple(part.strip() for part in text.split(","))
+    if not all(found) or len(set(found)) < len(found):
+        raise UserError(f"{option} {text!r} has an empty or a repeated name. Write for example {option} a,b.")
+    return found
+
+
+def parse_shots(text: str) -> tuple[int | None, ...]:
+    """`1,2,4` -> (1, 2, 4); 0 stands for all images. UserError for anything else."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts) or len({int(part) for part in parts}) < len(parts):
+        raise UserError(
+            f"--shots {text!r} is no list of different whole numbers from 0. Write for example --shots 1,4,16."
+        )
+    return tuple(int(part) or None for part in parts)
+
+
+def threads_each(jobs: int) -> int | None:
+    """Threads of each of several processes, so that together they do not take more than there are."""
+    import os
+
+    return None if jobs == 1 else max(1, (os.cpu_count() or 1) // jobs)
+
+
+def show_plan(
+    plan: Plan,
+    grid: Grid,
+    jobs: int,
+    cached: tuple[int, int] | None,
+    *,
+    as_json: bool,
+    probed: Sequence[Learning] = (),
+) -> None:
+    """What there is to do and what it will take, on stderr; or as JSON on stdout."""
+    from vlprompt.protocols import lines, said_of, total
+
+    found = lines(plan, grid, probed)
+    if as_json:
+        console.dump(
+            {
+                "cells": [{"place": str(one.place), "finished": grid.finished(one)} for one in plan.cells],
+                "plan": [dataclasses.asdict(line) for line in found],
+                "refused": [dataclasses.asdict(one) for one in plan.refused],
+                "features": None if cached is None else {"cached": cached[0], "images": cached[1]},
+            }
+        )
+        return
+    console.err().print(_table(found))
+    whole = total(found)
+    left = sum(line.cells - line.finished for line in found)
+    console.note(
+        f"{sum(line.cells for line in found)} cells, {left} to do, {sum(line.prompts for line in found)} prompts to learn: "
+        f"{_time(whole, jobs)}{f' with {jobs} processes' if jobs > 1 else ''}; {_memory(whole, jobs)}."
+    )
+    if cached is not None and cached[1]:
+        console.note(f"Image features: {cached[0]:,} of {cached[1]:,} test images are in the cache.")
+    for sentence in said_of(plan.refused):
+        console.note(f"Left out: {sentence}")
+
+
+def _table(found: Sequence[Line]) -> Any:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for name, side in (("protocol", "left"), ("method", "left"), ("cells", "right"), ("finished", "right")):
+        table.add_column(name, justify="left" if side == "left" else "right")
+    for name in ("failed before", "to learn", "time", "memory"):
+        table.add_column(name, justify="right")
+    for line in found:
+        counts = (line.cells, line.finished, line.failed or "", line.prompts)
+        idle = line.cells == line.finished
+        costs = ("", "") if idle else (_time(line.need, 1, brief=True), _memory(line.need, 1, brief=True))
+        table.add_row(line.protocol, line.method, *map(str, counts), *costs)
+    return table
+
+
+def _time(need: Need, jobs: int, *, brief: bool = False) -> str:
+    known = f"about {_duration(need.seconds / jobs)}" if need.seconds else ""
+    if not need.unknown:
+        return known or "seconds"
+    if brief:
+        return f"{known} +" if known else "unknown"
+    missing = f"{need.unknown} of unknown time (nothing measured of their methods here yet)"
+    return f"{known}, and {missing}" if known else missing
+
+
+def _memory(need: Need, jobs: int, *, brief: bool = False) -> str:
+    if need.peak_mib is None:
+        return "unknown" if brief else "memory unknown"
+    size = f"{need.peak_mib * jobs / 1024:.1f} GiB"
+    return size if brief else f"about {size} of memory"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def work_off(plan: Plan, grid: Grid, desk: Desk, jobs: int, ray: str | None = None) -> list[Outcome]:
+    """Do what is missing, with a line for each cell, and bars on a terminal."""
+    from vlprompt import protocols
+    from vlprompt.engine.observer import SILENT
+
+    shown = jobs == 1 and ray is None and console.err().is_terminal
+    with (
+        observing() if shown else nullcontext(SILENT) as observer,
+        clusters.carrying(ray, jobs, observer, desk) as carry,
+    ):
+        said = _Said(plan, grid, jobs)
+        return list(protocols.work_off(plan.cells, grid, carry, said).values())
+
+
+class _Said:
+    """A line for each outcome, with the time that is left, estimated now and then."""
+
+    def __init__(self, plan: Plan, grid: Grid, jobs: int) -> None:
+        self._plan, self._grid, self._jobs = plan, grid, jobs
+        self._left = {cell.place for cell in plan.cells if not grid.finished(cell)}
+        self._total = len(self._left)
+        self._estimated = time.monotonic()
+
+    def __call__(self, cell: Cell, outcome: Outcome) -> None:
+        self._left.discard(cell.place)
+        number = f"[{self._total - len(self._left)}/{self._total}]"
+        if outcome.state != "done":
+            console.warn(f"{number} {cell.name}: {outcome.state}: {outcome.reason}")
+            return
+        top1 = "no test images" if outcome.top1 is None else f"{outcome.top1:.1f} %"
+        beside = "" if outcome.zero_shot_top1 is None else f" (zero-shot {outcome.zero_shot_top1:.1f} %)"
+        console.note(f"{number} {cell.name}: {top1}{beside}{self._remaining()}")
+
+    def _remaining(self) -> str:
+        from vlprompt.protocols import lines, total
+
+        if not self._left or time.monotonic() - self._estimated < SECONDS_BETWEEN_ESTIMATES:
+            return ""
+        self._estimated = time.monotonic()
+        return f"; to do: {_time(total(lines(self._plan, self._grid)), self._jobs)}"
+
+
+def conclude(plan: Plan, grid: Grid, outcomes: Sequence[Outcome], *, quiet: bool) -> None:
+    """What is finished and what to do next; ends with the first failure's exit code where there is one."""
+    bad = [outcome for outcome in outcomes if outcome.state != "done"]
+    finished = sum(grid.finished(cell) for cell in plan.cells)
+    console.note(f"{finished} of {len(plan.cells)} cells are finished in {grid.out}.")
+    if not quiet:
+        console.commands("Next:", [f"vlprompt report {shlex.quote(str(grid.out))}"])
+    if not bad:
+        return
+    reasons = dict.fromkeys(outcome.reason for outcome in bad)
+    console.warn(
+        f"{len(bad)} cells failed: {'; '.join(list(reasons)[:3])}{'; ...' if len(reasons) > 3 else ''}. The same command tries them "
+        f"again, until each has failed {grid.attempts} times (--attempts)."
+    )
+    raise typer.Exit(bad[0].exit_code or 1)

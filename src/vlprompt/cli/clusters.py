@@ -1,0 +1,63 @@
+"""`--ray`: where cells are carried out when it is not this machine alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vlprompt.errors import UserError
+
+if TYPE_CHECKING:
+    from vlprompt.engine.observer import Observer
+    from vlprompt.protocols import Carrier, Desk
+    from vlprompt.protocols.cluster import Cluster
+
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        "--ray",
+        metavar="local|auto|ADDRESS",
+        help="Carry cells out as Ray tasks: a cluster of --jobs workers here, the one this machine belongs to, or one at an "
+        "address; `,cpus=N,gpus=N` after it says what a task takes.",
+        show_default="no cluster",
+    ),
+]
+
+
+def parse(text: str, jobs: int) -> Cluster:
+    """`auto,cpus=4,gpus=0.5` -> the cluster. UserError for anything else than cpus and gpus after the address."""
+    from vlprompt.protocols.cluster import Cluster
+
+    address, *rest = text.split(",")
+    taken: dict[str, float] = {}
+    for one in rest:
+        name, _, value = one.partition("=")
+        try:
+            taken[name.strip()] = float(value)
+        except ValueError:
+            taken[name.strip()] = -1.0
+    cpus = taken.pop("cpus", 1.0)
+    gpus = taken.pop("gpus", None)
+    if not address or taken or cpus < 1 or cpus != int(cpus) or (gpus is not None and gpus < 0):
+        raise UserError(
+            f"--ray {text!r} is no address with cpus (a whole number from 1) and gpus (a number from 0). Write for example --ray auto "
+            "or --ray auto,cpus=4,gpus=0.5."
+        )
+    return Cluster(address=address, workers=jobs, cpus=int(cpus), gpus=gpus)
+
+
+@contextmanager
+def carrying(ray: str | None, jobs: int, observer: Observer, desk: Desk) -> Iterator[Carrier]:
+    """What carries batches of cells out: this process, some of its own, or a cluster."""
+    from vlprompt import protocols
+
+    if ray is None:
+        yield protocols.carrier(jobs, observer, desk)
+        return
+    from vlprompt.protocols import cluster
+
+    with cluster.joined(parse(ray, jobs)) as carry:
+        yield carry

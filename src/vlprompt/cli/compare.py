@@ -1,0 +1,132 @@
+"""`vlprompt compare`: is one method better than another, or can that not be told?"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vlprompt.cli import console, options
+from vlprompt.errors import UserError
+
+if TYPE_CHECKING:
+    from vlprompt.report.tables import Table
+    from vlprompt.statistics import Comparison
+
+
+def compare(
+    first: Annotated[Path, typer.Argument(metavar="A", help="A run directory, or a directory of runs.")],
+    second: Annotated[
+        Path | None, typer.Argument(metavar="B", help="The other one.", show_default="A, with --methods")
+    ] = None,
+    methods: Annotated[
+        str | None, typer.Option("--methods", metavar="X,Y", help="Of A the runs of method X, of B those of method Y.")
+    ] = None,
+    margin: Annotated[
+        float, typer.Option("--margin", metavar="POINTS", help="Differences up to it, either way, count as none.")
+    ] = 0.5,
+    although: Annotated[
+        list[str] | None,
+        typer.Option("--although", metavar="NAME", help="Compare even if this differs: shots, model, ... Repeatable."),
+    ] = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """What B gains over A on the same test images with the same seeds, with a 95 % interval and a verdict.
+
+    better, worse: the interval leaves out zero. same: it lies within the margin. Else: cannot tell, and how many seeds might do.
+
+    Example: `vlprompt compare runs/coop runs/plpp+coop --margin 0.5`
+    """
+    from vlprompt.report.tables import as_rich
+    from vlprompt.statistics import compare as compare_sides
+    from vlprompt.statistics import read_side
+
+    names: tuple[str | None, str | None] = (None, None)
+    if methods is not None:
+        parts = [part.strip() for part in methods.split(",")]
+        if len(parts) != 2 or not all(parts):
+            raise UserError(f"--methods {methods!r} is not two methods. Write for example --methods coop,plpp+coop.")
+        names = (parts[0], parts[1])
+    if second is None and methods is None:
+        raise UserError("one directory only. Name a second one, or the two methods: --methods coop,plpp+coop.")
+    outcome = compare_sides(
+        read_side(first, names[0]), read_side(second or first, names[1]), margin=margin, although=although or ()
+    )
+    if as_json:
+        console.dump({"margin": margin, "comparisons": [dataclasses.asdict(one) for one in outcome.comparisons]})
+    else:
+        console.show(*map(as_rich, _tables(outcome.comparisons, margin)), *_advice(outcome.comparisons))
+    for note in outcome.notes:
+        console.warn(f"{note}.")
+
+
+def _tables(found: Iterable[Comparison], margin: float) -> list[Table]:
+    """One per protocol, source and classes."""
+    from vlprompt.report.tables import Table
+
+    groups: dict[tuple[str, str, str], list[Comparison]] = {}
+    for one in found:
+        groups.setdefault((one.protocol, one.source, one.subset), []).append(one)
+    out = []
+    for (protocol, source, subset), group in groups.items():
+        names = ", ".join(dict.fromkeys(f"{one.second} against {one.first}" for one in group))
+        where = protocol + (f", from {source}" if source else "") + ("" if subset == "all" else f", {subset} classes")
+        out.append(
+            Table(
+                title=f"{names}, points ({where})",
+                header=(
+                    "data",
+                    "shots",
+                    "A",
+                    "B",
+                    "B - A",
+                    "95 % interval",
+                    "seeds",
+                    "images",
+                    "verdict",
+                    "seeds needed",
+                ),
+                cells=tuple(_cells(one) for one in group),
+                remark=f"Margin {margin:g} points. Paired over images and seeds.",
+            )
+        )
+    return out
+
+
+def _cells(one: Comparison) -> tuple[str, ...]:
+    from vlprompt.report.tables import NOT_MEASURED
+    from vlprompt.report.text import needed
+
+    said = one.estimate
+    return (
+        one.datasets[0] if len(one.datasets) == 1 else f"mean of {len(one.datasets)}",
+        "all" if one.shots is None else str(one.shots),
+        f"{one.first_top1:.1f}",
+        f"{one.second_top1:.1f}",
+        f"{said.difference:+.1f}",
+        f"{said.low:+.1f} to {said.high:+.1f}",
+        str(len(one.seeds)) if one.seeds else NOT_MEASURED,
+        f"{one.num_images:,}",
+        said.verdict,
+        needed(said),
+    )
+
+
+def _advice(found: Iterable[Comparison]) -> list[str]:
+    """One line on why it cannot be told."""
+    unclear = [one for one in found if one.estimate.verdict == "cannot tell"]
+    lines = []
+    if any(not one.estimate.seeds_known for one in unclear):
+        lines.append(
+            "One seed: how far another one would be off is unknown, and the interval is about images only. Learn three or more."
+        )
+    short = [one.estimate.images_factor for one in unclear if one.estimate.images_factor >= 1]
+    if short:
+        lines.append(
+            f"For {len(short)} of the differences no number of seeds would do: the test images are too few "
+            f"(about {min(short):.1f} times as many would be needed at the least)."
+        )
+    return lines

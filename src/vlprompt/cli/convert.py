@@ -1,0 +1,63 @@
+"""`vlprompt convert`: published checkpoints of prompts as artifacts."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from vlprompt.cli import console, options
+from vlprompt.errors import DATA, UserError
+
+PositionName = Literal["end", "middle", "front"]
+POSITIONS: tuple[PositionName, ...] = ("end", "middle", "front")
+
+
+def convert(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A checkpoint of CoOp's, CoCoOp's or MaPLe's code.")],
+    classes: Annotated[
+        str,
+        typer.Option("--classes", metavar="FILE|A,B,C", help="What it was learned on, in order: one name per line."),
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the prompt goes.")],
+    model: options.Model = options.POCKET_MODEL,
+    template: Annotated[
+        str, typer.Option("--template", help="Words of the zero-shot classifier, {} for the name.")
+    ] = "a photo of a {}.",
+    position: Annotated[
+        str, typer.Option("--position", help="Where CoOp's class name stands: end, middle or front.")
+    ] = "end",
+) -> None:
+    """Turn a published checkpoint (`.pth.tar`) into a prompt that predict, eval, explain and `train --init` take.
+
+    The file is read, never executed: tensors and plain values alone. Its class names and its backbone are checked against what it
+    holds of them.
+
+    Example: `vlprompt convert model.pth.tar-5 --model openai/clip-vit-base-patch16 --classes names.txt --out prompts/maple`
+    """
+    from vlprompt.convert import convert as write
+    from vlprompt.towers import load
+
+    names = read_names(classes)
+    where = options.one_of("--position", position, POSITIONS)
+    if template.count("{}") != 1:
+        raise UserError(f"--template {template!r} must have one {{}}, where the class name stands.")
+    learned = write(file, load(model), names, out, model=model, template=template, position=where)
+    console.show(
+        f"{out}: {learned.method.name}, {learned.num_parameters:,} learned numbers, {len(names)} classes, for {model}."
+    )
+    place = shlex.quote(str(out))
+    console.commands("Next:", [f"vlprompt predict {place} PICTURE.jpg", f"vlprompt eval {place} --data FOLDER"])
+
+
+def read_names(text: str) -> tuple[str, ...]:
+    """Class names from a file with one per line, or as `a,b,c`. UserError where it cannot be read."""
+    path = Path(text).expanduser()
+    if not path.is_file():
+        return options.parse_names(text) or ()
+    try:
+        return tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+    except (OSError, UnicodeDecodeError) as problem:
+        raise UserError(f"--classes {path} cannot be read as text: {problem}", exit_code=DATA) from problem

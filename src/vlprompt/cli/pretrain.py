@@ -1,0 +1,221 @@
+"""`vlprompt pretrain`: learn a prompt on very many classes, alone or under torchrun."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from vlprompt.cli import console, options
+from vlprompt.cli.progress import observing
+from vlprompt.errors import UserError
+
+if TYPE_CHECKING:
+    from vlprompt.losses.sampled import Correction
+    from vlprompt.pretrain.config import PretrainConfig, Views
+
+Data = Annotated[
+    str,
+    typer.Option(
+        "--data",
+        metavar="DIR|URL|NAME",
+        help="An ImageNet-21K folder, tar shards (a directory, its URL, or shards.json), any folder, table or embedded set, or "
+        "`pocket`: the embedded pretraining set.",
+    ),
+]
+Names = Annotated[
+    Path | None,
+    typer.Option("--class-names", metavar="FILE", help="Folder (or label) to name.", show_default="beside the data"),
+]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Sample, order, classes of each step, initial prompt.")]
+PerStep = Annotated[
+    int | None,
+    typer.Option(
+        "--classes-per-step", metavar="K", min=2, help="Classes an image is compared with.", show_default="1000"
+    ),
+]
+AllClasses = Annotated[bool, typer.Option("--all-classes", help="Every step sees all classes, exactly.")]
+CorrectionOption = Annotated[
+    str | None,
+    typer.Option("--correction", help="natural, log10 or none.", show_default="natural; log10 for published pomp"),
+]
+ViewsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--views",
+        metavar="published|crops|N|centre",
+        help="Fresh crop, flip and two operations; fresh crop and flip; N fixed crops (cached for text prompts); no crop.",
+        show_default="published; centre with the pocket recipe",
+    ),
+]
+Copies = Annotated[
+    int | None,
+    typer.Option(
+        "--copies", min=1, help="Views of an image in its step.", show_default="4 with published views, else 1"
+    ),
+]
+PerRank = Annotated[
+    int | None,
+    typer.Option(
+        "--batch-per-rank", min=1, help="Images of a step on each process, in place of --set batch.", show_default=False
+    ),
+]
+HeldOut = Annotated[int, typer.Option("--held-out", min=0, help="Held-out (and training) images that are tested.")]
+EvaluateEvery = Annotated[
+    int | None, typer.Option("--evaluate-every", metavar="STEPS", min=1, help="How often.", show_default="every epoch")
+]
+SaveEvery = Annotated[int, typer.Option("--save-every", metavar="STEPS", min=1, help="Between checkpoints.")]
+SaveMinutes = Annotated[float, typer.Option("--save-minutes", metavar="M", help="At the latest after so long.")]
+LogEvery = Annotated[int, typer.Option("--log-every", metavar="STEPS", min=1, help="Between lines of metrics.jsonl.")]
+MaxSkipped = Annotated[
+    int | None,
+    typer.Option("--max-skipped", min=0, help="Unusable images that are put up with.", show_default="1 %, at least 10"),
+]
+Workers = Annotated[int, typer.Option("--workers", min=0, help="Processes that decode; 0: threads.")]
+MaxMemory = Annotated[
+    str | None,
+    typer.Option("--max-memory", metavar="4G", help="Class names a part at a time, exactly.", show_default="4096 rows"),
+]
+Recipe = Annotated[str, typer.Option("--recipe", help="published, pocket, or auto: pocket for an embedded model.")]
+Shots = Annotated[
+    int, typer.Option("--shots", min=0, help="Training images per class; 0 takes all (shards: always all).")
+]
+
+
+def pretrain(
+    data: Data = "pocket",
+    model: options.Model = options.POCKET_MODEL,
+    method: options.Method = "rpp",
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Where the run goes.", show_default="runs/pretrain-METHOD"),
+    ] = None,
+    class_names: Names = None,
+    shots: Shots = 16,
+    seed: Seed = 42,
+    settings: options.Settings = None,
+    recipe: Recipe = "auto",
+    classes_per_step: PerStep = None,
+    all_classes: AllClasses = False,
+    correction: CorrectionOption = None,
+    template: options.Template = None,
+    views: ViewsOption = None,
+    copies: Copies = None,
+    batch_per_rank: PerRank = None,
+    held_out: HeldOut = 5000,
+    evaluate_every: EvaluateEvery = None,
+    save_every: SaveEvery = 200,
+    save_minutes: SaveMinutes = 10.0,
+    log_every: LogEvery = 10,
+    max_skipped: MaxSkipped = None,
+    workers: Workers = 0,
+    max_memory: MaxMemory = None,
+    device: options.Device = "auto",
+    dtype: options.Precision = "float32",
+    cache: options.Cache = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with unfinished work in --out.")] = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Pretrain a prompt on very many classes: RPP and POMP on ImageNet-21K, for transfer with `train --init`.
+
+    Under torchrun the processes share images and classes; the result is the same as alone. A process that dies is started again
+    from the last checkpoint.
+
+    Example: `torchrun --nproc-per-node 8 -m vlprompt pretrain --method rpp --data imagenet21k_resized --model
+    openai/clip-vit-base-patch16 --batch-per-rank 32 --out runs/rpp21k`
+    """
+    from vlprompt.pretrain.run import pretrain_run
+
+    config = _config(dict(locals()))
+    with observing() as observer:
+        summary = pretrain_run(config, observer)
+    if os.environ.get("RANK", "0") != "0":
+        return
+    if as_json:
+        console.dump(summary)
+    else:
+        _show(summary, config.out)
+
+
+def _config(asked: dict[str, Any]) -> PretrainConfig:
+    """The configuration of the options as they were given, by their names."""
+    from vlprompt.engine.memory import parse_bytes
+    from vlprompt.pretrain.config import PretrainConfig
+
+    if asked["all_classes"] and asked["classes_per_step"] is not None:
+        raise UserError("--all-classes and --classes-per-step exclude each other: give one.")
+    known = {field.name for field in dataclasses.fields(PretrainConfig)}
+    memory = asked["max_memory"]
+    made = {
+        "out": asked["out"] or Path("runs") / f"pretrain-{asked['method']}",
+        "overrides": options.parse_settings(asked["settings"]),
+        "shots": asked["shots"] or None,
+        "recipe": _recipe(asked["recipe"], asked["model"]),
+        "classes_per_step": 0 if asked["all_classes"] else asked["classes_per_step"],
+        "correction": _correction(asked["correction"]),
+        "views": _views(asked["views"]),
+        "max_memory": None if memory is None else parse_bytes(memory),
+    }
+    return PretrainConfig(**{name: value for name, value in asked.items() if name in known} | made)
+
+
+def _recipe(recipe: str, model: str) -> Literal["published", "pocket"]:
+    from vlprompt.pocket import model_names
+
+    chosen = options.one_of("--recipe", recipe, options.RECIPES)
+    if chosen == "auto":
+        return "pocket" if model in model_names() else "published"
+    return chosen
+
+
+def _correction(text: str | None) -> Correction | None:
+    from vlprompt.pretrain.config import CORRECTIONS
+
+    return None if text is None else options.one_of("--correction", text, CORRECTIONS)
+
+
+def _views(text: str | None) -> Views | None:
+    from vlprompt.pretrain.config import WORDS
+
+    if text is None or text.isdecimal():
+        return None if text is None else int(text)
+    return options.one_of("--views", text, WORDS)
+
+
+def _show(summary: dict[str, Any], place: Path) -> None:
+    table = Table(box=box.SIMPLE_HEAD, title="Pretraining", title_justify="left")
+    table.add_column("")
+    table.add_column("", justify="right")
+    rows = {
+        "images, steps": f"{summary['images']:,}, {summary['steps']:,}",
+        "classes": f"{summary['classes']:,}",
+        f"held-out ({summary['held_out_part']}) top-1, last": _percent(summary["top1"]),
+        "best": f"{_percent(summary['best_top1'])} (step {summary['best_step']:,})",
+        "training images' top-1, last": _percent(summary["train_top1"]),
+        "zero-shot": _percent(summary["zero_shot_top1"]),
+        "images a second": "-" if summary["images_per_s"] is None else f"{summary['images_per_s']:.1f}",
+        "skipped images": f"{summary['skipped']:,}",
+    }
+    for name, value in rows.items():
+        table.add_row(Text(name), value)
+    console.show(table)
+    best = shlex.quote(str(place / "best"))
+    console.commands(
+        "Next:",
+        [
+            f"vlprompt train --init {best} --method {summary['method']} --data YOUR_FOLDER",
+            f"vlprompt eval {best} --data OTHER_FOLDER",
+            f"vlprompt export class-vectors {best} --names names.txt --out vectors.npy",
+        ],
+    )
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f} %"

@@ -1,0 +1,99 @@
+"""`vlprompt recipes`: the published rows, with their hyperparameters, sources and commands."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from vlprompt.cli import console, options
+
+if TYPE_CHECKING:
+    from vlprompt.recipes import Recipe
+
+
+def recipes(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="A recipe, for `train --recipe`.")] = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """List the recipes, one per method and protocol, or show one: settings, source, published numbers and its commands.
+
+    Example: `vlprompt recipes maple-base-to-novel`
+    """
+    from vlprompt.recipes import names, read
+
+    if as_json:
+        console.dump([as_dict(read(one)) for one in names()] if name is None else as_dict(read(name)))
+    elif name is None:
+        _list([read(one) for one in names()])
+    else:
+        _show(read(name))
+
+
+def as_dict(recipe: Recipe) -> dict[str, object]:
+    """As JSON has it: shots that are keys are strings."""
+    return dataclasses.asdict(recipe) | {"epochs": {str(shots): count for shots, count in recipe.epochs.items()}}
+
+
+def _list(found: list[Recipe]) -> None:
+    table = Table(box=box.SIMPLE_HEAD, title="Recipes", title_justify="left")
+    for column in ("name", "method", "protocol", "settings", "published numbers"):
+        table.add_column(column, no_wrap=column == "name")
+    for one in found:
+        numbers = str(len(one.published)) if one.published else "-"
+        whose = "published" if one.choices == "published" else "project's choice"
+        table.add_row(*map(Text, (one.name, one.method, one.protocol, whose, numbers)))
+    console.show(table)
+    console.commands("More:", [f"vlprompt recipes {found[0].name}", f"vlprompt train --recipe {found[0].name}"])
+
+
+def _show(recipe: Recipe) -> None:
+    whose = "as published" if recipe.choices == "published" else "the project's choice"
+    facts = {
+        "method": recipe.method,
+        "protocol": recipe.protocol,
+        "settings": f"{whose}: {recipe.source}",
+        **({"note": recipe.note} if recipe.note else {}),
+        "model": recipe.model,
+        "learned on": ", ".join(recipe.train),
+        **({"tested on": ", ".join(recipe.test)} if recipe.test else {}),
+        "images per class": ", ".join(map(str, recipe.shots)),
+        "seeds": ", ".join(map(str, recipe.seeds)),
+        "views": str(recipe.views),
+        **{f"template of {one}": words for one, words in recipe.templates.items()},
+    }
+    grid = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column()
+    for key, text in facts.items():
+        grid.add_row(Text(key), Text(text))
+    console.show(Text(recipe.title, style="bold"), grid, _settings(recipe))
+    if recipe.published:
+        console.show(_numbers(recipe))
+    console.commands("Commands (SET is one of the data sets above):", recipe.commands)
+
+
+def _settings(recipe: Recipe) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, title="Settings, as --set takes them", title_justify="left")
+    for column in ("name", "value", "where"):
+        table.add_column(column)
+    rows = [(name, value, "") for name, value in {**recipe.options, **recipe.schedule}.items()]
+    rows += [("epochs", count, f"{shots} images per class") for shots, count in recipe.epochs.items()]
+    rows += [(name, value, on) for on, own in recipe.datasets.items() for name, value in own.items()]
+    for name, value, where in rows:
+        table.add_row(*map(Text, (name, str(value), where)))
+    return table
+
+
+def _numbers(recipe: Recipe) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, title="Published numbers, percent", title_justify="left")
+    for column in ("data set", "shots", "what", "value", "source"):
+        table.add_column(column)
+    for one in recipe.published:
+        shots = str(one.shots) if one.shots is not None else ""
+        table.add_row(*map(Text, (one.dataset, shots, one.metric.replace("_", " "), f"{one.value:g}", one.source)))
+    return table

@@ -1,0 +1,181 @@
+"""`vlprompt reproduce`: a published row with all its seeds, and whether our numbers agree with it."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from vlprompt.cli import bench, clusters, console, options
+
+if TYPE_CHECKING:
+    from vlprompt.protocols import Means
+    from vlprompt.records import Record
+    from vlprompt.reproduce import Line, Sets, Wanted
+
+RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A published row: a name of `vlprompt recipes`.")]
+Data = Annotated[
+    str | None, typer.Option("--data", metavar="A,B", help="Only these data sets.", show_default="all that are on disk")
+]
+Model = Annotated[
+    str | None, typer.Option("--model", metavar="DIR|ID", help="Where the backbone is.", show_default="the recipe's")
+]
+Shots = Annotated[str | None, typer.Option("--shots", metavar="1,16", help="Only these.", show_default="the recipe's")]
+Seeds = Annotated[str | None, typer.Option("--seeds", metavar="1,2,3", help="Others.", show_default="the recipe's")]
+
+
+def reproduce(
+    recipe: RecipeName,
+    data: Data = None,
+    model: Model = None,
+    shots: Shots = None,
+    seeds: Seeds = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Where it goes.", show_default="runs/reproduce/RECIPE")
+    ] = None,
+    jobs: bench.Jobs = 1,
+    ray: clusters.Ray = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and do nothing.")] = False,
+    settings: options.Settings = None,
+    views: Annotated[
+        str | None,
+        typer.Option("--views", metavar="N|epochs|centre", help="As in `train`.", show_default="the recipe's"),
+    ] = None,
+    device: options.Device = "auto",
+    dtype: options.Precision = "float32",
+    cache: options.Cache = None,
+    max_memory: Annotated[str | None, typer.Option("--max-memory", metavar="4G", help="As in `train`.")] = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Run a published row with its settings on all its data sets and seeds; show ours, the published numbers, the difference and
+    whether it is more than seeds make. Called again it does only what is missing.
+
+    Example: `vlprompt reproduce coop-base-to-novel --data-root data`
+    """
+    from vlprompt.engine.memory import parse_bytes
+    from vlprompt.protocols import Means
+    from vlprompt.reproduce import Wanted, by_name
+
+    row = by_name(recipe)
+    wanted = Wanted(
+        recipe=row,
+        model=model or row.model,
+        out=out or Path("runs/reproduce") / recipe,
+        data=None if data is None else bench.names("--data", data),
+        shots=None if shots is None else tuple(one or 0 for one in bench.parse_shots(shots)),
+        seeds=None if seeds is None else options.parse_seeds(seeds),
+        overrides=options.parse_settings(settings),
+        views=options.parse_views(views),
+        dtype=dtype,
+    )
+    means = Means(
+        device=device,
+        cache=cache,
+        max_memory=None if max_memory is None else parse_bytes(max_memory),
+        threads=bench.threads_each(jobs),
+    )
+    _run(wanted, means, jobs, ray, dry_run=dry_run, as_json=as_json)
+
+
+def _run(wanted: Wanted, means: Means, jobs: int, ray: str | None, *, dry_run: bool, as_json: bool) -> None:
+    from vlprompt import protocols
+    from vlprompt.protocols.plan import done
+    from vlprompt.reproduce import lines, request_of, sets_of
+
+    sets = sets_of(wanted)
+    if sets.missing:
+        console.warn(f"not on disk, so left out: {', '.join(sets.missing)}. `vlprompt data status` says more.")
+    grid, desk = protocols.Grid(out=wanted.out, means=means), protocols.Desk(means)
+    plan = protocols.make(request_of(wanted, sets), desk)
+    cached = protocols.cached_features(plan, grid, desk)
+    bench.show_plan(plan, grid, jobs, cached, as_json=as_json and dry_run)
+    if dry_run:
+        return
+    outcomes = bench.work_off(plan, grid, desk, jobs, ray)
+    records = done(plan, grid)
+    found = lines(wanted, records)
+    if as_json:
+        console.dump({**_facts(wanted, sets), "numbers": [line.as_dict() for line in found], "runs": _runs(records)})
+    else:
+        _show(wanted, records, found)
+    bench.conclude(plan, grid, outcomes, quiet=as_json)
+
+
+def _facts(wanted: Wanted, sets: Sets) -> dict[str, object]:
+    return {
+        "recipe": wanted.recipe.name,
+        "model": wanted.model,
+        "changed": list(wanted.changed),
+        "data": list(sets.used),
+        "missing": list(sets.missing),
+    }
+
+
+def _runs(records: Sequence[Record]) -> list[dict[str, object]]:
+    return [dataclasses.asdict(record) for record in records]
+
+
+def _show(wanted: Wanted, records: Sequence[Record], found: Sequence[Line]) -> None:
+    console.show(Text(f"{wanted.recipe.title} with {wanted.model}", style="bold"), _by_set(records))
+    if not found:
+        console.note("No number of this row has a public source, so there is nothing to put beside ours.")
+        return
+    console.show(_beside(found, changed=bool(wanted.changed)))
+    if wanted.changed:
+        console.warn(
+            f"no verdict: {', '.join(wanted.changed)} {'is' if len(wanted.changed) == 1 else 'are'} not the recipe's."
+        )
+    if wanted.recipe.choices == "project":
+        console.note("The settings of this row are the project's choice; the published run may have had others.")
+    for line in found:
+        if line.missing:
+            console.note(f"{line.published.dataset}: missing {', '.join(line.missing)}.")
+    console.note(f"Published: {'; '.join(dict.fromkeys(line.published.source for line in found))}.")
+
+
+def _by_set(records: Sequence[Record]) -> Table:
+    """Ours, by data set: mean and deviation over seeds."""
+    groups: dict[tuple[str, str, int | None], list[float]] = {}
+    for record in records:
+        if record.top1 is not None:
+            groups.setdefault((record.dataset, record.subset, record.shots), []).append(record.top1)
+    table = Table(box=box.SIMPLE_HEAD, title="Ours, top-1 in percent", title_justify="left")
+    for column in ("data set", "classes", "shots", "seeds", "mean", "deviation"):
+        table.add_column(column, justify="left" if column in ("data set", "classes") else "right")
+    for (dataset, subset, shots), values in groups.items():
+        spread = f"{statistics.stdev(values):.2f}" if len(values) > 1 else "-"
+        count = "all" if shots is None else str(shots)
+        table.add_row(*map(Text, (dataset, subset, count, str(len(values)), f"{statistics.fmean(values):.2f}", spread)))
+    return table
+
+
+def _beside(found: Sequence[Line], *, changed: bool) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, title="Beside the published numbers", title_justify="left")
+    for column in ("data", "shots", "what", "ours", "published", "difference", "spread of seeds", "verdict"):
+        table.add_column(column, justify="left" if column in ("data", "what", "verdict") else "right")
+    for line in found:
+        known = line.ours is not None and line.difference is not None
+        sure = f" +- {line.uncertainty:.2f}" if line.uncertainty is not None else ""
+        table.add_row(
+            *map(
+                Text,
+                (
+                    line.published.dataset,
+                    "" if line.shots is None else str(line.shots),
+                    line.published.metric.replace("_", " "),
+                    f"{line.ours:.2f}" if known else "-",
+                    f"{line.published.value:.2f}",
+                    f"{line.difference:+.2f}{sure}" if known else "-",
+                    "-" if line.deviation is None else f"{line.deviation:.2f}",
+                    "no verdict" if changed and line.verdict != "incomplete" else line.verdict,
+                ),
+            )
+        )
+    return table

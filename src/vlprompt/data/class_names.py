@@ -1,0 +1,149 @@
+"""Class names by folder: the published files that say what ``n00004475`` means, and what is odd about their names."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vlprompt.data.listing import class_name, some
+from vlprompt.errors import DATA, UserError
+
+WORDNET_ID = re.compile(r"n\d{8}")
+PUBLISHED = (
+    "imagenet21k_miil_tree.pth",
+    "imagenet21k_wordnet_lemmas.txt",
+    "classnames.txt",
+    "class_names.txt",
+    "words.txt",
+)
+"""Names under which such files are published; looked for in the data's folder and in the one above."""
+FORMATS = (
+    "lines of `n00004475 organism, being` (a space or a tab between), imagenet21k_wordnet_lemmas.txt beside "
+    "imagenet21k_wordnet_ids.txt, JSON of folder to name, or imagenet21k_miil_tree.pth"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamesReport:
+    """What is odd about a list of class names. Nothing of it is mended in silence."""
+
+    synonyms: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Class key -> its names, where there is more than one; the first is used."""
+    duplicates: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Name -> the keys of all classes that have it. Their texts are equal, so that no prompt tells them apart."""
+    empty: tuple[str, ...] = ()
+    """Keys of classes without a name; they are left out."""
+    unused: int = 0
+    """Names in the file that no folder has."""
+
+    def lines(self) -> list[str]:
+        """For people, one line per finding."""
+        out = []
+        if self.synonyms:
+            shown = some([f"{key} ({', '.join(names)})" for key, names in self.synonyms.items()], 3)
+            out.append(f"{len(self.synonyms)} classes have synonyms; the first is used: {shown}.")
+        if self.duplicates:
+            number = sum(len(keys) for keys in self.duplicates.values())
+            shown = some([f"{name!r} ({', '.join(keys)})" for name, keys in self.duplicates.items()], 3)
+            out.append(
+                f"{number} classes share {len(self.duplicates)} names and cannot be told apart by text: {shown}."
+            )
+        if self.empty:
+            out.append(f"{len(self.empty)} classes have no name and are left out: {some(self.empty)}.")
+        if self.unused:
+            out.append(f"{self.unused} names in the file belong to no folder.")
+        return out
+
+
+def named(keys: Sequence[str], names: Mapping[str, str]) -> tuple[tuple[str, ...], tuple[str, ...], NamesReport]:
+    """(kept keys, their names, what is odd). `names`: key -> name or synonyms with commas; the first one stands for the class."""
+    kept, chosen, empty = [], [], []
+    synonyms: dict[str, tuple[str, ...]] = {}
+    by_name: dict[str, list[str]] = {}
+    for key in keys:
+        every = tuple(one for one in (class_name(part) for part in names.get(key, "").split(",")) if one)
+        if not every:
+            empty.append(key)
+            continue
+        if len(every) > 1:
+            synonyms[key] = every
+        kept.append(key)
+        chosen.append(every[0])
+        by_name.setdefault(every[0].casefold(), []).append(key)
+    report = NamesReport(
+        synonyms=synonyms,
+        duplicates={name: tuple(found) for name, found in by_name.items() if len(found) > 1},
+        empty=tuple(empty),
+        unused=len(names.keys() - set(keys)),
+    )
+    return tuple(kept), tuple(chosen), report
+
+
+def published_file(root: Path) -> Path | None:
+    """The class-name file in a data set's folder or the one above it; None: there is none under a published name."""
+    for place in (root, root.resolve().parent):
+        for name in PUBLISHED:
+            if (place / name).is_file():
+                return place / name
+    return None
+
+
+def read_class_names(path: Path) -> dict[str, str]:
+    """Key -> name(s) of a class-name file. UserError (exit 3): no such file, or a format that is none of FORMATS."""
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such class-name file. Allowed: {FORMATS}.", exit_code=DATA)
+    if path.suffix in (".pth", ".pt"):
+        return _strings(_tree(path), path)
+    try:
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".json":
+            return _strings(json.loads(text), path)
+    except ValueError as error:
+        raise UserError(f"{path}: not readable as text ({error}). Allowed: {FORMATS}.", exit_code=DATA) from error
+    return _from_lines(path, [line for line in text.splitlines() if line.strip()])
+
+
+def _from_lines(path: Path, lines: list[str]) -> dict[str, str]:
+    pairs = [re.split(r"\s+", line.strip(), maxsplit=1) for line in lines]
+    if all(WORDNET_ID.fullmatch(pair[0]) for pair in pairs):
+        return {pair[0]: (pair[1] if len(pair) > 1 else "") for pair in pairs}
+    beside = path.with_name(path.name.replace("lemmas", "ids"))
+    if beside != path and beside.is_file():
+        keys = beside.read_text(encoding="utf-8").split()
+        if len(keys) == len(lines):
+            return dict(zip(keys, lines, strict=True))
+        raise UserError(f"{path} has {len(lines)} names, and {beside.name} {len(keys)} keys.", exit_code=DATA)
+    if all("\t" in line for line in lines):
+        return {key.strip(): names.strip() for key, names in (line.split("\t", 1) for line in lines)}
+    raise UserError(f"{path}: its lines do not begin with a class key. Allowed: {FORMATS}.", exit_code=DATA)
+
+
+def _tree(path: Path) -> object:
+    """`class_description` of the published semantic tree. torch's restricted reader: nothing in the file is executed."""
+    import torch
+
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)["class_description"]
+    except Exception as error:  # whatever a damaged or foreign file makes the reader raise
+        raise UserError(
+            f"{path} cannot be read as imagenet21k_miil_tree.pth ({error}). Allowed: {FORMATS}.", exit_code=DATA
+        ) from error
+
+
+def _strings(value: Any, path: Path) -> dict[str, str]:
+    """{key: name}, {key: [names]} and {"0": [key, name]} as {key: names with commas}."""
+    if not isinstance(value, Mapping):
+        raise UserError(f"{path}: it holds no mapping of class keys to names. Allowed: {FORMATS}.", exit_code=DATA)
+    out: dict[str, str] = {}
+    for key, names in value.items():
+        every = [names] if isinstance(names, str) else list(names) if isinstance(names, Iterable) else [names]
+        if not all(isinstance(one, str) for one in every):
+            raise UserError(f"{path}: the name of {key!r} is {names!r}, no text.", exit_code=DATA)
+        if len(every) == 2 and WORDNET_ID.fullmatch(every[0]):
+            key, every = every[0], every[1:]
+        out[str(key)] = ", ".join(every)
+    return out

@@ -1,0 +1,96 @@
+"""One step of learning, the same for every loop: from a batch's view to weighted losses, gradients and the optimiser."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from vlprompt.engine import gradients as gradient
+from vlprompt.errors import NUMERICAL, UserError
+from vlprompt.losses import CROSS_ENTROPY
+from vlprompt.types import Method, Term, View
+
+
+def weighted(terms: Sequence[Term], view: View, share: float = 1.0) -> dict[str, Tensor]:
+    """Every term's weighted loss, by name.
+
+    share: this process's images times the number of processes over all images (1 for a process alone). Terms that are a mean over
+    images are multiplied by it, so that the mean over processes is the mean over all images; terms without images are not. With
+    share 0 there are no images: those terms are 0, still connected to the class features, whose gradient all processes exchange.
+    """
+    out = {}
+    for term in terms:
+        if share == 0 and term.over_images:
+            out[term.name] = 0.0 * view.text.pooled.sum()
+            continue
+        loss = term.weight * term.score(view)
+        out[term.name] = share * loss if term.over_images and share != 1 else loss
+    return out
+
+
+def gradients_of(method: Method, losses: Mapping[str, Tensor], parameters: Sequence[Tensor]) -> gradient.Gradients:
+    """One gradient per learned tensor: of the sum of all terms, or by the method's rule."""
+    if method.rule is None:
+        return gradient.summed(losses, parameters)
+    return gradient.by_rule(method.rule, losses, parameters)
+
+
+def measured_gradients(
+    method: Method, losses: Mapping[str, Tensor], parameters: Sequence[Tensor]
+) -> tuple[gradient.Gradients, dict[str, float]]:
+    """As `gradients_of`, and each term's length against cross-entropy's.
+
+    Without a rule the terms' gradients are added, so that measuring costs no second pass through what they share not.
+    """
+    if len(losses) == 1:
+        return gradients_of(method, losses, parameters), {}
+    each = gradient.by_term(losses, parameters, keep=method.rule is not None)
+    ratios = gradient.ratios(each, CROSS_ENTROPY.name)
+    return (gradient.added(each) if method.rule is None else gradients_of(method, losses, parameters)), ratios
+
+
+def take(optimiser: torch.optim.SGD, parameters: Sequence[Tensor], gradients: gradient.Gradients) -> None:
+    """One step of the optimiser along these gradients."""
+    for parameter, one in zip(parameters, gradients, strict=True):
+        parameter.grad = one
+    optimiser.step()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where in a run something happened."""
+
+    when: str
+    """For example `epoch 3, step 7`, counted from 1."""
+    images: Sequence[str]
+    """The ids of the images of the step."""
+    kept: str = ""
+    """What of the run is safe: a sentence."""
+
+
+def require_finite(
+    losses: Mapping[str, Tensor], gradients: gradient.Gradients, prompt: nn.Module, place: Place
+) -> None:
+    """Stop with the term or the tensor, the step and the images, before anything is changed by a number that is none."""
+    names = [name for name, _ in prompt.named_parameters()]
+    checks = {f"the loss term {name!r}": loss for name, loss in losses.items()}
+    checks |= {f"the gradient of {name!r}": g for name, g in zip(names, gradients, strict=True) if g is not None}
+    fine = torch.stack([torch.isfinite(value).all() for value in checks.values()]).tolist()
+    bad = [what for what, good in zip(checks, fine, strict=True) if not good]
+    if not bad:
+        return
+    raise UserError(
+        f"{bad[0]} is not finite at {place.when}, on these images: {', '.join(place.images)}.{place.kept} "
+        f"A lower learning rate (--set lr=...) or --dtype float32 usually helps; if not, look at the images.",
+        exit_code=NUMERICAL,
+    )
+
+
+def accumulate(average: dict[str, Tensor], share: float, prompt: nn.Module) -> None:
+    """Add a prompt to an average with a share, in float64 on the CPU."""
+    for name, parameter in prompt.named_parameters():
+        part = share * parameter.detach().cpu().double()
+        average[name] = average[name] + part if name in average else part

@@ -1,0 +1,1 @@
+"""Learning a prompt on very many classes and images, by steps, alone or in several processes."""

@@ -1,0 +1,210 @@
+"""What `vlprompt pretrain` is asked to do, and the method that follows from it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from vlprompt import methods
+from vlprompt.engine.precision import DTYPES
+from vlprompt.errors import UserError, unknown
+from vlprompt.losses import CROSS_ENTROPY
+from vlprompt.losses.sampled import Correction, SamplingOptions, sampled_cross_entropy
+from vlprompt.types import Method
+
+Views = int | Literal["published", "crops", "centre"]
+WORDS: tuple[Literal["published", "crops", "centre"], ...] = ("published", "crops", "centre")
+CORRECTIONS: tuple[Correction, ...] = ("natural", "log10", "none")
+CLASSES = 1000
+"""K of POMP's code."""
+SEED = 42
+"""Of POMP's scripts."""
+COPIES = 4
+"""Augmented copies of an image in its step, as in POMP's scripts."""
+SCHEDULE = {"epochs": 5, "lr": 0.002, "batch": 32}
+"""POMP's, for every method unless --set says otherwise (batch: images of a step in all; published 32 on each of 8 GPUs)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PretrainConfig:
+    """One run of pretraining."""
+
+    method: str
+    model: str
+    data: str
+    """A pocket set's name, a folder, a table, an ImageNet-21K folder, or shards (directory, manifest or URL)."""
+    out: Path
+    overrides: Mapping[str, object] = field(default_factory=dict)
+    class_names: Path | None = None
+    """The class-name file; None: found beside the data, else the folders' names."""
+    shots: int | None = 16
+    """Training images per class; None: all. Shards are read whole."""
+    seed: int = SEED
+    recipe: Literal["published", "pocket"] = "published"
+    classes_per_step: int | None = None
+    """K; None: 1000. 0: every step sees all classes."""
+    correction: Correction | None = None
+    """None: log10 for POMP with its published recipe, as its code; natural for everything else."""
+    template: str | None = None
+    views: Views | None = None
+    """What an image looks like: `published` (fresh crop, flip and two operations), `crops` (fresh crop and flip), a number of fixed
+    crops and flips, or `centre`; None: `published`, and `centre` with the pocket's recipe."""
+    copies: int | None = None
+    """Views of an image in its step; None: 4 with `published` views, else 1."""
+    batch_per_rank: int | None = None
+    """Images of a step on each process; None: the schedule's `batch` is that of all together."""
+    held_out: int = 5000
+    """Images of the held-out part that are tested, and as many training images; 0: none."""
+    evaluate_every: int | None = None
+    """Steps between tests; None: after every epoch."""
+    save_every: int = 200
+    """Steps between checkpoints."""
+    save_minutes: float = 10.0
+    """Minutes after which one is written at the latest."""
+    log_every: int = 10
+    max_skipped: int | None = None
+    """Different images that may turn out unusable; None: 1 % of all, at least 10."""
+    workers: int = 0
+    """Processes that decode images; 0: threads of this one."""
+    max_memory: int | None = None
+    device: str = "auto"
+    dtype: str = "float32"
+    cache: Path | None = None
+    resume: bool = False
+
+    def __post_init__(self) -> None:
+        least = {
+            "shots": 1,
+            "seed": 0,
+            "copies": 1,
+            "batch_per_rank": 1,
+            "held_out": 0,
+            "evaluate_every": 1,
+            "save_every": 1,
+        }
+        least |= {"log_every": 1, "max_skipped": 0, "workers": 0, "classes_per_step": 0}
+        for name, lowest in least.items():
+            value = getattr(self, name)
+            if value is not None and value < lowest:
+                raise UserError(f"--{name.replace('_', '-')} is {value}; it must be at least {lowest}.")
+        if self.dtype not in DTYPES:
+            raise unknown("dtype", self.dtype, DTYPES)
+        if self.correction is not None and self.correction not in CORRECTIONS:
+            raise unknown("correction", self.correction, CORRECTIONS)
+        if isinstance(self.views, int) and self.views < 1:
+            raise UserError(f"--views is {self.views}; it must be a number from 1, or one of {', '.join(WORDS)}.")
+        if self.seen == "centre" and self.num_copies > 1:
+            raise UserError(
+                f"--copies is {self.num_copies}, and --views centre has one view of an image. Leave one of them out."
+            )
+
+    @property
+    def seen(self) -> Views:
+        """The views with the default resolved."""
+        if self.views is not None:
+            return self.views
+        return "centre" if self.recipe == "pocket" else "published"
+
+    @property
+    def num_copies(self) -> int:
+        return self.copies or (COPIES if self.seen == "published" else 1)
+
+
+def pretraining_method(config: PretrainConfig, world: int) -> Method:
+    """The method with its sampled classes. UserError: one that cannot be pretrained, with the reason."""
+    _, host = methods.parse(config.method)
+    schedule = (
+        dict(SCHEDULE) if config.recipe == "published" else {"epochs": SCHEDULE["epochs"], "batch": SCHEDULE["batch"]}
+    )
+    overrides = schedule | dict(config.overrides)
+    if config.batch_per_rank is not None:
+        if "batch" in config.overrides:
+            raise UserError("--set batch (images of a step in all) and --batch-per-rank exclude each other: give one.")
+        overrides["batch"] = config.batch_per_rank * world
+    number = CLASSES if config.classes_per_step is None else config.classes_per_step
+    correction = config.correction or ("log10" if host.name == "pomp" and config.recipe == "published" else "natural")
+    own = host.recipes and _knows_classes(config.method)
+    if own:
+        for option, value in (("classes", number or "all"), ("correction", correction)):
+            given = config.classes_per_step if option == "classes" else config.correction
+            if option in config.overrides and given is not None:
+                raise UserError(
+                    f"--set {option} and --{'classes-per-step' if option == 'classes' else option} say the same: give one."
+                )
+            overrides.setdefault(option, str(value))
+    if not host.recipes:
+        raise UserError(
+            f"{config.method!r} learns nothing by gradient steps, so that there is nothing to pretrain. Use rpp or pomp."
+        )
+    method = methods.resolve(config.method, overrides, shots=config.shots, recipe=config.recipe)
+    _refuse(method)
+    return method if own or not number else _sampled(method, number, correction)
+
+
+def _knows_classes(name: str) -> bool:
+    return any(option.name == "classes" for option in methods.options(name))
+
+
+def _refuse(method: Method) -> None:
+    assert method.prompt is not None
+    if method.prompt.conditioned:
+        raise UserError(
+            f"{method.name!r} cannot be pretrained: its text features depend on the image, so that a step would encode every class "
+            "once per image. Use a method with one text feature per class: rpp, pomp, coop, maple, ..."
+        )
+    if method.rule is not None:
+        raise UserError(
+            f"{method.name!r} cannot be pretrained: it projects one gradient against another, which does not add up over processes. "
+            "Use a method whose losses are summed: rpp, pomp, coop, maple, ..."
+        )
+
+
+def _sampled(method: Method, number: int, correction: Correction) -> Method:
+    """A method without sampling of its own, with cross-entropy over sampled classes."""
+    sampling = SamplingOptions(classes=number, correction=correction)
+    term = sampled_cross_entropy(correction)
+    terms = tuple(
+        dataclasses.replace(term, weight=one.weight) if one.name == CROSS_ENTROPY.name else one for one in method.terms
+    )
+    return dataclasses.replace(method, terms=terms, classes=sampling.sampling)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chosen:
+    """All that decides the result of a run: where it runs, on how many processes, and what is logged, is left out."""
+
+    method: str
+    options: Mapping[str, object]
+    recipe: str
+    classes_per_step: int | None
+    losses: Sequence[str]
+    """Weights and formulas."""
+    weight_hash: str
+    dtype: str
+    data: str
+    """SHA-256 of the training and held-out images' names."""
+    class_names: str
+    """SHA-256 of the class names."""
+    template: str
+    seed: int
+    views: int | str
+    copies: int
+    held_out: int
+
+    @property
+    def hash(self) -> str:
+        return hashlib.sha256(json.dumps(self.as_dict(), sort_keys=True).encode()).hexdigest()
+
+    def as_dict(self) -> dict[str, object]:
+        """As JSON has it."""
+        values: dict[str, object] = json.loads(json.dumps(dataclasses.asdict(self), default=str))
+        return values
+
+    def document(self, config: PretrainConfig) -> dict[str, object]:
+        """What `config.json` holds: the values, their hash, and for people where model and data lay."""
+        return {**self.as_dict(), "hash": self.hash, "asked": {"model": config.model, "data": config.data}}

@@ -1,0 +1,212 @@
+"""The images of every step, decoded or as cached features, with what could not be used left out.
+
+Letters: B images of a rank's share of a step (each with all its copies), S side in pixels, E joint embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from vlprompt.data import Pool, Sample, augmented_view, open_image, test_view, train_view
+from vlprompt.data.views import in_threads
+from vlprompt.engine.images import Images
+from vlprompt.engine.ranks import Alone
+from vlprompt.errors import UserError
+from vlprompt.pretrain.config import Views
+from vlprompt.pretrain.order import Plan
+from vlprompt.types import Preprocess
+
+PREPARED = 4096
+"""Images whose features are asked for at once before learning: a block of the cache."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """A rank's share of a step. The copies of an image stand together."""
+
+    step: int
+    ids: tuple[str, ...]
+    """Of the images, each once."""
+    labels_B: Tensor
+    """int64, one per copy."""
+    pixels: Tensor | None = None
+    """(B, 3, S, S) float32; None where features are cached."""
+    frozen_BE: Tensor | None = None
+    """The bare image tower's features, where they are cached."""
+    skipped: tuple[tuple[str, str], ...] = ()
+    """(id or number, reason) of images that could not be used."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """What is seen of an image in its step."""
+
+    views: Views
+    copies: int
+
+    def numbers(self, epoch: int) -> tuple[int | None, ...]:
+        """The numbers of the views that an epoch shows; None: the test view."""
+        if self.views == "centre":
+            return (None,)
+        fresh = range(epoch * self.copies, (epoch + 1) * self.copies)
+        return tuple(number % self.views for number in fresh) if isinstance(self.views, int) else tuple(fresh)
+
+    def pixels(self, sample: Sample, preprocess: Preprocess, epoch: int) -> Tensor:
+        """(copies, 3, S, S) of one image."""
+        image = open_image(sample.read(), name=sample.id)
+        out = []
+        for number in self.numbers(epoch):
+            if number is None:
+                out.append(test_view(image, preprocess))
+            elif self.views == "published":
+                out.append(augmented_view(image, preprocess, sample.content_hash, number))
+            else:
+                out.append(train_view(image, preprocess, sample.content_hash, number))
+        return torch.stack(out)
+
+
+@dataclass(slots=True)
+class Decoding(Dataset[Batch]):
+    """Step -> this rank's batch with pixels: what a worker process runs."""
+
+    pool: Pool
+    plan: Plan
+    look: Look
+    preprocess: Preprocess
+    ranks: tuple[int, int]
+    """(rank, world)."""
+
+    def __getitem__(self, step: int) -> Batch:
+        epoch, _ = self.plan.place(step)
+        numbers = own_share(self.plan.images(step), *self.ranks).tolist()
+        samples, skipped = usable(self.pool, numbers)
+        looks = in_threads(lambda sample: _looked(self.look, sample, self.preprocess, epoch), samples)
+        good = [(sample, one) for sample, one in zip(samples, looks, strict=True) if isinstance(one, Tensor)]
+        bad = [(sample.id, one) for sample, one in zip(samples, looks, strict=True) if isinstance(one, str)]
+        side = self.preprocess.crop
+        return Batch(
+            step=step,
+            ids=tuple(sample.id for sample, _ in good),
+            labels_B=labels_of([sample for sample, _ in good], self.look.copies),
+            pixels=torch.cat([one for _, one in good]) if good else torch.empty(0, 3, side, side),
+            skipped=(*skipped, *bad),
+        )
+
+
+def own_share(images: Tensor, rank: int, world: int) -> Tensor:
+    """A rank's places of a step: neighbouring ones."""
+    return images[rank * len(images) // world : (rank + 1) * len(images) // world]
+
+
+def usable(pool: Pool, numbers: Sequence[int]) -> tuple[list[Sample], list[tuple[str, str]]]:
+    """The samples of some numbers, and those that have none with the reason."""
+    samples, skipped = [], []
+    for number in numbers:
+        try:
+            samples.append(pool.sample(number))
+        except UserError as error:
+            skipped.append((f"number {number}", str(error)))
+    return samples, skipped
+
+
+def labels_of(samples: Sequence[Sample], copies: int) -> Tensor:
+    """(B,) int64: every label as often as its image has copies."""
+    return torch.tensor([sample.label for sample in samples], dtype=torch.int64).repeat_interleave(copies)
+
+
+def _looked(look: Look, sample: Sample, preprocess: Preprocess, epoch: int) -> Tensor | str:
+    try:
+        return look.pixels(sample, preprocess, epoch)
+    except UserError as error:
+        return str(error)
+
+
+def decoded(dataset: Decoding, start: int, workers: int) -> Iterator[Batch]:
+    """Every step's batch from `start` on; each worker process decodes every so-many-th step ahead."""
+    steps = range(start, dataset.plan.steps)
+    if not workers:
+        yield from (dataset[step] for step in steps)
+        return
+    # A sampler may be any iterable of keys; a batch size of None hands each key's value through as it is. Processes are started
+    # anew, not forked: a fork would share the handles of open archives, and threads and GPU contexts do not survive it.
+    loader: DataLoader[Batch] = DataLoader(
+        dataset, batch_size=None, sampler=steps, num_workers=workers, multiprocessing_context="spawn"
+    )
+    yield from loader
+
+
+@dataclass(slots=True)
+class Cached:
+    """Batches of the bare image tower's cached features, for prompts of the text tower alone."""
+
+    pool: Pool
+    plan: Plan
+    look: Look
+    images: Images
+    ranks: Alone
+    _fine: dict[int, Sample] = field(default_factory=dict)
+    """Images that decode, by number."""
+    _bad: dict[int, tuple[str, str]] = field(default_factory=dict)
+
+    def prepare(self) -> None:
+        """Encode this rank's share of all images in every fixed view, so that the cache is written in large blocks."""
+        own = self.ranks.part(len(self.pool))
+        views = sorted({number for epoch in range(self.plan.epochs) for number in self.look.numbers(epoch)}, key=str)
+        self.images.observer.stage("encoding training images", len(own) * len(views))
+        for first in range(own.start, own.stop, PREPARED):
+            numbers = range(first, min(first + PREPARED, own.stop))
+            samples = [sample for sample in (self.sample(number) for number in numbers) if sample is not None]
+            for view in views:
+                if samples:
+                    self.images.features(samples, view, quiet=True)
+                self.images.observer.advance(len(numbers), {})
+
+    def batches(self, start: int) -> Iterator[Batch]:
+        """Every step's batch from `start` on."""
+        for step in range(start, self.plan.steps):
+            yield self._batch(step)
+
+    def _batch(self, step: int) -> Batch:
+        epoch, _ = self.plan.place(step)
+        numbers = own_share(self.plan.images(step), self.ranks.rank, self.ranks.world).tolist()
+        samples = [sample for sample in (self.sample(number) for number in numbers) if sample is not None]
+        views = self.look.numbers(epoch)
+        if samples:
+            each = [self.images.features(samples, view, quiet=True) for view in views]
+            frozen_BE = torch.stack(each, dim=1).flatten(0, 1)
+        else:
+            frozen_BE = torch.empty(0, self.images.clip.facts.embed_dim)
+        return Batch(
+            step=step,
+            ids=tuple(sample.id for sample in samples),
+            labels_B=labels_of(samples, len(views)),
+            frozen_BE=frozen_BE,
+            skipped=tuple(self._bad[number] for number in numbers if number in self._bad),
+        )
+
+    def sample(self, number: int) -> Sample | None:
+        """An image that decodes; None where it does not. Looked at once."""
+        if number not in self._fine and number not in self._bad:
+            found = checked(self.pool, number)
+            if isinstance(found, Sample):
+                self._fine[number] = found
+            else:
+                self._bad[number] = found
+        return self._fine.get(number)
+
+
+def checked(pool: Pool, number: int) -> Sample | tuple[str, str]:
+    """The image of a number if it decodes, else (id, reason)."""
+    name = f"number {number}"
+    try:
+        sample = pool.sample(number)
+        name = sample.id
+        open_image(sample.read(), name=name)
+    except UserError as error:
+        return name, str(error)
+    return sample

@@ -1,0 +1,381 @@
+"""One run of pretraining, from its data to its artifacts: `OUT/best` and `OUT/last`, and `OUT/pretraining.json` written last."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from vlprompt import artifact, atomic
+from vlprompt.artifact import Learned
+from vlprompt.data import Corpus, default_root
+from vlprompt.engine.checkpoint import State, locked, restore
+from vlprompt.engine.classes import longest
+from vlprompt.engine.config import differences
+from vlprompt.engine.forward import Forward
+from vlprompt.engine.images import Images, open_images
+from vlprompt.engine.memory import estimate
+from vlprompt.engine.observer import SILENT, Observer
+from vlprompt.engine.optim import sgd
+from vlprompt.engine.precision import peak_mib, reset_peak, resolve_device, versions
+from vlprompt.engine.ranks import Alone, joined, own_device, restarted
+from vlprompt.engine.train import new_prompt
+from vlprompt.errors import DATA, UserError
+from vlprompt.pretrain import progress as record
+from vlprompt.pretrain.config import Chosen, PretrainConfig, pretraining_method
+from vlprompt.pretrain.feed import Batch, Cached, Decoding, Look, decoded
+from vlprompt.pretrain.heldout import Slice, alike, all_classes, zero_shot
+from vlprompt.pretrain.loop import Loop, Times
+from vlprompt.pretrain.order import Plan
+from vlprompt.pretrain.progress import Progress
+from vlprompt.pretrain.source import open_corpus
+from vlprompt.towers import Clip, load
+from vlprompt.types import Features, Method
+
+CONFIG, SUMMARY = "config.json", "pretraining.json"
+BEST, LAST = "best", "last"
+CHUNK_ROWS = 4096
+"""Text rows that are run at once without --max-memory: about 1.2 GiB at ViT-B/16's size in float32."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """What a run is made of, the same on every rank but for the rank."""
+
+    config: PretrainConfig
+    clip: Clip
+    method: Method
+    corpus: Corpus
+    images: Images
+    ranks: Alone
+    observer: Observer
+
+    @property
+    def template(self) -> str:
+        return self.config.template or self.corpus.template
+
+    @property
+    def cached(self) -> bool:
+        """Whether the images' features come from the cache: fixed views, and a prompt of the text tower alone."""
+        assert self.method.prompt is not None
+        return not self.method.prompt.prompts_image and (
+            isinstance(self.config.seen, int) or self.config.seen == "centre"
+        )
+
+    @property
+    def batch(self) -> int:
+        assert self.method.schedule is not None
+        return min(self.method.schedule.batch, len(self.corpus.train))
+
+
+def pretrain_run(config: PretrainConfig, observer: Observer = SILENT) -> dict[str, Any]:
+    """Pretrain a prompt and give the summary; a finished run of the same configuration is read back.
+
+    Under torchrun every process calls it; only rank 0 writes and observes. UserError: anything that the user can mend, named.
+    """
+    device = resolve_device(own_device(config.device))
+    with joined(device) as ranks:
+        observer = observer if ranks.rank == 0 else SILENT
+        method = pretraining_method(config, ranks.world)
+        corpus = open_corpus(config, config.cache or default_root())
+        for note in corpus.notes:
+            observer.note(note)
+        clip = load(config.model, device=device, dtype=config.dtype)
+        images = open_images(clip, config.cache, observer)
+        setup = Setup(
+            config=config, clip=clip, method=method, corpus=corpus, images=images, ranks=ranks, observer=observer
+        )
+        with locked(config.out) if ranks.rank == 0 else nullcontext():
+            return _run(setup)
+
+
+def _run(setup: Setup) -> dict[str, Any]:
+    config, ranks = setup.config, setup.ranks
+    chosen = chosen_of(setup)
+    done, start = _claim(setup, chosen)
+    if done is not None:
+        return done
+    reset_peak(setup.clip.device)
+    forward, plan = forward_of(setup), plan_of(setup)
+    assert setup.method.prompt is not None
+    assert setup.method.schedule is not None
+    prompt = new_prompt(setup.clip, setup.method.prompt, len(setup.corpus.class_names), config.seed)
+    optimiser = sgd(prompt.parameters(), setup.method.schedule)
+    state, progress = start or (None, Progress())
+    if state is not None:
+        restore(state, prompt, optimiser)
+    held = _slices(setup, forward)
+    loop = Loop(
+        method=setup.method,
+        forward=forward,
+        prompt=prompt,
+        optimiser=optimiser,
+        plan=plan,
+        seed=config.seed,
+        copies=config.num_copies,
+        times=_times(config, len(setup.corpus.train)),
+        progress=progress,
+        average=state.average if state else {},
+        directory=config.out,
+        config_hash=chosen.hash,
+        observer=setup.observer,
+        test=lambda prompt: _test(forward, held, prompt),
+        better=lambda prompt: _save(setup, BEST, prompt, progress),
+    )
+    began = time.perf_counter()
+    base = held["top1"].top1(_template_text(setup, forward), None) if held else None
+    setup.observer.note(said(setup, plan, prompt, base))
+    batches = feed_of(setup, plan, progress.step)
+    setup.observer.stage(f"pretraining {setup.method.name}", plan.steps)
+    setup.observer.advance(progress.step, {})
+    loop.run(batches)
+    _finish(loop)
+    if ranks.rank == 0:
+        _save(setup, LAST, prompt, progress)
+        if progress.best_top1 is None:
+            _save(setup, BEST, prompt, progress)
+    return _summary(setup, chosen, plan, progress, base, time.perf_counter() - began)
+
+
+def chosen_of(setup: Setup) -> Chosen:
+    """All that decides the result."""
+    config, corpus = setup.config, setup.corpus
+    return Chosen(
+        method=setup.method.name,
+        options=dict(setup.method.options),
+        recipe=config.recipe,
+        classes_per_step=setup.method.classes.num if setup.method.classes else None,
+        losses=[f"{term.weight:g} {term.formula}" for term in setup.method.terms],
+        weight_hash=setup.clip.weight_hash,
+        dtype=config.dtype,
+        data=hashlib.sha256(f"{corpus.train.identity} {corpus.held_out.identity}".encode()).hexdigest(),
+        class_names=hashlib.sha256("\n".join(corpus.class_names).encode()).hexdigest(),
+        template=setup.template,
+        seed=config.seed,
+        views=config.seen,
+        copies=config.num_copies,
+        held_out=config.held_out,
+    )
+
+
+def _claim(setup: Setup, chosen: Chosen) -> tuple[dict[str, Any] | None, tuple[State, Progress] | None]:
+    """(the summary of a finished run, the state of an unfinished one). Rank 0 looks, and tells the others.
+
+    UserError: the directory holds another configuration's work, or unfinished work and nobody said to go on with it.
+    """
+    out, problem, done, data = setup.config.out, "", None, None
+    if setup.ranks.rank == 0:
+        try:
+            done, data = _claimed(setup.config, chosen)
+        except UserError as error:
+            problem = str(error)
+    told = json.dumps({"problem": problem, "done": done}).encode()
+    answer = json.loads(setup.ranks.broadcast(told) or b"{}")
+    if answer["problem"]:
+        raise UserError(answer["problem"])
+    data = setup.ranks.broadcast(data)
+    if answer["done"] is not None:
+        return answer["done"], None
+    start = record.restored(data, out, chosen.hash) if data is not None else None
+    if setup.ranks.rank == 0:
+        record.cut_logs(out, start[1].step if start else 0)
+        atomic.write_json(out / CONFIG, chosen.document(setup.config))
+    return None, start
+
+
+def _claimed(config: PretrainConfig, chosen: Chosen) -> tuple[dict[str, Any] | None, bytes | None]:
+    out = config.out
+    if not (out / CONFIG).is_file():
+        names = sorted(path.name for path in out.iterdir() if not path.name.startswith("."))
+        if names:
+            raise UserError(
+                f"{out} is not empty and holds no pretraining (found {', '.join(names[:3])}). Use another --out."
+            )
+        return None, None
+    try:
+        before = dict(json.loads((out / CONFIG).read_text()))
+    except (OSError, ValueError, TypeError) as problem:
+        raise UserError(f"{out / CONFIG} cannot be read ({problem}). Use another --out.", exit_code=DATA) from problem
+    if before.get("hash") != chosen.hash:
+        changed = "; ".join(differences(before, chosen.document(config)))
+        raise UserError(f"{out} holds another configuration's work: {changed}. Use another --out, or its options.")
+    if (out / SUMMARY).is_file():
+        return dict(json.loads((out / SUMMARY).read_text())), None
+    data = record.read(out)
+    if data is not None and not (config.resume or restarted()):
+        raise UserError(f"{out} holds unfinished work. Go on with it with --resume, or use another --out.")
+    return None, data
+
+
+def forward_of(setup: Setup) -> Forward:
+    """The forward pass, with as many text rows at once as memory allows."""
+    clip, method, config = setup.clip, setup.method, setup.config
+    spec = method.prompt
+    assert spec is not None
+    names = setup.corpus.class_names
+    tokens = clip.class_tokens(names, spec.layout, setup.template)
+    rows_B = -(-setup.batch // setup.ranks.world) * config.num_copies
+    drawn = method.classes.drawn(len(names)) if method.classes else None
+    seen = len(names) if drawn is None else min(len(names), drawn + setup.batch)
+    part = longest(tokens, -(-seen // setup.ranks.world))
+    need = estimate(clip, spec, part, batch=rows_B, limit=config.max_memory)
+    max_rows = need.max_rows
+    if config.max_memory is None and need.rows > CHUNK_ROWS:
+        max_rows = CHUNK_ROWS
+    return Forward(
+        clip, spec, method.needs, names, setup.template, teacher=method.teacher, max_rows=max_rows, ranks=setup.ranks
+    )
+
+
+def plan_of(setup: Setup) -> Plan:
+    """The order of the images."""
+    assert setup.method.schedule is not None
+    pool = setup.corpus.train
+    return Plan(len(pool), setup.batch, setup.method.schedule.epochs, seed=setup.config.seed, runs=pool.runs)
+
+
+def feed_of(setup: Setup, plan: Plan, start: int) -> Iterator[Batch]:
+    """The batches of this rank from a step on."""
+    config, ranks = setup.config, setup.ranks
+    look = Look(views=config.seen, copies=config.num_copies)
+    if setup.cached:
+        cached = Cached(setup.corpus.train, plan, look, setup.images, ranks)
+        cached.prepare()
+        return cached.batches(start)
+    own = (ranks.rank, ranks.world)
+    return decoded(Decoding(setup.corpus.train, plan, look, setup.clip.preprocess, own), start, config.workers)
+
+
+def _times(config: PretrainConfig, number: int) -> Times:
+    allowed = config.max_skipped if config.max_skipped is not None else max(10, number // 100)
+    return Times(
+        save=config.save_every,
+        save_minutes=config.save_minutes,
+        evaluate=config.evaluate_every,
+        log=config.log_every,
+        max_skipped=allowed,
+    )
+
+
+def _slices(setup: Setup, forward: Forward) -> dict[str, Slice]:
+    """The held-out and the training images that are tested; none where there are no held-out ones."""
+    number, corpus = setup.config.held_out, setup.corpus
+    if not number or not len(corpus.held_out):
+        return {}
+    both = {"top1": corpus.held_out, "train_top1": corpus.train}
+    return {
+        name: Slice(pool, number, setup.images, forward, seed=setup.config.seed, cached=setup.cached)
+        for name, pool in both.items()
+    }
+
+
+def _test(forward: Forward, held: Mapping[str, Slice], prompt: nn.Module) -> dict[str, float | None]:
+    if not held:
+        return {}
+    text = all_classes(forward, prompt)
+    found: dict[str, float | None] = {}
+    for name, one in held.items():
+        found[name], found[f"{name.removesuffix('top1')}largest_loss"] = one.scores(text, prompt)
+    return found
+
+
+def _template_text(setup: Setup, forward: Forward) -> Features:
+    """The template's class features; those of the teacher where it has the same."""
+    names = setup.corpus.class_names
+    if forward.teacher_text is not None and setup.method.teacher is None:
+        return alike(forward.teacher_text, names)
+    return zero_shot(forward, names, setup.template)
+
+
+def _finish(loop: Loop) -> None:
+    """The average of the epochs' prompts in place of the last one, where the method averages."""
+    with torch.no_grad():
+        for name, parameter in loop.prompt.named_parameters():
+            parameter.grad = None
+            if loop.average:
+                parameter.copy_(loop.average[name])
+
+
+def said(setup: Setup, plan: Plan, prompt: nn.Module, base: float | None) -> str:
+    """One line before learning."""
+    corpus, sampling = setup.corpus, setup.method.classes
+    learned = sum(parameter.numel() for parameter in prompt.parameters())
+    drawn = sampling.drawn(len(corpus.class_names)) if sampling else None
+    seen = "all classes in every step" if drawn is None else f"{drawn + 1} classes for an image in a step"
+    zero = "" if base is None else f"; zero-shot {base:.2f} % of the held-out images"
+    return (
+        f"{setup.method.name} on {setup.clip.name}: {learned:,} numbers are learned; {len(corpus.class_names):,} classes, {seen}; "
+        f"{len(corpus.train):,} images, {plan.epochs} epochs of {plan.steps_per_epoch:,} steps of {plan.batch} images x "
+        f"{setup.config.num_copies} on {setup.ranks.world} process(es){zero}."
+    )
+
+
+def _save(setup: Setup, name: str, prompt: nn.Module, progress: Progress) -> None:
+    """Write an artifact."""
+    last = progress.tests[-1] if progress.tests else {}
+    metrics = {key: last.get(key) for key in ("top1", "train_top1")}
+    config = setup.config
+    artifact.save(
+        config.out / name,
+        Learned(
+            method=setup.method,
+            prompt=prompt,
+            class_names=setup.corpus.class_names,
+            template=setup.template,
+            model=config.model,
+            weight_hash=setup.clip.weight_hash,
+            facts={
+                "dataset": setup.corpus.name,
+                "data": config.data,
+                "shots": config.shots,
+                "seed": config.seed,
+                "recipe": config.recipe,
+                "pretraining": {"steps": progress.step, "images": progress.images, "views": config.seen},
+                "metrics": {f"held-out {key}": value for key, value in metrics.items() if value is not None},
+            },
+        ),
+    )
+
+
+def _summary(
+    setup: Setup, chosen: Chosen, plan: Plan, progress: Progress, base: float | None, seconds: float
+) -> dict[str, Any]:
+    """What the run gave; written by rank 0, and its being there means finished."""
+    corpus = setup.corpus
+    last = progress.tests[-1] if progress.tests else {}
+    summary: dict[str, Any] = {
+        "schema": record.SCHEMA,
+        "method": setup.method.name,
+        "model": setup.config.model,
+        "dataset": corpus.name,
+        "classes": len(corpus.class_names),
+        "images": progress.images,
+        "steps": progress.step,
+        "epochs": plan.epochs,
+        "skipped": len(progress.skipped),
+        "held_out_part": corpus.held_out_part if progress.tests else None,
+        "zero_shot_top1": base,
+        "top1": last.get("top1"),
+        "train_top1": last.get("train_top1"),
+        "largest_loss": last.get("largest_loss"),
+        "train_largest_loss": last.get("train_largest_loss"),
+        "best_top1": progress.best_top1,
+        "best_step": progress.best_step,
+        "tests": progress.tests,
+        "seconds": round(progress.seconds, 3),
+        "images_per_s": round(progress.images / progress.seconds, 3) if progress.seconds else None,
+        "processes": setup.ranks.world,
+        "peak_mib": peak_mib(setup.clip.device),
+        "config_hash": chosen.hash,
+        "versions": versions(),
+    }
+    if setup.ranks.rank == 0:
+        atomic.write_json(setup.config.out / SUMMARY, summary)
+    return summary

@@ -1,0 +1,79 @@
+"""What `--data` of pretraining means: shards, an ImageNet-21K folder, the pocket's pretraining set, or any other data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vlprompt import pocket
+from vlprompt.data import (
+    Corpus,
+    Dataset,
+    Listed,
+    Spool,
+    few_shot,
+    is_imagenet21k,
+    is_shards,
+    open_dataset,
+    open_imagenet21k,
+    open_shards,
+    read_class_names,
+)
+from vlprompt.data.class_names import named
+from vlprompt.data.listing import some
+from vlprompt.errors import DATA, UserError
+from vlprompt.pretrain.config import PretrainConfig
+
+POCKET = "pocket"
+"""The name of the pocket's pretraining set for `--data`."""
+
+
+def open_corpus(config: PretrainConfig, cache: Path) -> Corpus:
+    """The images and class names of a run. cache: where fetched shards are kept. UserError: as the openers of each kind."""
+    source = config.data
+    if source == POCKET:
+        found = pocket.names("pretraining")
+        if not found:
+            raise UserError(
+                "this version's embedded images have no pretraining set. Give --data a folder, shards, or an embedded set by name "
+                f"({some(pocket.names())}).",
+                exit_code=DATA,
+            )
+        source = found[0]
+    path = Path(source).expanduser()
+    if source not in pocket.names() and path.is_dir() and is_imagenet21k(path):
+        return open_imagenet21k(path, names_file=config.class_names, shots=config.shots, seed=config.seed)
+    if is_shards(source):
+        names = read_class_names(config.class_names) if config.class_names else None
+        return open_shards(source, names=names, spool=Spool(cache / "shards"))
+    if config.class_names is not None:
+        raise UserError(
+            f"--class-names is for ImageNet-21K folders and shards; the classes of {source} are called after its folders.",
+        )
+    return of_dataset(open_dataset(source), config.shots, config.seed)
+
+
+def of_dataset(dataset: Dataset, shots: int | None, seed: int) -> Corpus:
+    """A listed data set: the few-shot sample of its training images; its validation images held out, else its test images.
+
+    Without parts nothing is held out.
+    """
+    sample = few_shot(dataset, shots, seed)
+    part = "val" if dataset.val or not dataset.test else "test"
+    _, _, report = named(dataset.class_names, {name: name.replace(",", " ") for name in dataset.class_names})
+    notes = (
+        [f"fewer than {shots} training images in {len(sample.short)} classes; all of them are used."]
+        if sample.short
+        else []
+    )
+    if dataset.skipped:
+        notes.append(f"{len(dataset.skipped)} files were skipped; `vlprompt data check` lists them.")
+    return Corpus(
+        name=dataset.name,
+        class_names=dataset.class_names,
+        template=dataset.template,
+        train=Listed(sample.train),
+        held_out=Listed(dataset.val if part == "val" else dataset.test),
+        held_out_part=part,
+        names=report,
+        notes=(*notes, *report.lines()),
+    )

@@ -1,0 +1,182 @@
+"""What pretraining is worth on real images: methods, distillation, epochs and amount of data, and transfer to other data sets.
+
+Every cell is a run of `pretrain_run` and the tests of its last prompt; called again, only what is missing is done.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from vlprompt import atomic, pocket, records
+from vlprompt.engine.observer import SILENT, Observer
+from vlprompt.engine.reexamine import evaluate_run
+from vlprompt.errors import UserError
+from vlprompt.pretrain.config import PretrainConfig
+from vlprompt.pretrain.run import LAST, pretrain_run
+from vlprompt.records import Record
+
+SUMMARY, TABLE = "study.json", "study.md"
+CLASSES = 200
+"""Classes of a step; of about a thousand in the embedded set."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One setting."""
+
+    name: str
+    method: str
+    settings: Mapping[str, object] = field(default_factory=dict)
+    shots: int | None = None
+    kind: Literal["method", "distillation", "data"] = "method"
+
+
+METHODS = (
+    Cell(name="pomp", method="pomp"),
+    Cell(name="rpp", method="rpp"),
+    Cell(name="rpp-without-distillation", method="rpp", settings={"weight": "0"}),
+    Cell(name="rpp-shared3x", method="rpp-shared3x"),
+    Cell(name="rpp-text-only", method="rpp", settings={"towers": "text"}),
+    Cell(name="rpp-image-only", method="rpp", settings={"towers": "image"}),
+)
+"""Run with every seed; their tests after each epoch are the curves over epochs."""
+DISTILLATION = tuple(
+    Cell(name=f"rpp-weight-{weight}", method="rpp", settings={"weight": weight}, kind="distillation")
+    for weight in ("0.1", "0.3", "3", "10")
+)
+"""The weight of the distillation, with the first seed; 0 and 1 are among the methods."""
+DATA = tuple(
+    Cell(name=f"{method}-{shots}-shots", method=method, shots=shots, kind="data")
+    for method in ("pomp", "rpp")
+    for shots in (1, 2)
+)
+"""Images per concept, with the first seed; all of them are among the methods."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Study:
+    """What is asked for."""
+
+    out: Path
+    data: str = "pocket"
+    model: str = "pocket-s"
+    targets: tuple[str, ...] | None = None
+    """Data sets to transfer to; None: the embedded benchmark sets."""
+    seeds: tuple[int, ...] = (1, 2, 3)
+    epochs: int = 5
+    device: str = "auto"
+    cache: Path | None = None
+
+    @property
+    def cells(self) -> tuple[tuple[Cell, int], ...]:
+        """Every cell with its seed."""
+        every = [(cell, seed) for seed in self.seeds for cell in METHODS]
+        return (*every, *((cell, self.seeds[0]) for cell in (*DISTILLATION, *DATA)))
+
+
+def run_study(study: Study, observer: Observer = SILENT) -> list[dict[str, Any]]:
+    """All cells' rows, run or read back; `study.json` and `study.md` are written when all are there."""
+    if not study.seeds:
+        raise UserError("a study needs at least one seed, for example --seeds 1,2,3.")
+    rows = []
+    for number, (cell, seed) in enumerate(study.cells, 1):
+        observer.note(f"cell {number} of {len(study.cells)}: {cell.name}, seed {seed}")
+        rows.append(_row(study, cell, seed, observer))
+    atomic.write_json(study.out / SUMMARY, {"data": study.data, "model": study.model, "rows": rows})
+    atomic.write_text(study.out / TABLE, render(rows))
+    return rows
+
+
+def _row(study: Study, cell: Cell, seed: int, observer: Observer) -> dict[str, Any]:
+    place = study.out / "pretrained" / cell.name / f"seed{seed}"
+    config = PretrainConfig(
+        method=cell.method,
+        model=study.model,
+        data=study.data,
+        out=place,
+        overrides={"epochs": study.epochs, **cell.settings},
+        shots=cell.shots,
+        seed=seed,
+        recipe="pocket" if study.model in pocket.model_names() else "published",
+        classes_per_step=CLASSES,
+        device=study.device,
+        cache=study.cache,
+        resume=True,
+    )
+    summary = pretrain_run(config, observer)
+    targets = study.targets if study.targets is not None else tuple(pocket.names("benchmark"))
+    found = {target: _transferred(study, cell, seed, place / LAST, target, observer) for target in targets}
+    kept = ("top1", "train_top1", "zero_shot_top1", "largest_loss", "train_largest_loss", "tests", "seconds", "images")
+    return {
+        "cell": cell.name,
+        "kind": cell.kind,
+        "seed": seed,
+        "shots": cell.shots,
+        **{name: summary.get(name) for name in kept},
+        "transfer": {target: {"top1": one.top1, "zero_shot_top1": one.zero_shot_top1} for target, one in found.items()},
+    }
+
+
+def _transferred(study: Study, cell: Cell, seed: int, place: Path, target: str, observer: Observer) -> Record:
+    """The prompt as it is on another data set; records lie in OUT/transfer/CELL/DATA/seedN, as `vlprompt compare` reads them."""
+    out = study.out / "transfer" / cell.name / Path(target).name
+    if records.finished(out / f"seed{seed}"):
+        return records.read(out / f"seed{seed}")
+    return evaluate_run(place, target, device=study.device, cache=study.cache, out=out, observer=observer)[0]
+
+
+def render(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The rows as Markdown tables: means over seeds, and the standard deviation where there are several."""
+    parts = []
+    for kind, title in (
+        ("method", "Methods"),
+        ("distillation", "Weight of the distillation"),
+        ("data", "Amount of data"),
+    ):
+        names = list(dict.fromkeys(row["cell"] for row in rows if row["kind"] == kind))
+        if not names:
+            continue
+        lines = [
+            f"## {title}\n",
+            "| cell | seeds | held-out | training | gap | largest loss, held-out | transfer | seconds |",
+        ]
+        lines.append("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
+        lines += [_line(name, [row for row in rows if row["cell"] == name]) for name in names]
+        parts.append("\n".join(lines) + "\n")
+    parts.append(_epochs([row for row in rows if row["kind"] == "method"]))
+    zero = [row["zero_shot_top1"] for row in rows[:1] if row["zero_shot_top1"] is not None]
+    before = [one["zero_shot_top1"] for row in rows[:1] for one in row["transfer"].values()]
+    mean = _mean([statistics.fmean(before)] if before else [])
+    said = f"Zero-shot: {_mean(zero)} % held-out, {mean} % transfer. Transfer is the mean of the data sets.\n"
+    return "\n".join([said, *parts])
+
+
+def _line(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    transfer = [statistics.fmean(one["top1"] for one in row["transfer"].values()) for row in rows if row["transfer"]]
+    gap = [row["train_top1"] - row["top1"] for row in rows if None not in (row["train_top1"], row["top1"])]
+    columns = [[row[key] for row in rows] for key in ("top1", "train_top1")]
+    more = [[row["largest_loss"] for row in rows], transfer, [row["seconds"] for row in rows]]
+    return " | ".join([f"| {name}", str(len(rows)), *map(_mean, (*columns, gap, *more))]) + " |"
+
+
+def _epochs(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Held-out and training accuracy after each epoch."""
+    lines = ["## After each epoch\n", "| cell | epoch | held-out | training |", "| --- | ---: | ---: | ---: |"]
+    for name in dict.fromkeys(row["cell"] for row in rows):
+        tests = [row["tests"] for row in rows if row["cell"] == name]
+        for place in range(min(map(len, tests))):
+            both = [_mean([one[place].get(key) for one in tests]) for key in ("top1", "train_top1")]
+            lines.append(f"| {name} | {tests[0][place]['epoch'] + 1} | {both[0]} | {both[1]} |")
+    return "\n".join(lines) + "\n"
+
+
+def _mean(values: Sequence[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    if not known or len(known) < len(values):
+        return "-"
+    spread = f" ± {statistics.stdev(known):.2f}" if len(known) > 1 else ""
+    return f"{statistics.fmean(known):.2f}{spread}"

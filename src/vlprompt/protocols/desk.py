@@ -1,0 +1,89 @@
+"""What a process needs for cells and keeps between them: the frozen model, its images, and data sets by half.
+
+A set is handed out in two halves that have nothing in common: `material` to learn and to choose from, which has no test
+images, and `questions`, which has nothing else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from vlprompt.data import Dataset, Sample, open_dataset, split_by_rule
+from vlprompt.engine.checkpoint import locked_if_free
+from vlprompt.engine.images import Images, open_images
+from vlprompt.engine.precision import resolve_device
+from vlprompt.protocols.cells import Means
+from vlprompt.towers import Clip, load
+
+NAME = 24
+"""Characters of a hash that name a lock."""
+SECONDS_BETWEEN_LOOKS = 0.2
+
+
+@contextmanager
+def _waited_for(directory: Path) -> Iterator[None]:
+    """Hold a directory's lock, however long another process has it."""
+    while True:
+        with locked_if_free(directory) as ours:
+            if ours:
+                yield
+                return
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+
+
+class Desk:
+    """Loads each model and each set once."""
+
+    def __init__(self, means: Means) -> None:
+        self.means = means
+        self._images: dict[tuple[str, str], Images] = {}
+        self._datasets: dict[str, tuple[Dataset, Dataset]] = {}
+        if means.threads is not None:
+            torch.set_num_threads(means.threads)
+
+    def clip(self, model: str, dtype: str) -> Clip:
+        """The frozen model."""
+        return self.images(model, dtype).clip
+
+    def images(self, model: str, dtype: str) -> Images:
+        """Images as that model sees them; the features that it gives are shared by all cells, and on disk by all processes."""
+        if (model, dtype) not in self._images:
+            clip = load(model, device=resolve_device(self.means.device), dtype=dtype)
+            self._images[model, dtype] = open_images(clip, self.means.cache)
+        return self._images[model, dtype]
+
+    def encode(self, images: Images, samples: Sequence[Sample], views: Iterable[int | None], name: str) -> None:
+        """Fill the cache with the features of some images, so that of all processes which need them one encodes them and the
+        others wait. `name`: the same for the same images."""
+        assert images.store is not None
+        if images.store.root is None:
+            return
+        with _waited_for(images.store.root / "locks" / name[:NAME]):
+            for view in views:
+                images.features(samples, view, quiet=True)
+
+    def material(self, data: str) -> Dataset:
+        """A set to learn and to choose from: its training and validation images, without those that are test images too (of
+        ImageNet the published validation images are)."""
+        return self._halves(data)[0]
+
+    def questions(self, data: str) -> Dataset:
+        """A set to be tested on: its test images."""
+        return self._halves(data)[1]
+
+    def _halves(self, data: str) -> tuple[Dataset, Dataset]:
+        if data not in self._datasets:
+            dataset = split_by_rule(open_dataset(data))
+            asked = {sample.id for sample in dataset.test}
+            train, val = (tuple(one for one in part if one.id not in asked) for part in (dataset.train, dataset.val))
+            self._datasets[data] = (
+                dataclasses.replace(dataset, train=train, val=val, test=()),
+                dataclasses.replace(dataset, train=(), val=()),
+            )
+        return self._datasets[data]

@@ -1,0 +1,116 @@
+"""Which differences between the methods of a report are more than noise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from vlprompt.errors import UserError
+from vlprompt.report.contenders import ZERO_SHOT
+from vlprompt.report.grid import Grid
+from vlprompt.report.sections import ABSENT, Section
+from vlprompt.statistics import MARGIN, Cell, Comparison, compare_cells, paired_table
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """Two contenders in one section: what the second gains over the first."""
+
+    section: str
+    title: str
+    first: int
+    second: int
+    wanted: int
+    """Data sets of the question."""
+    found: tuple[Comparison, ...]
+    """Single data sets, then their average where there are several and both have been on all of them."""
+
+    @property
+    def whole(self) -> Comparison | None:
+        """The one that is about all data sets of the question."""
+        last = self.found[-1]
+        return last if len(last.datasets) == self.wanted else None
+
+
+def make_differences(
+    grid: Grid, sections: Sequence[Section], *, margin: float = MARGIN
+) -> tuple[list[Pair], list[str]]:
+    """Overlays against their hosts, pretrained starts against own ones, everything against zero-shot; at the most shots; and notes.
+
+    The average stands only where both have been on every data set of the section.
+    """
+    out: list[Pair] = []
+    notes: list[str] = []
+    for section in sections:
+        for title, places in _questions(grid, section):
+            for first, second in pairs(grid):
+                cells = [
+                    (_cell(grid, first, place), _cell(grid, second, place))
+                    for place in places
+                    if (first, place) in grid.runs and (second, place) in grid.runs
+                ]
+                if not cells:
+                    continue
+                cells = _comparable(cells, section.title, notes)
+                if not cells:
+                    continue
+                found, _ = compare_cells(cells, margin=margin)
+                out.append(
+                    Pair(
+                        section=section.title, title=title, first=first, second=second, wanted=len(places), found=found
+                    )
+                )
+    return out, list(dict.fromkeys(notes))
+
+
+def _comparable(cells: Sequence[tuple[Cell, Cell]], where: str, notes: list[str]) -> list[tuple[Cell, Cell]]:
+    """Those that can be set against each other; a note on each that cannot."""
+    out = []
+    for first, second in cells:
+        try:
+            paired_table(first, second)
+        except UserError as problem:
+            notes.append(f"{where}: {problem}")
+        else:
+            out.append((first, second))
+    return out
+
+
+def pairs(grid: Grid) -> list[tuple[int, int]]:
+    """(first, second): hosts with their overlays, own starts with pretrained ones, then zero-shot with everything."""
+    found = grid.contenders
+    out = [
+        (h, o)
+        for o, overlaid in enumerate(found)
+        for h, host in enumerate(found)
+        if overlaid.overlay and not host.overlay and host.name == overlaid.name.replace(f"{overlaid.overlay}+", "", 1)
+    ]
+    plain = {one.name: number for number, one in enumerate(found) if one.name == one.method}
+    out += [
+        (plain[one.method], number)
+        for number, one in enumerate(found)
+        if one.method in plain and any(run.record.init for run in one.runs)
+    ]
+    zero = [number for number, one in enumerate(found) if one.host == ZERO_SHOT and one.runs]
+    return out + [(zero[0], other) for other in range(len(found)) if zero and other != zero[0]]
+
+
+def _questions(grid: Grid, section: Section) -> list[tuple[str, list[int]]]:
+    """The sets of places that are averaged over: base and novel apart, targets without their source."""
+    places = sorted({place for column in section.radar for place in (*column.places, *column.others)} - {ABSENT})
+    if section.protocol == "base-to-novel":
+        return [
+            (subset, [place for place in places if grid.places[place].subset == subset]) for subset in ("base", "novel")
+        ]
+    if section.protocol in ("cross-dataset", "domain"):
+        own = [place for place in places if not grid.places[place].source]
+        return [
+            (title, some)
+            for title, some in (("source", own), ("targets", [one for one in places if one not in own]))
+            if some
+        ]
+    return [("", places)]
+
+
+def _cell(grid: Grid, contender: int, place: int) -> Cell:
+    return Cell(key=(), runs=grid.runs[contender, place])

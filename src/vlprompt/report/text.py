@@ -1,0 +1,198 @@
+"""A report as Markdown, and as CSV for other programs."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+
+from vlprompt.report.details import Detail
+from vlprompt.report.differences import Pair
+from vlprompt.report.grid import ANY, METRICS, Grid, Missing, Value, evaluate, number
+from vlprompt.report.sections import Layout, Section
+from vlprompt.report.tables import MISSING, NOT_MEASURED, Spread, spread
+from vlprompt.statistics import LEVEL, Estimate, Run
+
+REMARK = (
+    "Top-1 accuracy in percent: mean over seeds, +- the sample standard deviation over seeds. Bold: the best of a column, computed from "
+    "what is shown. A cell without records is *missing*; an average stands only where a method has every data set, else it says "
+    "how many of them there are."
+)
+
+
+def shown(value: Value | Missing, expected: int = 0) -> str:
+    """A cell as text: `71.2 +- 0.4`, `missing`, or `missing (3 of 5)`; fewer seeds than expected are counted."""
+    if isinstance(value, Missing):
+        return MISSING if value.want == 1 else f"{MISSING} ({value.have} of {value.want})"
+    text = number(value.mean)
+    if value.deviation is not None:
+        text += f" +- {number(value.deviation)}"
+    short = value.seeds is not None and value.seeds < expected
+    return text + (f" ({value.seeds} of {expected} seeds)" if short else "")
+
+
+def best(values: Sequence[Value | Missing], *, higher: bool = True) -> set[int]:
+    """The rows with the best shown mean; none where fewer than two have a value."""
+    means = {row: float(number(one.mean)) for row, one in enumerate(values) if isinstance(one, Value)}
+    if len(means) < 2:
+        return set()
+    top = max(means.values()) if higher else min(means.values())
+    return {row for row, mean in means.items() if mean == top}
+
+
+def rows_of(grid: Grid, section: Section) -> list[int]:
+    """The contenders that have anything in a section."""
+    places = {
+        place for layout in section.layouts for column in layout.columns for place in column.places + column.others
+    }
+    return [c for c in range(len(grid.contenders)) if any((c, place, "top1") in grid.values for place in places)]
+
+
+def expected_seeds(grid: Grid, section: Section) -> int:
+    """How many seeds most cells of a section have, the more where two numbers are as frequent; 0 where no seed is involved."""
+    places = {
+        place for layout in section.layouts for column in layout.columns for place in column.places + column.others
+    }
+    counts = [
+        len(seeds)
+        for (_, place, metric), seeds in grid.values.items()
+        if metric == "top1" and place in places and ANY not in seeds
+    ]
+    return max(counts, key=lambda one: (counts.count(one), one), default=0)
+
+
+def as_markdown(
+    grid: Grid, sections: Sequence[Section], differences: Sequence[Pair], *, title: str, notes: Iterable[str] = ()
+) -> str:
+    """All tables of a report."""
+    lines = [f"# {_literal(title)}", "", REMARK, ""]
+    for section in sections:
+        lines += [f"## {_literal(section.title)}", "", section.words, ""]
+        rows, seeds = rows_of(grid, section), expected_seeds(grid, section)
+        for layout in section.layouts:
+            lines += _table(grid, layout, rows, seeds)
+        of_section = [one for one in differences if one.section == section.title]
+        if of_section:
+            lines += _differences(grid, of_section)
+    notes = list(notes)
+    if notes:
+        lines += ["## Notes", "", *[f"- {_literal(note)}" for note in notes], ""]
+    return "\n".join(lines)
+
+
+def _table(grid: Grid, layout: Layout, rows: Sequence[int], seeds: int) -> list[str]:
+    columns: list[list[str]] = []
+    for column in layout.columns:
+        values = [evaluate(grid, row, column) for row in rows]
+        top = best(values)
+        texts = [shown(value, seeds) for value in values]
+        columns.append([f"**{text}**" if row in top else text for row, text in enumerate(texts)])
+    head = ["method", *[column.label for column in layout.columns]]
+    body = [[grid.contenders[row].name, *[column[i] for column in columns]] for i, row in enumerate(rows)]
+    return [f"### {_literal(layout.title)}", "", *_lines(head, body), ""]
+
+
+def _differences(grid: Grid, found: Sequence[Pair]) -> list[str]:
+    """The average of each pair, or its single data set."""
+    head = ["second against first", "", "data sets", "gain", f"{LEVEL:.0%} interval", "verdict", "seeds needed"]
+    body = []
+    for pair in found:
+        last = pair.whole
+        if last is None:
+            continue
+        said = last.estimate
+        body.append(
+            [
+                f"{grid.contenders[pair.second].name} against {grid.contenders[pair.first].name}",
+                pair.title,
+                last.datasets[0] if len(last.datasets) == 1 else str(len(last.datasets)),
+                signed(said.difference),
+                f"{signed(said.low)} to {signed(said.high)}",
+                said.verdict,
+                needed(said),
+            ]
+        )
+    return ["### Differences in points", "", *_lines(head, body), ""] if body else []
+
+
+def needed(said: Estimate) -> str:
+    """How many seeds might do, where it cannot be told."""
+    if said.verdict != "cannot tell":
+        return NOT_MEASURED
+    if said.seeds_needed is not None:
+        return str(said.seeds_needed)
+    return "more images" if said.seeds_known else "3 or more"
+
+
+def signed(value: float) -> str:
+    """With its sign, one decimal."""
+    text = number(value)
+    return text if text.startswith("-") else f"+{text}"
+
+
+def _lines(head: Sequence[str], body: Iterable[Sequence[str]]) -> list[str]:
+    def line(cells: Iterable[str]) -> str:
+        return "| " + " | ".join(_literal(cell) for cell in cells) + " |"
+
+    return [line(head), line(["---", *["---:"] * (len(head) - 1)]), *map(line, body)]
+
+
+def _literal(text: str) -> str:
+    """A name as it is, whatever is in it; bold stays."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")
+
+
+HEADER = ("protocol", "source", "data set", "classes", "shots", "method", "model", "init", "setting", "seeds")
+MORE = ("parameters", "epochs", "seconds", "seconds_features", "peak_mib")
+
+
+def as_csv(grid: Grid) -> str:
+    """One line per method and place: mean, standard deviation and number of seeds of every metric; what is missing has no line."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    numbers = ("zero_shot_top1", *[metric.name for metric in METRICS], *MORE)
+    writer.writerow(
+        [*HEADER, "num_classes", "num_test", *[f"{name}_{part}" for name in numbers for part in ("mean", "sd")]]
+    )
+    for (contender, place), runs in sorted(grid.runs.items(), key=lambda one: (one[0][1], one[0][0])):
+        where, first = grid.places[place], runs[0].record
+        fixed = grid.contenders[contender].seedless
+        writer.writerow(
+            [
+                *(where.protocol, where.source, where.dataset, where.subset),
+                "all" if where.shots is None else where.shots,
+                *(grid.contenders[contender].name, first.model, first.init, first.setting),
+                "" if fixed else " ".join(str(run.record.seed) for run in runs),
+                *(first.num_classes, first.num_test),
+                *[text for name in numbers for text in _two(_column(runs, name))],
+            ]
+        )
+    return stream.getvalue()
+
+
+def _column(runs: Iterable[Run], name: str) -> Spread | None:
+    return spread(getattr(run.record, name) for run in runs)
+
+
+def _two(value: Spread | None) -> tuple[str, str]:
+    if value is None:
+        return "", ""
+    return f"{value.mean:.4f}", "" if value.deviation is None else f"{value.deviation:.4f}"
+
+
+def classes_as_csv(grid: Grid, details: Iterable[Detail]) -> str:
+    """One line per class, method and place with details: mean recall and its standard deviation over seeds."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(
+        ["protocol", "source", "data set", "classes", "shots", "method", "class", "recall_mean", "recall_sd"]
+    )
+    for one in details:
+        where = grid.places[one.place]
+        shots = "all" if where.shots is None else where.shots
+        for name, recall in one.recall.items():
+            deviation = one.deviation.get(name)
+            sd = "" if deviation is None else f"{deviation:.4f}"
+            row = [where.protocol, where.source, where.dataset, where.subset, shots]
+            writer.writerow([*row, grid.contenders[one.contender].name, name, f"{recall:.4f}", sd])
+    return stream.getvalue()

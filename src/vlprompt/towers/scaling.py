@@ -1,0 +1,82 @@
+"""Gradients that float16 can hold: scaled by a power of two where they enter a tower, and back where they leave it.
+
+float16 loses what is smaller than 6e-8, and gradients of a cross-entropy become smaller than that as learning goes on. A power of two
+changes no digit; it is chosen anew in every backward pass, so that the largest gradient at the tower's outputs is between 1 and 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vlprompt.types import Splice
+
+
+@dataclass(slots=True)
+class _Scale:
+    """What the outputs' backward pass chose and the inputs' takes back."""
+
+    factor: Tensor | None = None
+
+
+class _Enter(torch.autograd.Function):
+    """The learned tokens as they are; their gradient divided by the factor."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: _Scale) -> Tensor:
+        ctx.scale = scale
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        assert ctx.scale.factor is not None, "a gradient reached the prompt that came from no output of the tower"
+        return grads[0] / ctx.scale.factor, None
+
+
+class _Leave(torch.autograd.Function):
+    """A tower's float32 outputs as they are; all their gradients multiplied by one factor."""
+
+    @staticmethod
+    def forward(ctx: Any, scale: _Scale, *outputs: Tensor) -> tuple[Tensor, ...]:
+        ctx.scale = scale
+        return tuple(x.view_as(x) for x in outputs)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        largest = torch.stack([grad.abs().max() for grad in grads]).max()
+        usable = torch.isfinite(largest) & (largest > 0)
+        power = torch.where(usable, -largest.log2().floor(), 0.0)
+        ctx.scale.factor = power.clamp(-100, 100).exp2()
+        return None, *(grad * ctx.scale.factor for grad in grads)
+
+
+class Scaling:
+    """One forward pass through a tower: `enter` for what is learned, `leave` for what the tower answers; nothing but in float16."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self._scale = _Scale() if dtype == torch.float16 else None
+
+    def enter(self, splices: Mapping[int, Splice]) -> Mapping[int, Splice]:
+        """The same splices, in float32, whose gradients are scaled back."""
+        if self._scale is None:
+            return splices
+        return {layer: self._enter(splice) for layer, splice in splices.items()}
+
+    def _enter(self, splice: Splice) -> Splice:
+        parts = {name: getattr(splice, name) for name in ("q", "k", "v", "token")}
+        scaled = {
+            name: _Enter.apply(part, self._scale)  # type: ignore[no-untyped-call]
+            for name, part in parts.items()
+            if part is not None
+        }
+        return replace(splice, **scaled)
+
+    def leave(self, *outputs: Tensor) -> tuple[Tensor, ...]:
+        """The same outputs, whose gradients are scaled."""
+        if self._scale is None or not any(output.requires_grad for output in outputs):
+            return outputs
+        return tuple(_Leave.apply(self._scale, *outputs))  # type: ignore[no-untyped-call]

@@ -1,0 +1,30 @@
+"""`vlprompt` whose rank 1 is killed (SIGKILL, no warning) before it takes its sixth step, the first time that it is started."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import Any
+
+from vlprompt.cli import run
+from vlprompt.pretrain import loop
+
+STEPS = 5
+
+
+def main() -> None:
+    real, taken = loop.take, [0]
+
+    def dying(*arguments: Any) -> None:
+        if taken[0] == STEPS and os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+            os.kill(os.getpid(), signal.SIGKILL)
+        taken[0] += 1
+        real(*arguments)
+
+    loop.take = dying  # type: ignore[assignment]
+    sys.exit(run(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""Under torchrun: the command gives what one process gives, and a rank that is killed loses and repeats nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+ROOT = Path(__file__).resolve().parents[2]
+OPTIONS = [
+    *("--method", "plpp+rpp", "--set", "n_ctx=2", "--set", "epochs=3", "--set", "batch=8", "--set", "lr=0.01"),
+    *(
+        "--classes-per-step",
+        "4",
+        "--copies",
+        "2",
+        "--held-out",
+        "6",
+        "--save-every",
+        "2",
+        "--log-every",
+        "1",
+        "--device",
+        "cpu",
+    ),
+]
+
+
+def command(root: Path, out: Path) -> list[str]:
+    return ["pretrain", "--data", str(root / "data"), "--model", str(root / "clip"), "--out", str(out), *OPTIONS]
+
+
+def launch(module: str, arguments: list[str], *, restarts: int = 0) -> subprocess.CompletedProcess[str]:
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--max-restarts", str(restarts)]
+    return subprocess.run(
+        [sys.executable, *launcher, "-m", module, *arguments],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "VLPROMPT_CACHE": str(Path(arguments[-1]).parent)},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+
+
+def steps(out: Path) -> list[int]:
+    lines = (json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines())
+    return [line["step"] for line in lines if "loss" in line]
+
+
+@pytest.fixture(scope="module")
+def alone(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("alone") / "out"
+    subprocess.run([sys.executable, "-m", "vlprompt", *command(root, out)], check=True, capture_output=True, cwd=ROOT)
+    return out
+
+
+def same(a: Path, b: Path) -> bool:
+    first, second = (load_file(path / "last" / "prompt.safetensors") for path in (a, b))
+    assert first.keys() == second.keys()
+    scale = max(float(one.abs().max()) for one in first.values())
+    return all(float((first[name] - second[name]).abs().max()) <= 1e-5 * scale for name in first)
+
+
+def test_a_killed_rank_is_started_again_and_nothing_is_lost_or_repeated(
+    root: Path, alone: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    done = launch("tests.pretrain.dies", command(root, out), restarts=1)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stderr.count("class names from") == 2, "the processes were started once more"
+    assert steps(out) == steps(alone) == list(range(1, 13))
+    summary, other = (json.loads((place / "pretraining.json").read_text()) for place in (out, alone))
+    assert summary["images"] == other["images"] == 3 * 29
+    assert (summary["skipped"], summary["processes"]) == (1, 2)
+    assert same(out, alone)
+
+
+@pytest.mark.slow
+def test_a_rank_that_keeps_dying_ends_the_run_with_its_checkpoint(root: Path, alone: Path, tmp_path: Path) -> None:
+    """Without restarts the run fails; the same command with --resume, alone, goes on to the same result."""
+    out = tmp_path / "out"
+    done = launch("tests.pretrain.dies", command(root, out))
+    assert done.returncode != 0
+    assert not (out / "pretraining.json").exists()
+    refused = subprocess.run(
+        [sys.executable, "-m", "vlprompt", *command(root, out)], capture_output=True, text=True, cwd=ROOT
+    )
+    assert refused.returncode == 2
+    assert "--resume" in refused.stderr
+    subprocess.run(
+        [sys.executable, "-m", "vlprompt", *command(root, out), "--resume"], check=True, capture_output=True, cwd=ROOT
+    )
+    assert steps(out) == list(range(1, 13))
+    assert same(out, alone)
+    assert torch.isfinite(
+        torch.cat([one.flatten() for one in load_file(out / "best" / "prompt.safetensors").values()])
+    ).all()

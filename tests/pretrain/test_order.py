@@ -1,0 +1,60 @@
+"""The plan: every image once per epoch, whatever the number of processes; shards are read by one process each."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from vlprompt.pretrain.feed import own_share
+from vlprompt.pretrain.order import Plan
+
+RUNS = [7, 7, 7, 7, 7, 7, 7, 7, 2]
+
+
+@pytest.mark.parametrize("runs", [None, RUNS])
+@pytest.mark.parametrize("batch", [1, 4, 8, 58, 11])
+def test_every_image_once_per_epoch(runs: list[int] | None, batch: int) -> None:
+    plan = Plan(58, batch, 2, seed=3, runs=runs)
+    assert plan.steps == 2 * plan.steps_per_epoch
+    orders = []
+    for epoch in range(2):
+        steps = [plan.images(epoch * plan.steps_per_epoch + step) for step in range(plan.steps_per_epoch)]
+        assert all(len(one) == batch for one in steps[:-1])
+        assert 0 < len(steps[-1]) <= batch
+        orders.append(torch.cat(steps))
+        assert sorted(orders[-1].tolist()) == list(range(58))
+    assert batch == 58 or not torch.equal(*orders), "another order in each epoch"
+
+
+@pytest.mark.parametrize("runs", [None, RUNS])
+def test_ranks_share_a_step_without_gap_or_overlap(runs: list[int] | None) -> None:
+    plan = Plan(58, 8, 1, seed=3, runs=runs)
+    for world in (1, 2, 3, 8, 9):
+        for step in range(plan.steps):
+            shares = [own_share(plan.images(step), rank, world) for rank in range(world)]
+            assert torch.equal(torch.cat(shares), plan.images(step))
+
+
+def test_a_step_is_found_without_those_before_it() -> None:
+    plan, other = (Plan(58, 8, 3, seed=3, runs=RUNS) for _ in range(2))
+    for step in range(17):
+        plan.images(step)
+    assert torch.equal(plan.images(17), other.images(17))
+    assert not torch.equal(Plan(58, 8, 3, seed=4, runs=RUNS).images(17), other.images(17))
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_ranks_read_different_shards(world: int) -> None:
+    """Eighty shards of ten, eight lanes: a shard is touched by more than one rank only where lanes meet in it."""
+    plan = Plan(800, 16, 1, seed=0, runs=[10] * 80)
+    assert plan.lanes == 16
+    readers: dict[int, set[int]] = {}
+    for step in range(plan.steps):
+        for rank in range(world):
+            for image in own_share(plan.images(step), rank, world).tolist():
+                readers.setdefault(image // 10, set()).add(rank)
+    assert len(readers) == 80
+    shared = sum(len(ranks) > 1 for ranks in readers.values())
+    assert shared <= 4 * (world - 1), "the four shards that are mixed where two ranks' lanes meet"
+    late = {image // 10 for step in range(5) for image in plan.images(step).tolist()}
+    assert len(late) > 16, "a step mixes images of many shards"

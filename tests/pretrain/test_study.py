@@ -1,0 +1,76 @@
+"""The study of pretraining: its cells run once, are read back, and its tables say what they hold."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.engine.made import write_images
+from vlprompt.pretrain import study
+from vlprompt.pretrain.study import Study, render, run_study
+
+
+@pytest.fixture
+def small(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
+    monkeypatch.setattr(study, "METHODS", (study.METHODS[0], study.METHODS[2], study.METHODS[5]))
+    monkeypatch.setattr(study, "DISTILLATION", study.DISTILLATION[:1])
+    monkeypatch.setattr(study, "DATA", study.DATA[:1])
+    target = write_images(tmp_path / "colours")
+    return Study(
+        out=tmp_path / "out",
+        data=str(root / "data"),
+        model=str(root / "clip"),
+        targets=(str(target),),
+        seeds=(1, 2),
+        epochs=2,
+        device="cpu",
+        cache=tmp_path / "cache",
+    )
+
+
+def test_every_cell_runs_once_and_the_tables_name_it(small: Study) -> None:
+    rows = run_study(small)
+    assert [(row["cell"], row["seed"]) for row in rows] == [
+        *((cell, seed) for seed in (1, 2) for cell in ("pomp", "rpp-without-distillation", "rpp-image-only")),
+        ("rpp-weight-0.1", 1),
+        ("pomp-1-shots", 1),
+    ]
+    assert all(len(row["tests"]) == 2 and row["largest_loss"] > 0 for row in rows)
+    assert rows[-1]["images"] == 2 * 6 or rows[-1]["images"] == 2 * 5, (
+        "one image of each of six classes, perhaps the damaged one"
+    )
+    written = small.out / "transfer" / "pomp" / "colours" / "seed2" / "result.json"
+    assert json.loads(written.read_text())["dataset"] == "colours"
+    before = written.stat().st_mtime_ns
+    os.utime(small.out / "study.md", (0, 0))
+    assert run_study(small) == rows
+    assert written.stat().st_mtime_ns == before
+    table = (small.out / "study.md").read_text()
+    assert "| rpp-image-only | 2 |" in table
+    assert "| pomp-1-shots | 1 |" in table
+    assert "| pomp | 2 |" in table
+    assert table.startswith("Zero-shot: ")
+
+
+def test_the_tables_by_hand() -> None:
+    def row(seed: int, top1: float, transfer: float) -> dict[str, object]:
+        return {
+            "cell": "rpp",
+            "kind": "method",
+            "seed": seed,
+            "top1": top1,
+            "train_top1": top1 + 10,
+            "zero_shot_top1": 40.0,
+            "largest_loss": 3.0,
+            "seconds": 7.0,
+            "tests": [{"epoch": 0, "top1": top1 - 1, "train_top1": top1}],
+            "transfer": {"a": {"top1": transfer, "zero_shot_top1": 30.0}, "b": {"top1": 20.0, "zero_shot_top1": 50.0}},
+        }
+
+    text = render([row(1, 50.0, 40.0), row(2, 54.0, 44.0)])
+    assert "Zero-shot: 40.00 % held-out, 40.00 % transfer" in text
+    assert "| rpp | 2 | 52.00 ± 2.83 | 62.00 ± 2.83 | 10.00 ± 0.00 | 3.00 ± 0.00 | 31.00 ± 1.41 | 7.00 ± 0.00 |" in text
+    assert "| rpp | 1 | 51.00 ± 2.83 | 52.00 ± 2.83 |" in text

@@ -1,0 +1,270 @@
+"""Checkpoints in the published layouts: converted, they answer as the equal prompt of ours; and nothing in them is executed."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import CosineAnnealingLR
+
+from tests import tiny
+from tests.engine.made import write_images
+from tests.oracle.towers import block_step
+from vlprompt import artifact
+from vlprompt.convert import convert
+from vlprompt.data import open_dataset
+from vlprompt.engine.evaluate import classifier_of
+from vlprompt.engine.images import Images
+from vlprompt.errors import DATA, UserError
+from vlprompt.methods import resolve
+from vlprompt.towers import Clip
+
+NAMES = ("blue bird", "cat", "red tree")
+LENGTH = 40
+"""Of the tiny model's text."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_images(tmp_path_factory.mktemp("convert") / "colours")
+
+
+def embedded(clip: Clip, words: str, names: tuple[str, ...] = NAMES) -> Tensor:
+    """(C, L, D): whole padded sentences as the published code embeds them, `words` before the name."""
+    tokenizer = clip.tokenizer
+    ids = torch.zeros(len(names), LENGTH, dtype=torch.int64)
+    for row, name in zip(ids, names):
+        sentence = [tokenizer.start_id, *tokenizer.encode(f"{words} {name.replace('_', ' ')}."), tokenizer.end_id]
+        row[: len(sentence)] = torch.tensor(sentence)
+    return clip.vocabulary.weight_VD[ids]
+
+
+def buffers(clip: Clip, words: str, number: int, names: tuple[str, ...] = NAMES) -> dict[str, Tensor]:
+    whole = embedded(clip, words, names)
+    return {"token_prefix": whole[:, :1], "token_suffix": whole[:, 1 + number :]}
+
+
+def trainer_state(tensors: Mapping[str, Tensor], *, plain: bool = False) -> dict[str, Any]:
+    """What Dassl's trainer saves: its schedule keeps the schedule after the warm-up as an object, with the optimiser in it."""
+    learned = nn.Parameter(next(iter(tensors.values())).clone())
+    optimiser = torch.optim.SGD([learned], lr=0.1, momentum=0.9)
+    after = CosineAnnealingLR(optimiser, 10.0)
+    learned.grad = torch.ones_like(learned)
+    optimiser.step()
+    schedule = {"successor": after, "warmup_epoch": 1, "cons_lr": 1e-5, "base_lrs": [0.1], "last_epoch": 3}
+    state = {"state_dict": dict(tensors), "epoch": 5, "optimizer": optimiser.state_dict(), "val_result": 61.5}
+    return state if plain else {**state, "scheduler": schedule}
+
+
+def draw(*shape: int, seed: int) -> Tensor:
+    return 0.1 * torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def coop_tensors(clip: Clip, *, per_class: bool = False) -> dict[str, Tensor]:
+    shape = (len(NAMES), 4, 64) if per_class else (4, 64)
+    return {"ctx": draw(*shape, seed=1), **buffers(clip, "X X X X", 4)}
+
+
+def cocoop_tensors(clip: Clip) -> dict[str, Tensor]:
+    sizes = {"linear1.weight": (2, 32), "linear1.bias": (2,), "linear2.weight": (64, 2), "linear2.bias": (64,)}
+    net = {f"meta_net.{name}": draw(*size, seed=7) for name, size in sizes.items()}
+    return {"ctx": draw(4, 64, seed=1), **buffers(clip, "X X X X", 4), **net}
+
+
+def maple_tensors(clip: Clip, words: str = "a photo of a") -> dict[str, Tensor]:
+    """The whole model's state dict: the towers' tensors are there too."""
+    learner = {
+        "ctx": draw(2, 64, seed=1).half(),
+        "proj.weight": draw(64, 64, seed=2).half(),
+        "proj.bias": draw(64, seed=3).half(),
+        "compound_prompts_text.0": draw(2, 64, seed=4),
+        "compound_prompt_projections.0.weight": draw(64, 64, seed=5),
+        "compound_prompt_projections.0.bias": draw(64, seed=6),
+        **buffers(clip, words, 2),
+    }
+    others = {"logit_scale": torch.tensor(3.4), "image_encoder.proj": draw(64, 32, seed=9)}
+    return {**{f"prompt_learner.{name}": one for name, one in learner.items()}, **others}
+
+
+def save(tensors: Mapping[str, Tensor], path: Path) -> Path:
+    torch.save(trainer_state(tensors), path)
+    return path
+
+
+def logits(clip: Clip, method: Any, prompt: nn.Module | None, folder: Path) -> Tensor:
+    samples = open_dataset(folder).test
+    return classifier_of(clip, method, prompt, NAMES, "a photo of a {}.").logits(samples, Images(clip, None))
+
+
+def ours(clip: Clip, name: str, options: Mapping[str, object], tensors: Mapping[str, Tensor]) -> tuple[Any, nn.Module]:
+    """The same prompt, built by our own names."""
+    method = resolve(name, options)
+    assert method.prompt is not None
+    prompt = method.prompt.build(clip.facts, torch.Generator().manual_seed(3), len(NAMES))
+    with torch.no_grad():
+        for key, parameter in prompt.named_parameters():
+            parameter.copy_(tensors[key].float())
+    return method, prompt
+
+
+@pytest.mark.parametrize("position", ["end", "middle", "front"])
+@pytest.mark.parametrize("per_class", [False, True])
+def test_coop(clip: Clip, folder: Path, tmp_path: Path, position: Any, per_class: bool) -> None:
+    tensors = coop_tensors(clip, per_class=per_class)
+    file = save(tensors, tmp_path / "model.pth.tar-50")
+    convert(file, clip, NAMES, tmp_path / "out", model="tiny", position=position)
+    found = artifact.load(tmp_path / "out", clip)
+    wanted = ours(clip, "coop", {"n_ctx": 4, "position": position, "per_class": per_class}, tensors)
+    assert torch.equal(logits(clip, found.method, found.prompt, folder), logits(clip, *wanted, folder))
+    assert found.class_names == NAMES
+    assert found.facts["converted"]["layout"] == "CoOp"
+
+
+def test_cocoop(clip: Clip, folder: Path, tmp_path: Path) -> None:
+    tensors = cocoop_tensors(clip)
+    convert(save(tensors, tmp_path / "f"), clip, NAMES, tmp_path / "out", model="tiny")
+    found = artifact.load(tmp_path / "out", clip)
+    wanted = ours(clip, "cocoop", {"n_ctx": 4, "init": "normal"}, tensors)
+    assert torch.equal(logits(clip, found.method, found.prompt, folder), logits(clip, *wanted, folder))
+
+
+@pytest.mark.parametrize(("words", "init"), [("a photo of a", "a photo of a"), ("X X", "normal")])
+@pytest.mark.parametrize("module", ["", "module."])
+def test_maple(clip: Clip, folder: Path, tmp_path: Path, words: str, init: str, module: str) -> None:
+    """Its file holds the whole model, in one half of its names those of several devices; fixed words are told by their embeddings."""
+    stored = maple_tensors(clip, words)
+    file = save({module + name: one for name, one in stored.items()}, tmp_path / "model.pth.tar-5")
+    convert(file, clip, NAMES, tmp_path / "out", model="tiny")
+    found = artifact.load(tmp_path / "out", clip)
+    assert found.method.options["init"] == init
+    names = {
+        "ctx": "ctx",
+        "text.1": "compound_prompts_text.0",
+        **{f"proj.0.{part}": f"proj.{part}" for part in ("weight", "bias")},
+        **{f"proj.1.{part}": f"compound_prompt_projections.0.{part}" for part in ("weight", "bias")},
+    }
+    tensors = {name: stored[f"prompt_learner.{theirs}"] for name, theirs in names.items()}
+    wanted = ours(clip, "maple", {"n_ctx": 2, "depth": 2, "init": init}, tensors)
+    assert torch.equal(logits(clip, found.method, found.prompt, folder), logits(clip, *wanted, folder))
+    other = ours(
+        clip, "maple", {"n_ctx": 2, "depth": 2, "init": "normal" if init != "normal" else "a photo of a"}, tensors
+    )
+    assert not torch.equal(logits(clip, found.method, found.prompt, folder), logits(clip, *other, folder))
+
+
+def test_without_the_fixed_tensors_nothing_can_be_checked_and_it_is_still_read(clip: Clip, tmp_path: Path) -> None:
+    tensors = {name: one for name, one in maple_tensors(clip).items() if "token_" not in name}
+    found = convert(save(tensors, tmp_path / "f"), clip, NAMES, tmp_path / "out", model="tiny")
+    assert found.method.options["init"] == "a photo of a"
+
+
+def test_the_text_of_a_converted_prompt_is_the_published_one(clip: Clip, tmp_path: Path) -> None:
+    """The sentences of the published code, put together from its own buffers, in our tower whole: the same class features."""
+    tensors = coop_tensors(clip)
+    found = convert(save(tensors, tmp_path / "f"), clip, NAMES, tmp_path / "out", model="tiny")
+    assert found.prompt is not None
+    layout = found.method.prompt.layout if found.method.prompt else None
+    got = clip.encode_text(clip.class_tokens(NAMES, layout), found.prompt(None)).pooled
+    context = tensors["ctx"].expand(len(NAMES), -1, -1)
+    x = torch.cat([tensors["token_prefix"], context, tensors["token_suffix"]], dim=1)
+    tower = clip.text_tower
+    rows = []
+    for sentence, name in zip(x + tower.positional_embedding[:LENGTH], NAMES):
+        for block in tower.blocks:
+            sentence = block_step(block, sentence, [], None, clip.config.text.heads, causal=True)
+        end = 1 + 4 + len(clip.tokenizer.encode(f"{name}."))
+        rows.append(tower.ln_final(sentence)[end] @ tower.text_projection)
+    wanted = torch.stack(rows)
+    assert float((got - wanted).detach().abs().max()) < 1e-5 * float(wanted.detach().abs().max())
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("cat", "blue bird", "red tree"), "not 'cat'"),
+        (("blue bird", "cat", "dog"), "not 'dog'"),
+        (("blue bird", "cat"), "learned on 3 classes, but 2 are given"),
+        (("cat", "cat", "dog"), "all different"),
+    ],
+)
+def test_other_classes_are_refused(clip: Clip, tmp_path: Path, names: tuple[str, ...], message: str) -> None:
+    file = save(coop_tensors(clip), tmp_path / "f")
+    with pytest.raises(UserError, match=message):
+        convert(file, clip, names, tmp_path / "out", model="tiny")
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_backbone_is_refused(clip: Clip, tmp_path: Path) -> None:
+    other = tiny.clip(tmp_path / "other", seed=4)
+    with pytest.raises(UserError, match="learned on another backbone"):
+        convert(save(coop_tensors(clip), tmp_path / "f"), other, NAMES, tmp_path / "out", model="tiny")
+    narrow = tiny.clip(tmp_path / "narrow", text_width=32)
+    tensors = {"ctx": draw(4, 64, seed=1)}
+    with pytest.raises(UserError, match=r"ctx is \(4, 64\) torch.float32, expected \(4, 32\)"):
+        convert(save(tensors, tmp_path / "g"), narrow, NAMES, tmp_path / "out", model="tiny")
+
+
+def test_what_is_no_prompt_is_refused(clip: Clip, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no tensor 'ctx'"):
+        convert(save({"weight": draw(2, seed=1)}, tmp_path / "f"), clip, NAMES, tmp_path / "out", model="tiny")
+    with pytest.raises(UserError, match="is no file"):
+        convert(tmp_path / "absent", clip, NAMES, tmp_path / "out", model="tiny")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thing").write_text("")
+    with pytest.raises(UserError, match="not an empty directory"):
+        convert(save(coop_tensors(clip), tmp_path / "g"), clip, NAMES, tmp_path / "full", model="tiny")
+    with pytest.raises(UserError, match="stands at the end"):
+        convert(
+            save(maple_tensors(clip), tmp_path / "h"), clip, NAMES, tmp_path / "out", model="tiny", position="front"
+        )
+
+
+class Evil:
+    """Unpickled by Python, it writes a file."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.write_text, (self.mark, "executed"))
+
+
+@pytest.mark.parametrize("where", ["epoch", "state_dict", "optimizer"])
+def test_a_malicious_file_is_refused_and_not_executed(clip: Clip, tmp_path: Path, where: str) -> None:
+    mark, file = tmp_path / "mark", tmp_path / "f"
+    state = trainer_state(coop_tensors(clip))
+    if where == "epoch":
+        state["epoch"] = Evil(mark)
+    else:
+        state[where]["evil"] = Evil(mark)
+    torch.save(state, file)
+    with pytest.raises(UserError, match="Nothing of the file was executed") as refused:
+        convert(file, clip, NAMES, tmp_path / "out", model="tiny")
+    assert refused.value.exit_code == DATA
+    assert not mark.exists()
+    torch.load(file, weights_only=False)  # it would have done it
+    assert mark.exists()
+
+
+def test_a_plain_pickle_is_refused_and_not_executed(clip: Clip, tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(pickle.dumps(Evil(tmp_path / "mark")))
+    with pytest.raises(UserError, match=r"no archive of torch\.save"):
+        convert(tmp_path / "f", clip, NAMES, tmp_path / "out", model="tiny")
+    assert not (tmp_path / "mark").exists()
+
+
+def test_a_damaged_file_is_refused(clip: Clip, tmp_path: Path) -> None:
+    file = save(coop_tensors(clip), tmp_path / "f")
+    with zipfile.ZipFile(file) as archive:
+        pickled = next(info for info in archive.infolist() if info.filename.endswith("data.pkl"))
+    data = bytearray(file.read_bytes())
+    data[pickled.header_offset + 200] ^= 0xFF
+    file.write_bytes(data)
+    with pytest.raises(UserError, match="damaged"):
+        convert(file, clip, NAMES, tmp_path / "out", model="tiny")
