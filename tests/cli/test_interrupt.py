@@ -16,6 +16,11 @@ PATIENCE = 60.0
 """Seconds until a test that waits gives up; nothing is asserted on them."""
 
 
+def heed_interrupts() -> None:
+    """A process that a shell starts in the background ignores Ctrl-C, and so do its children."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def test_a_stopped_run_is_resumed_to_the_same_bits(vlprompt: Vlprompt, clip_dir: Path, photos: Path) -> None:
     command = train_arguments(clip_dir, photos)
     command[command.index("epochs=2")] = f"epochs={EPOCHS}"
@@ -24,6 +29,7 @@ def test_a_stopped_run_is_resumed_to_the_same_bits(vlprompt: Vlprompt, clip_dir:
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
+        preexec_fn=heed_interrupts,
     )
     checkpoint = Path("stopped/seed1/checkpoint.safetensors")
     until = time.monotonic() + PATIENCE

@@ -117,7 +117,20 @@ def command(clip_dir: Path, sets: Path, out: Path, *more: str) -> list[str]:
 def start(arguments: list[str]) -> subprocess.Popen[str]:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     pipe = subprocess.PIPE
-    return subprocess.Popen(arguments, stderr=pipe, stdout=pipe, text=True, env=environment, start_new_session=True)
+    return subprocess.Popen(
+        arguments,
+        stderr=pipe,
+        stdout=pipe,
+        text=True,
+        env=environment,
+        start_new_session=True,
+        preexec_fn=heed_interrupts,
+    )
+
+
+def heed_interrupts() -> None:
+    """A process that a shell starts in the background ignores Ctrl-C, and so do its children."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def wait_for(process: subprocess.Popen[str], out: Path, pattern: str) -> None:

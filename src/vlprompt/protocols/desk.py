@@ -7,6 +7,7 @@ images, and `questions`, which has nothing else.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -58,12 +59,13 @@ class Desk:
             self._images[model, dtype] = open_images(clip, self.means.cache)
         return self._images[model, dtype]
 
-    def encode(self, images: Images, samples: Sequence[Sample], views: Iterable[int | None], name: str) -> None:
-        """Fill the cache with the features of some images, so that of all processes which need them one encodes them and the
-        others wait. `name`: the same for the same images."""
+    def encode(self, images: Images, samples: Sequence[Sample], views: Iterable[int | None]) -> None:
+        """Fill the cache with the features of some images. Of all processes one encodes for a model at a time, so that no image
+        is encoded twice: sets of images overlap."""
         assert images.store is not None
         if images.store.root is None:
             return
+        name = hashlib.sha256(images.model_key.encode()).hexdigest()
         with _waited_for(images.store.root / "locks" / name[:NAME]):
             for view in views:
                 images.features(samples, view, quiet=True)

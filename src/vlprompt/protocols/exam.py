@@ -36,7 +36,7 @@ def examine_cell(cell: Cell, learned_at: Path, directory: Path, desk: Desk) -> R
     test = images.usable(asked.test, skipped, strict=False)
     if not test:
         raise UserError(f"{cell.dataset} has no test images that can be used.", exit_code=DATA)
-    desk.encode(images, test, [None], cell.test_hash)
+    desk.encode(images, test, [None])
     names, words = asked.class_names, recipe_template(course.recipe, asked) or asked.template
     check_classes(learned.method.prompt, learned.class_names, names, solver=learned.method.solver, labelled=True)
     classifier = classifier_of(images.clip, learned.method, learned.prompt, names, words)

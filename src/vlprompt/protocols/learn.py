@@ -90,7 +90,8 @@ def _taught(
     sample = draw(material, images, skipped, shots=course.shots, seed=course.seed, subset=course.subset)
     if skipped:
         observer.note(f"{material.name}: {said_of_skipped(skipped)}")
-    desk.encode(images, sample.train, _cached_views(setup), course.data_hash)
+    desk.encode(images, sample.train, _cached_views(setup))
+    desk.encode(images, sample.val, [None])
     split = Split(train=sample.train, val=sample.val, test=())
     chosen = resolved(setup, course.seed, sample, split)
     prompt, before = learn_seed(setup, sample, split, chosen, directory, observer)

@@ -20,7 +20,7 @@ BARS = ("#b8c2cc", "#7aa6d8", "#2f6db3", "#1f4e79")
 SIZE, DPI = (12.6, 6.2), 150
 COLUMNS, ROWS = 5, 2
 PICTURES = COLUMNS * ROWS
-FOLD = 29
+FOLD = 25
 """Characters of a line under a picture."""
 
 
@@ -128,7 +128,7 @@ def _grid(figure: Any, pictures: Sequence[Picture], learned: str) -> None:
                     va="top",
                     color=color,
                     weight=weight,
-                    size=8,
+                    size=7.5,
                 )
                 height -= 0.105
     _heading(
