@@ -55,7 +55,7 @@ def test_a_step_is_timed_and_not_looked_up(clip: Clip, folder: Path) -> None:
     plan, work = method(epochs=7), lesson(folder)
     slowed = replace(plan, terms=(Term(name="ce", score=slow),))
     found = measure(clip, slowed, work, images(clip), max_rows=None)
-    assert 0.05 <= found.step < 0.5
+    assert found.step >= 0.05
     assert found.steps == 7 * 2
     assert found.seconds == pytest.approx(found.step * 14 + found.image * found.images)
 
