@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.engine.made import write_images
+from vlprompt.engine.checkpoint import locked_if_free
+from vlprompt.engine.observer import Observer
 from vlprompt.pretrain import study
+from vlprompt.pretrain.curves import _amount_of, _weights
 from vlprompt.pretrain.study import Study, render, run_study
 
 
@@ -53,6 +58,40 @@ def test_every_cell_runs_once_and_the_tables_name_it(small: Study) -> None:
     assert "| pomp-1-shots | 1 |" in table
     assert "| pomp | 2 |" in table
     assert table.startswith("Zero-shot: ")
+    with Image.open(small.out / "study.png") as figure:
+        assert figure.width > 1000
+    assert [round(weight, 1) for weight in _weights(rows)] == [0.0, 0.1]
+    assert [_amount_of(row) for row in rows if row["seed"] == 1 and row["cell"].startswith("pomp")] == ["pomp", "pomp"]
+
+
+def test_two_processes_do_not_learn_one_cell_twice(small: Study) -> None:
+    """A cell in other hands is waited for, and then read back."""
+    claimed = small.out / "pretrained" / "pomp" / "seed1-claimed"
+    order: list[str] = []
+
+    class Noting(Observer):
+        def note(self, text: str) -> None:
+            order.append(text)
+            if len(order) > 1:
+                release.set()
+
+    release = threading.Event()
+
+    def hold() -> None:
+        with locked_if_free(claimed) as ours:
+            assert ours
+            held.set()
+            release.wait(60)
+
+    held = threading.Event()
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait(60)
+    rows = run_study(small, Noting())
+    thread.join()
+    learned = [text.partition(",")[0] for text in order if ": cell " in text]
+    assert learned[0] != "pomp", "another process had the first cell"
+    assert len(learned) == len(rows) == 8
 
 
 def test_the_tables_by_hand() -> None:

@@ -29,7 +29,7 @@ def pretraining(
 ) -> None:
     """POMP, RPP and its parts, distillation weights, epochs and amount of data; then each prompt on other data sets.
 
-    Called again it does only what is missing.
+    Called again it does only what is missing; started twice, two processes share the work.
 
     Example: `vlprompt ablate pretraining --data pocket --seeds 1,2,3 --out runs/ablate-pretraining`
     """

@@ -1,25 +1,32 @@
 """What pretraining is worth on real images: methods, distillation, epochs and amount of data, and transfer to other data sets.
 
-Every cell is a run of `pretrain_run` and the tests of its last prompt; called again, only what is missing is done.
+Every cell is a run of `pretrain_run` and the tests of its last prompt; called again, only what is missing is done. Several processes
+may work on one directory: a cell is one process's at a time.
 """
 
 from __future__ import annotations
 
 import statistics
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from vlprompt import atomic, pocket, records
+from vlprompt.engine.checkpoint import locked_if_free
 from vlprompt.engine.observer import SILENT, Observer
 from vlprompt.engine.reexamine import evaluate_run
 from vlprompt.errors import UserError
+from vlprompt.pretrain import curves
 from vlprompt.pretrain.config import PretrainConfig
 from vlprompt.pretrain.run import LAST, pretrain_run
 from vlprompt.records import Record
 
-SUMMARY, TABLE = "study.json", "study.md"
+SUMMARY, TABLE, FIGURE = "study.json", "study.md", "study.png"
+PRETRAINED = "pretrained"
+SECONDS_BETWEEN_LOOKS = 2.0
+"""While all that is left is in other processes' hands."""
 CLASSES = 200
 """Classes of a step; of about a thousand in the embedded set."""
 
@@ -79,20 +86,32 @@ class Study:
 
 
 def run_study(study: Study, observer: Observer = SILENT) -> list[dict[str, Any]]:
-    """All cells' rows, run or read back; `study.json` and `study.md` are written when all are there."""
+    """All cells' rows, run or read back; `study.json`, `study.md` and `study.png` are written when all are there."""
     if not study.seeds:
         raise UserError("a study needs at least one seed, for example --seeds 1,2,3.")
-    rows = []
-    for number, (cell, seed) in enumerate(study.cells, 1):
-        observer.note(f"cell {number} of {len(study.cells)}: {cell.name}, seed {seed}")
-        rows.append(_row(study, cell, seed, observer))
+    found: dict[tuple[str, int], dict[str, Any]] = {}
+    while missing := [one for one in study.cells if _key(*one) not in found]:
+        before = len(found)
+        for cell, seed in missing:
+            with locked_if_free(study.out / PRETRAINED / cell.name / f"seed{seed}-claimed") as ours:
+                if ours:
+                    observer.note(f"{cell.name}, seed {seed}: cell {len(found) + 1} of {len(study.cells)}")
+                    found[_key(cell, seed)] = _row(study, cell, seed, observer)
+        if len(found) == before:
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+    rows = [found[_key(*one)] for one in study.cells]
     atomic.write_json(study.out / SUMMARY, {"data": study.data, "model": study.model, "rows": rows})
+    curves.draw(study.out / FIGURE, rows)
     atomic.write_text(study.out / TABLE, render(rows))
     return rows
 
 
+def _key(cell: Cell, seed: int) -> tuple[str, int]:
+    return cell.name, seed
+
+
 def _row(study: Study, cell: Cell, seed: int, observer: Observer) -> dict[str, Any]:
-    place = study.out / "pretrained" / cell.name / f"seed{seed}"
+    place = study.out / PRETRAINED / cell.name / f"seed{seed}"
     config = PretrainConfig(
         method=cell.method,
         model=study.model,
