@@ -216,6 +216,14 @@ def test_the_table_lists_methods_and_overlays_with_sources() -> None:
         assert "arXiv" in row.source
 
 
+def test_all_methods_are_the_hosts_and_the_overlays_on_those_with_a_text_context() -> None:
+    every = methods.every()
+    hosts = tuple(row.name for row in methods.table() if row.kind == "method")
+    assert every[: len(hosts)] == hosts
+    without = {"zero-shot", "linear-probe", "vpt", "vpt-deep"}
+    assert set(every[len(hosts) :]) == {f"plpp+{name}" for name in hosts if name not in without}
+
+
 def test_every_host_that_learns_has_every_recipe() -> None:
     for host in methods.HOSTS:
         assert set(host.recipes) in ({*()}, set(methods.RECIPES))

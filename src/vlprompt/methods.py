@@ -41,6 +41,20 @@ def table() -> tuple[Row, ...]:
     )
 
 
+def every() -> tuple[str, ...]:
+    """All methods, then each overlay on each method that it can stand on."""
+    pairs = (f"{overlay.name}+{host.name}" for overlay in OVERLAYS for host in HOSTS)
+    return (*(host.name for host in HOSTS), *(name for name in pairs if _stands(name)))
+
+
+def _stands(name: str) -> bool:
+    try:
+        resolve(name)
+    except UserError:
+        return False
+    return True
+
+
 def parse(name: str) -> tuple[tuple[Overlay, ...], Host]:
     """``plpp+coop`` -> its overlays and its host. UserError: an unknown name, the wrong order, an overlay twice."""
     hosts, overlays = {row.name: row for row in HOSTS}, {row.name: row for row in OVERLAYS}

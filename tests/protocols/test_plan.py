@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.protocols.made import QUICK, grid_of, plan_of, request, write_set
-from vlprompt import pocket
+from vlprompt import methods, pocket
 from vlprompt.errors import UserError
 from vlprompt.protocols import PROTOCOLS, Plan, lines
 from vlprompt.protocols.cells import batches
@@ -135,6 +135,13 @@ def test_a_group_of_sets_does_without_those_that_are_impossible(clip_dir: Path, 
     assert {cell.dataset for cell in plan.cells} == set(benchmark_sets()) - set(small)
     with pytest.raises(UserError, match=r"base-to-novel with linear-probe.*text side"):
         plan_of(dataclasses.replace(asked, data=("pocket",), methods=("coop", "linear-probe"), overrides={}), grid)
+
+
+def test_all_methods_are_asked_for_in_one_word_without_those_that_are_impossible(planned) -> None:  # type: ignore[no-untyped-def]
+    plan = planned("base-to-novel", methods=("all",), overrides={})
+    names = {cell.course.method for cell in plan.cells}
+    assert names == {*methods.every()} - {"linear-probe"}
+    assert {one.method for one in plan.refused} == {"linear-probe"}
 
 
 def test_a_probe_may_answer_for_its_own_classes_elsewhere(planned, sets: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

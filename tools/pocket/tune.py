@@ -31,7 +31,8 @@ SETS = ("emoji-groups", "emoji-people", "emoji-symbols", "clipart-things")
 SEEDS = (1,)
 RATES = (0.003, 0.01, 0.03)
 GRID: dict[str, tuple[dict[str, object], ...]] = {
-    **{name: tuple({"lr": lr} for lr in RATES) for name in ("vpt", "vpt-deep", "ivlp", "promptsrc", "rpp")},
+    **{name: tuple({"lr": lr} for lr in RATES) for name in ("vpt", "vpt-deep", "ivlp", "rpp")},
+    "promptsrc": (*({"lr": lr} for lr in (*RATES, 0.1)), {"lr": 0.03, "epochs": 20}),
     "cocoop": tuple({"lr": lr} for lr in (0.002, 0.01, 0.05)),
     "kgcoop": tuple({"lr": lr, "weight": w} for lr in (0.03, 0.1, 0.3) for w in (2, 8)),
     "prograd": tuple(

@@ -32,7 +32,7 @@ Methods = Annotated[
     typer.Option(
         "--methods",
         metavar="A,B",
-        help="Methods, overlays before them.",
+        help="Methods, overlays before them; all: each one, and each overlay on each.",
         show_default="the ten of the published report",
     ),
 ]

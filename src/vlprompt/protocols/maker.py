@@ -40,6 +40,8 @@ DEFAULT_METHODS = (
     "plpp+rpp",
 )
 QUICK_METHODS = ("zero-shot", "coop", "plpp+coop")
+EVERY = ("all",)
+"""In place of methods: each one, and each overlay on each method that it can stand on."""
 DEFAULT_SEEDS, QUICK_SEEDS = (1, 2, 3), (1,)
 NO_SHOTS = 0
 
@@ -66,6 +68,11 @@ class Request:
     quick: bool = False
 
     @property
+    def named(self) -> bool:
+        """Whether methods are named: what is impossible with one of them is then refused, and else left out and said."""
+        return self.methods not in (None, EVERY)
+
+    @property
     def whole(self) -> bool:
         """Whether several protocols are asked for together: then what is impossible is left out and said, not refused."""
         return len(self.protocols) > 1
@@ -79,7 +86,7 @@ class Maker:
         fit."""
         self.request, self.desk = request, desk
         self.recipe = recipe_for(request.model, request.recipe)
-        self.methods = request.methods or (QUICK_METHODS if request.quick else DEFAULT_METHODS)
+        self.methods = _asked(request)
         self.seeds = request.seeds or (QUICK_SEEDS if request.quick else DEFAULT_SEEDS)
         names = quick_sets(request.data) if request.quick else expand(request.data)
         self._given = open_sets(names, desk)
@@ -241,6 +248,12 @@ class Maker:
             init_hash=str(self._pretrained["tensors_hash"]) if pretrained else "",
             num_train=0 if shots == NO_SHOTS else known.num_train(subset, shots),
         )
+
+
+def _asked(request: Request) -> tuple[str, ...]:
+    if request.methods == EVERY:
+        return methods.every()
+    return request.methods or (QUICK_METHODS if request.quick else DEFAULT_METHODS)
 
 
 def _read_pretrained(path: Path, weight_hash: str) -> dict[str, Any]:

@@ -62,14 +62,14 @@ def said_of(refused: Iterable[Refused]) -> list[str]:
 
 def _named(one: Refused, request: Request, possible: Collection[str]) -> bool:
     """Whether what is impossible was asked for by name: a method that is possible nowhere, or with a set that was named."""
-    if request.whole or request.methods is None:
+    if request.whole or not request.named:
         return False
     return one.method not in possible or one.data in (*request.data, *(request.source or ()))
 
 
 def _methods(maker: Maker, protocol: Protocol) -> Sequence[str]:
     """Transfer goes on with the pretrained prompt's own method, unless it alone is asked for with others."""
-    if protocol == "transfer" and (maker.request.whole or maker.request.methods is None):
+    if protocol == "transfer" and (maker.request.whole or not maker.request.named):
         return (maker.pretrained_method,)
     return maker.methods
 

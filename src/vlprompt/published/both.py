@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from vlprompt.losses.consistency import ConsistencyOptions, consistency_terms
 from vlprompt.losses.distill import DistillOptions, distill_terms
 from vlprompt.prompts.average import GaussianAverage
@@ -43,7 +45,9 @@ BOTH: tuple[Host, ...] = (
                 schedule=Schedule(epochs=5, lr=0.0025, batch=4),
                 source="muzairkhattak/multimodal-prompt-learning: configs/trainers/VPT (deep; at depth 1 project's choice)",
             ),
-            "pocket": Recipe(prompt=VisionSpec(n_image=8, depth=1), schedule=POCKET_SCHEDULE, source=POCKET),
+            "pocket": Recipe(
+                prompt=VisionSpec(n_image=8, depth=1), schedule=replace(POCKET_SCHEDULE, lr=0.003), source=TUNED
+            ),
         },
     ),
     Host(
@@ -57,7 +61,7 @@ BOTH: tuple[Host, ...] = (
                 schedule=Schedule(epochs=5, lr=0.0025, batch=4),
                 source="muzairkhattak/multimodal-prompt-learning: configs/trainers/VPT, base-to-novel",
             ),
-            "pocket": Recipe(prompt=VisionSpec(n_image=8), schedule=POCKET_SCHEDULE, source=POCKET),
+            "pocket": Recipe(prompt=VisionSpec(n_image=8), schedule=POCKET_SCHEDULE, source=TUNED),
         },
     ),
     Host(
@@ -72,7 +76,9 @@ BOTH: tuple[Host, ...] = (
                 source="muzairkhattak/PromptSRC: configs/trainers/IVLP, base-to-novel",
             ),
             "pocket": Recipe(
-                prompt=IndependentSpec(n_ctx=3, n_image=4, init=POCKET_WORDS), schedule=POCKET_SCHEDULE, source=POCKET
+                prompt=IndependentSpec(n_ctx=3, n_image=4, init=POCKET_WORDS),
+                schedule=replace(POCKET_SCHEDULE, lr=0.03),
+                source=TUNED,
             ),
         },
     ),
@@ -127,7 +133,7 @@ BOTH: tuple[Host, ...] = (
                 prompt=UnsharedSpec(n_ctx=3, n_image=4, init=POCKET_WORDS),
                 options=DistillOptions(),
                 schedule=POCKET_SCHEDULE,
-                source=POCKET,
+                source=TUNED,
             ),
         },
         asks=_distilled,
@@ -148,7 +154,7 @@ BOTH: tuple[Host, ...] = (
                 prompt=IndependentSpec(n_ctx=9, n_image=12, init=POCKET_WORDS),
                 options=DistillOptions(),
                 schedule=POCKET_SCHEDULE,
-                source=POCKET,
+                source="project's choice: rpp's for the small models",
             ),
         },
         asks=_distilled,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from vlprompt.losses import CROSS_ENTROPY
 from vlprompt.losses.anchors import AnchorOptions, anchor_terms
 from vlprompt.losses.rules import ProGradOptions, Projection, teacher_term
 from vlprompt.losses.sampled import SamplingOptions, sampled_cross_entropy
 from vlprompt.prompts import ConditionedSpec, ContextSpec
-from vlprompt.published.rows import POCKET, POCKET_WORDS, TUNED, Asked, Host, Recipe
+from vlprompt.published.rows import POCKET_WORDS, TUNED, Asked, Host, Recipe
 from vlprompt.published.sentences import SentenceOptions
 from vlprompt.solvers import LinearProbe, ProbeOptions
 from vlprompt.types import PromptSpec, Schedule
@@ -89,8 +91,8 @@ TEXT: tuple[Host, ...] = (
             ),
             "pocket": Recipe(
                 prompt=ConditionedSpec(n_ctx=3, init=POCKET_WORDS),
-                schedule=Schedule(epochs=10, lr=0.002, batch=8),
-                source=POCKET,
+                schedule=Schedule(epochs=10, lr=0.01, batch=8),
+                source=TUNED,
             ),
         },
     ),
@@ -109,9 +111,9 @@ TEXT: tuple[Host, ...] = (
             ),
             "pocket": Recipe(
                 prompt=ContextSpec(n_ctx=3, init=POCKET_WORDS),
-                options=AnchorOptions(weight=8.0),
-                schedule=POCKET_SCHEDULE,
-                source=POCKET,
+                options=AnchorOptions(weight=2.0),
+                schedule=replace(POCKET_SCHEDULE, lr=0.03),
+                source=TUNED,
             ),
         },
     ),
@@ -130,10 +132,10 @@ TEXT: tuple[Host, ...] = (
                 source="BeierZhu/Prompt-align: ProGrad.public/trainers/prograd.py, configs/trainers/ProGrad",
             ),
             "pocket": Recipe(
-                prompt=ContextSpec(n_ctx=6, init=f"zeros + {POCKET_WORDS}"),
+                prompt=ContextSpec(n_ctx=16, init=f"zeros + {POCKET_WORDS}"),
                 options=ProGradOptions(strength=1.0, temperature=1.0),
-                schedule=POCKET_SCHEDULE,
-                source=POCKET,
+                schedule=replace(POCKET_SCHEDULE, lr=0.03),
+                source=TUNED,
             ),
         },
     ),
@@ -154,7 +156,7 @@ TEXT: tuple[Host, ...] = (
                 prompt=ContextSpec(n_ctx=3, init=POCKET_WORDS),
                 options=SamplingOptions(classes=8, correction="natural"),
                 schedule=POCKET_SCHEDULE,
-                source=POCKET,
+                source="project's choice: CoOp's for the small models, so that the sampling is all the difference",
             ),
         },
     ),
