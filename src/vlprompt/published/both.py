@@ -14,7 +14,7 @@ from vlprompt.prompts.average import GaussianAverage
 from vlprompt.prompts.joint import CoupledSpec, IndependentSpec
 from vlprompt.prompts.unshared import UnsharedSpec
 from vlprompt.prompts.vision import VisionSpec
-from vlprompt.published.rows import POCKET, POCKET_WORDS, TUNED, Asked, Host, Recipe
+from vlprompt.published.rows import POCKET_WORDS, TUNED, Asked, Host, Recipe
 from vlprompt.published.templates import SIXTY
 from vlprompt.types import Ensemble, PromptSpec, Schedule
 
@@ -111,8 +111,8 @@ BOTH: tuple[Host, ...] = (
             "pocket": Recipe(
                 prompt=IndependentSpec(n_ctx=3, n_image=4, init=POCKET_WORDS),
                 options=ConsistencyOptions(),
-                schedule=POCKET_SCHEDULE,
-                source=POCKET,
+                schedule=replace(POCKET_SCHEDULE, epochs=20, lr=0.03),
+                source=TUNED,
             ),
         },
         asks=_consistent,

@@ -9,7 +9,6 @@ from typing import Any
 from vlprompt.losses.classify import CROSS_ENTROPY
 from vlprompt.types import Average, ClassSampling, Ensemble, PromptSpec, Rule, Schedule, Solver, Term
 
-POCKET = "project's choice, untuned, for the small models inside the package"
 TUNED = "project's choice, on validation images of embedded sets, for the small models inside the package"
 POCKET_WORDS = "a picture of"
 """Three tokens of the small models' vocabulary, and a template that they know."""
