@@ -33,10 +33,11 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.figures import Figure, publish
-from benchmarks.methods_sides import SIDES, VIT_B16, image_step, made, our_step, random_clip
+from benchmarks.methods_sides import SIDES, image_step, made, our_step, random_clip
 from benchmarks.text_tower import error, has_fast_bfloat16
 from vlprompt.errors import UserError
 from vlprompt.methods import HOSTS
+from vlprompt.towers.drawn import VIT_B16
 
 CLASSES = 100
 REACH = {"coop": 25, "kgcoop": 25, "cocoop": 8, "maple": 4, "ivlp": 4, "promptsrc": 4, "rpp": 4}

@@ -13,12 +13,10 @@ from benchmarks.text_sides import class_names
 from vlprompt import methods
 from vlprompt.engine.forward import Forward
 from vlprompt.engine.step import gradients_of, weighted
-from vlprompt.towers import Clip, assemble
-from vlprompt.towers.clip_vocabulary import clip_tokenizer
+from vlprompt.towers import Clip
 from vlprompt.towers.config import ClipConfig, TowerConfig
-from vlprompt.towers.text import TextTower
-from vlprompt.towers.vision import VisionTower
-from vlprompt.types import Method, Preprocess
+from vlprompt.towers.drawn import draw_clip, tower
+from vlprompt.types import Method
 
 Gradients = dict[str, Tensor]
 Step = Callable[[], Gradients]
@@ -29,10 +27,6 @@ TEXT_BATCH, IMAGE_BATCH = 32, 4
 own, so that both sides' cost grows with it and their ratio does not."""
 SETTINGS: dict[str, dict[str, object]] = {"promptsrc": {"teacher": "template"}}
 """PromptSRC's 60 sentences are encoded once, before the first step, on both sides: one stands for them here."""
-
-
-def tower(width: int, layers: int) -> TowerConfig:
-    return TowerConfig(width=width, layers=layers, heads=width // 64, hidden=4 * width, activation="quick_gelu")
 
 
 def config(*, text: TowerConfig, image: TowerConfig, image_size: int) -> ClipConfig:
@@ -47,27 +41,13 @@ def config(*, text: TowerConfig, image: TowerConfig, image_size: int) -> ClipCon
     )
 
 
-VIT_B16 = config(text=tower(512, 12), image=tower(768, 12), image_size=224)
 SMALL = config(text=tower(64, 3), image=tower(128, 3), image_size=32)
 """For the test that both sides compute the same."""
 
 
 def random_clip(shape: ClipConfig, dtype: str = "float32") -> Clip:
     """Random weights of this shape, the same in every process."""
-    with torch.device("meta"):
-        visual = {f"visual.{name}": one for name, one in VisionTower(shape).state_dict().items()}
-        shapes = {**TextTower(shape).state_dict(), **visual}
-    generator = torch.Generator().manual_seed(0)
-    weights = {"logit_scale": torch.tensor(100.0).log()}
-    for name, value in shapes.items():
-        fan = value[0].numel() if value.dim() > 1 else value.shape[-1]
-        scale = 0.02 if "embedding" in name or name.endswith("bias") else fan**-0.5
-        weights[name] = torch.empty(value.shape).normal_(std=scale, generator=generator)
-        if "ln_" in name and name.endswith("weight"):
-            weights[name] = 1 + 0.05 * weights[name]
-    side = shape.image_size
-    preprocess = Preprocess(resize=side, crop=side, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
-    return assemble(shape, weights, tokenizer=clip_tokenizer(), preprocess=preprocess, dtype=dtype)
+    return draw_clip(shape, dtype=dtype)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vlprompt.cli import clusters, console, options
+from vlprompt.cli.outlook import show_outlook
 from vlprompt.cli.progress import observing
-from vlprompt.errors import UserError, unknown
+from vlprompt.errors import DATA, UserError, unknown
 
 if TYPE_CHECKING:
     from vlprompt.protocols import Cell, Desk, Grid, Outcome, Plan, Protocol, Request
@@ -68,7 +69,19 @@ Attempts = Annotated[
     int, typer.Option("--attempts", min=1, help="How often a cell may fail, over all calls, before it is left alone.")
 ]
 Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Where cells and prompts go.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan and do nothing.")]
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Show the plan and do nothing; of the papers' sets none has to be on disk for it."),
+]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="NAME|DIR|ID",
+        help="As in `train`.",
+        show_default=f"{options.POCKET_MODEL}; for a plan of the papers' sets that are not on disk their ViT-B/16",
+    ),
+]
 Quick = Annotated[
     bool, typer.Option("--quick", help="One seed, two embedded sets, three methods, few shots, where not given.")
 ]
@@ -87,7 +100,7 @@ def bench(
     source: Source = None,
     shots: Shots = None,
     seeds: Seeds = None,
-    model: options.Model = options.POCKET_MODEL,
+    model: Model = None,
     out: Out = Path("runs/bench"),
     jobs: Jobs = 1,
     ray: clusters.Ray = None,
@@ -121,10 +134,11 @@ def bench(
         track=options.parse_track(track),
         threads=threads_each(jobs),
     )
+    sets = names("--data", data)
     request = protocols.Request(
         protocols=asked(protocol, init),
-        data=names("--data", data),
-        model=model,
+        data=sets,
+        model=model or default_model(sets, dry_run=dry_run),
         methods=None if methods is None else names("--methods", methods),
         source=None if source is None else names("--source", source),
         shots=None if shots is None else parse_shots(shots),
@@ -143,8 +157,11 @@ def bench(
 def _run(request: Request, grid: Grid, jobs: int, ray: str | None, *, dry_run: bool, as_json: bool) -> None:
     from vlprompt import protocols
 
-    desk = protocols.Desk(grid.means)
-    plan = protocols.make(request, desk)
+    desk = protocols.SizedDesk(grid.means) if dry_run else protocols.Desk(grid.means)
+    plan = _made(request, desk)
+    if isinstance(desk, protocols.SizedDesk) and desk.sized:
+        show_outlook(plan, grid, desk, jobs, as_json=as_json)
+        return
     probed = protocols.probe(plan, grid, desk) if dry_run else []
     cached = protocols.cached_features(plan, grid, desk)
     show_plan(plan, grid, jobs, cached, as_json=as_json and dry_run, probed=probed)
@@ -154,6 +171,39 @@ def _run(request: Request, grid: Grid, jobs: int, ray: str | None, *, dry_run: b
     if as_json:
         options.dump_records(protocols.done(plan, grid))
     conclude(plan, grid, outcomes, quiet=as_json)
+
+
+def _made(request: Request, desk: Desk) -> Plan:
+    """The plan. Where a set is not there the error says too that a plan alone does without."""
+    from vlprompt import protocols
+
+    try:
+        return protocols.make(request, desk)
+    except UserError as problem:
+        if isinstance(desk, protocols.SizedDesk) or problem.exit_code != DATA or not absent(request.data):
+            raise
+        raise UserError(
+            f"{problem} With --dry-run cells, hours and disk are planned without the data.", exit_code=DATA
+        ) from problem
+
+
+def absent(data: Sequence[str]) -> tuple[str, ...]:
+    """Those of the papers' sets asked for that are not on this disk."""
+    from vlprompt import protocols
+
+    return tuple(name for name in protocols.expand(data) if protocols.lacking(name) is not None)
+
+
+def default_model(data: Sequence[str], *, dry_run: bool) -> str:
+    """The pocket's; for a plan of papers' sets that are not on disk the papers', which is said."""
+    from vlprompt.protocols import PAPERS_MODEL
+
+    if not dry_run or not absent(data):
+        return options.POCKET_MODEL
+    console.note(
+        f"Planned for {PAPERS_MODEL}, since no --model is given. The grid itself needs --model {PAPERS_MODEL}."
+    )
+    return PAPERS_MODEL
 
 
 def asked(protocol: str, init: Path | None) -> tuple[Protocol, ...]:

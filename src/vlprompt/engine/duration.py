@@ -24,6 +24,8 @@ from vlprompt.types import Method, View
 ENOUGH = 0.25
 """Seconds after which a probe stops: one slow step or image is enough, quick ones are repeated (project's choice)."""
 MOST_STEPS = 5
+Gradients = Callable[[Method, Mapping[str, Tensor], Sequence[Tensor]], object]
+"""How a step turns its losses into gradients."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,23 +74,29 @@ def measure(
     )
 
 
-def _step(forward: Forward, method: Method, lesson: Lesson, images: Images, per_epoch: int) -> tuple[float, int]:
-    """Seconds of a step and how many were timed; the first, which also warms up, counts only where it is the only one.
-
-    The first step of an epoch differentiates the terms one by one; it counts by its share of the epoch.
-    """
+def stepping(forward: Forward, method: Method, lesson: Lesson, images: Images) -> Callable[[Gradients], float]:
+    """A step of the lesson's first batch that can be taken again and again: it gives its seconds, and learns nothing."""
     assert method.schedule is not None
     prompt = new_prompt(forward.clip, forward.spec, len(lesson.class_names), lesson.seed)
     index = batches(len(lesson.samples), method.schedule.batch, seed=lesson.seed, epoch=0)[0]
     batch = [lesson.samples[i] for i in index.tolist()]
 
-    def take(gradients: Callable[[Method, Mapping[str, Tensor], Sequence[Tensor]], object]) -> float:
+    def take(gradients: Gradients) -> float:
         began = time.perf_counter()
         losses = weighted(method.terms, _view(forward, method, lesson, images, batch, prompt))
         gradients(method, losses, list(prompt.parameters()))
         synchronize(forward.clip.device)
         return time.perf_counter() - began
 
+    return take
+
+
+def _step(forward: Forward, method: Method, lesson: Lesson, images: Images, per_epoch: int) -> tuple[float, int]:
+    """Seconds of a step and how many were timed; the first, which also warms up, counts only where it is the only one.
+
+    The first step of an epoch differentiates the terms one by one; it counts by its share of the epoch.
+    """
+    take = stepping(forward, method, lesson, images)
     took = [take(gradients_of)]
     while sum(took) < ENOUGH and len(took) <= MOST_STEPS:
         took.append(take(gradients_of))

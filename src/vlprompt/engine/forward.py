@@ -49,8 +49,7 @@ class Forward:
     @property
     def reads_frozen(self) -> bool:
         """Whether the bare image tower's features are needed (they come from the cache)."""
-        teaches = bool(self.needs & {"teacher_image", "teacher_logits"})
-        return teaches or self.spec.conditioned or not self.spec.prompts_image
+        return reads_frozen(self.spec, self.needs)
 
     def __call__(
         self,
@@ -133,6 +132,11 @@ class Forward:
             assert text is not None
             answers = logits(frozen, text, self.clip.logit_scale)
         return Teacher(text=text, image=frozen, logits=answers)
+
+
+def reads_frozen(spec: PromptSpec, needs: frozenset[Need]) -> bool:
+    """Whether learning such a prompt needs the bare image tower's features."""
+    return bool(needs & {"teacher_image", "teacher_logits"}) or spec.conditioned or not spec.prompts_image
 
 
 def _of(text: Features, classes_C: Tensor | None) -> Features:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from vlprompt import artifact, records
 from vlprompt.data import few_shot, restrict
@@ -49,9 +50,16 @@ class Need:
 class Measured:
     """What the finished work of a directory took, and what other work will take by it."""
 
-    def __init__(self, grid: Grid, cells: Iterable[Cell], probed: Sequence[Learning] = ()) -> None:
+    def __init__(
+        self,
+        grid: Grid,
+        cells: Iterable[Cell],
+        probed: Sequence[Learning] = (),
+        tests: Mapping[Path, float] = MappingProxyType({}),
+    ) -> None:
         """Prompts are all that the directory has, and the probed ones of methods that it has none of; tests are those of the cells
-        given."""
+        given, and for methods without any the seconds in `tests`, by the cell's place."""
+        self._tests = tests
         paths = sorted((grid.out / PROMPTS).glob(f"*/*/*/*/*/{artifact.FACTS}"))
         by_place = {path.parent: one for path in paths if (one := _read(path)) is not None}
         names = {one.method for one in by_place.values()}
@@ -74,9 +82,10 @@ class Measured:
         return statistics.median(rates) * course.num_train if rates else None
 
     def testing(self, cell: Cell) -> float:
-        """Seconds to test a cell: by images from the median of the method's finished ones; 0 where there is none."""
+        """Seconds to test a cell: by images from the median of the method's finished ones, else as probed; 0 where there is
+        neither."""
         rates = self._rates.get(cell.course.method)
-        return statistics.median(rates) * cell.num_test if rates else 0.0
+        return statistics.median(rates) * cell.num_test if rates else self._tests.get(cell.place, 0.0)
 
     def need(self, cells: Sequence[Cell], grid: Grid, new: Iterable[Course]) -> Need:
         """What unfinished cells still need: their tests, and the learning of those of the courses `new` whose prompt is not
@@ -126,10 +135,12 @@ class Line:
     need: Need
 
 
-def lines(plan: Plan, grid: Grid, probed: Sequence[Learning] = ()) -> list[Line]:
-    """The plan by protocol and method; a prompt that two protocols share is counted with the first. `probed` stands for what the
-    directory has not measured."""
-    measured, seen = Measured(grid, plan.cells, probed), set[Path]()
+def lines(
+    plan: Plan, grid: Grid, probed: Sequence[Learning] = (), tests: Mapping[Path, float] = MappingProxyType({})
+) -> list[Line]:
+    """The plan by protocol and method; a prompt that two protocols share is counted with the first. `probed` and `tests` (seconds
+    by a cell's place) stand for what the directory has not measured."""
+    measured, seen = Measured(grid, plan.cells, probed, tests), set[Path]()
     out = []
     for key in dict.fromkeys((cell.protocol, cell.course.method) for cell in plan.cells):
         own = [cell for cell in plan.cells if (cell.protocol, cell.course.method) == key]

@@ -91,6 +91,7 @@ class Maker:
         names = quick_sets(request.data) if request.quick else expand(request.data)
         self._given = open_sets(names, desk)
         self._more: dict[str, Known] = {}
+        self._resolved: dict[tuple[str, int | None, str, bool], Method] = {}
         self.weight_hash = desk.clip(request.model, request.dtype).weight_hash
         self._pretrained: dict[str, Any] = _read_pretrained(request.init, self.weight_hash) if request.init else {}
         self._settings = {
@@ -135,8 +136,11 @@ class Maker:
 
     def method(self, name: str, shots: int | None = None, dataset: str = "", *, pretrained: bool = False) -> Method:
         """A method of the grid with every choice made; `pretrained`: as it goes on from the pretrained prompt."""
-        settings = self._settings_of(name, pretrained=pretrained)
-        return methods.resolve(name, settings, shots=shots, recipe=self.recipe, dataset=dataset)
+        key = (name, shots, dataset, pretrained)
+        if key not in self._resolved:
+            settings = self._settings_of(name, pretrained=pretrained)
+            self._resolved[key] = methods.resolve(name, settings, shots=shots, recipe=self.recipe, dataset=dataset)
+        return self._resolved[key]
 
     def _settings_of(self, name: str, *, pretrained: bool) -> Mapping[str, str]:
         """What is set of a method: what was asked for, and for going on the shape of the pretrained prompt."""

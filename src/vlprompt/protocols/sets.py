@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from vlprompt import pocket
-from vlprompt.data import Dataset, Subset, restrict, split_hash
+from vlprompt.data import Dataset, Subset, halves, restrict, split_hash
 from vlprompt.errors import DATA, UserError
 from vlprompt.protocols.desk import Desk
 from vlprompt.recipes import FOUR, GROUPS
@@ -40,7 +40,7 @@ class Known:
 
     def names_of(self, subset: Subset) -> tuple[str, ...]:
         """The class names of a half, or of all."""
-        return self._once(("names", subset), lambda: restrict(self.material, subset).class_names)
+        return self._once(("names", subset), lambda: tuple(self.class_names[label] for label in self._labels(subset)))
 
     def data_hash(self) -> str:
         """Of what may be learned from and chosen by."""
@@ -52,20 +52,28 @@ class Known:
 
     def num_train(self, subset: Subset, shots: int | None) -> int:
         """Images that a sample will have."""
-        counts = self._once(
-            ("counts", subset), lambda: Counter(one.label for one in restrict(self.material, subset).train)
-        )
-        return sum(count if shots is None else min(count, shots) for count in counts.values())
+        counts: Counter[int] = self._once(("counts",), lambda: Counter(one.label for one in self.material.train))
+        own = (counts[label] for label in self._labels(subset))
+        return sum(count if shots is None else min(count, shots) for count in own)
 
     def num_test(self, subset: Subset) -> int:
         """Images that a half, or all, is tested on."""
         return self._once(("tests", subset), lambda: len(restrict(self.questions, subset).test))
+
+    def _labels(self, subset: Subset) -> range:
+        return labels_of(len(self.class_names), subset)
 
     def _once(self, key: tuple[object, ...], compute: Callable[[], T]) -> T:
         if key not in self._memo:
             self._memo[key] = compute()
         found: T = self._memo[key]
         return found
+
+
+def labels_of(num_classes: int, subset: Subset) -> range:
+    """The labels of a half of the classes, or of all."""
+    base, novel = halves(num_classes)
+    return {"all": range(num_classes), "base": base, "novel": novel}[subset]
 
 
 def benchmark_sets() -> tuple[str, ...]:
