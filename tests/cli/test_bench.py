@@ -31,7 +31,9 @@ def test_a_grid_is_planned_done_and_found_done(vlprompt: Vlprompt, clip_dir: Pat
     assert "2 prompts to learn: 2 of unknown time" in first.err
     assert "[3/3] few-shot photos, coop, 2 shots, seed 1: " in first.err
     assert "3 of 3 cells are finished in grid." in first.err
-    assert "vlprompt report grid" in first.out
+    assert "grid/report.html" in first.err
+    assert Path("grid/report.html").is_file()
+    assert "vlprompt compare grid --methods A,B" in first.out
     assert len(list(records.find(Path("grid")))) == 3
     again = vlprompt("bench", "few-shot", *asked, "--json")
     assert again.code == 0, again.err

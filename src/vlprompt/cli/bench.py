@@ -369,8 +369,11 @@ def conclude(plan: Plan, grid: Grid, outcomes: Sequence[Outcome], *, quiet: bool
     bad = [outcome for outcome in outcomes if outcome.state != "done"]
     finished = sum(grid.finished(cell) for cell in plan.cells)
     console.note(f"{finished} of {len(plan.cells)} cells are finished in {grid.out}.")
-    if not quiet:
-        console.commands("Next:", [f"vlprompt report {shlex.quote(str(grid.out))}"])
+    if not quiet and finished:
+        from vlprompt.report.write import write_report
+
+        console.note(f"Tables and figures, made again by `vlprompt report`: {write_report(grid.out).files[0]}")
+        console.commands("Next:", [f"vlprompt compare {shlex.quote(str(grid.out))} --methods A,B"])
     if not bad:
         return
     reasons = dict.fromkeys(outcome.reason for outcome in bad)
