@@ -216,6 +216,16 @@ def test_the_table_lists_methods_and_overlays_with_sources() -> None:
         assert "arXiv" in row.source
 
 
+def test_a_recipe_may_have_its_own_defaults_for_an_overlay() -> None:
+    """Where the context starts from zeros PLPP's inverse term has no bound: the pocket's recipe leaves it out."""
+    assert [term.name for term in resolve("plpp+prograd", recipe="pocket").terms][-1] == "plpp"
+    assert [term.name for term in resolve("plpp+prograd").terms][-1] == "plpp-inverse"
+    asked = resolve("plpp+prograd", {"plpp.mutual": "both"}, recipe="pocket")
+    assert [term.name for term in asked.terms][-2:] == ["plpp", "plpp-inverse"]
+    listed = {option.name: option.default for option in options("plpp+prograd", recipe="pocket")}
+    assert listed["plpp.mutual"] == "ppl"
+
+
 def test_all_methods_are_the_hosts_and_the_overlays_on_those_with_a_text_context() -> None:
     every = methods.every()
     hosts = tuple(row.name for row in methods.table() if row.kind == "method")

@@ -14,6 +14,7 @@ from vlprompt import recipes
 from vlprompt.errors import UserError, unknown
 from vlprompt.options import Option, options_of, replaced
 from vlprompt.published import HOSTS, OVERLAYS, Host, Overlay
+from vlprompt.published.rows import Recipe
 from vlprompt.types import Method, Schedule
 
 RECIPES = ("published", "pocket")
@@ -122,7 +123,7 @@ def resolve(
     terms = asked.terms
     for overlay in overlays:
         prefix = f"{overlay.name}."
-        options = replaced(overlay.options, settings.get(overlay.name, {}), prefix)
+        options = replaced(_defaults(overlay, chosen), settings.get(overlay.name, {}), prefix)
         resolved |= _values(options, prefix)
         terms += overlay.build(options, prompt)
     return Method(
@@ -136,6 +137,11 @@ def resolve(
         schedule=schedule,
         options=resolved | dataclasses.asdict(schedule),
     )
+
+
+def _defaults(overlay: Overlay, chosen: Recipe) -> Any:
+    """An overlay's options as a recipe has them."""
+    return replaced(overlay.options, chosen.overlays.get(overlay.name, {}))
 
 
 def _preset(name: str, recipe: str, shots: int | None, dataset: str) -> Mapping[str, object]:
@@ -174,7 +180,9 @@ def options(name: str, *, shots: int | None = None, recipe: str = "published") -
         return (options_of(host.options) if host.options is not None else ()) + options_of(Schedule())
     chosen = host.recipes.get(recipe, host.recipes["published"])
     own = options_of(chosen.prompt) + (options_of(chosen.options) if chosen.options is not None else ())
-    added = tuple(option for overlay in overlays for option in options_of(overlay.options, f"{overlay.name}."))
+    added = tuple(
+        option for overlay in overlays for option in options_of(_defaults(overlay, chosen), f"{overlay.name}.")
+    )
     return own + added + options_of(chosen.schedule_for(shots))
 
 

@@ -40,6 +40,13 @@ GRID: dict[str, tuple[dict[str, object], ...]] = {
         for lr in (0.03, 0.1)
         for start in ({}, {"n_ctx": 3, "init": "a picture of"}, {"n_ctx": 16, "init": "zeros + a picture of"})
     ),
+    "plpp+prograd": (
+        {},
+        {"plpp.mutual": "ppl"},
+        {"plpp.mutual": "inverse"},
+        {"plpp.detach": "teacher"},
+        {"n_ctx": 3, "init": "a picture of"},
+    ),
     "pomp": tuple({"lr": lr} for lr in (0.03, 0.1)),
     "coop": ({"lr": 0.1},),
 }

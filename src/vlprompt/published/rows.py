@@ -38,6 +38,8 @@ class Recipe:
     epochs: Mapping[int, int] = field(default_factory=dict)
     """Shots -> epochs; another count takes the next larger one's."""
     source: str
+    overlays: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    """Overlay -> options that it has on this prompt where its own defaults do not fit."""
 
     def schedule_for(self, shots: int | None) -> Schedule:
         """The schedule at so many images per class (None: all of them, as the largest count)."""

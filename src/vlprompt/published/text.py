@@ -136,6 +136,9 @@ TEXT: tuple[Host, ...] = (
                 options=ProGradOptions(strength=1.0, temperature=1.0),
                 schedule=replace(POCKET_SCHEDULE, lr=0.03),
                 source=TUNED,
+                overlays={
+                    "plpp": {"mutual": "ppl"}
+                },  # the inverse term's gradient grows as tokens that start at zero are short
             ),
         },
     ),
