@@ -1,42 +1,59 @@
 """Publish records: pack them into docs/records, make their report in docs/reports, and fill the tables of docs/results.md.
 
-python tools/publish.py pack NAME DIR    # DIR as `vlprompt bench --out DIR` leaves it -> docs/records/NAME.zip
-python tools/publish.py report NAME      # docs/records/NAME.zip -> docs/reports/NAME.html and NAME.md, as `vlprompt report` makes them
+python tools/publish.py pack NAME DIR    # DIR as `vlprompt bench --out DIR` leaves it -> docs/records/NAME.tar.xz
+python tools/publish.py report NAME      # docs/records/NAME.tar.xz -> docs/reports/NAME.html and NAME.md, as `vlprompt report` makes them
 python tools/publish.py tables           # docs/reports/*.md -> the marked tables of docs/results.md
 
-The zip goes back to where it came from: `unzip docs/records/NAME.zip -d DIR`, then `vlprompt bench --out DIR` goes on with it, and
-`vlprompt report DIR` and `vlprompt compare DIR` read it. Prompts are left out: they are learned again where they are needed.
+The archive goes back to where it came from: `tar -xf docs/records/NAME.tar.xz -C DIR`, then `vlprompt bench --out DIR` goes on with it,
+and `vlprompt report DIR` and `vlprompt compare DIR` read it. Prompts are left out: they are learned again where they are needed.
 """
 
 from __future__ import annotations
 
+import io
 import re
 import shutil
 import sys
+import tarfile
 import tempfile
 import zipfile
 from pathlib import Path
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 KEPT = ("result.json", "predictions.npz", "cell.json")
-DATE = (1980, 1, 1, 0, 0, 0)
 MARK = re.compile(r"(<!-- from (?P<name>\S+): (?P<heading>.+?) -->\n)(?P<body>.*?)(<!-- /from -->)", re.DOTALL)
 
 
 def pack(name: str, root: Path) -> Path:
-    """All finished cells below a directory in one zip; the same records give the same bytes."""
-    target = DOCS / "records" / f"{name}.zip"
+    """All finished cells below a directory in one archive; the same records give the same bytes."""
+    target = DOCS / "records" / f"{name}.tar.xz"
     target.parent.mkdir(exist_ok=True)
     cells = sorted(path.parent for path in root.rglob("result.json"))
-    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
-        for cell in cells:
-            for path in (cell / kept for kept in KEPT):
+    with tarfile.open(target, "w:xz", preset=9) as archive:
+        for kept in KEPT:  # like beside like: what cells have in common is stored about once
+            for path in (cell / kept for cell in cells):
                 if path.is_file():
-                    info = zipfile.ZipInfo(path.relative_to(root).as_posix(), DATE)
-                    info.compress_type = zipfile.ZIP_DEFLATED
-                    archive.writestr(info, path.read_bytes())
+                    content = _plain(path) if path.suffix == ".npz" else path.read_bytes()
+                    info = tarfile.TarInfo(path.relative_to(root).as_posix())
+                    info.size = len(content)
+                    archive.addfile(info, io.BytesIO(content))
     print(f"{target}: {len(cells)} cells, {target.stat().st_size / 2**20:.1f} MiB")
     return target
+
+
+def _plain(path: Path) -> bytes:
+    """An .npz file without its own compression, which would hide from the archive what files have in common."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(path) as packed, zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as plain:
+        for one in packed.infolist():
+            plain.writestr(zipfile.ZipInfo(one.filename), packed.read(one))
+    return buffer.getvalue()
+
+
+def unpack(name: str, root: Path) -> None:
+    """The records below a directory, as they were."""
+    with tarfile.open(DOCS / "records" / f"{name}.tar.xz") as archive:
+        archive.extractall(root, filter="data")
 
 
 def report(name: str, target: Path = DOCS / "reports") -> Path:
@@ -46,8 +63,7 @@ def report(name: str, target: Path = DOCS / "reports") -> Path:
     target.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        with zipfile.ZipFile(DOCS / "records" / f"{name}.zip") as archive:
-            archive.extractall(root)
+        unpack(name, root)
         write_report(root, title=name)
         shutil.copy(root / PAGE, target / f"{name}.html")
         shutil.copy(root / MARKDOWN, target / f"{name}.md")
