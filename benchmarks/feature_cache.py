@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -23,30 +22,15 @@ from benchmarks.class_names import CLASS_NAMES
 from benchmarks.figures import Figure, publish
 from benchmarks.text_sides import random_clip
 from vlprompt.data import FeatureStore, open_dataset
-from vlprompt.engine.checkpoint import Checkpoints, State
 from vlprompt.engine.images import Images
 from vlprompt.engine.train import Lesson, train
+from vlprompt.engine.watch import Watch
 from vlprompt.methods import resolve
 from vlprompt.towers import Clip
 from vlprompt.towers.config import TowerConfig
 
 IMAGES, CLASSES, SIDE = 64, 16, 224
 VIT_B16 = TowerConfig(width=768, layers=12, heads=12, hidden=4 * 768, activation="quick_gelu")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stopwatch(Checkpoints):
-    """Stands where the loop would save its state, and notes when."""
-
-    directory: Path = Path()
-    config_hash: str = ""
-    times: list[float] = field(default_factory=list)
-
-    def save(self, state: State) -> None:
-        self.times.append(time.perf_counter())
-
-    def log(self, values: object) -> None:
-        """Nothing is written."""
 
 
 def write_images(root: Path) -> Path:
@@ -66,10 +50,11 @@ def epochs(clip: Clip, data: Path, cache: Path, method: str, number: int) -> lis
     dataset = open_dataset(data)
     lesson = Lesson(samples=dataset.train, class_names=dataset.class_names, template=dataset.template, seed=1, views=1)
     chosen = resolve(method, {"epochs": number, "batch": 32, "n_ctx": 16, "init": "normal"})
-    watch = Stopwatch()
+    times: list[float] = []
+    watch = Watch(after=lambda _: times.append(time.perf_counter()))
     begin = time.perf_counter()
     train(clip, chosen, lesson, Images(clip, FeatureStore(cache)), checkpoints=watch)
-    return [later - earlier for earlier, later in zip([begin, *watch.times], watch.times)]
+    return [later - earlier for earlier, later in zip([begin, *times], times)]
 
 
 def figures() -> list[Figure]:

@@ -20,19 +20,18 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import torch
-
 from benchmarks.figures import Figure, publish
-from vlprompt.data import FeatureStore, Sample, few_shot
-from vlprompt.engine.checkpoint import Checkpoints, State
+from vlprompt.data import FeatureStore, few_shot
+from vlprompt.engine.checkpoint import State
 from vlprompt.engine.evaluate import Classifier, accuracy
 from vlprompt.engine.images import Images
 from vlprompt.engine.run import recipe_for
-from vlprompt.engine.train import Lesson, new_prompt, train
+from vlprompt.engine.train import Lesson, train
+from vlprompt.engine.watch import Watch, prompt_at
 from vlprompt.methods import resolve
 from vlprompt.protocols import Desk, Means
 from vlprompt.towers import Clip, load
-from vlprompt.types import PromptSpec, Views
+from vlprompt.types import Views
 
 NEAR = 0.3
 """Points of accuracy."""
@@ -55,40 +54,16 @@ class Curve:
         return self.seconds[first] if first < len(self.seconds) else None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Diary(Checkpoints):
-    """Stands where the loop would save its state: notes the time, and measures the prompt with the clock stopped."""
+@dataclass(slots=True)
+class Run:
+    """One prompt's way: a mark after each epoch."""
 
-    clip: Clip
-    spec: PromptSpec
-    lesson: Lesson
-    val: Sequence[Sample]
-    judged: Images
-    directory: Path = Path()
-    config_hash: str = ""
-    begun: float = field(default_factory=time.perf_counter)
-    stopped: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
+    """From the start, measuring left out."""
     accuracy: list[float] = field(default_factory=list)
 
-    def save(self, state: State) -> None:
-        now = time.perf_counter()
-        self.seconds.append(now - self.begun - sum(self.stopped))
-        prompt = new_prompt(self.clip, self.spec, len(self.lesson.class_names), self.lesson.seed)
-        with torch.no_grad():
-            for name, parameter in prompt.named_parameters():
-                parameter.copy_(state.parameters[name])
-        classifier = Classifier(self.clip, self.spec, prompt, self.lesson.class_names, self.lesson.template)
-        found = accuracy(classifier, self.val, self.judged)
-        assert found is not None, "there are validation images"
-        self.accuracy.append(found)
-        self.stopped.append(time.perf_counter() - now)
 
-    def log(self, values: object) -> None:
-        """Nothing is written."""
-
-
-def learn(clip: Clip, data: str, seed: int, views: Views, arguments: argparse.Namespace, judged: Images) -> Diary:
+def learn(clip: Clip, data: str, seed: int, views: Views, arguments: argparse.Namespace, judged: Images) -> Run:
     """One prompt with an empty cache."""
     dataset = Desk(Means(device="cpu")).material(data)
     assert not dataset.test
@@ -111,9 +86,20 @@ def learn(clip: Clip, data: str, seed: int, views: Views, arguments: argparse.Na
     judged.features(dataset.val, None)
     with tempfile.TemporaryDirectory() as cold:
         images = Images(clip, FeatureStore(Path(cold)))
-        diary = Diary(clip=clip, spec=chosen.prompt, lesson=lesson, val=dataset.val, judged=judged)
-        train(clip, chosen, lesson, images, checkpoints=diary)
-    return diary
+        run, spec, begun, stopped = Run(), chosen.prompt, time.perf_counter(), 0.0
+
+        def measure(state: State) -> None:
+            nonlocal stopped
+            now = time.perf_counter()
+            run.seconds.append(now - begun - stopped)
+            prompt = prompt_at(state, clip, spec, lesson)
+            found = accuracy(Classifier(clip, spec, prompt, lesson.class_names, lesson.template), dataset.val, judged)
+            assert found is not None, "there are validation images"
+            run.accuracy.append(found)
+            stopped += time.perf_counter() - now
+
+        train(clip, chosen, lesson, images, checkpoints=Watch(after=measure))
+    return run
 
 
 def curve(clip: Clip, views: Views, arguments: argparse.Namespace, judged: Images) -> Curve:

@@ -13,7 +13,6 @@ import argparse
 import dataclasses
 import json
 from collections import defaultdict
-from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 
@@ -21,10 +20,10 @@ import torch
 
 from vlprompt import methods
 from vlprompt.data import Sample, few_shot, open_dataset, restrict, split_by_rule
-from vlprompt.engine.checkpoint import Checkpoints, State
 from vlprompt.engine.evaluate import Classifier, accuracy
 from vlprompt.engine.images import open_images
-from vlprompt.engine.train import Lesson, new_prompt, train
+from vlprompt.engine.train import Lesson, train
+from vlprompt.engine.watch import Watch, prompt_at
 from vlprompt.towers import load
 
 SETS = ("emoji-groups", "emoji-people", "emoji-symbols", "clipart-things")
@@ -50,22 +49,6 @@ GRID: dict[str, tuple[dict[str, object], ...]] = {
     "pomp": tuple({"lr": lr} for lr in (0.03, 0.1)),
     "coop": ({"lr": 0.1},),
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Diary(Checkpoints):
-    """Stands where the loop would save: tests each epoch's prompt on validation images instead."""
-
-    test: object
-    directory: Path = Path()
-    config_hash: str = ""
-    found: list[float] = field(default_factory=list)
-
-    def save(self, state: State) -> None:
-        self.found.append(self.test(state))
-
-    def log(self, values: object) -> None:
-        pass
 
 
 def main() -> None:
@@ -113,15 +96,9 @@ def measure(clip, images, name: str, options: dict[str, object], dataset: str, s
         spec = method.prompt if prompt is not None else None
         return accuracy(Classifier(clip, spec, prompt, there.class_names, whole.template), val, images)
 
-    def at(state: State) -> float:
-        prompt = new_prompt(clip, method.prompt, len(sample.class_names), seed)
-        with torch.no_grad():
-            for key, parameter in prompt.named_parameters():
-                parameter.copy_(state.parameters[key])
-        return top1(prompt, "base")
-
-    diary = Diary(test=at)
-    prompt = train(clip, method, lesson, images, checkpoints=diary)
+    by_epoch: list[float] = []
+    watch = Watch(after=lambda state: by_epoch.append(top1(prompt_at(state, clip, method.prompt, lesson), "base")))
+    prompt = train(clip, method, lesson, images, checkpoints=watch)
     parts = ("base", "novel")
     return {
         "method": name,
@@ -130,7 +107,7 @@ def measure(clip, images, name: str, options: dict[str, object], dataset: str, s
         "seed": seed,
         "top1": {part: top1(prompt, part) for part in parts},
         "zero_shot": {part: top1(None, part) for part in parts},
-        "by_epoch": diary.found,
+        "by_epoch": by_epoch,
     }
 
 

@@ -20,14 +20,15 @@ from vlprompt.ablate.records import Cell, append, read
 from vlprompt.ablate.sweep import Setting, settings
 from vlprompt.ablate.table import render
 from vlprompt.data import Dataset, Sample, few_shot, open_dataset, restrict, split_by_rule, split_hash
-from vlprompt.engine.checkpoint import Checkpoints, State, locked
+from vlprompt.engine.checkpoint import State, locked
 from vlprompt.engine.config import default_views
 from vlprompt.engine.evaluate import Classifier, accuracy
 from vlprompt.engine.images import Images, open_images
 from vlprompt.engine.observer import SILENT, Observer
 from vlprompt.engine.precision import resolve_device
 from vlprompt.engine.run import recipe_for
-from vlprompt.engine.train import Lesson, new_prompt, train
+from vlprompt.engine.train import Lesson, train
+from vlprompt.engine.watch import Watch, prompt_at
 from vlprompt.errors import DATA, UserError
 from vlprompt.losses.perplexity import perplexity
 from vlprompt.towers import Clip, load
@@ -190,8 +191,15 @@ class Bench:
             seed=job.seed,
             views=default_views(self.recipe),
         )
-        diary = Diary(bench=self, lesson=lesson, spec=spec, val=restrict(dataset, job.subset).val)
-        prompt = train(self.clip, method, lesson, self.images, checkpoints=diary)
+        val = restrict(dataset, job.subset).val
+        by_epoch: list[float] = []
+        logged: list[Mapping[str, object]] = []
+
+        def measure(state: State) -> None:
+            current = prompt_at(state, self.clip, spec, lesson)
+            by_epoch.append(self.score(Classifier(self.clip, spec, current, lesson.class_names, lesson.template), val))
+
+        prompt = train(self.clip, method, lesson, self.images, checkpoints=Watch(after=measure, logged=logged.append))
         with torch.no_grad():
             context = self.clip.context(prompt(None))
         return Cell(
@@ -202,8 +210,8 @@ class Bench:
             subset=job.subset,
             accuracy={part: self._accuracy(spec, prompt, dataset, part) for part in job.parts},
             zero_shot={part: self._zero_shot(dataset, part) for part in job.parts},
-            by_epoch=tuple(diary.by_epoch),
-            gradient_ratios=_means(diary.ratios),
+            by_epoch=tuple(by_epoch),
+            gradient_ratios=_mean_ratios(logged),
             perplexity=perplexity(context, self.clip.vocabulary),
             num_val={part: len(_part(dataset, part).val) for part in job.parts},
             method=method.name,
@@ -238,38 +246,12 @@ def _part(dataset: Dataset, part: str) -> Dataset:
     return restrict(dataset, part)  # type: ignore[arg-type]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Diary(Checkpoints):
-    """Stands where the loop would save: measures each epoch's prompt instead, and keeps the loop's gradient ratios."""
-
-    bench: Bench
-    lesson: Lesson
-    spec: PromptSpec
-    val: Sequence[Sample]
-    directory: Path = Path()
-    config_hash: str = ""
-    by_epoch: list[float] = field(default_factory=list)
-    ratios: list[Mapping[str, float]] = field(default_factory=list)
-
-    def save(self, state: State) -> None:
-        clip, names = self.bench.clip, self.lesson.class_names
-        prompt = new_prompt(clip, self.spec, len(names), self.lesson.seed)
-        with torch.no_grad():
-            for name, parameter in prompt.named_parameters():
-                parameter.copy_(state.parameters[name])
-        classifier = Classifier(clip, self.spec, prompt, names, self.lesson.template)
-        self.by_epoch.append(self.bench.score(classifier, self.val))
-
-    def log(self, values: Mapping[str, object]) -> None:
+def _mean_ratios(logged: Iterable[Mapping[str, object]]) -> dict[str, float]:
+    """Term -> mean of the loop's gradient ratios over the epochs in which it was measured."""
+    found: dict[str, list[float]] = {}
+    for values in logged:
         ratios = values["gradient_ratios"]
         assert isinstance(ratios, dict)
-        self.ratios.append(ratios)
-
-
-def _means(ratios: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    """Term -> mean over the epochs in which it was measured."""
-    found: dict[str, list[float]] = {}
-    for one in ratios:
-        for name, value in one.items():
+        for name, value in ratios.items():
             found.setdefault(name, []).append(value)
     return {name: statistics.fmean(values) for name, values in found.items()}

@@ -136,13 +136,19 @@ def capture(
 
 def restore(state: State, prompt: nn.Module, optimiser: torch.optim.SGD) -> None:
     """Put a state back, in place. The names and shapes are the configuration's, so that a mismatch is a bug."""
+    put_back(state.parameters, prompt)
     named = dict(prompt.named_parameters())
-    assert named.keys() == state.parameters.keys(), "the checkpoint has other tensors than the prompt"
-    with torch.no_grad():
-        for name, parameter in named.items():
-            parameter.copy_(state.parameters[name])
     for name, buffer in state.momentum.items():
         optimiser.state[named[name]]["momentum_buffer"] = buffer.to(named[name].device)
+
+
+def put_back(parameters: Mapping[str, Tensor], prompt: nn.Module) -> None:
+    """A state's parameters into a prompt, in place."""
+    named = dict(prompt.named_parameters())
+    assert named.keys() == parameters.keys(), "the checkpoint has other tensors than the prompt"
+    with torch.no_grad():
+        for name, parameter in named.items():
+            parameter.copy_(parameters[name])
 
 
 @contextmanager
