@@ -19,11 +19,12 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "vlprompt"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
-VALUES = {"errors", "types", "options", "atomic", "records", "pocket"}
+VALUES = {"errors", "types", "options", "atomic", "canvas", "records", "pocket"}
 MODELS = VALUES | {"towers", "prompts", "losses"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "atomic": set(),
+    "canvas": {"atomic"},
     "pocket": set(),
     "parity": set(),
     "types": set(),
@@ -47,7 +48,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "protocols": MODELS | {"methods", "artifact", "data", "engine", "recipes"},
     "reproduce": MODELS | {"methods", "artifact", "data", "engine", "recipes", "protocols"},
     "statistics": {"errors", "records"},
-    "report": {"errors", "atomic", "records", "statistics"},
+    "report": {"errors", "atomic", "canvas", "records", "statistics"},
     "pretrain": MODELS | {"methods", "artifact", "data", "engine"},
     "export": MODELS | {"methods", "artifact", "engine"},
     "quickstart": MODELS | {"methods", "artifact", "data", "engine", "explain", "classifier", "report"},

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
+from vlprompt.canvas import GRID, MUTED, png
 
-from vlprompt import atomic
-
-INK, MUTED, GRID = "#1f2933", "#66727f", "#e4e7eb"
 COLOURS = ("#1f4e79", "#c0392b", "#1a7f4b", "#8e5ea2", "#d98c10", "#4aa3b5")
 SIZE, DPI = (15.0, 4.6), 130
 Row = Mapping[str, Any]
@@ -20,14 +16,7 @@ Row = Mapping[str, Any]
 
 def draw(path: Path, rows: Sequence[Row]) -> Path:
     """Three panels as a PNG; full lines are held-out images, broken ones training images, bands the standard deviation over seeds."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    with matplotlib.rc_context(
-        {"font.family": "DejaVu Sans", "font.size": 9.5, "text.color": INK, "axes.labelcolor": INK}
-    ):
-        figure = Figure(figsize=SIZE, dpi=DPI, facecolor="white", layout="constrained")
-        FigureCanvasAgg(figure)
+    with png(path, SIZE, dpi=DPI, font_size=9.5, layout="constrained") as figure:
         epochs, weights, data = figure.subplots(1, 3)
         _over_epochs(epochs, [row for row in rows if row["kind"] == "method"])
         _over_weights(weights, rows)
@@ -39,9 +28,6 @@ def draw(path: Path, rows: Sequence[Row]) -> Path:
                 side.set_color(GRID)
             if axis.get_legend_handles_labels()[0]:
                 axis.legend(frameon=False, fontsize=8)
-        stream = io.BytesIO()
-        figure.savefig(stream, format="png")
-    atomic.write_bytes(path, stream.getvalue())
     return path
 
 

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-from vlprompt import atomic
+from vlprompt.canvas import GRID, INK, MUTED, png
 from vlprompt.report.tables import Row
 
-INK, MUTED, GRID = "#1f2933", "#66727f", "#e4e7eb"
 RIGHT, WRONG = "#1a7f4b", "#c0392b"
 BARS = ("#b8c2cc", "#7aa6d8", "#2f6db3", "#1f4e79")
 SIZE, DPI = (12.6, 6.2), 150
@@ -39,20 +35,10 @@ class Picture:
 
 def quickstart(path: Path, found: Sequence[Row], pictures: Sequence[Picture], *, learned: str) -> Path:
     """Draws the figure as a PNG and returns its path; `learned` names the method of the pictures' second opinion."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    with matplotlib.rc_context(
-        {"font.family": "DejaVu Sans", "font.size": 10, "text.color": INK, "axes.labelcolor": INK}
-    ):
-        figure = Figure(figsize=SIZE, dpi=DPI, facecolor="white")
-        FigureCanvasAgg(figure)
+    with png(path, SIZE, dpi=DPI, font_size=10) as figure:
         left, right = figure.subfigures(1, 2, width_ratios=(1.0, 2.3), squeeze=False)[0]
         _bars(left, found)
         _grid(right, pictures[:PICTURES], learned)
-        stream = io.BytesIO()
-        figure.savefig(stream, format="png")
-    atomic.write_bytes(path, stream.getvalue())
     return path
 
 
