@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
-import shlex
-import time
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vlprompt.cli import clusters, console, options
+from vlprompt.cli import clusters, console, options, work
 from vlprompt.cli.outlook import show_outlook
-from vlprompt.cli.progress import observing
 from vlprompt.errors import DATA, UserError, unknown
 
 if TYPE_CHECKING:
-    from vlprompt.protocols import Cell, Desk, Grid, Outcome, Plan, Protocol, Request
-    from vlprompt.protocols.estimate import Learning, Line, Need
+    from vlprompt.protocols import Desk, Grid, Plan, Protocol, Request
 
 ALL = "all"
 ASKED = ("few-shot", "base-to-novel", "cross-dataset", "domain", "transfer", ALL)
-SECONDS_BETWEEN_ESTIMATES = 30.0
 
 Protocols = Annotated[
     str, typer.Argument(metavar="PROTOCOL", help=f"{', '.join(ASKED)}: docs/protocols.md says what each is.")
@@ -164,13 +157,13 @@ def _run(request: Request, grid: Grid, jobs: int, ray: str | None, *, dry_run: b
         return
     probed = protocols.probe(plan, grid, desk) if dry_run else []
     cached = protocols.cached_features(plan, grid, desk)
-    show_plan(plan, grid, jobs, cached, as_json=as_json and dry_run, probed=probed)
+    work.show_plan(plan, grid, jobs, cached, as_json=as_json and dry_run, probed=probed)
     if dry_run:
         return
-    outcomes = work_off(plan, grid, desk, jobs, ray)
+    outcomes = work.carry_out(plan, grid, desk, jobs, ray)
     if as_json:
         options.dump_records(protocols.done(plan, grid))
-    conclude(plan, grid, outcomes, quiet=as_json)
+    work.conclude(plan, grid, outcomes, quiet=as_json)
 
 
 def _made(request: Request, desk: Desk) -> Plan:
@@ -245,140 +238,3 @@ def threads_each(jobs: int) -> int | None:
     import os
 
     return None if jobs == 1 else max(1, (os.cpu_count() or 1) // jobs)
-
-
-def show_plan(
-    plan: Plan,
-    grid: Grid,
-    jobs: int,
-    cached: tuple[int, int] | None,
-    *,
-    as_json: bool,
-    probed: Sequence[Learning] = (),
-) -> None:
-    """What there is to do and what it will take, on stderr; or as JSON on stdout."""
-    from vlprompt.protocols import lines, said_of, total
-
-    found = lines(plan, grid, probed)
-    if as_json:
-        console.dump(
-            {
-                "cells": [{"place": str(one.place), "finished": grid.finished(one)} for one in plan.cells],
-                "plan": [dataclasses.asdict(line) for line in found],
-                "refused": [dataclasses.asdict(one) for one in plan.refused],
-                "features": None if cached is None else {"cached": cached[0], "images": cached[1]},
-            }
-        )
-        return
-    console.err().print(_table(found))
-    whole = total(found)
-    left = sum(line.cells - line.finished for line in found)
-    console.note(
-        f"{sum(line.cells for line in found)} cells, {left} to do, {sum(line.prompts for line in found)} prompts to learn: "
-        f"{_time(whole, jobs)}{f' with {jobs} processes' if jobs > 1 else ''}; {_memory(whole, jobs)}."
-    )
-    if cached is not None and cached[1]:
-        console.note(f"Image features: {cached[0]:,} of {cached[1]:,} test images are in the cache.")
-    for sentence in said_of(plan.refused):
-        console.note(f"Left out: {sentence}")
-
-
-def _table(found: Sequence[Line]) -> Any:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for name, side in (("protocol", "left"), ("method", "left"), ("cells", "right"), ("finished", "right")):
-        table.add_column(name, justify="left" if side == "left" else "right")
-    for name in ("failed before", "to learn", "time", "memory"):
-        table.add_column(name, justify="right")
-    for line in found:
-        counts = (line.cells, line.finished, line.failed or "", line.prompts)
-        idle = line.cells == line.finished
-        costs = ("", "") if idle else (_time(line.need, 1, brief=True), _memory(line.need, 1, brief=True))
-        table.add_row(line.protocol, line.method, *map(str, counts), *costs)
-    return table
-
-
-def _time(need: Need, jobs: int, *, brief: bool = False) -> str:
-    known = f"about {_duration(need.seconds / jobs)}" if need.seconds else ""
-    if not need.unknown:
-        return known or "seconds"
-    if brief:
-        return f"{known} +" if known else "unknown"
-    missing = f"{need.unknown} of unknown time (nothing measured of their methods here yet)"
-    return f"{known}, and {missing}" if known else missing
-
-
-def _memory(need: Need, jobs: int, *, brief: bool = False) -> str:
-    if need.peak_mib is None:
-        return "unknown" if brief else "memory unknown"
-    size = f"{need.peak_mib * jobs / 1024:.1f} GiB"
-    return size if brief else f"about {size} of memory"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def work_off(plan: Plan, grid: Grid, desk: Desk, jobs: int, ray: str | None = None) -> list[Outcome]:
-    """Do what is missing, with a line for each cell, and bars on a terminal."""
-    from vlprompt import protocols
-    from vlprompt.engine.observer import SILENT
-
-    shown = jobs == 1 and ray is None and console.err().is_terminal
-    with (
-        observing() if shown else nullcontext(SILENT) as observer,
-        clusters.carrying(ray, jobs, observer, desk) as carry,
-    ):
-        said = _Said(plan, grid, jobs)
-        return list(protocols.work_off(plan.cells, grid, carry, said).values())
-
-
-class _Said:
-    """A line for each outcome, with the time that is left, estimated now and then."""
-
-    def __init__(self, plan: Plan, grid: Grid, jobs: int) -> None:
-        self._plan, self._grid, self._jobs = plan, grid, jobs
-        self._left = {cell.place for cell in plan.cells if not grid.finished(cell)}
-        self._total = len(self._left)
-        self._estimated = time.monotonic()
-
-    def __call__(self, cell: Cell, outcome: Outcome) -> None:
-        self._left.discard(cell.place)
-        number = f"[{self._total - len(self._left)}/{self._total}]"
-        if outcome.state != "done":
-            console.warn(f"{number} {cell.name}: {outcome.state}: {outcome.reason}")
-            return
-        top1 = "no test images" if outcome.top1 is None else f"{outcome.top1:.1f} %"
-        beside = "" if outcome.zero_shot_top1 is None else f" (zero-shot {outcome.zero_shot_top1:.1f} %)"
-        console.note(f"{number} {cell.name}: {top1}{beside}{self._remaining()}")
-
-    def _remaining(self) -> str:
-        from vlprompt.protocols import lines, total
-
-        if not self._left or time.monotonic() - self._estimated < SECONDS_BETWEEN_ESTIMATES:
-            return ""
-        self._estimated = time.monotonic()
-        return f"; to do: {_time(total(lines(self._plan, self._grid)), self._jobs)}"
-
-
-def conclude(plan: Plan, grid: Grid, outcomes: Sequence[Outcome], *, quiet: bool) -> None:
-    """What is finished and what to do next; ends with the first failure's exit code where there is one."""
-    bad = [outcome for outcome in outcomes if outcome.state != "done"]
-    finished = sum(grid.finished(cell) for cell in plan.cells)
-    console.note(f"{finished} of {len(plan.cells)} cells are finished in {grid.out}.")
-    if not quiet and finished:
-        from vlprompt.report.write import write_report
-
-        console.note(f"Tables and figures, made again by `vlprompt report`: {write_report(grid.out).files[0]}")
-        console.commands("Next:", [f"vlprompt compare {shlex.quote(str(grid.out))} --methods A,B"])
-    if not bad:
-        return
-    reasons = dict.fromkeys(outcome.reason for outcome in bad)
-    console.warn(
-        f"{len(bad)} cells failed: {'; '.join(list(reasons)[:3])}{'; ...' if len(reasons) > 3 else ''}. The same command tries them "
-        f"again, until each has failed {grid.attempts} times (--attempts)."
-    )
-    raise typer.Exit(bad[0].exit_code or 1)

@@ -13,7 +13,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from vlprompt.cli import bench, clusters, console, options
+from vlprompt.cli import bench, clusters, console, options, work
 
 if TYPE_CHECKING:
     from vlprompt.protocols import Means
@@ -95,17 +95,17 @@ def _run(wanted: Wanted, means: Means, jobs: int, ray: str | None, *, dry_run: b
     grid, desk = protocols.Grid(out=wanted.out, means=means), protocols.Desk(means)
     plan = protocols.make(request_of(wanted, sets), desk)
     cached = protocols.cached_features(plan, grid, desk)
-    bench.show_plan(plan, grid, jobs, cached, as_json=as_json and dry_run)
+    work.show_plan(plan, grid, jobs, cached, as_json=as_json and dry_run)
     if dry_run:
         return
-    outcomes = bench.work_off(plan, grid, desk, jobs, ray)
+    outcomes = work.carry_out(plan, grid, desk, jobs, ray)
     records = done(plan, grid)
     found = lines(wanted, records)
     if as_json:
         console.dump({**_facts(wanted, sets), "numbers": [line.as_dict() for line in found], "runs": _runs(records)})
     else:
         _show(wanted, records, found)
-    bench.conclude(plan, grid, outcomes, quiet=as_json)
+    work.conclude(plan, grid, outcomes, quiet=as_json)
 
 
 def _facts(wanted: Wanted, sets: Sets) -> dict[str, object]:
