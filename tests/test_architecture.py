@@ -49,7 +49,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "reproduce": MODELS | {"methods", "artifact", "data", "engine", "recipes", "protocols"},
     "statistics": {"errors", "records"},
     "report": {"errors", "atomic", "canvas", "records", "statistics"},
-    "pretrain": MODELS | {"methods", "artifact", "data", "engine"},
+    "pretrain": MODELS | {"methods", "artifact", "data", "engine", "statistics"},
     "export": MODELS | {"methods", "artifact", "engine"},
     "quickstart": MODELS | {"methods", "artifact", "data", "engine", "explain", "classifier", "report"},
 }

@@ -11,11 +11,14 @@ import pytest
 from PIL import Image
 
 from tests.engine.made import write_images
+from tests.report.made import record
+from vlprompt import records
 from vlprompt.engine.checkpoint import locked_if_free
 from vlprompt.engine.observer import Observer
 from vlprompt.pretrain import study
 from vlprompt.pretrain.curves import _amount_of, _weights
 from vlprompt.pretrain.study import Study, render, run_study
+from vlprompt.records import Record
 
 
 @pytest.fixture
@@ -58,6 +61,16 @@ def test_every_cell_runs_once_and_the_tables_name_it(small: Study) -> None:
     assert "| pomp-1-shots | 1 |" in table
     assert "| pomp | 2 |" in table
     assert table.startswith("Zero-shot: ")
+    assert "| rpp-image-only against zero-shot | transfer | 1 | 2 |" in table
+    assert "held-out |" not in table.partition("## Paired")[2], "only the embedded set's held-out part has a name"
+    differences = json.loads((small.out / "study.json").read_text())["differences"]
+    assert [(one["first"], one["second"]) for one in differences] == [
+        ("zero-shot", cell) for cell in ("pomp", "rpp-without-distillation", "rpp-image-only")
+    ]
+    zero_shot = records.read(small.out / "transfer" / "zero-shot" / "colours" / "seed1")
+    pomp = [records.read(small.out / "transfer" / "pomp" / "colours" / f"seed{seed}") for seed in (1, 2)]
+    assert differences[0]["gain"] == pytest.approx(sum(one.top1 for one in pomp) / 2 - zero_shot.top1)
+    assert all(one.zero_shot_top1 == zero_shot.top1 for one in pomp)
     with Image.open(small.out / "study.png") as figure:
         assert figure.width > 1000
     assert [round(weight, 1) for weight in _weights(rows)] == [0.0, 0.1]
@@ -92,6 +105,31 @@ def test_two_processes_do_not_learn_one_cell_twice(small: Study) -> None:
     learned = [text.partition(",")[0] for text in order if ": cell " in text]
     assert learned[0] != "pomp", "another process had the first cell"
     assert len(learned) == len(rows) == 8
+
+
+def test_the_embedded_set_is_judged_by_its_held_out_images_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study, "METHODS", (study.Cell(name="rpp", method="rpp"), study.METHODS[0]))
+    monkeypatch.setattr(study, "DISTILLATION", ())
+    monkeypatch.setattr(study, "DATA", ())
+    tested: list[tuple[str, str]] = []
+
+    def evaluated(place: Path, target: str, *, out: Path, **_: object) -> list[Record]:
+        tested.append((out.relative_to(tmp_path).as_posix(), target))
+        return [record(dataset=target)]
+
+    monkeypatch.setattr(study, "pretrain_run", lambda *_: {})
+    monkeypatch.setattr(study, "evaluate_run", evaluated)
+    monkeypatch.setattr(study, "train_run", lambda config, _: tested.append((config.method, config.data)))
+    monkeypatch.setattr(study, "_write", lambda *_: None)
+    run_study(Study(out=tmp_path, targets=("emoji-food",), seeds=(1,)))
+    assert tested == [
+        ("held-out/rpp/emoji-pretraining", "emoji-pretraining"),
+        ("transfer/rpp/emoji-food", "emoji-food"),
+        ("held-out/pomp/emoji-pretraining", "emoji-pretraining"),
+        ("transfer/pomp/emoji-food", "emoji-food"),
+        ("zero-shot", "emoji-pretraining"),
+        ("zero-shot", "emoji-food"),
+    ]
 
 
 def test_the_tables_by_hand() -> None:

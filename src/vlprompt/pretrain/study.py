@@ -8,23 +8,28 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from vlprompt import atomic, pocket, records
 from vlprompt.engine.checkpoint import locked_if_free
+from vlprompt.engine.config import RunConfig
 from vlprompt.engine.observer import SILENT, Observer
 from vlprompt.engine.reexamine import evaluate_run
+from vlprompt.engine.run import train_run
 from vlprompt.errors import UserError
-from vlprompt.pretrain import curves
+from vlprompt.pretrain import curves, verdicts
 from vlprompt.pretrain.config import PretrainConfig
 from vlprompt.pretrain.run import LAST, pretrain_run
+from vlprompt.pretrain.source import POCKET
 from vlprompt.records import Record
 
 SUMMARY, TABLE, FIGURE = "study.json", "study.md", "study.png"
-PRETRAINED = "pretrained"
+PRETRAINED, HELD_OUT, TRANSFER = "pretrained", "held-out", "transfer"
+"""Directories of a study: runs, and their records on the set's own held-out images and on other sets."""
 SECONDS_BETWEEN_LOOKS = 2.0
 """While all that is left is in other processes' hands."""
 CLASSES = 200
@@ -79,6 +84,16 @@ class Study:
     cache: Path | None = None
 
     @property
+    def transfer(self) -> tuple[str, ...]:
+        """Data sets to transfer to."""
+        return self.targets if self.targets is not None else tuple(pocket.names("benchmark"))
+
+    @property
+    def held_out(self) -> tuple[str, ...]:
+        """The embedded pretraining set, whose test images are those held out, by name; none where the data are others."""
+        return tuple(pocket.names("pretraining")) if self.data == POCKET else ()
+
+    @property
     def cells(self) -> tuple[tuple[Cell, int], ...]:
         """Every cell with its seed."""
         every = [(cell, seed) for seed in self.seeds for cell in METHODS]
@@ -90,24 +105,39 @@ def run_study(study: Study, observer: Observer = SILENT) -> list[dict[str, Any]]
     if not study.seeds:
         raise UserError("a study needs at least one seed, for example --seeds 1,2,3.")
     found: dict[tuple[str, int], dict[str, Any]] = {}
-    while missing := [one for one in study.cells if _key(*one) not in found]:
+    while missing := [(cell, seed) for cell, seed in study.cells if (cell.name, seed) not in found]:
         before = len(found)
         for cell, seed in missing:
             with locked_if_free(study.out / PRETRAINED / cell.name / f"seed{seed}-claimed") as ours:
                 if ours:
                     observer.note(f"{cell.name}, seed {seed}: cell {len(found) + 1} of {len(study.cells)}")
-                    found[_key(cell, seed)] = _row(study, cell, seed, observer)
+                    found[cell.name, seed] = _row(study, cell, seed, observer)
         if len(found) == before:
             time.sleep(SECONDS_BETWEEN_LOOKS)
-    rows = [found[_key(*one)] for one in study.cells]
-    atomic.write_json(study.out / SUMMARY, {"data": study.data, "model": study.model, "rows": rows})
-    curves.draw(study.out / FIGURE, rows)
-    atomic.write_text(study.out / TABLE, render(rows))
+    rows = [found[cell.name, seed] for cell, seed in study.cells]
+    with _in_turn(study.out / "zero-shot-claimed"):
+        _zero_shot(study, observer)
+    _write(study, rows)
     return rows
 
 
-def _key(cell: Cell, seed: int) -> tuple[str, int]:
-    return cell.name, seed
+@contextmanager
+def _in_turn(directory: Path) -> Iterator[None]:
+    """One process after the other."""
+    while True:
+        with locked_if_free(directory) as ours:
+            if ours:
+                yield
+                return
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+
+
+def _write(study: Study, rows: list[dict[str, Any]]) -> None:
+    compared = verdicts.differences([study.out / HELD_OUT, study.out / TRANSFER], [cell.name for cell in METHODS])
+    facts = {"data": study.data, "model": study.model, "rows": rows, "differences": [asdict(one) for one in compared]}
+    atomic.write_json(study.out / SUMMARY, facts)
+    curves.draw(study.out / FIGURE, rows)
+    atomic.write_text(study.out / TABLE, render(rows) + "\n" + verdicts.render(compared))
 
 
 def _row(study: Study, cell: Cell, seed: int, observer: Observer) -> dict[str, Any]:
@@ -127,8 +157,9 @@ def _row(study: Study, cell: Cell, seed: int, observer: Observer) -> dict[str, A
         resume=True,
     )
     summary = pretrain_run(config, observer)
-    targets = study.targets if study.targets is not None else tuple(pocket.names("benchmark"))
-    found = {target: _transferred(study, cell, seed, place / LAST, target, observer) for target in targets}
+    for own in study.held_out:
+        _tested(study, HELD_OUT, cell, seed, place / LAST, own, observer)
+    found = {one: _tested(study, TRANSFER, cell, seed, place / LAST, one, observer) for one in study.transfer}
     kept = ("top1", "train_top1", "zero_shot_top1", "largest_loss", "train_largest_loss", "tests", "seconds", "images")
     return {
         "cell": cell.name,
@@ -140,12 +171,30 @@ def _row(study: Study, cell: Cell, seed: int, observer: Observer) -> dict[str, A
     }
 
 
-def _transferred(study: Study, cell: Cell, seed: int, place: Path, target: str, observer: Observer) -> Record:
-    """The prompt as it is on another data set; records lie in OUT/transfer/CELL/DATA/seedN, as `vlprompt compare` reads them."""
-    out = study.out / "transfer" / cell.name / Path(target).name
+def _tested(study: Study, where: str, cell: Cell, seed: int, place: Path, target: str, observer: Observer) -> Record:
+    """The prompt as it is on a data set; records lie in OUT/WHERE/CELL/DATA/seedN, as `vlprompt compare` reads them."""
+    out = study.out / where / cell.name / Path(target).name
     if records.finished(out / f"seed{seed}"):
         return records.read(out / f"seed{seed}")
     return evaluate_run(place, target, device=study.device, cache=study.cache, out=out, observer=observer)[0]
+
+
+def _zero_shot(study: Study, observer: Observer) -> None:
+    """What the bare model says of the same images."""
+    for where, targets in ((HELD_OUT, study.held_out), (TRANSFER, study.transfer)):
+        for target in targets:
+            train_run(
+                RunConfig(
+                    method=verdicts.ZERO_SHOT,
+                    model=study.model,
+                    data=target,
+                    out=study.out / where / verdicts.ZERO_SHOT / Path(target).name,
+                    device=study.device,
+                    cache=study.cache,
+                    resume=True,
+                ),
+                observer,
+            )
 
 
 def render(rows: Sequence[Mapping[str, Any]]) -> str:
