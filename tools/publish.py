@@ -1,7 +1,8 @@
 """Publish records: pack them into docs/records, make their report in docs/reports, and fill the tables of docs/results.md.
 
 python tools/publish.py pack NAME DIR    # DIR as `vlprompt bench --out DIR` leaves it -> docs/records/NAME.tar.xz
-python tools/publish.py report NAME      # docs/records/NAME.tar.xz -> docs/reports/NAME.html and NAME.md, as `vlprompt report` makes them
+python tools/publish.py report NAME      # docs/records/NAME.tar.xz -> docs/reports/NAME.html and NAME.md, as `vlprompt report` makes them;
+                                         # of `vlprompt ablate pretraining`: docs/reports/NAME.md and docs/images/NAME.png
 python tools/publish.py tables           # docs/reports/*.md -> the marked tables of docs/results.md
 
 The archive goes back to where it came from: `tar -xf docs/records/NAME.tar.xz -C DIR`, then `vlprompt bench --out DIR` goes on with it,
@@ -11,6 +12,7 @@ and `vlprompt report DIR` and `vlprompt compare DIR` read it. Prompts are left o
 from __future__ import annotations
 
 import io
+import json
 import re
 import shutil
 import sys
@@ -21,6 +23,8 @@ from pathlib import Path
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 KEPT = ("result.json", "predictions.npz", "cell.json")
+STUDY = "study.json"
+"""What a pretraining study has beside its cells."""
 MARK = re.compile(r"(<!-- from (?P<name>\S+): (?P<heading>.+?) -->\n)(?P<body>.*?)(<!-- /from -->)", re.DOTALL)
 
 
@@ -30,13 +34,13 @@ def pack(name: str, root: Path) -> Path:
     target.parent.mkdir(exist_ok=True)
     cells = sorted(path.parent for path in root.rglob("result.json"))
     with tarfile.open(target, "w:xz", preset=9) as archive:
-        for kept in KEPT:  # like beside like: what cells have in common is stored about once
-            for path in (cell / kept for cell in cells):
-                if path.is_file():
-                    content = _plain(path) if path.suffix == ".npz" else path.read_bytes()
-                    info = tarfile.TarInfo(path.relative_to(root).as_posix())
-                    info.size = len(content)
-                    archive.addfile(info, io.BytesIO(content))
+        # Like beside like: what cells have in common is stored about once.
+        for path in (root / STUDY, *(cell / kept for kept in KEPT for cell in cells)):
+            if path.is_file():
+                content = _plain(path) if path.suffix == ".npz" else path.read_bytes()
+                info = tarfile.TarInfo(path.relative_to(root).as_posix())
+                info.size = len(content)
+                archive.addfile(info, io.BytesIO(content))
     print(f"{target}: {len(cells)} cells, {target.stat().st_size / 2**20:.1f} MiB")
     return target
 
@@ -56,18 +60,31 @@ def unpack(name: str, root: Path) -> None:
         archive.extractall(root, filter="data")
 
 
-def report(name: str, target: Path = DOCS / "reports") -> Path:
+def report(name: str, target: Path = DOCS / "reports", images: Path = DOCS / "images") -> Path:
     """The page and the tables of packed records; gives the tables' path."""
-    from vlprompt.report.write import MARKDOWN, PAGE, write_report
-
     target.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         unpack(name, root)
-        write_report(root, title=name)
-        shutil.copy(root / PAGE, target / f"{name}.html")
-        shutil.copy(root / MARKDOWN, target / f"{name}.md")
+        files = _of_study(root) if (root / STUDY).is_file() else _of_grid(root, name)
+        for path in files:
+            place = images if path.suffix == ".png" else target
+            shutil.copy(path, place / f"{name}{path.suffix}")
     return target / f"{name}.md"
+
+
+def _of_grid(root: Path, title: str) -> list[Path]:
+    from vlprompt.report.write import MARKDOWN, PAGE, write_report
+
+    write_report(root, title=title)
+    return [root / PAGE, root / MARKDOWN]
+
+
+def _of_study(root: Path) -> list[Path]:
+    from vlprompt.pretrain.study import FIGURE, TABLE, conclude
+
+    conclude(root, json.loads((root / STUDY).read_text()))
+    return [root / FIGURE, root / TABLE]
 
 
 def section(text: str, heading: str) -> str:

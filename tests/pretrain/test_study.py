@@ -120,7 +120,7 @@ def test_the_embedded_set_is_judged_by_its_held_out_images_too(tmp_path: Path, m
     monkeypatch.setattr(study, "pretrain_run", lambda *_: {})
     monkeypatch.setattr(study, "evaluate_run", evaluated)
     monkeypatch.setattr(study, "train_run", lambda config, _: tested.append((config.method, config.data)))
-    monkeypatch.setattr(study, "_write", lambda *_: None)
+    monkeypatch.setattr(study, "conclude", lambda *_: None)
     run_study(Study(out=tmp_path, targets=("emoji-food",), seeds=(1,)))
     assert tested == [
         ("held-out/rpp/emoji-pretraining", "emoji-pretraining"),

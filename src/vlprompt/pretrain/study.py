@@ -117,7 +117,7 @@ def run_study(study: Study, observer: Observer = SILENT) -> list[dict[str, Any]]
     rows = [found[cell.name, seed] for cell, seed in study.cells]
     with _in_turn(study.out / "zero-shot-claimed"):
         _zero_shot(study, observer)
-    _write(study, rows)
+    conclude(study.out, {"data": study.data, "model": study.model, "rows": rows})
     return rows
 
 
@@ -132,12 +132,13 @@ def _in_turn(directory: Path) -> Iterator[None]:
         time.sleep(SECONDS_BETWEEN_LOOKS)
 
 
-def _write(study: Study, rows: list[dict[str, Any]]) -> None:
-    compared = verdicts.differences([study.out / HELD_OUT, study.out / TRANSFER], [cell.name for cell in METHODS])
-    facts = {"data": study.data, "model": study.model, "rows": rows, "differences": [asdict(one) for one in compared]}
-    atomic.write_json(study.out / SUMMARY, facts)
-    curves.draw(study.out / FIGURE, rows)
-    atomic.write_text(study.out / TABLE, render(rows) + "\n" + verdicts.render(compared))
+def conclude(out: Path, facts: Mapping[str, Any]) -> None:
+    """Write the tables and the figure of a study's directory. facts: what `study.json` has, or all of it but the differences."""
+    rows = facts["rows"]
+    found = verdicts.differences([out / HELD_OUT, out / TRANSFER], [cell.name for cell in METHODS])
+    atomic.write_json(out / SUMMARY, {**facts, "differences": [asdict(one) for one in found]})
+    curves.draw(out / FIGURE, rows)
+    atomic.write_text(out / TABLE, render(rows) + "\n" + verdicts.render(found))
 
 
 def _row(study: Study, cell: Cell, seed: int, observer: Observer) -> dict[str, Any]:
