@@ -255,6 +255,15 @@ def test_module_and_command_are_one() -> None:
         "report",
         "ablate plpp",
         "reproduce",
+        "pretrain",
+        "bench",
+        "recipes",
+        "convert",
+        "verify",
+        "data show",
+        "data shards",
+        "ablate pretraining",
+        "export class-vectors",
     ],
 )
 def test_every_command_has_help_with_an_example(vlprompt: Vlprompt, command: str) -> None:
@@ -262,6 +271,7 @@ def test_every_command_has_help_with_an_example(vlprompt: Vlprompt, command: str
     assert done.code == 0
     assert f"Example: vlprompt {command}" in " ".join(done.out.split())
     assert cli.run([*command.split(), "-h"]) == 0
+    assert "--data-root DIR" in " ".join(done.out.split()), "what may stand anywhere is said everywhere"
 
 
 def test_every_command_and_option_is_in_the_manual(vlprompt: Vlprompt) -> None:

@@ -63,7 +63,7 @@ for name, command in (
     ("env", env.env),
     ("verify", verify.verify),
 ):
-    app.command(name)(failures.guarded(command))
+    app.command(name, epilog=roots.ANYWHERE)(failures.guarded(command))
 app.add_typer(data.app, name="data")
 app.add_typer(ablate.app, name="ablate")
 app.add_typer(export.app, name="export")

@@ -7,16 +7,16 @@ from typing import Annotated
 
 import typer
 
-from vlprompt.cli import console, failures, options, study
+from vlprompt.cli import console, failures, options, roots, study
 from vlprompt.cli.progress import observing
 from vlprompt.errors import UserError
 
 app = typer.Typer(help="Sweep a method's options on validation images.", no_args_is_help=True)
-app.command("pretraining")(study.pretraining)
+app.command("pretraining", epilog=roots.ANYWHERE)(study.pretraining)
 DEFAULT_DATA = "emoji-subgroups,clipart-things"
 
 
-@app.command("plpp")
+@app.command("plpp", epilog=roots.ANYWHERE)
 @failures.guarded
 def plpp(
     data: Annotated[

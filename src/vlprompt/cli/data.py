@@ -13,7 +13,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from vlprompt.cli import console, failures, options, shards, show
+from vlprompt.cli import console, failures, options, roots, shards, show
 from vlprompt.cli.progress import SECONDS_BETWEEN_LINES, counting
 from vlprompt.errors import DATA, UserError
 
@@ -30,7 +30,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be 
 PARTS = ("train", "val", "test")
 
 
-@app.command("list")
+@app.command("list", epilog=roots.ANYWHERE)
 @failures.guarded
 def list_sets(as_json: options.AsJson = False) -> None:
     """List the embedded data sets, and the papers' sets with their published sizes.
@@ -70,7 +70,7 @@ def list_sets(as_json: options.AsJson = False) -> None:
     )
 
 
-@app.command("status")
+@app.command("status", epilog=roots.ANYWHERE)
 @failures.guarded
 def status(as_json: options.AsJson = False) -> None:
     """Say which of the papers' data sets are on disk, and what is missing of the others. No image is opened.
@@ -106,7 +106,7 @@ def status(as_json: options.AsJson = False) -> None:
         console.commands("More:", [f"vlprompt data get {absent[0]}"])
 
 
-@app.command("get")
+@app.command("get", epilog=roots.ANYWHERE)
 @failures.guarded
 def get(name: Name, dry_run: DryRun = False) -> None:
     """Fetch one of the papers' data sets into the data root: only from addresses that have a public source, with the published
@@ -135,7 +135,7 @@ def get(name: Name, dry_run: DryRun = False) -> None:
     console.commands("Next:", [f"vlprompt data check {row.name}"])
 
 
-@app.command("check")
+@app.command("check", epilog=roots.ANYWHERE)
 @failures.guarded
 def check_images(
     source: Annotated[str, typer.Argument(metavar="DIR|FILE|NAME", help="What you would give to --data.")],
@@ -161,8 +161,8 @@ def check_images(
         console.commands("It can be used:", [f"vlprompt train --data {shlex.quote(source)} --method plpp+coop"])
 
 
-app.command("show")(show.show)
-app.command("shards")(shards.write)
+app.command("show", epilog=roots.ANYWHERE)(show.show)
+app.command("shards", epilog=roots.ANYWHERE)(shards.write)
 
 
 class _Teller:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vlprompt.cli import console, failures, options
+from vlprompt.cli import console, failures, options, roots
 
 app = typer.Typer(help="Files for other programs: class vectors.", no_args_is_help=True)
 
@@ -17,7 +17,7 @@ def _group() -> None:
     """Files for other programs."""
 
 
-@app.command("class-vectors")
+@app.command("class-vectors", epilog=roots.ANYWHERE)
 @failures.guarded
 def class_vectors(
     run: options.Run,
