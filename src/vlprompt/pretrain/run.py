@@ -130,8 +130,8 @@ def _run(setup: Setup) -> dict[str, Any]:
         better=lambda prompt: _save(setup, BEST, prompt, progress),
     )
     began = time.perf_counter()
-    base = held["top1"].top1(_template_text(setup, forward), None) if held else None
-    setup.observer.note(said(setup, plan, prompt, base))
+    base = _zero_shot(setup, forward, held)
+    setup.observer.note(said(setup, plan, prompt, base.get("zero_shot_top1")))
     batches = feed_of(setup, plan, progress.step)
     setup.observer.stage(f"pretraining {setup.method.name}", plan.steps)
     setup.observer.advance(progress.step, {})
@@ -276,6 +276,14 @@ def _slices(setup: Setup, forward: Forward) -> dict[str, Slice]:
     }
 
 
+def _zero_shot(setup: Setup, forward: Forward, held: Mapping[str, Slice]) -> dict[str, float | None]:
+    """What the template says of the slices; of the training images only where their features are kept for learning anyway."""
+    if not held:
+        return {}
+    text = _template_text(setup, forward)
+    return {f"zero_shot_{name}": held[name].top1(text, None) for name in held if name == "top1" or setup.cached}
+
+
 def _test(forward: Forward, held: Mapping[str, Slice], prompt: nn.Module) -> dict[str, float | None]:
     if not held:
         return {}
@@ -345,7 +353,7 @@ def _save(setup: Setup, name: str, prompt: nn.Module, progress: Progress) -> Non
 
 
 def _summary(
-    setup: Setup, chosen: Chosen, plan: Plan, progress: Progress, base: float | None, seconds: float
+    setup: Setup, chosen: Chosen, plan: Plan, progress: Progress, base: Mapping[str, float | None], seconds: float
 ) -> dict[str, Any]:
     """What the run gave; written by rank 0, and its being there means finished."""
     corpus = setup.corpus
@@ -361,7 +369,8 @@ def _summary(
         "epochs": plan.epochs,
         "skipped": len(progress.skipped),
         "held_out_part": corpus.held_out_part if progress.tests else None,
-        "zero_shot_top1": base,
+        "zero_shot_top1": base.get("zero_shot_top1"),
+        "zero_shot_train_top1": base.get("zero_shot_train_top1"),
         "top1": last.get("top1"),
         "train_top1": last.get("train_top1"),
         "largest_loss": last.get("largest_loss"),

@@ -32,6 +32,18 @@ PRETRAINED, HELD_OUT, TRANSFER = "pretrained", "held-out", "transfer"
 """Directories of a study: runs, and their records on the set's own held-out images and on other sets."""
 SECONDS_BETWEEN_LOOKS = 2.0
 """While all that is left is in other processes' hands."""
+ZERO_SHOT = ("zero_shot_top1", "zero_shot_train_top1")
+KEPT = (
+    "top1",
+    "train_top1",
+    *ZERO_SHOT,
+    "largest_loss",
+    "train_largest_loss",
+    "tests",
+    "seconds",
+    "images",
+)
+"""Of a run's summary, in the study's rows."""
 CLASSES = 200
 """Classes of a step; of about a thousand in the embedded set."""
 
@@ -161,13 +173,12 @@ def _row(study: Study, cell: Cell, seed: int, observer: Observer) -> dict[str, A
     for own in study.held_out:
         _tested(study, HELD_OUT, cell, seed, place / LAST, own, observer)
     found = {one: _tested(study, TRANSFER, cell, seed, place / LAST, one, observer) for one in study.transfer}
-    kept = ("top1", "train_top1", "zero_shot_top1", "largest_loss", "train_largest_loss", "tests", "seconds", "images")
     return {
         "cell": cell.name,
         "kind": cell.kind,
         "seed": seed,
         "shots": cell.shots,
-        **{name: summary.get(name) for name in kept},
+        **{name: summary.get(name) for name in KEPT},
         "transfer": {target: {"top1": one.top1, "zero_shot_top1": one.zero_shot_top1} for target, one in found.items()},
     }
 
@@ -217,10 +228,12 @@ def render(rows: Sequence[Mapping[str, Any]]) -> str:
         lines += [_line(name, [row for row in rows if row["cell"] == name]) for name in names]
         parts.append("\n".join(lines) + "\n")
     parts.append(_epochs([row for row in rows if row["kind"] == "method"]))
-    zero = [row["zero_shot_top1"] for row in rows[:1] if row["zero_shot_top1"] is not None]
+    known = [_mean([row[key] for row in rows if row.get(key) is not None][:1]) for key in ZERO_SHOT]
     before = [one["zero_shot_top1"] for row in rows[:1] for one in row["transfer"].values()]
-    mean = _mean([statistics.fmean(before)] if before else [])
-    said = f"Zero-shot: {_mean(zero)} % held-out, {mean} % transfer. Transfer is the mean of the data sets.\n"
+    known.append(_mean([statistics.fmean(before)] if before else []))
+    said = "Zero-shot: {} % held-out, {} % training, {} % transfer. Transfer is the mean of the data sets.\n".format(
+        *known
+    )
     return "\n".join([said, *parts])
 
 
