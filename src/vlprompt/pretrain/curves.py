@@ -22,23 +22,35 @@ def draw(path: Path, rows: Sequence[Row]) -> Path:
         _over_weights(weights, rows)
         _over_data(data, rows)
         for axis in (epochs, weights, data):
+            _zero_shot(axis, rows)
             axis.grid(color=GRID, zorder=0)
             axis.tick_params(colors=MUTED)
             for side in axis.spines.values():
                 side.set_color(GRID)
             if axis.get_legend_handles_labels()[0]:
-                axis.legend(frameon=False, fontsize=8)
+                axis.legend(fontsize=8, framealpha=0.85, edgecolor="none")
     return path
 
 
+def _zero_shot(axis: Any, rows: Sequence[Row]) -> None:
+    """Level lines: what the bare model says of the same images."""
+    for key, style in (("zero_shot_top1", "-"), ("zero_shot_train_top1", "--")):
+        known = [row[key] for row in rows if row.get(key) is not None][:1]
+        for value in known:
+            axis.axhline(
+                value, color=MUTED, linestyle=style, linewidth=1.0, label="zero-shot" if style == "-" else None
+            )
+
+
 def _over_epochs(axis: Any, rows: Sequence[Row]) -> None:
-    axis.set(title="Methods, after each epoch", xlabel="epoch", ylabel="top-1, %")
+    axis.set(title="Methods: held-out (full), training images (broken)", xlabel="epoch", ylabel="top-1, %")
     for number, name in enumerate(dict.fromkeys(row["cell"] for row in rows)):
         tests = [row["tests"] for row in rows if row["cell"] == name]
         places = range(min(map(len, tests)))
         at = [tests[0][place]["epoch"] + 1 for place in places]
         for key, style in (("top1", "-"), ("train_top1", "--")):
             values = [[one[place].get(key) for one in tests] for place in places]
+            axis.set_xticks(at)
             _line(axis, at, values, COLOURS[number % len(COLOURS)], style, name if style == "-" else None)
 
 
@@ -53,6 +65,9 @@ def _over_weights(axis: Any, rows: Sequence[Row]) -> None:
     beside = axis.twinx()
     beside.set_ylabel("largest loss of a held-out image", color=MUTED)
     beside.tick_params(colors=MUTED)
+    beside.spines[:].set_color(GRID)
+    axis.set_zorder(beside.get_zorder() + 1)  # the legend above both
+    axis.patch.set_visible(False)
     _line(beside, range(len(found)), [[row["largest_loss"]] for row in found.values()], MUTED, ":", None)
 
 
@@ -70,7 +85,7 @@ def _weights(rows: Sequence[Row]) -> dict[float, Row]:
 
 def _over_data(axis: Any, rows: Sequence[Row]) -> None:
     """With the seed that all amounts have."""
-    axis.set(title="Amount of data", xlabel="training images", ylabel="top-1, %")
+    axis.set(title="Amount of data", xlabel="training images seen, all epochs", ylabel="top-1, %")
     first = min(row["seed"] for row in rows)
     for number, method in enumerate(("pomp", "rpp")):
         here = [row for row in rows if row["seed"] == first and _amount_of(row) == method]
