@@ -14,9 +14,11 @@ const SHAPES = [
   "M0 4.8L4.4-3.4H-4.4Z", "M-1.6-4.6H1.6V-1.6H4.6V1.6H1.6V4.6H-1.6V1.6H-4.6V-1.6H-1.6Z", "M-4.6-2.7L0-5.3L4.6-2.7V2.7L0 5.3L-4.6 2.7Z",
   "M0-5.2L1.5-1.6L5.2-1.4L2.3 1L3.3 4.7L0 2.6L-3.3 4.7L-2.3 1L-5.2-1.4L-1.5-1.6Z",
 ];
+// With eight colours used up the next family has the first colour again, with another shape.
+const shapeOf = (family) => SHAPES[(family + 3 * Math.floor(family / 8)) % SHAPES.length];
 function marker(contender, x, y, scale = 1) {
   const one = data.contenders[contender], color = colorOf(contender);
-  const shape = one.family < 0 ? "M-4-4L4 4M4-4L-4 4" : SHAPES[one.family % SHAPES.length];
+  const shape = one.family < 0 ? "M-4-4L4 4M4-4L-4 4" : shapeOf(one.family);
   return svg("path", {
     d: shape, transform: `translate(${x.toFixed(2)} ${y.toFixed(2)}) scale(${scale})`, "data-m": contender, stroke: color, "stroke-width": 1.7,
     fill: one.overlay || one.family < 0 ? color : "var(--card)",
