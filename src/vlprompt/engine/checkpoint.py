@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ from vlprompt.errors import DATA, UserError
 
 CHECKPOINT, METRICS, LOCK = "checkpoint.safetensors", "metrics.jsonl", ".lock"
 SCHEMA = 1
+SECONDS_BETWEEN_LOOKS = 0.2
+"""While another process holds a lock."""
 
 
 @dataclass(slots=True)
@@ -169,6 +172,17 @@ def locked_if_free(directory: Path) -> Iterator[bool]:
     directory.mkdir(parents=True, exist_ok=True)
     with (directory / LOCK).open("a+") as file:
         yield _try_lock(file)
+
+
+@contextmanager
+def locked_in_turn(directory: Path) -> Iterator[None]:
+    """As `locked`, but a directory that another process holds is waited for, however long it takes."""
+    while True:
+        with locked_if_free(directory) as ours:
+            if ours:
+                yield
+                return
+        time.sleep(SECONDS_BETWEEN_LOOKS)
 
 
 def _try_lock(file: IO[str]) -> bool:

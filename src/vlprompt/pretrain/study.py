@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from vlprompt import atomic, pocket, records
-from vlprompt.engine.checkpoint import locked_if_free
+from vlprompt.engine.checkpoint import locked_if_free, locked_in_turn
 from vlprompt.engine.config import RunConfig
 from vlprompt.engine.observer import SILENT, Observer
 from vlprompt.engine.reexamine import evaluate_run
@@ -127,21 +126,10 @@ def run_study(study: Study, observer: Observer = SILENT) -> list[dict[str, Any]]
         if len(found) == before:
             time.sleep(SECONDS_BETWEEN_LOOKS)
     rows = [found[cell.name, seed] for cell, seed in study.cells]
-    with _in_turn(study.out / "zero-shot-claimed"):
+    with locked_in_turn(study.out / "zero-shot-claimed"):
         _zero_shot(study, observer)
     conclude(study.out, {"data": study.data, "model": study.model, "rows": rows})
     return rows
-
-
-@contextmanager
-def _in_turn(directory: Path) -> Iterator[None]:
-    """One process after the other."""
-    while True:
-        with locked_if_free(directory) as ours:
-            if ours:
-                yield
-                return
-        time.sleep(SECONDS_BETWEEN_LOOKS)
 
 
 def conclude(out: Path, facts: Mapping[str, Any]) -> None:

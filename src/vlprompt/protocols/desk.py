@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 
 import torch
 
 from vlprompt.data import Dataset, Sample, open_dataset, split_by_rule
-from vlprompt.engine.checkpoint import locked_if_free
+from vlprompt.engine.checkpoint import locked_in_turn
 from vlprompt.engine.images import Images, open_images
 from vlprompt.engine.precision import resolve_device
 from vlprompt.protocols.cells import Means
@@ -24,18 +21,6 @@ from vlprompt.towers import Clip, load
 
 NAME = 24
 """Characters of a hash that name a lock."""
-SECONDS_BETWEEN_LOOKS = 0.2
-
-
-@contextmanager
-def _waited_for(directory: Path) -> Iterator[None]:
-    """Hold a directory's lock, however long another process has it."""
-    while True:
-        with locked_if_free(directory) as ours:
-            if ours:
-                yield
-                return
-        time.sleep(SECONDS_BETWEEN_LOOKS)
 
 
 class Desk:
@@ -66,7 +51,7 @@ class Desk:
         if images.store.root is None:
             return
         name = hashlib.sha256(images.model_key.encode()).hexdigest()
-        with _waited_for(images.store.root / "locks" / name[:NAME]):
+        with locked_in_turn(images.store.root / "locks" / name[:NAME]):
             for view in views:
                 images.features(samples, view, quiet=True)
 
