@@ -79,6 +79,7 @@ def test_resume_reads_back_what_is_finished(vlprompt: Vlprompt, clip_dir: Path, 
     again = vlprompt(*command, "--resume")
     assert (first.code, again.code) == (0, 0), again.err
     assert json.loads(first.out) == json.loads(again.out)
+    assert "learning" in first.err
     assert "learning" not in again.err
 
 
@@ -220,6 +221,7 @@ def test_quickstart_learns_draws_and_can_be_called_again(vlprompt: Vlprompt, cli
     again = vlprompt(*command, "--markdown")
     assert again.code == 0
     assert again.out == Path("first/quickstart.md").read_text()
+    assert "learning" in done.err
     assert "learning" not in again.err
 
 

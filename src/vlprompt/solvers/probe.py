@@ -71,7 +71,7 @@ class LinearProbe:
         return Linear(facts.embed_dim, num_classes)
 
     def solve(self, module: nn.Module, train: tuple[Tensor, Tensor], val: tuple[Tensor, Tensor], seed: int) -> str:
-        """Fit by scikit-learn's L-BFGS (at most 1000 iterations), C given or searched. `seed` plays no part: the fit has no
+        """Fit by scikit-learn's L-BFGS in float64 (at most 1000 iterations), C given or searched. `seed` plays no part: the fit has no
         randomness. UserError: C is to be searched without validation images."""
         assert isinstance(module, Linear)
         if not self.options.C and len(val[1]) == 0:
@@ -112,7 +112,8 @@ def search(fit: Callable[[float], tuple[float, Any]], steps: int) -> tuple[float
 
 
 def _arrays(part: tuple[Tensor, Tensor]) -> tuple[Any, Any]:
-    return part[0].cpu().float().numpy(), part[1].cpu().numpy()
+    """In float64, as published: in float32 scikit-learn's L-BFGS stops long before the minimum where C is small."""
+    return part[0].cpu().double().numpy(), part[1].cpu().numpy()
 
 
 def _fit(train: tuple[Tensor, Tensor], strength: float) -> Any:
