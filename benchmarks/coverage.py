@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from vlprompt.statistics import estimate, paired_test
+from vlprompt.report.bootstrap import estimate, paired_test
 
 CASES = (
     ("seeds hardly differ", 3, 700, 0.0, 0.0),

@@ -27,7 +27,7 @@ from vlprompt.engine.duration import measure
 from vlprompt.engine.images import Images
 from vlprompt.engine.memory import parse_bytes
 from vlprompt.engine.train import Lesson, estimate_step, train
-from vlprompt.methods import resolve
+from vlprompt.methods.resolve import resolve
 
 JOBS = ((100, ""), (100, "4G"), (1000, ""), (1000, "4G"), (1000, "1G"))
 """Classes and limits; the last is one that binds."""

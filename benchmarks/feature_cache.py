@@ -22,10 +22,10 @@ from benchmarks.class_names import CLASS_NAMES
 from benchmarks.figures import Figure, publish
 from benchmarks.text_sides import random_clip
 from vlprompt.data import FeatureStore, open_dataset
+from vlprompt.engine.checkpoint import Watch
 from vlprompt.engine.images import Images
 from vlprompt.engine.train import Lesson, train
-from vlprompt.engine.watch import Watch
-from vlprompt.methods import resolve
+from vlprompt.methods.resolve import resolve
 from vlprompt.towers import Clip
 from vlprompt.towers.config import TowerConfig
 

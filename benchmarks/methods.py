@@ -36,8 +36,8 @@ from benchmarks.figures import Figure, publish
 from benchmarks.methods_sides import SIDES, image_step, made, our_step, random_clip
 from benchmarks.text_tower import error, has_fast_bfloat16
 from vlprompt.errors import UserError
-from vlprompt.methods import HOSTS
-from vlprompt.towers.drawn import VIT_B16
+from vlprompt.methods.resolve import HOSTS
+from vlprompt.towers.random_clip import VIT_B16
 
 CLASSES = 100
 REACH = {"coop": 25, "kgcoop": 25, "cocoop": 8, "maple": 4, "ivlp": 4, "promptsrc": 4, "rpp": 4}

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from benchmarks.methods_plain import PlainForward
 from benchmarks.text_sides import class_names
-from vlprompt import methods
 from vlprompt.engine.forward import Forward
 from vlprompt.engine.step import gradients_of, weighted
+from vlprompt.methods.resolve import resolve
 from vlprompt.towers import Clip
 from vlprompt.towers.config import ClipConfig, TowerConfig
-from vlprompt.towers.drawn import draw_clip, tower
+from vlprompt.towers.random_clip import draw_clip, tower
 from vlprompt.types import Method
 
 Gradients = dict[str, Tensor]
@@ -73,7 +73,7 @@ def batch_of(method: Method) -> int:
 
 def made(name: str, clip: Clip, classes: int) -> Task:
     """The published method with random images."""
-    method = methods.resolve(name, SETTINGS.get(name.split("+")[-1], {}))
+    method = resolve(name, SETTINGS.get(name.split("+")[-1], {}))
     assert method.prompt is not None
     generator = torch.Generator().manual_seed(1)
     batch, side = batch_of(method), clip.preprocess.crop

@@ -30,13 +30,13 @@ from benchmarks import process
 from benchmarks.figures import Figure, publish
 from benchmarks.long_class_lists import long_class_list
 from benchmarks.text_sides import random_clip
-from vlprompt.engine import gradients as gradient
+from vlprompt.engine import step as gradient
 from vlprompt.engine.classes import said_of
 from vlprompt.engine.forward import Forward
 from vlprompt.engine.optim import sgd
 from vlprompt.engine.step import take, weighted
 from vlprompt.engine.train import new_prompt
-from vlprompt.methods import resolve
+from vlprompt.methods.resolve import resolve
 from vlprompt.pretrain.run import CHUNK_ROWS
 from vlprompt.towers import Clip
 from vlprompt.towers.config import TowerConfig

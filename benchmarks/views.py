@@ -21,15 +21,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from benchmarks.figures import Figure, publish
+from vlprompt.bench import Desk, Means
 from vlprompt.data import FeatureStore, few_shot
-from vlprompt.engine.checkpoint import State
+from vlprompt.engine.checkpoint import State, Watch
 from vlprompt.engine.evaluate import Classifier, accuracy
 from vlprompt.engine.images import Images
 from vlprompt.engine.run import recipe_for
-from vlprompt.engine.train import Lesson, train
-from vlprompt.engine.watch import Watch, prompt_at
-from vlprompt.methods import resolve
-from vlprompt.protocols import Desk, Means
+from vlprompt.engine.train import Lesson, prompt_at, train
+from vlprompt.methods.resolve import resolve
 from vlprompt.towers import Clip, load
 from vlprompt.types import Views
 

@@ -17,7 +17,7 @@ from vlprompt import artifact, records
 from vlprompt.artifact import Learned
 from vlprompt.engine.train import new_prompt
 from vlprompt.errors import UserError
-from vlprompt.methods import resolve
+from vlprompt.methods.resolve import resolve
 from vlprompt.records import Record
 from vlprompt.towers import Clip
 

@@ -11,15 +11,15 @@ import torch
 from tests.engine.conftest import Memory
 from tests.engine.made import write_images
 from vlprompt.data import FeatureStore, open_dataset
+from vlprompt.describe import measure_reach
 from vlprompt.engine.forward import Forward, ensemble_text, zero_shot_text
 from vlprompt.engine.images import Images
 from vlprompt.engine.train import Lesson, new_prompt, train
 from vlprompt.errors import UserError
-from vlprompt.explain import measure_reach
-from vlprompt.methods import options, resolve
-from vlprompt.prompts.average import GaussianAverage
-from vlprompt.published.both import BOTH
-from vlprompt.published.templates import IMAGENET, SELECTED, SIXTY
+from vlprompt.losses.rules import GaussianAverage
+from vlprompt.methods.both import BOTH
+from vlprompt.methods.resolve import options, resolve
+from vlprompt.methods.templates import IMAGENET, SELECTED, SIXTY
 from vlprompt.towers import Clip
 from vlprompt.types import Ensemble, ModelFacts, Schedule
 

@@ -22,7 +22,7 @@ from vlprompt.data import open_dataset
 from vlprompt.engine.evaluate import classifier_of
 from vlprompt.engine.images import Images
 from vlprompt.errors import DATA, UserError
-from vlprompt.methods import resolve
+from vlprompt.methods.resolve import resolve
 from vlprompt.towers import Clip
 
 NAMES = ("blue bird", "cat", "red tree")

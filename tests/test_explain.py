@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vlprompt import methods
+from vlprompt.describe import describe, loss_line, measure_reach
 from vlprompt.engine.forward import Forward
-from vlprompt.explain import describe, loss_line, measure_reach
 from vlprompt.losses.perplexity import flatten_context
 from vlprompt.losses.plpp import PlppOptions, plpp_terms
 from vlprompt.losses.words import word_table
+from vlprompt.methods.resolve import resolve
 from vlprompt.prompts import ContextSpec
 from vlprompt.towers import Clip
 from vlprompt.types import Method, ModelFacts, Prompted, Splice, TextLayout
@@ -26,7 +26,7 @@ BUT_LAST = (True, True, True, False)
 
 def reach(clip: Clip, name: str = "plpp+coop", **overrides: object) -> dict[str, tuple[bool, ...]]:
     settings = {key.replace("_", ".", 1) if key.startswith("plpp_") else key: value for key, value in overrides.items()}
-    return measure_reach(methods.resolve(name, {"n_ctx": 4, "plpp.k": 5, "plpp.tau": 0.1, **settings}), clip)["ctx"]
+    return measure_reach(resolve(name, {"n_ctx": 4, "plpp.k": 5, "plpp.tau": 0.1, **settings}), clip)["ctx"]
 
 
 def test_with_shift_1_the_perplexity_term_does_not_reach_the_last_context_token(clip: Clip) -> None:
@@ -53,10 +53,10 @@ def test_a_label_that_is_no_constant_is_trained_too(clip: Clip) -> None:
 def test_one_token_with_shift_1_is_dead_and_warned_of(clip: Clip, tokens: int, shift: int, reached: bool) -> None:
     options = {"n_ctx": tokens, "plpp.shift": shift, "plpp.k": 5}
     if reached:
-        method = methods.resolve("plpp+coop", options)
+        method = resolve("plpp+coop", options)
     else:
         with pytest.warns(UserWarning, match="no gradient"):
-            method = methods.resolve("plpp+coop", options)
+            method = resolve("plpp+coop", options)
     found = measure_reach(method, clip)["ctx"]
     assert any(found["plpp"]) == reached
     assert any(found["plpp-inverse"])
@@ -79,7 +79,7 @@ def test_word_1_gets_no_student_gradient_with_shift_1(clip: Clip) -> None:
 
 @pytest.mark.parametrize("where", [{"position": "middle"}, {"position": "front"}, {"per_class": True}])
 def test_contexts_without_a_shared_prefix_are_read_in_a_pass_of_their_own(clip: Clip, where: dict[str, object]) -> None:
-    method = methods.resolve("plpp+coop", {"n_ctx": 4, "plpp.k": 5, **where})
+    method = resolve("plpp+coop", {"n_ctx": 4, "plpp.k": 5, **where})
     assert method.needs == {"context_states"}
     assert measure_reach(method, clip)["ctx"] == {"cross-entropy": ALL, "plpp": BUT_LAST, "plpp-inverse": ALL}
 
@@ -123,7 +123,7 @@ class Deep(nn.Module):
 
 def test_deep_prompts_hide_the_context_from_the_hosts_states_so_auto_reads_a_separate_pass(clip: Clip) -> None:
     spec = DeepSpec()
-    base = methods.resolve("plpp+coop", {"n_ctx": 4})
+    base = resolve("plpp+coop", {"n_ctx": 4})
     for head, ctx, deeper in (("host", NONE, BUT_LAST), ("alone", BUT_LAST, NONE), ("auto", BUT_LAST, NONE)):
         options = PlppOptions(head=head, k=5, mutual="ppl")  # type: ignore[arg-type]
         if head == "host":
@@ -137,7 +137,7 @@ def test_deep_prompts_hide_the_context_from_the_hosts_states_so_auto_reads_a_sep
 
 
 def test_the_description_says_what_was_measured_and_is_json(clip: Clip) -> None:
-    described = describe(methods.resolve("plpp+coop", {"n_ctx": 4, "plpp.k": 5, "plpp.lambda": 0.5}), clip, 10)
+    described = describe(resolve("plpp+coop", {"n_ctx": 4, "plpp.k": 5, "plpp.lambda": 0.5}), clip, 10)
     (ctx,) = described.tensors
     assert (ctx.name, ctx.shape, described.count) == ("ctx", (4, 64), 256)
     assert [ctx.reach(term) for term in ctx.reached] == ["all", "rows 1-3 of 4", "all"]
@@ -152,13 +152,13 @@ def test_the_description_says_what_was_measured_and_is_json(clip: Clip) -> None:
 
 
 def test_class_specific_contexts_are_counted_for_the_classes_asked_about(clip: Clip) -> None:
-    described = describe(methods.resolve("plpp+coop", {"n_ctx": 4, "per_class": True}), clip, 10)
+    described = describe(resolve("plpp+coop", {"n_ctx": 4, "per_class": True}), clip, 10)
     assert described.tensors[0].shape == (10, 4, 64)
     assert any("40 context tokens" in line and "growing with the 10 classes" in line for line in described.cost)
 
 
 def test_zero_shot_learns_nothing_and_says_so(clip: Clip) -> None:
-    described = describe(methods.resolve("zero-shot"), clip)
+    described = describe(resolve("zero-shot"), clip)
     assert described.tensors == ()
     assert described.loss == loss_line(()) == "nothing is learned"
     assert json.dumps(described.as_dict())
@@ -166,7 +166,7 @@ def test_zero_shot_learns_nothing_and_says_so(clip: Clip) -> None:
 
 def test_describing_leaves_the_towers_as_they_were(clip: Clip) -> None:
     before = [parameter.clone() for parameter in clip.parameters()]
-    method: Method = methods.resolve("plpp+coop", {"n_ctx": 4})
+    method: Method = resolve("plpp+coop", {"n_ctx": 4})
     describe(method, clip)
     assert all(torch.equal(old, new) for old, new in zip(before, clip.parameters(), strict=True))
     assert all(parameter.grad is None for parameter in clip.parameters())

@@ -9,16 +9,15 @@ from typing import Any
 
 import pytest
 
-from vlprompt import methods
 from vlprompt.errors import UserError
 from vlprompt.losses import CROSS_ENTROPY
 from vlprompt.losses.plpp import PlppOptions
-from vlprompt.methods import ignored, options, resolve, table
-from vlprompt.options import options_of
+from vlprompt.methods.options import options_of
+from vlprompt.methods.resolve import HOSTS, RECIPES, every, ignored, options, resolve, table
 from vlprompt.prompts import ContextSpec
 from vlprompt.types import Schedule
 
-NAMES = (*(host.name for host in methods.HOSTS), "plpp+coop", "plpp+kgcoop", "plpp+pomp")
+NAMES = (*(host.name for host in HOSTS), "plpp+coop", "plpp+kgcoop", "plpp+pomp")
 
 
 def test_coop_is_the_published_one() -> None:
@@ -209,7 +208,7 @@ def test_live_terms_are_not_warned_of(settings: dict[str, object]) -> None:
 def test_the_table_lists_methods_and_overlays_with_sources() -> None:
     rows = {row.name: row for row in table()}
     kinds = {name: row.kind for name, row in rows.items()}
-    assert kinds == dict.fromkeys([host.name for host in methods.HOSTS], "method") | {"plpp": "overlay"}
+    assert kinds == dict.fromkeys([host.name for host in HOSTS], "method") | {"plpp": "overlay"}
     for row in rows.values():
         assert row.summary
         assert row.learns
@@ -227,20 +226,20 @@ def test_a_recipe_may_have_its_own_defaults_for_an_overlay() -> None:
 
 
 def test_all_methods_are_the_hosts_and_the_overlays_on_those_with_a_text_context() -> None:
-    every = methods.every()
-    hosts = tuple(row.name for row in methods.table() if row.kind == "method")
-    assert every[: len(hosts)] == hosts
+    known = every()
+    hosts = tuple(row.name for row in table() if row.kind == "method")
+    assert known[: len(hosts)] == hosts
     without = {"zero-shot", "linear-probe", "vpt", "vpt-deep"}
-    assert set(every[len(hosts) :]) == {f"plpp+{name}" for name in hosts if name not in without}
+    assert set(known[len(hosts) :]) == {f"plpp+{name}" for name in hosts if name not in without}
 
 
 def test_every_host_that_learns_has_every_recipe() -> None:
-    for host in methods.HOSTS:
-        assert set(host.recipes) in ({*()}, set(methods.RECIPES))
+    for host in HOSTS:
+        assert set(host.recipes) in ({*()}, set(RECIPES))
 
 
 @pytest.mark.parametrize(
-    ("name", "page"), [*((host.name, f"{host.name}.md") for host in methods.HOSTS), ("plpp+coop", "plpp.md")]
+    ("name", "page"), [*((host.name, f"{host.name}.md") for host in HOSTS), ("plpp+coop", "plpp.md")]
 )
 def test_the_methods_page_has_every_option_with_its_default(name: str, page: str) -> None:
     text = (Path(__file__).parents[1] / "docs" / "methods" / page).read_text()

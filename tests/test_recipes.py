@@ -10,12 +10,13 @@ import pytest
 import typer
 
 from tests.engine.made import config, write_images
-from vlprompt import cli, recipes
-from vlprompt.data import catalogue
+from vlprompt import cli
+from vlprompt.data.papers import catalogue
 from vlprompt.engine.run import train_run
 from vlprompt.errors import UserError
-from vlprompt.methods import resolve
-from vlprompt.recipes import Recipe
+from vlprompt.methods import recipes
+from vlprompt.methods.recipes import Recipe
+from vlprompt.methods.resolve import resolve
 
 TEXT = """
 title = "t"

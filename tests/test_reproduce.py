@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from tests.data import layouts
-from vlprompt import recipes
+from vlprompt.bench.reproduce import Line, Wanted, averaged, judged, lines, request_of, sets_of
 from vlprompt.errors import DATA, UserError
-from vlprompt.recipes import Published, Recipe
+from vlprompt.methods import recipes
+from vlprompt.methods.recipes import Published, Recipe
 from vlprompt.records import Record
-from vlprompt.reproduce import Line, Wanted, averaged, judged, lines, request_of, sets_of
 
 ROW = """
 title = "t"

@@ -20,10 +20,10 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
-from vlprompt import __version__, atomic, records
+from vlprompt import __version__, disk, records
 from vlprompt.errors import DATA, UserError
-from vlprompt.methods import resolve
-from vlprompt.options import options_of
+from vlprompt.methods.options import options_of
+from vlprompt.methods.resolve import resolve
 from vlprompt.prompts.start import StartedSpec, misfits
 from vlprompt.towers import Clip
 from vlprompt.towers import load as load_clip
@@ -73,8 +73,8 @@ def save(directory: Path, learned: Learned) -> None:
     if data is None:
         (directory / TENSORS).unlink(missing_ok=True)
     else:
-        atomic.write_bytes(directory / TENSORS, data)
-    atomic.write_text(directory / CARD, card(learned))
+        disk.write_bytes(directory / TENSORS, data)
+    disk.write_text(directory / CARD, card(learned))
     facts = {
         "schema": SCHEMA,
         "vlprompt": __version__,
@@ -88,7 +88,7 @@ def save(directory: Path, learned: Learned) -> None:
         "tensors_hash": hashlib.sha256(data).hexdigest() if data is not None else None,
         **learned.facts,
     }
-    atomic.write_json(directory / FACTS, facts)
+    disk.write_json(directory / FACTS, facts)
 
 
 def load(

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from vlprompt import artifact, methods
+from vlprompt import artifact
 from vlprompt.artifact import Learned
 from vlprompt.data import (
     DEFAULT_TEMPLATE,
@@ -32,6 +32,7 @@ from vlprompt.engine.sampling import draw, said_of_short, said_of_skipped
 from vlprompt.engine.solve import solve
 from vlprompt.engine.train import Lesson, train
 from vlprompt.errors import DATA, UserError
+from vlprompt.methods.resolve import resolve
 from vlprompt.towers import Clip, load
 from vlprompt.types import Views
 
@@ -72,7 +73,7 @@ class PromptClassifier:
         self.cache = Path(cache) if cache is not None else None
         self.init_from = Path(init_from) if init_from is not None else None
         self.options = dict(options)
-        methods.resolve(method, self.options, recipe=recipe_for(self.model, recipe))
+        resolve(method, self.options, recipe=recipe_for(self.model, recipe))
         self._clip: Clip | None = None
         self._cached: Images | None = None
         self._learned: Learned | None = None
@@ -99,7 +100,7 @@ class PromptClassifier:
         """Learn a prompt from `shots` images per class (None: all); of a data set, from its training part alone."""
         dataset = _as_dataset(data)
         recipe = recipe_for(self.model, self.recipe)
-        method = methods.resolve(self.method, self.options, shots=shots, recipe=recipe, dataset=dataset.name)
+        method = resolve(self.method, self.options, shots=shots, recipe=recipe, dataset=dataset.name)
         began: dict[str, str] = {}
         if self.init_from is not None:
             method, began["init"] = artifact.start_from(self.init_from, method, self.clip, len(dataset.class_names))

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from vlprompt import artifact
 from vlprompt.artifact import Learned
 from vlprompt.errors import DATA, UserError
-from vlprompt.methods import resolve
+from vlprompt.methods.resolve import resolve
 from vlprompt.prompts.start import misfits
 from vlprompt.towers import Clip
-from vlprompt.towers.archive import read_archive
+from vlprompt.towers.formats.archive import read_archive
 from vlprompt.towers.tokens import class_plans
 from vlprompt.types import Position, TextLayout
 

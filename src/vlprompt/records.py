@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vlprompt import atomic
+from vlprompt import disk
 from vlprompt.errors import DATA, UserError
 
 SCHEMA = 1
@@ -110,8 +110,8 @@ def write(directory: Path, record: Record, predictions: Predictions | None = Non
     if predictions is not None:
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **{one.name: getattr(predictions, one.name) for one in _fields(Predictions)})
-        atomic.write_bytes(directory / PREDICTIONS, buffer.getvalue())
-    atomic.write_json(directory / RESULT, dataclasses.asdict(record))
+        disk.write_bytes(directory / PREDICTIONS, buffer.getvalue())
+    disk.write_json(directory / RESULT, dataclasses.asdict(record))
 
 
 def finished(directory: Path) -> bool:

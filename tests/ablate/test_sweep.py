@@ -7,7 +7,7 @@ import warnings
 import pytest
 
 from vlprompt.ablate.sweep import CENTRE, CONTROLS, HOST, LEVELS, ONE_WAY, settings
-from vlprompt.methods import resolve
+from vlprompt.methods.resolve import resolve
 
 
 def test_every_setting_differs_from_the_centre_in_its_factor_alone() -> None:

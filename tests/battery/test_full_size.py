@@ -11,7 +11,7 @@ from PIL import Image
 
 from tests import tiny
 from vlprompt import cli, records
-from vlprompt.methods import HOSTS
+from vlprompt.methods.resolve import HOSTS
 
 SETTINGS: dict[str, list[str]] = {"promptsrc": ["teacher=template"], "linear-probe": [], "zero-shot": []}
 """PromptSRC's 60 sentences a class are left to smaller models; methods without steps have no epochs."""

@@ -20,11 +20,11 @@ from tests.engine.made import images, lesson, write_images
 from vlprompt import artifact
 from vlprompt.artifact import Learned
 from vlprompt.data import open_dataset
+from vlprompt.describe import measure_reach
 from vlprompt.engine.checkpoint import Checkpoints
 from vlprompt.engine.evaluate import classifier_of
 from vlprompt.engine.train import Lesson, new_prompt, train
-from vlprompt.explain import measure_reach
-from vlprompt.methods import HOSTS, resolve
+from vlprompt.methods.resolve import HOSTS, resolve
 from vlprompt.towers import Clip, load
 from vlprompt.types import Method, ModelFacts
 

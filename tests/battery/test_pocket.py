@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from vlprompt.methods import HOSTS, resolve
+from vlprompt.methods.resolve import HOSTS, resolve
 from vlprompt.pocket import model_names
 from vlprompt.towers import Clip, load
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from vlprompt.explain import classes_in_step, describe, measure_reach
-from vlprompt.methods import resolve
+from vlprompt.describe import classes_in_step, describe, measure_reach
+from vlprompt.methods.resolve import resolve
 from vlprompt.towers import Clip
 
 ALL, BUT_LAST = (True,) * 4, (True, True, True, False)

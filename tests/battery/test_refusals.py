@@ -13,7 +13,7 @@ from tests.engine.made import config, write_images
 from vlprompt.engine.images import Images
 from vlprompt.engine.run import train_run
 from vlprompt.errors import UserError
-from vlprompt.methods import HOSTS, resolve
+from vlprompt.methods.resolve import HOSTS, resolve
 from vlprompt.towers import Clip
 
 PROMPTS_IMAGE = [host.name for host in HOSTS if host.recipes and host.recipes["published"].prompt.prompts_image]

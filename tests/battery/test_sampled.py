@@ -11,7 +11,7 @@ from tests.engine.made import images, lesson, write_images
 from tests.oracle import teaching as oracle
 from vlprompt.engine.forward import Forward
 from vlprompt.engine.train import train
-from vlprompt.methods import resolve
+from vlprompt.methods.resolve import resolve
 from vlprompt.towers import Clip
 from vlprompt.types import View
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.cli.conftest import Vlprompt
 from vlprompt import pocket, records
-from vlprompt.protocols import work
+from vlprompt.bench import work
 
 QUICK = ("--set", "epochs=2", "--set", "n_ctx=3", "--shots", "1,2", "--views", "1", "--device", "cpu")
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Vlprompt
+from vlprompt.bench.cluster import Cluster
 from vlprompt.cli import clusters
 from vlprompt.errors import UserError
-from vlprompt.protocols.cluster import Cluster
 
 QUICK = ("--set", "epochs=2", "--set", "n_ctx=3", "--shots", "1,2", "--views", "1", "--device", "cpu")
 

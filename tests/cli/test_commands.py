@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from tests.cli.conftest import COLORS, Vlprompt, train_arguments
-from vlprompt import __version__, cli, methods, pocket
+from vlprompt import __version__, cli, pocket
+from vlprompt.methods.resolve import table
 
 
 def test_train_shows_the_learned_beside_zero_shot_and_what_to_do_next(
@@ -166,7 +167,7 @@ def test_explain_of_zero_shot_says_that_nothing_is_learned(vlprompt: Vlprompt, c
 
 def test_methods_lists_all_and_explains_one(vlprompt: Vlprompt, clip_dir: Path) -> None:
     rows = json.loads(vlprompt("methods", "--json").out)
-    assert [row["name"] for row in rows] == [row.name for row in methods.table()]
+    assert [row["name"] for row in rows] == [row.name for row in table()]
     done = vlprompt("methods", "plpp+coop", "--model", clip_dir)
     assert done.code == 0, done.err
     for text in ("L_CE", "plpp.tau", "rows 1-15 of 16", "epochs", "CoOp, arXiv 2109.01134"):

@@ -16,8 +16,8 @@ import pytest
 from tests.cli.conftest import Vlprompt
 from tests.data import layouts
 from tests.data.serving import Behaviour, Server, serving
-from vlprompt.data import catalogue
-from vlprompt.data.catalogue import Address, Download
+from vlprompt.data.papers import catalogue
+from vlprompt.data.papers.row import Address, Download
 
 
 @pytest.fixture
@@ -138,7 +138,7 @@ def test_get_fetches_over_a_broken_line_and_the_set_can_be_learned_from(
         else row
         for row in catalogue.rows()
     )
-    monkeypatch.setattr("vlprompt.data.catalogue_rows.ROWS", rows)
+    monkeypatch.setattr("vlprompt.data.papers.sets.ROWS", rows)
     done = vlprompt("data", "get", "eurosat", "--data-root", root)
     assert done.code == 0, done.err
     assert "named by this test" in done.err

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.bench.test_outlook import TINY
 from tests.cli.conftest import Vlprompt
-from tests.protocols.test_outlook import TINY
-from vlprompt.data import catalogue_rows
-from vlprompt.data.catalogue import FEW_SHOT, SHIFTED
+from vlprompt.bench import PAPERS_MODEL, dry_run, stand_ins
+from vlprompt.bench.request import DEFAULT_METHODS
+from vlprompt.data.papers import sets
+from vlprompt.data.papers.catalogue import FEW_SHOT, SHIFTED
 from vlprompt.errors import UserError
-from vlprompt.protocols import PAPERS_MODEL, outlook, sized
-from vlprompt.protocols.maker import DEFAULT_METHODS
-from vlprompt.towers.drawn import draw_clip
+from vlprompt.towers.random_clip import draw_clip
 
 
 @pytest.fixture
@@ -30,13 +30,13 @@ def nothing_here(monkeypatch: pytest.MonkeyPatch) -> None:
 
     rows = tuple(
         dataclasses.replace(row, classes=max(4, row.classes // 20), sizes=tuple(map(small, row.sizes)))
-        for row in catalogue_rows.ROWS
+        for row in sets.ROWS
     )
-    monkeypatch.setattr(catalogue_rows, "ROWS", rows)
-    monkeypatch.setattr(sized, "load", load)
-    monkeypatch.setattr(sized, "draw_clip", lambda **means: draw_clip(TINY, **means))
+    monkeypatch.setattr(sets, "ROWS", rows)
+    monkeypatch.setattr(stand_ins, "load", load)
+    monkeypatch.setattr(stand_ins, "draw_clip", lambda **means: draw_clip(TINY, **means))
     for name, value in (("FEW", 2), ("MANY", 4), ("VERY_MANY", 5), ("ENOUGH", 0.0)):
-        monkeypatch.setattr(outlook, name, value)
+        monkeypatch.setattr(dry_run, name, value)
     monkeypatch.delenv("VLPROMPT_DATA", raising=False)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.cli.conftest import Vlprompt, train_arguments
-from vlprompt import recipes
+from vlprompt.methods import recipes
 
 
 def test_train_takes_the_recipes_method(vlprompt: Vlprompt, clip_dir: Path, photos: Path) -> None:

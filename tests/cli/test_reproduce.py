@@ -12,7 +12,7 @@ from tests import tiny
 from tests.cli.conftest import Vlprompt
 from tests.data import layouts
 from tests.data.make import put
-from vlprompt import recipes
+from vlprompt.methods import recipes
 
 CLASSES = ("face", "leopard", "motorbike", "accordion")
 QUICK = ("--set", "epochs=1", "--set", "n_ctx=2", "--views", 1, "--device", "cpu")
@@ -74,7 +74,7 @@ def own_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]
     class Resources:
         @staticmethod
         def files(package: str) -> Path:
-            return tmp_path / "recipes"
+            return tmp_path
 
     (tmp_path / "recipes").mkdir()
     (tmp_path / "recipes/own.toml").write_text(OWN)

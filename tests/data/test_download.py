@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.data.serving import Behaviour, Server, serving
-from vlprompt.data.catalogue import Address
 from vlprompt.data.download import Fetched, Fetcher, Refused
+from vlprompt.data.papers.row import Address
 
 DATA = random.Random(0).randbytes(300_000)
 MD5 = f"md5:{hashlib.md5(DATA).hexdigest()}"

@@ -15,11 +15,12 @@ import pytest
 
 from tests.data import layouts
 from tests.data.serving import Behaviour, Server, serving
-from vlprompt.data import catalogue, open_dataset
-from vlprompt.data.catalogue import Address, Download, Row
-from vlprompt.data.catalogue_sources import drive
+from vlprompt.data import open_dataset
 from vlprompt.data.download import Fetcher, Progress
-from vlprompt.data.obtain import obtain, sources_of, state, wanted
+from vlprompt.data.papers import catalogue
+from vlprompt.data.papers.addresses import drive
+from vlprompt.data.papers.obtain import obtain, sources_of, state, wanted
+from vlprompt.data.papers.row import Address, Download, Row
 from vlprompt.errors import DATA, UserError
 
 QUICK = Fetcher(tries=2, sleep=lambda seconds: None)

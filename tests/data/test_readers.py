@@ -12,7 +12,8 @@ import pytest
 from tests.data import layouts
 from tests.data.layouts import DIRECTORIES, MAKERS, PREFIXES
 from tests.data.make import encoded, noise, put
-from vlprompt.data import catalogue, check, few_shot, open_dataset
+from vlprompt.data import check, few_shot, open_dataset
+from vlprompt.data.papers import catalogue
 from vlprompt.data.samples import PARTS, Dataset
 from vlprompt.errors import DATA, UserError
 
@@ -181,7 +182,7 @@ def test_right_numbers_say_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) 
         dataclasses.replace(row, classes=2, sizes=(6, 4, 4)) if row.name == "fgvc_aircraft" else row
         for row in catalogue.rows()
     )
-    monkeypatch.setattr("vlprompt.data.catalogue_rows.ROWS", rows)
+    monkeypatch.setattr("vlprompt.data.papers.sets.ROWS", rows)
     assert open_dataset("fgvc_aircraft").notes == ()
 
 

@@ -13,7 +13,7 @@ from vlprompt.data import FeatureStore, open_dataset
 from vlprompt.engine.config import RunConfig
 from vlprompt.engine.images import Images
 from vlprompt.engine.train import Lesson
-from vlprompt.methods import resolve
+from vlprompt.methods.resolve import resolve
 from vlprompt.towers import Clip
 from vlprompt.types import Method
 

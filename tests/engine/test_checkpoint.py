@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from vlprompt import atomic
-from vlprompt.engine.checkpoint import Checkpoints, State, locked
+from vlprompt import disk
+from vlprompt.disk import locked
+from vlprompt.engine.checkpoint import Checkpoints, State
 from vlprompt.errors import UserError
 
 
@@ -98,7 +99,7 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="kills a process the Unix way")
 def test_a_kill_releases_the_lock(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from vlprompt.engine.checkpoint import locked\n"
+        "import sys, time; from pathlib import Path; from vlprompt.disk import locked\n"
         "with locked(Path(sys.argv[1])):\n    print('held', flush=True)\n    time.sleep(600)"
     )
     with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True) as other:
@@ -114,5 +115,5 @@ def test_a_kill_releases_the_lock(tmp_path: Path) -> None:
 
 def test_json_refuses_what_is_no_number(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
-        atomic.write_json(tmp_path / "a.json", {"loss": float("nan")})
+        disk.write_json(tmp_path / "a.json", {"loss": float("nan")})
     assert not list(tmp_path.iterdir())

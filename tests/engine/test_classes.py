@@ -11,11 +11,11 @@ import torch
 
 from tests.engine.conftest import Memory
 from tests.engine.made import images, lesson, method
-from vlprompt.engine.classes import longest, subset
 from vlprompt.engine.forward import Forward
 from vlprompt.engine.train import estimate_step, train
 from vlprompt.prompts import ContextSpec
 from vlprompt.towers import Clip
+from vlprompt.towers.tokens import longest, subset
 
 NAMES = ("cat", "a red dog", "bird", "the green house tree", "truck x", "dog", "blue circle square", "pet")
 

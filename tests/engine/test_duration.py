@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from tests.engine.made import images, lesson, method
-from vlprompt.engine.announce import start_line
-from vlprompt.engine.duration import Duration, in_words, measure
+from vlprompt.engine.duration import Duration, measure
 from vlprompt.engine.observer import Observer
-from vlprompt.engine.train import train
+from vlprompt.engine.run import start_line
+from vlprompt.engine.train import in_words, train
 from vlprompt.towers import Clip
 from vlprompt.types import Term, View
 

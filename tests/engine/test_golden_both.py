@@ -10,7 +10,7 @@ import pytest
 from tests.engine.conftest import Memory
 from tests.engine.made import images, lesson
 from vlprompt.engine.train import train
-from vlprompt.methods import resolve
+from vlprompt.methods.resolve import resolve
 from vlprompt.towers import Clip
 
 GOLDEN = Path(__file__).parents[1] / "golden"

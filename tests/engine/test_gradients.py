@@ -1,4 +1,4 @@
-"""Sums, rules and lengths of gradients."""
+"""Sums, rules and lengths of step."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vlprompt.engine import gradients
+from vlprompt.engine import step
 
 
 def losses(a: Tensor, b: Tensor) -> dict[str, Tensor]:
@@ -22,8 +22,8 @@ def pair() -> tuple[Tensor, Tensor]:
 
 
 def test_the_sum_of_the_terms_is_the_gradient_of_the_sum(pair: tuple[Tensor, Tensor]) -> None:
-    whole = gradients.summed(losses(*pair), pair)
-    parts = gradients.added(gradients.by_term(losses(*pair), pair))
+    whole = step.summed(losses(*pair), pair)
+    parts = step.added(step.by_term(losses(*pair), pair))
     for one, other, wanted in zip(whole, parts, ([5.0, -1.0], [1.0]), strict=True):
         assert one is not None
         assert other is not None
@@ -32,14 +32,14 @@ def test_the_sum_of_the_terms_is_the_gradient_of_the_sum(pair: tuple[Tensor, Ten
 
 def test_what_no_loss_reaches_has_no_gradient(pair: tuple[Tensor, Tensor]) -> None:
     a, _ = pair
-    assert gradients.summed({"first": (a**2).sum()}, pair)[1] is None
-    assert gradients.added(gradients.by_term({"first": (a**2).sum(), "again": a.sum()}, pair))[1] is None
+    assert step.summed({"first": (a**2).sum()}, pair)[1] is None
+    assert step.added(step.by_term({"first": (a**2).sum(), "again": a.sum()}, pair))[1] is None
 
 
 def test_ratios_are_lengths_over_the_reference(pair: tuple[Tensor, Tensor]) -> None:
-    found = gradients.ratios(gradients.by_term(losses(*pair), pair), "first")
+    found = step.ratios(step.by_term(losses(*pair), pair), "first")
     assert found == pytest.approx({"second": (19 / 20) ** 0.5, "constant": 0.0})
-    assert gradients.ratios(gradients.by_term(losses(*pair), pair), "absent") == {}
+    assert step.ratios(step.by_term(losses(*pair), pair), "absent") == {}
 
 
 class Halves:
@@ -53,7 +53,7 @@ class Halves:
 
 
 def test_a_rule_puts_groups_together(pair: tuple[Tensor, Tensor]) -> None:
-    a, b = gradients.by_rule(Halves(), losses(*pair), pair)
+    a, b = step.by_rule(Halves(), losses(*pair), pair)
     assert a is not None
     assert b is not None
     assert a.tolist() == [2 - 1.5, -4 - 1.5]

@@ -16,8 +16,8 @@ from tests import tiny
 from tests.engine.conftest import Memory
 from tests.engine.made import config
 from vlprompt import PromptClassifier, artifact, records
-from vlprompt.engine.reexamine import evaluate_run
 from vlprompt.engine.run import train_run
+from vlprompt.engine.test import evaluate_run
 from vlprompt.errors import UserError
 
 STILL = {"lr": 0, "warmup_lr": 0}

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from vlprompt import methods
 from vlprompt.data import few_shot, open_dataset
 from vlprompt.engine.images import open_images
 from vlprompt.engine.memory import estimate, parse_bytes
 from vlprompt.engine.train import Lesson, train
 from vlprompt.errors import UserError
+from vlprompt.methods.resolve import resolve
 from vlprompt.prompts import ContextSpec
 from vlprompt.towers import Clip
 
@@ -52,7 +52,7 @@ def test_a_limit_does_not_change_what_is_learned(clip: Clip, folder: Path, tmp_p
     sample = few_shot(open_dataset(folder), 2, seed=1)
     lesson = Lesson(samples=sample.train, class_names=sample.class_names, template="a photo of a {}.", seed=1, views=1)
     # From the template's own words ProGrad's teacher has no gradient but rounding, whose direction no two ways share.
-    method = methods.resolve(name, {"epochs": 3, "n_ctx": 4, "batch": 4, "init": "normal"}, shots=2)
+    method = resolve(name, {"epochs": 3, "n_ctx": 4, "batch": 4, "init": "normal"}, shots=2)
     images = open_images(clip, tmp_path)
     spec = method.prompt
     assert spec is not None

@@ -10,8 +10,8 @@ import pytest
 from tests.engine.conftest import Memory
 from tests.engine.made import config, write_images
 from vlprompt import records
-from vlprompt.engine.reexamine import evaluate_run
 from vlprompt.engine.run import train_run
+from vlprompt.engine.test import evaluate_run
 from vlprompt.errors import UserError
 
 

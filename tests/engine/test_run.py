@@ -12,8 +12,8 @@ import pytest
 from tests.engine.conftest import Memory
 from tests.engine.made import config
 from vlprompt import records
+from vlprompt.disk import locked
 from vlprompt.engine import run as run_module
-from vlprompt.engine.checkpoint import locked
 from vlprompt.engine.run import train_run
 from vlprompt.errors import DATA, UserError
 from vlprompt.records import Record

@@ -14,7 +14,7 @@ from vlprompt.engine.evaluate import Classifier, classifier_of
 from vlprompt.engine.forward import zero_shot_text
 from vlprompt.engine.run import train_run
 from vlprompt.errors import UserError
-from vlprompt.methods import resolve
+from vlprompt.methods.resolve import resolve
 from vlprompt.towers import Clip
 
 NAMES, OWN = ("cat", "a red dog", "bird"), "a {}, a type of pet."

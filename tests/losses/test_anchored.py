@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tests.oracle import losses as oracle
 from vlprompt.engine.classes import draw, in_view, said_of
-from vlprompt.engine.gradients import by_rule
+from vlprompt.engine.step import by_rule
 from vlprompt.losses import CROSS_ENTROPY
 from vlprompt.losses.anchors import AnchorOptions, anchor_terms, text_anchor
 from vlprompt.losses.rules import Projection, teacher_term

@@ -13,7 +13,7 @@ from vlprompt.errors import UserError
 from vlprompt.losses import CROSS_ENTROPY
 from vlprompt.losses.consistency import ConsistencyOptions, consistency_terms
 from vlprompt.losses.distill import DistillOptions, distill_terms
-from vlprompt.prompts.average import GaussianAverage
+from vlprompt.losses.rules import GaussianAverage
 from vlprompt.types import BARE, Features, Sampled, Teacher, Term, View, Vocabulary
 
 B, C, E = 3, 4, 5

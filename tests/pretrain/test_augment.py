@@ -11,8 +11,7 @@ import torch
 from PIL import Image
 
 from vlprompt.data import augmented_view
-from vlprompt.data.augment import OPERATIONS, two_operations
-from vlprompt.data.views import uniforms
+from vlprompt.data.views import OPERATIONS, two_operations, uniforms
 from vlprompt.types import Preprocess
 
 PREPROCESS = Preprocess(resize=24, crop=24, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))

@@ -12,8 +12,8 @@ from safetensors import safe_open
 
 from tests.pretrain.together import config
 from vlprompt import artifact, cli
+from vlprompt.engine.class_vectors import class_vectors, read_names, write_vectors
 from vlprompt.errors import DATA, UserError
-from vlprompt.export import class_vectors, read_names, write_vectors
 from vlprompt.pretrain.run import pretrain_run
 from vlprompt.towers import load
 
@@ -82,7 +82,7 @@ def test_names_of_files(tmp_path: Path) -> None:
 
 def test_what_has_no_class_vectors_says_so(root: Path, tmp_path: Path) -> None:
     from vlprompt.engine.train import new_prompt
-    from vlprompt.methods import resolve
+    from vlprompt.methods.resolve import resolve
 
     clip = load(root / "clip")
     method = resolve("cocoop", {"n_ctx": 2, "init": "normal"})

@@ -13,7 +13,7 @@ from vlprompt.engine.step import weighted
 from vlprompt.losses.consistency import logits_divergence
 from vlprompt.losses.distill import distillation
 from vlprompt.losses.sampled import sampled_cross_entropy
-from vlprompt.methods import resolve
+from vlprompt.methods.resolve import resolve
 from vlprompt.types import Features, Prompted, Sampled, Teacher, Term, View, Vocabulary
 
 

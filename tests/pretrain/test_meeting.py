@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from torch.distributed import HashStore, PrefixStore
 
-from vlprompt.engine.meeting import meet
+from vlprompt.engine.distributed import meet
 from vlprompt.errors import UserError
 
 

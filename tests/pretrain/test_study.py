@@ -13,7 +13,7 @@ from PIL import Image
 from tests.engine.made import write_images
 from tests.report.made import record
 from vlprompt import records
-from vlprompt.engine.checkpoint import locked_if_free
+from vlprompt.disk import locked_if_free
 from vlprompt.engine.observer import Observer
 from vlprompt.pretrain import study
 from vlprompt.pretrain.curves import _amount_of, _weights

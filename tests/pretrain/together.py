@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from vlprompt.engine.gradients import Gradients
+from vlprompt.engine.step import Gradients
 from vlprompt.pretrain import loop, run
 from vlprompt.pretrain.config import PretrainConfig
 from vlprompt.pretrain.run import pretrain_run

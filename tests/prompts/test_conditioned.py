@@ -7,7 +7,7 @@ import torch
 
 from vlprompt.errors import UserError
 from vlprompt.prompts import ConditionedSpec, ContextSpec
-from vlprompt.prompts.context import words_last
+from vlprompt.prompts.layers import words_last
 from vlprompt.towers import Clip
 
 NAMES = ("cat", "a red dog", "bird")

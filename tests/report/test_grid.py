@@ -16,7 +16,7 @@ from vlprompt.report.contenders import contenders
 from vlprompt.report.differences import pairs
 from vlprompt.report.grid import Column, Grid, Missing, Value, evaluate, harmonic, make_grid, number
 from vlprompt.report.sections import make_sections
-from vlprompt.statistics import Run
+from vlprompt.report.sides import Run
 
 
 def runs(*found: Record) -> list[Run]:

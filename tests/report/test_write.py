@@ -14,9 +14,10 @@ import pytest
 from tests.report import made
 from vlprompt import records
 from vlprompt.errors import UserError
+from vlprompt.report.comparison import compare
 from vlprompt.report.details import BINS, class_names, reliability
+from vlprompt.report.sides import Run, read_side
 from vlprompt.report.write import write_report
-from vlprompt.statistics import Run, compare, read_side
 
 
 @pytest.fixture(scope="module")

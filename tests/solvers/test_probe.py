@@ -17,7 +17,7 @@ from vlprompt import PromptClassifier, artifact
 from vlprompt.data import open_dataset
 from vlprompt.engine.run import train_run
 from vlprompt.errors import UserError
-from vlprompt.methods import resolve
+from vlprompt.methods.resolve import resolve
 from vlprompt.solvers.probe import COARSE, Linear, LinearProbe, ProbeOptions, search
 from vlprompt.types import ModelFacts
 

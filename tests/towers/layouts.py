@@ -13,7 +13,6 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from vlprompt import parity
 from vlprompt.errors import UserError
 from vlprompt.towers import load
 from vlprompt.towers.clip_vocabulary import clip_tokenizer
@@ -21,6 +20,7 @@ from vlprompt.towers.config import ClipConfig, ResNetConfig, TowerConfig
 from vlprompt.towers.resnet import ResNetTower
 from vlprompt.towers.text import TextTower
 from vlprompt.towers.vision import VisionTower
+from vlprompt.verify import parity
 
 NAMES = ("huggingface", "sharded", "split_tokenizer", "openclip", "openclip_pickled", "state_dict", "torchscript")
 BUFFERS = {"input_resolution": 32, "context_length": 77, "vocab_size": 49408}

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from tests.towers.layouts import NAMES
-from vlprompt import parity
 from vlprompt.errors import UserError
 from vlprompt.towers import Clip, load
 from vlprompt.towers.clip_vocabulary import clip_tokenizer
-from vlprompt.towers.files import read_tokenizer
+from vlprompt.towers.formats.files import read_tokenizer
 from vlprompt.towers.tokenizer import Tokenizer
 from vlprompt.types import TextLayout
+from vlprompt.verify import parity
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -15,7 +15,8 @@ import torch
 
 from tests.towers import layouts
 from tests.towers.layouts import refused, rewritten
-from vlprompt.towers import load, openai, pickle_reader
+from vlprompt.towers import load
+from vlprompt.towers.formats import openai, pickle_reader
 
 CONFIG = layouts.config()
 

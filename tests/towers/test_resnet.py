@@ -13,12 +13,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tests.towers import layouts
-from vlprompt import parity
 from vlprompt.errors import UserError
 from vlprompt.towers import Clip, load
 from vlprompt.towers.config import ResNetConfig
 from vlprompt.towers.resnet import AttentionPool, Bottleneck
 from vlprompt.types import Prompted, Splice
+from vlprompt.verify import parity
 
 CASE = next(case["config"] for case in parity.index()["cases"] if case["name"] == "clip_resnet")
 CONFIG = layouts.config(ResNetConfig(blocks=(1, 2, 1, 1), stem=16, heads=8), size=64)

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from vlprompt import parity
-from vlprompt.verify import Result, case_names, compositions, run_case
+from vlprompt.verify import Result, case_names, compositions, parity, run_case
 
 
 @pytest.mark.parametrize("name", case_names())

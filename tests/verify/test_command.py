@@ -7,7 +7,8 @@ import re
 
 import pytest
 
-from vlprompt import cli, parity, verify
+from vlprompt import cli, verify
+from vlprompt.verify import parity
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:

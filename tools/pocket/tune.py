@@ -18,12 +18,12 @@ from statistics import fmean
 
 import torch
 
-from vlprompt import methods
 from vlprompt.data import Sample, few_shot, open_dataset, restrict, split_by_rule
+from vlprompt.engine.checkpoint import Watch
 from vlprompt.engine.evaluate import Classifier, accuracy
 from vlprompt.engine.images import open_images
-from vlprompt.engine.train import Lesson, train
-from vlprompt.engine.watch import Watch, prompt_at
+from vlprompt.engine.train import Lesson, prompt_at, train
+from vlprompt.methods.resolve import resolve
 from vlprompt.towers import load
 
 SETS = ("emoji-groups", "emoji-people", "emoji-symbols", "clipart-things")
@@ -80,7 +80,7 @@ def main() -> None:
 def measure(clip, images, name: str, options: dict[str, object], dataset: str, seed: int) -> dict[str, object]:
     """One line."""
     whole = dataclasses.replace(split_by_rule(open_dataset(dataset)), test=())
-    method = methods.resolve(name, options, shots=16, recipe="pocket")
+    method = resolve(name, options, shots=16, recipe="pocket")
     sample = restrict(few_shot(whole, 16, seed), "base")
     lesson = Lesson(
         samples=sample.train,

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from vlprompt import atomic
+from vlprompt import disk
 from vlprompt.errors import DATA, UserError
 
 SCHEMA = 1
@@ -70,7 +70,7 @@ def append(out: Path, cell: Cell) -> None:
     """Add a cell; what is there stays whole whatever happens."""
     before = (out / FILE).read_text() if (out / FILE).is_file() else ""
     whole = "".join(f"{line}\n" for line in before.splitlines() if _complete(line))
-    atomic.write_text(out / FILE, whole + json.dumps(dataclasses.asdict(cell), allow_nan=False) + "\n")
+    disk.write_text(out / FILE, whole + json.dumps(dataclasses.asdict(cell), allow_nan=False) + "\n")
 
 
 def _complete(line: str) -> bool:

@@ -15,22 +15,23 @@ from typing import Literal
 import torch
 from torch import nn
 
-from vlprompt import atomic, methods
+from vlprompt import disk
 from vlprompt.ablate.records import Cell, append, read
 from vlprompt.ablate.sweep import Setting, settings
 from vlprompt.ablate.table import render
 from vlprompt.data import Dataset, Sample, few_shot, open_dataset, restrict, split_by_rule, split_hash
-from vlprompt.engine.checkpoint import State, locked
+from vlprompt.disk import locked
+from vlprompt.engine.checkpoint import State, Watch
 from vlprompt.engine.config import default_views
 from vlprompt.engine.evaluate import Classifier, accuracy
 from vlprompt.engine.images import Images, open_images
 from vlprompt.engine.observer import SILENT, Observer
 from vlprompt.engine.precision import resolve_device
 from vlprompt.engine.run import recipe_for
-from vlprompt.engine.train import Lesson, train
-from vlprompt.engine.watch import Watch, prompt_at
+from vlprompt.engine.train import Lesson, prompt_at, train
 from vlprompt.errors import DATA, UserError
 from vlprompt.losses.perplexity import perplexity
+from vlprompt.methods.resolve import resolve
 from vlprompt.towers import Clip, load
 from vlprompt.types import Method, PromptSpec
 
@@ -61,7 +62,7 @@ def run_ablation(
     centre = {name: value for name, value in given.items() if name.startswith("plpp.")}
     common = {name: value for name, value in given.items() if name not in centre}
     sweep = settings(host, centre)
-    _check(names, seeds, methods.resolve(host, common).prompt, observer)
+    _check(names, seeds, resolve(host, common).prompt, observer)
     clip = load(model, device=resolve_device(device))
     recipe = recipe_for(model, "auto")
     images = open_images(clip, cache)
@@ -85,7 +86,7 @@ def run_ablation(
                 append(out, done[key])
             cells.append(done[key])
             observer.advance(1, dict(done[key].accuracy))
-        atomic.write_text(out / TABLE, render(cells))
+        disk.write_text(out / TABLE, render(cells))
     return cells
 
 
@@ -156,7 +157,7 @@ class Bench:
         overrides = {**self.common, **job.setting.overrides}
         if job.setting.factor == "control":
             overrides["plpp.labels_seed"] = job.seed
-        return methods.resolve(job.setting.method, overrides, shots=self.shots, recipe=self.recipe)
+        return resolve(job.setting.method, overrides, shots=self.shots, recipe=self.recipe)
 
     def key(self, job: Job) -> str:
         """SHA-256 of all that decides a cell's numbers."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from vlprompt.methods import resolve
+from vlprompt.methods.resolve import resolve
 
 HOST, CENTRE, ONE_WAY = "host", "plpp", "mutual=ppl"
 

@@ -23,13 +23,13 @@ from vlprompt.cli import (
     failures,
     methods,
     models,
+    options,
     predict,
     pretrain,
     quickstart,
     recipes,
     report,
     reproduce,
-    roots,
     train,
     verify,
 )
@@ -63,7 +63,7 @@ for name, command in (
     ("env", env.env),
     ("verify", verify.verify),
 ):
-    app.command(name, epilog=roots.ANYWHERE)(failures.guarded(command))
+    app.command(name, epilog=options.ANYWHERE)(failures.guarded(command))
 app.add_typer(data.app, name="data")
 app.add_typer(ablate.app, name="ablate")
 app.add_typer(export.app, name="export")
@@ -98,7 +98,7 @@ def run(arguments: Sequence[str]) -> int:
     """Runs one command line; returns its exit code."""
     shared, own = _apart(arguments)
     try:
-        with roots.known(shared):
+        with options.known(shared):
             app(args=shared + own, prog_name="vlprompt")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)

@@ -13,13 +13,13 @@ from vlprompt.cli.outlook import show_outlook
 from vlprompt.errors import DATA, UserError, unknown
 
 if TYPE_CHECKING:
-    from vlprompt.protocols import Desk, Grid, Plan, Protocol, Request
+    from vlprompt.bench import Desk, Grid, Plan, Protocol, Request
 
 ALL = "all"
 ASKED = ("few-shot", "base-to-novel", "cross-dataset", "domain", "transfer", ALL)
 
 Protocols = Annotated[
-    str, typer.Argument(metavar="PROTOCOL", help=f"{', '.join(ASKED)}: docs/protocols.md says what each is.")
+    str, typer.Argument(metavar="PROTOCOL", help=f"{', '.join(ASKED)}: docs/bench.md says what each is.")
 ]
 Methods = Annotated[
     str | None,
@@ -117,10 +117,10 @@ def bench(
 
     Example: `vlprompt bench all --data pocket --quick --out runs/bench`
     """
-    from vlprompt import protocols
+    from vlprompt import bench
     from vlprompt.engine.memory import parse_bytes
 
-    means = protocols.Means(
+    means = bench.Means(
         device=device,
         cache=cache,
         max_memory=None if max_memory is None else parse_bytes(max_memory),
@@ -128,7 +128,7 @@ def bench(
         threads=threads_each(jobs),
     )
     sets = names("--data", data)
-    request = protocols.Request(
+    request = bench.Request(
         protocols=asked(protocol, init),
         data=sets,
         model=model or default_model(sets, dry_run=dry_run),
@@ -143,37 +143,37 @@ def bench(
         init=init,
         quick=quick,
     )
-    grid = protocols.Grid(out=out, means=means, attempts=attempts)
+    grid = bench.Grid(out=out, means=means, attempts=attempts)
     _run(request, grid, jobs, ray, dry_run=dry_run, as_json=as_json)
 
 
 def _run(request: Request, grid: Grid, jobs: int, ray: str | None, *, dry_run: bool, as_json: bool) -> None:
-    from vlprompt import protocols
+    from vlprompt import bench
 
-    desk = protocols.SizedDesk(grid.means) if dry_run else protocols.Desk(grid.means)
+    desk = bench.SizedDesk(grid.means) if dry_run else bench.Desk(grid.means)
     plan = _made(request, desk)
-    if isinstance(desk, protocols.SizedDesk) and desk.sized:
+    if isinstance(desk, bench.SizedDesk) and desk.sized:
         show_outlook(plan, grid, desk, jobs, as_json=as_json)
         return
-    probed = protocols.probe(plan, grid, desk) if dry_run else []
-    cached = protocols.cached_features(plan, grid, desk)
+    probed = bench.probe(plan, grid, desk) if dry_run else []
+    cached = bench.cached_features(plan, grid, desk)
     work.show_plan(plan, grid, jobs, cached, as_json=as_json and dry_run, probed=probed)
     if dry_run:
         return
     outcomes = work.carry_out(plan, grid, desk, jobs, ray)
     if as_json:
-        options.dump_records(protocols.done(plan, grid))
+        options.dump_records(bench.done(plan, grid))
     work.conclude(plan, grid, outcomes, quiet=as_json)
 
 
 def _made(request: Request, desk: Desk) -> Plan:
     """The plan. Where a set is not there the error says too that a plan alone does without."""
-    from vlprompt import protocols
+    from vlprompt import bench
 
     try:
-        return protocols.make(request, desk)
+        return bench.make(request, desk)
     except UserError as problem:
-        if isinstance(desk, protocols.SizedDesk) or problem.exit_code != DATA or not absent(request.data):
+        if isinstance(desk, bench.SizedDesk) or problem.exit_code != DATA or not absent(request.data):
             raise
         raise UserError(
             f"{problem} With --dry-run cells, hours and disk are planned without the data.", exit_code=DATA
@@ -182,14 +182,14 @@ def _made(request: Request, desk: Desk) -> Plan:
 
 def absent(data: Sequence[str]) -> tuple[str, ...]:
     """Those of the papers' sets asked for that are not on this disk."""
-    from vlprompt import protocols
+    from vlprompt import bench
 
-    return tuple(name for name in protocols.expand(data) if protocols.lacking(name) is not None)
+    return tuple(name for name in bench.expand(data) if bench.lacking(name) is not None)
 
 
 def default_model(data: Sequence[str], *, dry_run: bool) -> str:
     """The pocket's; for a plan of papers' sets that are not on disk the papers', which is said."""
-    from vlprompt.protocols import PAPERS_MODEL
+    from vlprompt.bench import PAPERS_MODEL
 
     if not dry_run or not absent(data):
         return options.POCKET_MODEL
@@ -201,7 +201,7 @@ def default_model(data: Sequence[str], *, dry_run: bool) -> str:
 
 def asked(protocol: str, init: Path | None) -> tuple[Protocol, ...]:
     """`all` -> the first four, and transfer where there is a prompt to transfer. UserError for unknown ones."""
-    from vlprompt.protocols import PROTOCOLS
+    from vlprompt.bench import PROTOCOLS
 
     if protocol == ALL:
         return tuple(one for one in PROTOCOLS if one != "transfer" or init is not None)

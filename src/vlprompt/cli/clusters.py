@@ -11,9 +11,9 @@ import typer
 from vlprompt.errors import UserError
 
 if TYPE_CHECKING:
+    from vlprompt.bench import Carrier, Desk
+    from vlprompt.bench.cluster import Cluster
     from vlprompt.engine.observer import Observer
-    from vlprompt.protocols import Carrier, Desk
-    from vlprompt.protocols.cluster import Cluster
 
 Ray = Annotated[
     str | None,
@@ -28,8 +28,8 @@ Ray = Annotated[
 
 
 def parse(text: str, jobs: int) -> Cluster:
-    """`auto,cpus=4,gpus=0.5` -> the cluster. UserError for anything else than cpus and gpus after the address."""
-    from vlprompt.protocols.cluster import Cluster
+    """`auto,cpus=4,gpus=0.5` -> the ray. UserError for anything else than cpus and gpus after the address."""
+    from vlprompt.bench.cluster import Cluster
 
     address, *rest = text.split(",")
     taken: dict[str, float] = {}
@@ -51,13 +51,13 @@ def parse(text: str, jobs: int) -> Cluster:
 
 @contextmanager
 def carrying(ray: str | None, jobs: int, observer: Observer, desk: Desk) -> Iterator[Carrier]:
-    """What carries batches of cells out: this process, some of its own, or a cluster."""
-    from vlprompt import protocols
+    """What carries batches of cells out: this process, some of its own, or a ray."""
+    from vlprompt import bench
 
     if ray is None:
-        yield protocols.carrier(jobs, observer, desk)
+        yield bench.carrier(jobs, observer, desk)
         return
-    from vlprompt.protocols import cluster
+    from vlprompt.bench import cluster
 
     with cluster.joined(parse(ray, jobs)) as carry:
         yield carry

@@ -13,8 +13,8 @@ from vlprompt.cli import console, options
 from vlprompt.errors import UserError
 
 if TYPE_CHECKING:
+    from vlprompt.report.comparison import Comparison
     from vlprompt.report.tables import Table
-    from vlprompt.statistics import Comparison
 
 
 def compare(
@@ -40,9 +40,9 @@ def compare(
 
     Example: `vlprompt compare runs/coop runs/plpp+coop --margin 0.5`
     """
+    from vlprompt.report.comparison import compare as compare_sides
+    from vlprompt.report.sides import read_side
     from vlprompt.report.tables import as_rich
-    from vlprompt.statistics import compare as compare_sides
-    from vlprompt.statistics import read_side
 
     names: tuple[str | None, str | None] = (None, None)
     if methods is not None:

@@ -13,13 +13,14 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from vlprompt.cli import console, failures, options, roots, shards, show
+from vlprompt.cli import console, failures, options
 from vlprompt.cli.progress import SECONDS_BETWEEN_LINES, counting
 from vlprompt.errors import DATA, UserError
 
 if TYPE_CHECKING:
-    from vlprompt.data.catalogue import Row
     from vlprompt.data.download import Progress
+    from vlprompt.data.papers.row import Row
+
 
 app = typer.Typer(
     help="Images: list the embedded and the papers' sets, see what is on disk, get one, check a folder.",
@@ -30,7 +31,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be 
 PARTS = ("train", "val", "test")
 
 
-@app.command("list", epilog=roots.ANYWHERE)
+@app.command("list", epilog=options.ANYWHERE)
 @failures.guarded
 def list_sets(as_json: options.AsJson = False) -> None:
     """List the embedded data sets, and the papers' sets with their published sizes.
@@ -38,7 +39,7 @@ def list_sets(as_json: options.AsJson = False) -> None:
     Example: `vlprompt data list`
     """
     from vlprompt import pocket
-    from vlprompt.data import catalogue
+    from vlprompt.data.papers import catalogue
 
     sets = [pocket.info(name) for name in pocket.names()]
     counts = {one.name: _counts(one.name) for one in sets}
@@ -70,15 +71,15 @@ def list_sets(as_json: options.AsJson = False) -> None:
     )
 
 
-@app.command("status", epilog=roots.ANYWHERE)
+@app.command("status", epilog=options.ANYWHERE)
 @failures.guarded
 def status(as_json: options.AsJson = False) -> None:
     """Say which of the papers' data sets are on disk, and what is missing of the others. No image is opened.
 
     Example: `vlprompt data status --data-root data`
     """
-    from vlprompt.data import catalogue
-    from vlprompt.data.obtain import state
+    from vlprompt.data.papers import catalogue
+    from vlprompt.data.papers.obtain import state
 
     root = _root()
     states = [state(row, root) for row in catalogue.rows()]
@@ -106,7 +107,7 @@ def status(as_json: options.AsJson = False) -> None:
         console.commands("More:", [f"vlprompt data get {absent[0]}"])
 
 
-@app.command("get", epilog=roots.ANYWHERE)
+@app.command("get", epilog=options.ANYWHERE)
 @failures.guarded
 def get(name: Name, dry_run: DryRun = False) -> None:
     """Fetch one of the papers' data sets into the data root: only from addresses that have a public source, with the published
@@ -114,8 +115,8 @@ def get(name: Name, dry_run: DryRun = False) -> None:
 
     Example: `vlprompt data get caltech101 --data-root data`
     """
-    from vlprompt.data import catalogue
-    from vlprompt.data.obtain import by_hand, obtain, state, wanted
+    from vlprompt.data.papers import catalogue
+    from vlprompt.data.papers.obtain import by_hand, obtain, state, wanted
 
     row, root = catalogue.get(name), _root()
     folder = catalogue.directory_of(row, root)
@@ -135,7 +136,7 @@ def get(name: Name, dry_run: DryRun = False) -> None:
     console.commands("Next:", [f"vlprompt data check {row.name}"])
 
 
-@app.command("check", epilog=roots.ANYWHERE)
+@app.command("check", epilog=options.ANYWHERE)
 @failures.guarded
 def check_images(
     source: Annotated[str, typer.Argument(metavar="DIR|FILE|NAME", help="What you would give to --data.")],
@@ -161,10 +162,6 @@ def check_images(
         console.commands("It can be used:", [f"vlprompt train --data {shlex.quote(source)} --method plpp+coop"])
 
 
-app.command("show", epilog=roots.ANYWHERE)(show.show)
-app.command("shards", epilog=roots.ANYWHERE)(shards.write)
-
-
 class _Teller:
     """Says on stderr what is fetched, and how far it is."""
 
@@ -185,7 +182,7 @@ class _Teller:
 
 def _plan(row: Row, folder: Path) -> None:
     """What would be fetched, and what only people can fetch."""
-    from vlprompt.data.obtain import by_hand, wanted
+    from vlprompt.data.papers.obtain import by_hand, wanted
 
     lines = []
     for download in wanted(row, folder):
@@ -202,7 +199,7 @@ def _plan(row: Row, folder: Path) -> None:
 
 
 def _root() -> Path:
-    from vlprompt.data import catalogue
+    from vlprompt.data.papers import catalogue
 
     root = catalogue.data_root()
     if root is None:
@@ -260,3 +257,66 @@ def _counts(name: str) -> dict[str, int]:
 
 def _megabytes(size: int | None) -> str:
     return "unknown" if size is None else f"{size / 1e6:,.1f} MB"
+
+
+@app.command("shards", epilog=options.ANYWHERE)
+@failures.guarded
+def shards(
+    source: Annotated[str, typer.Argument(metavar="DIR|FILE|NAME", help="What you would give to `pretrain --data`.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the shards go.")],
+    class_names: Annotated[
+        Path | None,
+        typer.Option("--class-names", metavar="FILE", help="As in pretrain.", show_default="beside the data"),
+    ] = None,
+    shots: Annotated[int, typer.Option("--shots", min=0, help="Training images per class; 0 takes all.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the sample and of the order in the shards.")] = 42,
+    per_shard: Annotated[int, typer.Option("--per-shard", min=1, help="Images in a shard.")] = 1000,
+    no_check: Annotated[bool, typer.Option("--no-check", help="Do not decode every image first.")] = False,
+) -> None:
+    """Write a data set as tar shards in the WebDataset layout, shuffled, with their list `shards.json`.
+
+    An interrupted run goes on when it is started again.
+
+    Example: `vlprompt data shards imagenet21k_resized --out shards21k`
+    """
+    from vlprompt.data import write_shards
+    from vlprompt.data.store import default_root
+    from vlprompt.pretrain.config import PretrainConfig
+    from vlprompt.pretrain.source import open_corpus
+
+    config = PretrainConfig(
+        method="rpp", model="", data=source, out=out, class_names=class_names, shots=shots or None, seed=seed
+    )
+    corpus = open_corpus(config, default_root())
+    for note in corpus.notes:
+        console.warn(note)
+    with counting("writing images") as progress:
+        skipped = write_shards(corpus, out, per_shard=per_shard, seed=seed, verify=not no_check, progress=progress)
+    for one in skipped[:5]:
+        console.warn(f"left out: {one.id} ({one.reason})")
+    if len(skipped) > 5:
+        console.warn(f"left out: {len(skipped) - 5} more")
+    console.show(f"{out}: {len(corpus.class_names)} classes in {len(list(out.glob('*.tar')))} shards")
+    console.commands("Learn from them:", [f"vlprompt pretrain --data {shlex.quote(str(out))}"])
+
+
+@app.command("show", epilog=options.ANYWHERE)
+@failures.guarded
+def show(
+    source: Annotated[str, typer.Argument(metavar="DIR|FILE|NAME", help="What you would give to --data.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE.png", help="Where the sheet is written.")] = Path(
+        "sheet.png"
+    ),
+    columns: Annotated[int, typer.Option("--columns", help="Pictures per class.")] = 12,
+    rows: Annotated[int, typer.Option("--rows", help="Classes at most.")] = 60,
+) -> None:
+    """Draw a contact sheet: a row of pictures per class.
+
+    Example: `vlprompt data show emoji-food --out food.png`
+    """
+    from vlprompt import disk
+    from vlprompt.data import open_dataset
+    from vlprompt.data.sheet import contact_sheet, png
+
+    disk.write_bytes(out, png(contact_sheet(open_dataset(source), columns=columns, rows=rows)))
+    console.plain(f"{out}\n")

@@ -33,7 +33,7 @@ def evaluate(
 
     Example: `vlprompt eval runs/mine --data other_photos`
     """
-    from vlprompt.engine.reexamine import evaluate_run
+    from vlprompt.engine.test import evaluate_run
     from vlprompt.report.tables import accuracy, as_rich
 
     with observing() as observer:

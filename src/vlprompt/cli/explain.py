@@ -14,7 +14,7 @@ from rich.text import Text
 from vlprompt.cli import console, options
 
 if TYPE_CHECKING:
-    from vlprompt.cli.words import Reading, Words
+    from vlprompt.explain import Reading, Words
     from vlprompt.losses.words import NearWords
 
 TOP = 5
@@ -31,7 +31,7 @@ def explain(
     Example: `vlprompt explain runs/mine`
     """
     from vlprompt.artifact import pick
-    from vlprompt.cli.words import read
+    from vlprompt.explain import read
 
     picked = pick(run)
     reading = read(picked.directory, top=top, model=model)
@@ -46,7 +46,7 @@ def explain(
 def read_run(run: Path) -> Reading:
     """The prompt that a run predicts with, read."""
     from vlprompt.artifact import pick
-    from vlprompt.cli.words import read
+    from vlprompt.explain import read
 
     return read(pick(run).directory, top=TOP)
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vlprompt.cli import console, failures, options, roots
+from vlprompt.cli import console, failures, options
 
 app = typer.Typer(help="Files for other programs: class vectors.", no_args_is_help=True)
 
@@ -17,7 +17,7 @@ def _group() -> None:
     """Files for other programs."""
 
 
-@app.command("class-vectors", epilog=roots.ANYWHERE)
+@app.command("class-vectors", epilog=options.ANYWHERE)
 @failures.guarded
 def class_vectors(
     run: options.Run,
@@ -40,9 +40,9 @@ def class_vectors(
     Example: `vlprompt export class-vectors runs/rpp21k/best --names lvis_v1_val.json --out lvis_rpp.npy`
     """
     from vlprompt.artifact import pick, read_facts
+    from vlprompt.engine.class_vectors import class_vectors as vectors_of
+    from vlprompt.engine.class_vectors import read_names, write_vectors
     from vlprompt.engine.precision import resolve_device
-    from vlprompt.export import class_vectors as vectors_of
-    from vlprompt.export import read_names, write_vectors
     from vlprompt.towers import load
 
     place = resolve_device(device)

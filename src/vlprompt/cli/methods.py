@@ -14,8 +14,8 @@ from rich.text import Text
 from vlprompt.cli import console, options
 
 if TYPE_CHECKING:
-    from vlprompt.explain import Description
-    from vlprompt.options import Option
+    from vlprompt.describe import Description
+    from vlprompt.methods.options import Option
 
 
 def methods(
@@ -36,7 +36,7 @@ def methods(
 
 
 def _list(as_json: bool) -> None:
-    from vlprompt.methods import table
+    from vlprompt.methods.resolve import table
 
     rows = table()
     if as_json:
@@ -53,15 +53,15 @@ def _list(as_json: bool) -> None:
 
 
 def _explain(name: str, model: str, as_json: bool) -> None:
-    from vlprompt import methods as known
+    from vlprompt.describe import describe
     from vlprompt.engine.run import recipe_for
-    from vlprompt.explain import describe
+    from vlprompt.methods.resolve import options, resolve
     from vlprompt.towers import load
 
     recipe = recipe_for(model, "auto")
-    method = known.resolve(name, recipe=recipe)
+    method = resolve(name, recipe=recipe)
     about = describe(method, load(model))
-    choices = known.options(name, recipe=recipe)
+    choices = options(name, recipe=recipe)
     if as_json:
         console.dump(about.as_dict() | {"recipe": recipe, "choices": [one.as_dict() for one in choices]})
         return

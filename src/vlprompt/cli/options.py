@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
@@ -14,6 +16,7 @@ from vlprompt.errors import UserError, unknown
 
 if TYPE_CHECKING:
     from vlprompt.records import Record
+
 
 RecipeName = Literal["auto", "published", "pocket"]
 RECIPES: tuple[RecipeName, ...] = ("auto", "published", "pocket")
@@ -142,3 +145,38 @@ def parse_views(text: str | None) -> int | Literal["epochs", "centre"] | None:
     if not text.isdecimal():
         raise UserError(f"--views {text!r} is no number, 'epochs' or 'centre'. Write for example --views 8.")
     return int(text)
+
+
+ROOT = "--data-root"
+ANYWHERE = "Anywhere in a command: --data-root DIR, where the papers' data sets lie, and --debug."
+"""Stands below the options of every command."""
+VARIABLE = "VLPROMPT_DATA"
+"""As `vlprompt.data.catalogue.ROOT_VARIABLE`; not read from there, so that `--help` imports nothing heavy."""
+
+
+@contextmanager
+def known(shared: Sequence[str]) -> Iterator[None]:
+    """The data root of a command line, if it names one, in the environment; what was there before afterwards."""
+    root = _named(shared)
+    if root is None:
+        yield
+        return
+    before = os.environ.get(VARIABLE)
+    os.environ[VARIABLE] = str(Path(root).expanduser().absolute())
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[VARIABLE]
+        else:
+            os.environ[VARIABLE] = before
+
+
+def _named(shared: Sequence[str]) -> str | None:
+    root = None
+    for place, one in enumerate(shared):
+        if one == ROOT and place + 1 < len(shared):
+            root = shared[place + 1]
+        elif one.startswith(f"{ROOT}="):
+            root = one.removeprefix(f"{ROOT}=")
+    return root or None

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 from vlprompt.cli import console
 
 if TYPE_CHECKING:
-    from vlprompt.protocols import Grid, Outlook, Plan, SizedDesk
-    from vlprompt.protocols.estimate import Line, Need
+    from vlprompt.bench import Grid, Outlook, Plan, SizedDesk
+    from vlprompt.bench.estimate import Line, Need
 
 HOUR, MIB, GIB = 3600, 2**20, 2**30
 
 
 def show_outlook(plan: Plan, grid: Grid, desk: SizedDesk, jobs: int, *, as_json: bool) -> None:
     """Time a few steps, then show what there is to do and what it will take, on stderr; or as JSON on stdout."""
-    from vlprompt.protocols import lines, look_ahead, total
+    from vlprompt.bench import lines, look_ahead, total
 
     console.note(
         f"Planned by their published sizes, with classes as equal as can be, because they are not on this disk: "
@@ -38,7 +38,7 @@ def show_outlook(plan: Plan, grid: Grid, desk: SizedDesk, jobs: int, *, as_json:
 
 
 def _as_data(plan: Plan, grid: Grid, desk: SizedDesk, found: Sequence[Line], ahead: Outlook) -> dict[str, Any]:
-    from vlprompt.protocols import total
+    from vlprompt.bench import total
 
     whole = total(found)
     return {

@@ -77,7 +77,7 @@ def predict(
 
 def _files(images: Iterable[str]) -> Iterator[Path]:
     """Every file named, and below folders every file with an image's ending, sorted."""
-    from vlprompt.data.files import has_image_name, hidden
+    from vlprompt.data.folders import has_image_name, hidden
 
     for name in images:
         path = Path(name).expanduser()

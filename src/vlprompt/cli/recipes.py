@@ -13,7 +13,7 @@ from rich.text import Text
 from vlprompt.cli import console, options
 
 if TYPE_CHECKING:
-    from vlprompt.recipes import Recipe
+    from vlprompt.methods.recipes import Recipe
 
 
 def recipes(
@@ -24,7 +24,7 @@ def recipes(
 
     Example: `vlprompt recipes maple-base-to-novel`
     """
-    from vlprompt.recipes import names, read
+    from vlprompt.methods.recipes import names, read
 
     if as_json:
         console.dump([as_dict(read(one)) for one in names()] if name is None else as_dict(read(name)))

@@ -16,9 +16,9 @@ from rich.text import Text
 from vlprompt.cli import bench, clusters, console, options, work
 
 if TYPE_CHECKING:
-    from vlprompt.protocols import Means
+    from vlprompt.bench import Means
+    from vlprompt.bench.reproduce import Line, Sets, Wanted
     from vlprompt.records import Record
-    from vlprompt.reproduce import Line, Sets, Wanted
 
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A published row: a name of `vlprompt recipes`.")]
 Data = Annotated[
@@ -59,9 +59,9 @@ def reproduce(
 
     Example: `vlprompt reproduce coop-base-to-novel --data-root data`
     """
+    from vlprompt.bench import Means
+    from vlprompt.bench.reproduce import Wanted, by_name
     from vlprompt.engine.memory import parse_bytes
-    from vlprompt.protocols import Means
-    from vlprompt.reproduce import Wanted, by_name
 
     row = by_name(recipe)
     wanted = Wanted(
@@ -85,16 +85,16 @@ def reproduce(
 
 
 def _run(wanted: Wanted, means: Means, jobs: int, ray: str | None, *, dry_run: bool, as_json: bool) -> None:
-    from vlprompt import protocols
-    from vlprompt.protocols.plan import done
-    from vlprompt.reproduce import lines, request_of, sets_of
+    from vlprompt import bench
+    from vlprompt.bench.protocols import done
+    from vlprompt.bench.reproduce import lines, request_of, sets_of
 
     sets = sets_of(wanted)
     if sets.missing:
         console.warn(f"not on disk, so left out: {', '.join(sets.missing)}. `vlprompt data status` says more.")
-    grid, desk = protocols.Grid(out=wanted.out, means=means), protocols.Desk(means)
-    plan = protocols.make(request_of(wanted, sets), desk)
-    cached = protocols.cached_features(plan, grid, desk)
+    grid, desk = bench.Grid(out=wanted.out, means=means), bench.Desk(means)
+    plan = bench.make(request_of(wanted, sets), desk)
+    cached = bench.cached_features(plan, grid, desk)
     work.show_plan(plan, grid, jobs, cached, as_json=as_json and dry_run)
     if dry_run:
         return

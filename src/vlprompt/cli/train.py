@@ -139,7 +139,7 @@ def _learn(config: RunConfig, *, as_json: bool) -> None:
 
 def method_of(recipe: str) -> str:
     """The method of a recipe by name, and CoOp without one."""
-    from vlprompt.recipes import names, read
+    from vlprompt.methods.recipes import names, read
 
     return read(recipe).method if recipe in names() else "coop"
 

@@ -15,8 +15,8 @@ from vlprompt.cli import clusters, console
 from vlprompt.cli.progress import observing
 
 if TYPE_CHECKING:
-    from vlprompt.protocols import Cell, Desk, Grid, Outcome, Plan
-    from vlprompt.protocols.estimate import Learning, Line, Need
+    from vlprompt.bench import Cell, Desk, Grid, Outcome, Plan
+    from vlprompt.bench.estimate import Learning, Line, Need
 
 SECONDS_BETWEEN_ESTIMATES = 30.0
 
@@ -31,7 +31,7 @@ def show_plan(
     probed: Sequence[Learning] = (),
 ) -> None:
     """What there is to do and what it will take, on stderr; or as JSON on stdout."""
-    from vlprompt.protocols import lines, said_of, total
+    from vlprompt.bench import lines, said_of, total
 
     found = lines(plan, grid, probed)
     if as_json:
@@ -98,7 +98,7 @@ def _duration(seconds: float) -> str:
 
 def carry_out(plan: Plan, grid: Grid, desk: Desk, jobs: int, ray: str | None = None) -> list[Outcome]:
     """Do what is missing, with a line for each cell, and bars on a terminal."""
-    from vlprompt import protocols
+    from vlprompt import bench
     from vlprompt.engine.observer import SILENT
 
     shown = jobs == 1 and ray is None and console.err().is_terminal
@@ -107,7 +107,7 @@ def carry_out(plan: Plan, grid: Grid, desk: Desk, jobs: int, ray: str | None = N
         clusters.carrying(ray, jobs, observer, desk) as carry,
     ):
         said = _Said(plan, grid, jobs)
-        return list(protocols.work_off(plan.cells, grid, carry, said).values())
+        return list(bench.work_off(plan.cells, grid, carry, said).values())
 
 
 class _Said:
@@ -130,7 +130,7 @@ class _Said:
         console.note(f"{number} {cell.name}: {top1}{beside}{self._remaining()}")
 
     def _remaining(self) -> str:
-        from vlprompt.protocols import lines, total
+        from vlprompt.bench import lines, total
 
         if not self._left or time.monotonic() - self._estimated < SECONDS_BETWEEN_ESTIMATES:
             return ""

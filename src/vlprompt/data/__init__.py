@@ -1,14 +1,13 @@
 """Images and class names: where they come from, which are learned from, and what a tower sees of them. Knows no model."""
 
-from vlprompt.data.augment import AUGMENTATIONS, Augmentation, augmented_view
-from vlprompt.data.check import ClassCount, Copies, Report, check
+from vlprompt.data.check import ClassCount, Copies, Report, check, verify
 from vlprompt.data.class_names import NamesReport, read_class_names
 from vlprompt.data.fetch import Spool
-from vlprompt.data.imagenet21k import is_imagenet21k, open_imagenet21k
 from vlprompt.data.images import open_image
-from vlprompt.data.pool import Corpus, Listed, Pool
+from vlprompt.data.large.corpus import Corpus, Listed, Pool
+from vlprompt.data.large.imagenet21k import is_imagenet21k, open_imagenet21k
+from vlprompt.data.large.shards import is_shards, open_shards, write_shards
 from vlprompt.data.samples import DEFAULT_TEMPLATE, Dataset, Sample, Skipped
-from vlprompt.data.shards import is_shards, open_shards
 from vlprompt.data.sources import open_dataset
 from vlprompt.data.splits import (
     FewShot,
@@ -23,9 +22,15 @@ from vlprompt.data.splits import (
     write_split,
 )
 from vlprompt.data.store import FeatureStore, Stats, default_root
-from vlprompt.data.verify import verify
-from vlprompt.data.views import AUGMENTATION_VERSION, load_pixels, test_view, train_view
-from vlprompt.data.write_shards import write_shards
+from vlprompt.data.views import (
+    AUGMENTATION_VERSION,
+    AUGMENTATIONS,
+    Augmentation,
+    augmented_view,
+    load_pixels,
+    test_view,
+    train_view,
+)
 
 __all__ = [
     "AUGMENTATIONS",

@@ -20,8 +20,8 @@ from email.message import Message
 from pathlib import Path
 from typing import IO, Any
 
-from vlprompt import atomic
-from vlprompt.data.catalogue import UNKNOWN, Address
+from vlprompt import disk
+from vlprompt.data.papers.row import UNKNOWN, Address
 
 TRIES = 5
 """How often a transfer may fail in a row without a new byte."""
@@ -104,7 +104,7 @@ class Fetcher:
                 part.unlink(missing_ok=True)
                 raise Broken(f"bytes from {have:,} were asked for, those from {answer.start:,} came")
             if not answer.start:
-                atomic.write_json(_tag_file(part), {"tag": answer.tag})
+                disk.write_json(_tag_file(part), {"tag": answer.tag})
             have = _copy(stream, part, answer.start, progress, answer.size)
         if answer.size is not None and have != answer.size:
             if have > answer.size:

@@ -6,9 +6,9 @@ import difflib
 import functools
 from pathlib import Path
 
-from vlprompt.data import catalogue, readers
 from vlprompt.data.folders import LAYOUT, scan_folder
 from vlprompt.data.listing import Entry, Listing, as_dataset, problems, some
+from vlprompt.data.papers import catalogue, readers
 from vlprompt.data.samples import PART_NAMES, Dataset
 from vlprompt.data.tables import COMMAS, LINES, scan_table
 from vlprompt.errors import DATA, UserError

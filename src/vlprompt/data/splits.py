@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from vlprompt import atomic
+from vlprompt import disk
 from vlprompt.data.samples import PARTS, Dataset, Part, Sample, Skipped
 from vlprompt.errors import DATA, UserError
 
@@ -169,7 +169,7 @@ def split_hash(train: Sequence[Sample], val: Sequence[Sample], test: Sequence[Sa
 def write_split(path: Path, split: Split, *, dataset: str) -> None:
     """Write ``split.json``: relative paths and labels, and their hash."""
     pairs: dict[str, object] = {part: _pairs(getattr(split, part)) for part in PARTS}
-    atomic.write_json(path, {"schema": SCHEMA, "dataset": dataset, "hash": split.hash, **pairs})
+    disk.write_json(path, {"schema": SCHEMA, "dataset": dataset, "hash": split.hash, **pairs})
 
 
 def read_split(path: Path, dataset: Dataset) -> Split:

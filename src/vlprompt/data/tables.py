@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-from vlprompt.data.files import refusal
+from vlprompt.data.folders import refusal
 from vlprompt.data.listing import Entry, Listing, some
 from vlprompt.data.samples import PART_NAMES, PARTS, Part, Skipped
 from vlprompt.errors import DATA, UserError

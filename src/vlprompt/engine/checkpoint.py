@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import json
-import sys
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from vlprompt import atomic
+from vlprompt import disk
 from vlprompt.errors import DATA, UserError
 
-CHECKPOINT, METRICS, LOCK = "checkpoint.safetensors", "metrics.jsonl", ".lock"
+CHECKPOINT, METRICS = "checkpoint.safetensors", "metrics.jsonl"
 SCHEMA = 1
-SECONDS_BETWEEN_LOOKS = 0.2
-"""While another process holds a lock."""
 
 
 @dataclass(slots=True)
@@ -55,7 +51,7 @@ class Checkpoints:
     def save(self, state: State) -> None:
         """Write the state; the one before stays until this one is whole on disk."""
         numbers = {"schema": SCHEMA, "epoch": state.epoch, "seconds": state.seconds, "config": self.config_hash}
-        atomic.write_bytes(self.path, packed(state, numbers))
+        disk.write_bytes(self.path, packed(state, numbers))
 
     def load(self) -> State | None:
         """The last state; None where there is none. UserError where it is damaged or another configuration's.
@@ -84,7 +80,7 @@ class Checkpoints:
         path = self.directory / METRICS
         if path.is_file():
             kept = [line for line in path.read_text().splitlines() if _epoch_of(line) < epoch]
-            atomic.write_text(path, "".join(line + "\n" for line in kept))
+            disk.write_text(path, "".join(line + "\n" for line in kept))
 
     def log(self, values: Mapping[str, object]) -> None:
         """Append one epoch to `metrics.jsonl`."""
@@ -154,48 +150,99 @@ def put_back(parameters: Mapping[str, Tensor], prompt: nn.Module) -> None:
             parameter.copy_(parameters[name])
 
 
+Track = Literal["tensorboard"]
+FOLDER = "tensorboard"
+
+
+class Curves:
+    """TensorBoard's event files in a run's directory, opened at the first epoch that is written."""
+
+    def __init__(self, directory: Path) -> None:
+        """UserError where tensorboard is not installed."""
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as problem:
+            raise UserError(
+                f"--track tensorboard needs the package tensorboard ({problem}). Install it with: pip install 'vlprompt[track]'. "
+                "Without it every run has the same numbers in metrics.jsonl."
+            ) from problem
+        self._open = SummaryWriter
+        self._directory = directory
+        self._writer: Any = None
+
+    def log(self, values: Mapping[str, object]) -> None:
+        """Add an epoch: numbers by their names, those in a mapping by ``outer/inner``."""
+        epoch = values["epoch"]
+        if self._writer is None:  # what an earlier start wrote from this epoch on is taken back
+            self._writer = self._open(log_dir=str(self._directory), purge_step=epoch)
+        for name, value in _numbers(values).items():
+            if name != "epoch":
+                self._writer.add_scalar(name, value, epoch)
+
+    def close(self) -> None:
+        """Write what is left."""
+        if self._writer is not None:
+            self._writer.close()
+
+
+def _numbers(values: Mapping[str, object], prefix: str = "") -> dict[str, float]:
+    found: dict[str, float] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            found |= _numbers(value, f"{prefix}{name}/")
+        elif isinstance(value, int | float):
+            found[prefix + name] = float(value)
+    return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tracked(Checkpoints):
+    """Checkpoints whose log goes to TensorBoard as well."""
+
+    curves: Curves = field(repr=False)
+
+    def log(self, values: Mapping[str, object]) -> None:
+        Checkpoints.log(self, values)
+        self.curves.log(values)
+
+
 @contextmanager
-def locked(directory: Path) -> Iterator[None]:
-    """Hold a run directory for this process; the lock goes with the process, however that ends.
-
-    UserError where another process holds it.
-    """
-    with locked_if_free(directory) as ours:
-        if not ours:
-            raise UserError(f"{directory} is in use by another vlprompt process. Wait for it, or use another --out.")
-        yield
-
-
-@contextmanager
-def locked_if_free(directory: Path) -> Iterator[bool]:
-    """As `locked`, but where another process holds the directory the value is False and there is no error."""
-    directory.mkdir(parents=True, exist_ok=True)
-    with (directory / LOCK).open("a+") as file:
-        yield _try_lock(file)
-
-
-@contextmanager
-def locked_in_turn(directory: Path) -> Iterator[None]:
-    """As `locked`, but a directory that another process holds is waited for, however long it takes."""
-    while True:
-        with locked_if_free(directory) as ours:
-            if ours:
-                yield
-                return
-        time.sleep(SECONDS_BETWEEN_LOOKS)
-
-
-def _try_lock(file: IO[str]) -> bool:
-    """An exclusive lock that the system releases with the file handle; False where another handle has it."""
+def tracked(checkpoints: Checkpoints, track: Track | None) -> Iterator[Checkpoints]:
+    """The checkpoints as they are, or with curves that are closed in the end."""
+    if track is None:
+        yield checkpoints
+        return
+    curves = Curves(checkpoints.directory / FOLDER)
     try:
-        if sys.platform == "win32":
-            import msvcrt
+        yield Tracked(
+            directory=checkpoints.directory,
+            config_hash=checkpoints.config_hash,
+            every=checkpoints.every,
+            curves=curves,
+        )
+    finally:
+        curves.close()
 
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
 
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
+def _nothing(_: Mapping[str, object]) -> None:
+    """Nothing is kept."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watch(Checkpoints):
+    """Stands where the loop would save: hands each epoch's state to a function. Nothing is written, nothing read."""
+
+    after: Callable[[State], None]
+    logged: Callable[[Mapping[str, object]], None] = _nothing
+    """What the loop would write to `metrics.jsonl`."""
+    directory: Path = Path()
+    config_hash: str = ""
+
+    def save(self, state: State) -> None:
+        self.after(state)
+
+    def load(self) -> None:
+        return None
+
+    def log(self, values: Mapping[str, object]) -> None:
+        self.logged(values)

@@ -6,15 +6,12 @@ Letters: B images, C classes in view, N classes of the list.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from itertools import groupby
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from vlprompt.engine.precision import generator
-from vlprompt.towers import ClassTokens
-from vlprompt.towers.tokens import Bucket, Rows
 from vlprompt.types import ClassSampling, Sampled
 
 
@@ -56,45 +53,3 @@ def in_view(labels_B: Tensor, drawn: Tensor, num_classes: int, others: Sequence[
     own_BC = torch.arange(len(classes_C), device=labels_B.device) == place_B[:, None]
     seen_BC = own_BC | torch.isin(classes_C, drawn)
     return InView(classes_C=classes_C, labels_B=place_B, sampled=Sampled(seen=seen_BC, num_classes=num_classes))
-
-
-def subset(tokens: ClassTokens, classes_C: Tensor) -> ClassTokens:
-    """The rows of some classes (indices into the list, in any order, each once); the shared prefix stays as it is.
-
-    Class-specific contexts still belong to the whole list.
-    """
-    lengths = [bucket.length for bucket in tokens.buckets for _ in range(bucket.num_classes)]
-    places = tokens.restore_C[classes_C.to(tokens.restore_C.device)].sort()
-    kept = [lengths[place] for place in places.values.tolist()]
-    ends = tokens.end_C[places.values].tolist()
-    row = torch.cat([torch.arange(end + 1 - length, end + 1) for end, length in zip(ends, kept, strict=True)])
-    row = row.to(tokens.position_T.device)
-    new = torch.full_like(tokens.position_T, -1)
-    new[row] = torch.arange(len(row), device=row.device)
-    own = tokens.own
-    inside = new[own.learned] >= 0
-    rows = Rows(ids=own.ids[row], learned=new[own.learned[inside]], token=own.token[inside], owner=own.owner[inside])
-    return replace(
-        tokens,
-        names=tuple(tokens.names[c] for c in classes_C.tolist()),
-        own=rows,
-        position_T=tokens.position_T[row],
-        buckets=_buckets(kept),
-        end_C=torch.tensor(kept, device=row.device).cumsum(0) - 1,
-        restore_C=places.indices.argsort(),
-    )
-
-
-def longest(tokens: ClassTokens, number: int) -> ClassTokens:
-    """The `number` longest classes: what a step with so many classes takes at most."""
-    return subset(tokens, tokens.restore_C.argsort()[-number:]) if number < tokens.num_classes else tokens
-
-
-def _buckets(lengths: list[int]) -> tuple[Bucket, ...]:
-    """Neighbouring classes of one length."""
-    out, start = [], 0
-    for length, group in groupby(lengths):
-        number = len(list(group))
-        out.append(Bucket(start=start, num_classes=number, length=length))
-        start = out[-1].stop
-    return tuple(out)

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from vlprompt import recipes
 from vlprompt.engine.precision import DTYPES
 from vlprompt.errors import UserError, unknown
+from vlprompt.methods import recipes
 from vlprompt.types import Views
 
 SUBSETS = ("all", "base", "novel")

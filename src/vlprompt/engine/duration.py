@@ -129,14 +129,3 @@ def _image(lesson: Lesson, images: Images, missing: int) -> float:
         if took > ENOUGH or number >= min(BATCH, missing, len(lesson.samples)):
             return took / len(samples)
         number *= 4
-
-
-def in_words(seconds: float) -> str:
-    """`about 40 s`, `about 12 min`, `about 3.5 h`: two figures at most."""
-    if seconds < 1:
-        return "less than a second"
-    for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
-        if seconds >= 1.5 * size:
-            value = seconds / size
-            return f"about {value:.1f} {unit}" if value < 10 else f"about {value:.0f} {unit}"
-    return f"about {seconds:.0f} s"

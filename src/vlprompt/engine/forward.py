@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from vlprompt.engine.classes import in_view, subset
-from vlprompt.engine.ranks import ALONE, Alone
+from vlprompt.engine.classes import in_view
+from vlprompt.engine.distributed import ALONE, Alone
 from vlprompt.losses import logits
 from vlprompt.towers import Clip
+from vlprompt.towers.tokens import subset
 from vlprompt.types import Context, Ensemble, Features, Need, Prompted, PromptSpec, Teacher, View
 
 ROWS = 16_384

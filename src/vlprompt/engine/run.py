@@ -11,21 +11,24 @@ from pathlib import Path
 
 from torch import nn
 
-from vlprompt import artifact, atomic, methods, recipes, records
+from vlprompt import artifact, disk, records
 from vlprompt.artifact import Learned
 from vlprompt.data import Dataset, FewShot, Sample, Split, open_dataset, restrict, split_by_rule, write_split
-from vlprompt.engine.announce import start_line
-from vlprompt.engine.checkpoint import CHECKPOINT, Checkpoints, State, locked
+from vlprompt.disk import locked
+from vlprompt.engine.checkpoint import CHECKPOINT, Checkpoints, State, tracked
 from vlprompt.engine.config import Resolved, RunConfig, default_views, differences
+from vlprompt.engine.duration import Duration, measure
 from vlprompt.engine.evaluate import Examined, accuracy, classifier_of, examine, training_hash
 from vlprompt.engine.images import Images, open_images
 from vlprompt.engine.observer import SILENT, Observer
+from vlprompt.engine.optim import batches
 from vlprompt.engine.precision import generator, reset_peak, resolve_device, slow_note
 from vlprompt.engine.sampling import draw, said_of_short, said_of_skipped
 from vlprompt.engine.solve import solve
-from vlprompt.engine.track import tracked
-from vlprompt.engine.train import Lesson, train
+from vlprompt.engine.train import Lesson, estimate_step, in_words, new_prompt, train
 from vlprompt.errors import DATA, UserError
+from vlprompt.methods import recipes
+from vlprompt.methods.resolve import ignored, resolve
 from vlprompt.pocket import model_names
 from vlprompt.records import Record
 from vlprompt.towers import Clip, load
@@ -62,10 +65,8 @@ def train_run(config: RunConfig, observer: Observer = SILENT) -> list[Record]:
     UserError: anything that the user can mend, named. KeyboardInterrupt leaves a run that `resume` goes on with.
     """
     recipe = recipe_for(config.model, config.recipe)
-    methods.resolve(
-        config.method, config.overrides, shots=config.shots, recipe=recipe
-    )  # refused before anything is read
-    for name in methods.ignored(config.method, config.overrides):
+    resolve(config.method, config.overrides, shots=config.shots, recipe=recipe)  # refused before anything is read
+    for name in ignored(config.method, config.overrides):
         observer.note(f"{config.method} takes no gradient steps: {name} is ignored.")
     _require_own(config.out, resume=config.resume)
     dataset = split_by_rule(open_dataset(config.data, strict=config.strict))
@@ -97,7 +98,7 @@ def begun(config: RunConfig, dataset: Dataset, clip: Clip, recipe: str) -> tuple
     UserError, before an image is read, where the prompt cannot be built for this model (image tokens for a ResNet, words of other
     lengths), or where `config.init` does not fit, as `artifact.start_from`.
     """
-    method = methods.resolve(config.method, config.overrides, shots=config.shots, recipe=recipe, dataset=dataset.name)
+    method = resolve(config.method, config.overrides, shots=config.shots, recipe=recipe, dataset=dataset.name)
     classes = restrict(dataset, config.subset).class_names
     if config.init is not None:
         return artifact.start_from(config.init, method, clip, len(classes))
@@ -166,7 +167,7 @@ def learn_seed(
     config = setup.config
     if sample.short:
         observer.note(f"seed {chosen.seed}: {said_of_short(sample, config.shots)}")
-    atomic.write_json(directory / CONFIG, chosen.document(config))
+    disk.write_json(directory / CONFIG, chosen.document(config))
     write_split(directory / SPLIT, split, dataset=setup.dataset.name)
     plain = Checkpoints(directory=directory, config_hash=chosen.hash, every=config.save_every)
     with tracked(plain, config.track) as checkpoints:
@@ -317,3 +318,33 @@ def _claim(directory: Path, chosen: Resolved, config: RunConfig) -> Record | Non
     if not config.resume:
         raise UserError(f"{directory} holds unfinished work. Go on with it with --resume, or use another --out.")
     return None
+
+
+def start_line(clip: Clip, method: Method, lesson: Lesson, images: Images, *, done: int = 0) -> str:
+    """For example: ``coop on pocket-s: 3,072 numbers are learned, 5,373,889 stay frozen; 40 classes, 640 training images, ...``.
+
+    done: epochs that are behind it, where a run goes on. Some steps are taken to time them (`duration.measure`).
+    """
+    spec, schedule = method.prompt, method.schedule
+    assert spec is not None, f"{method.name} learns nothing"
+    assert schedule is not None, f"{method.name} has no gradient steps"
+    prompt = new_prompt(clip, spec, len(lesson.class_names), lesson.seed)
+    learned = sum(parameter.numel() for parameter in prompt.parameters())
+    frozen = sum(parameter.numel() for parameter in clip.parameters())
+    steps = len(batches(len(lesson.samples), schedule.batch, seed=lesson.seed, epoch=0))
+    words = {"epochs": "a fresh view each epoch", "centre": "not cropped"}
+    views = words[lesson.views] if isinstance(lesson.views, str) else f"{min(lesson.views, schedule.epochs)} views each"
+    need = estimate_step(clip, method, lesson)
+    part = f", {need.max_rows} of {need.rows} text rows at a time" if need.max_rows is not None else ""
+    return (
+        f"{method.name} on {clip.name}: {learned:,} numbers are learned, {frozen:,} stay frozen; {len(lesson.class_names)} classes, "
+        f"{len(lesson.samples)} training images, {views}; {schedule.epochs} epochs of {steps} steps; about "
+        f"{need.total / 2**30:.2g} GiB of memory{part}; "
+        f"{said_of(measure(clip, method, lesson, images, max_rows=need.max_rows, done=done))}."
+    )
+
+
+def said_of(duration: Duration) -> str:
+    """For example: ``about 12 min (0.21 s a step, timed on 2; 12,800 image views to encode, 0.04 s each)``."""
+    first = f"; {duration.images:,} image views to encode, {duration.image:.2g} s each" if duration.images else ""
+    return f"{in_words(duration.seconds)} ({duration.step:.2g} s a step, timed on {duration.timed}{first})"

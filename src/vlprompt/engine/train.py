@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from vlprompt.data import Sample
-from vlprompt.engine.checkpoint import Checkpoints, State, capture, restore
-from vlprompt.engine.classes import draw, longest, said_of
+from vlprompt.engine.checkpoint import Checkpoints, State, capture, put_back, restore
+from vlprompt.engine.classes import draw, said_of
 from vlprompt.engine.forward import Forward
 from vlprompt.engine.images import Images
 from vlprompt.engine.memory import Estimate, estimate
@@ -23,6 +23,7 @@ from vlprompt.engine.optim import batches, lr_at, sgd
 from vlprompt.engine.precision import generator
 from vlprompt.engine.step import Place, accumulate, gradients_of, measured_gradients, require_finite, take, weighted
 from vlprompt.towers import Clip
+from vlprompt.towers.tokens import longest
 from vlprompt.types import Method, PromptSpec, Views
 
 
@@ -194,3 +195,21 @@ class Tally:
     def summary(self) -> dict[str, object]:
         means = {name: total / self.steps for name, total in self.sums.items()}
         return {"view": self.view, "loss": sum(means.values()), "losses": means, "gradient_ratios": self.ratios}
+
+
+def prompt_at(state: State, clip: Clip, spec: PromptSpec, lesson: Lesson) -> nn.Module:
+    """The prompt of a state, a copy: learning goes on without it."""
+    prompt = new_prompt(clip, spec, len(lesson.class_names), lesson.seed)
+    put_back(state.parameters, prompt)
+    return prompt
+
+
+def in_words(seconds: float) -> str:
+    """`about 40 s`, `about 12 min`, `about 3.5 h`: two figures at most."""
+    if seconds < 1:
+        return "less than a second"
+    for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 1.5 * size:
+            value = seconds / size
+            return f"about {value:.1f} {unit}" if value < 10 else f"about {value:.0f} {unit}"
+    return f"about {seconds:.0f} s"

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from vlprompt import methods
 from vlprompt.engine.precision import DTYPES
 from vlprompt.errors import UserError, unknown
 from vlprompt.losses import CROSS_ENTROPY
 from vlprompt.losses.sampled import Correction, SamplingOptions, sampled_cross_entropy
+from vlprompt.methods.resolve import options, parse, resolve
 from vlprompt.types import Method
 
 Views = int | Literal["published", "crops", "centre"]
@@ -117,7 +117,7 @@ class PretrainConfig:
 
 def pretraining_method(config: PretrainConfig, world: int) -> Method:
     """The method with its sampled classes. UserError: one that cannot be pretrained, with the reason."""
-    _, host = methods.parse(config.method)
+    _, host = parse(config.method)
     schedule = (
         dict(SCHEDULE) if config.recipe == "published" else {"epochs": SCHEDULE["epochs"], "batch": SCHEDULE["batch"]}
     )
@@ -141,13 +141,13 @@ def pretraining_method(config: PretrainConfig, world: int) -> Method:
         raise UserError(
             f"{config.method!r} learns nothing by gradient steps, so that there is nothing to pretrain. Use rpp or pomp."
         )
-    method = methods.resolve(config.method, overrides, shots=config.shots, recipe=config.recipe)
+    method = resolve(config.method, overrides, shots=config.shots, recipe=config.recipe)
     _refuse(method)
     return method if own or not number else _sampled(method, number, correction)
 
 
 def _knows_classes(name: str) -> bool:
-    return any(option.name == "classes" for option in methods.options(name))
+    return any(option.name == "classes" for option in options(name))
 
 
 def _refuse(method: Method) -> None:

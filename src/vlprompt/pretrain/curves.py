@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vlprompt.canvas import GRID, MUTED, png
+from vlprompt.report.canvas import GRID, MUTED, png
 
 COLOURS = ("#1f4e79", "#c0392b", "#1a7f4b", "#8e5ea2", "#d98c10", "#4aa3b5")
 SIZE, DPI = (15.0, 4.6), 130

@@ -14,8 +14,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from vlprompt.data import Pool, Sample, augmented_view, open_image, test_view, train_view
 from vlprompt.data.views import in_threads
+from vlprompt.engine.distributed import Alone
 from vlprompt.engine.images import Images
-from vlprompt.engine.ranks import Alone
 from vlprompt.errors import UserError
 from vlprompt.pretrain.config import Views
 from vlprompt.pretrain.order import Plan

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from vlprompt.engine import gradients as gradient
+from vlprompt.engine import step as gradient
 from vlprompt.engine.checkpoint import capture
 from vlprompt.engine.classes import draw
 from vlprompt.engine.forward import Forward

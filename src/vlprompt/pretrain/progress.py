@@ -9,7 +9,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from vlprompt import atomic
+from vlprompt import disk
 from vlprompt.engine.checkpoint import State, packed, unpacked
 from vlprompt.errors import DATA, UserError
 
@@ -40,7 +40,7 @@ def save(directory: Path, state: State, progress: Progress, config_hash: str) ->
     """Write the state; the one before stays until this one is whole on disk."""
     numbers: dict[str, object] = {"schema": SCHEMA, "epoch": state.epoch, "config": config_hash}
     numbers |= {name: getattr(progress, name) for name in Progress.__slots__}
-    atomic.write_bytes(directory / CHECKPOINT, packed(state, numbers))
+    disk.write_bytes(directory / CHECKPOINT, packed(state, numbers))
 
 
 def read(directory: Path) -> bytes | None:
@@ -78,7 +78,7 @@ def cut_logs(directory: Path, step: int) -> None:
         path = directory / name
         if path.is_file():
             kept = [line for line in path.read_text().splitlines() if _step_of(line) <= step]
-            atomic.write_text(path, "".join(line + "\n" for line in kept))
+            disk.write_text(path, "".join(line + "\n" for line in kept))
 
 
 def _step_of(line: str) -> float:

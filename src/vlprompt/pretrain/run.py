@@ -13,19 +13,19 @@ from typing import Any
 import torch
 from torch import nn
 
-from vlprompt import artifact, atomic
+from vlprompt import artifact, disk
 from vlprompt.artifact import Learned
 from vlprompt.data import Corpus, default_root
-from vlprompt.engine.checkpoint import State, locked, restore
-from vlprompt.engine.classes import longest
+from vlprompt.disk import locked
+from vlprompt.engine.checkpoint import State, restore
 from vlprompt.engine.config import differences
+from vlprompt.engine.distributed import Alone, joined, own_device, restarted
 from vlprompt.engine.forward import Forward
 from vlprompt.engine.images import Images, open_images
 from vlprompt.engine.memory import estimate
 from vlprompt.engine.observer import SILENT, Observer
 from vlprompt.engine.optim import sgd
 from vlprompt.engine.precision import peak_mib, reset_peak, resolve_device, versions
-from vlprompt.engine.ranks import Alone, joined, own_device, restarted
 from vlprompt.engine.train import new_prompt
 from vlprompt.errors import DATA, UserError
 from vlprompt.pretrain import progress as record
@@ -37,6 +37,7 @@ from vlprompt.pretrain.order import Plan
 from vlprompt.pretrain.progress import Progress
 from vlprompt.pretrain.source import open_corpus
 from vlprompt.towers import Clip, load
+from vlprompt.towers.tokens import longest
 from vlprompt.types import Features, Method
 
 CONFIG, SUMMARY = "config.json", "pretraining.json"
@@ -186,7 +187,7 @@ def _claim(setup: Setup, chosen: Chosen) -> tuple[dict[str, Any] | None, tuple[S
     start = record.restored(data, out, chosen.hash) if data is not None else None
     if setup.ranks.rank == 0:
         record.cut_logs(out, start[1].step if start else 0)
-        atomic.write_json(out / CONFIG, chosen.document(setup.config))
+        disk.write_json(out / CONFIG, chosen.document(setup.config))
     return None, start
 
 
@@ -386,5 +387,5 @@ def _summary(
         "versions": versions(),
     }
     if setup.ranks.rank == 0:
-        atomic.write_json(setup.config.out / SUMMARY, summary)
+        disk.write_json(setup.config.out / SUMMARY, summary)
     return summary

@@ -13,18 +13,20 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from vlprompt import atomic, pocket, records
-from vlprompt.engine.checkpoint import locked_if_free, locked_in_turn
+from vlprompt import disk, pocket, records
+from vlprompt.disk import locked_if_free, locked_in_turn
 from vlprompt.engine.config import RunConfig
 from vlprompt.engine.observer import SILENT, Observer
-from vlprompt.engine.reexamine import evaluate_run
 from vlprompt.engine.run import train_run
+from vlprompt.engine.test import evaluate_run
 from vlprompt.errors import UserError
-from vlprompt.pretrain import curves, verdicts
+from vlprompt.pretrain import curves
 from vlprompt.pretrain.config import PretrainConfig
 from vlprompt.pretrain.run import LAST, pretrain_run
 from vlprompt.pretrain.source import POCKET
 from vlprompt.records import Record
+from vlprompt.report.comparison import Comparison, compare
+from vlprompt.report.sides import read_side
 
 SUMMARY, TABLE, FIGURE = "study.json", "study.md", "study.png"
 PRETRAINED, HELD_OUT, TRANSFER = "pretrained", "held-out", "transfer"
@@ -135,10 +137,10 @@ def run_study(study: Study, observer: Observer = SILENT) -> list[dict[str, Any]]
 def conclude(out: Path, facts: Mapping[str, Any]) -> None:
     """Write the tables and the figure of a study's directory. facts: what `study.json` has, or all of it but the differences."""
     rows = facts["rows"]
-    found = verdicts.differences([out / HELD_OUT, out / TRANSFER], [cell.name for cell in METHODS])
-    atomic.write_json(out / SUMMARY, {**facts, "differences": [asdict(one) for one in found]})
+    found = differences([out / HELD_OUT, out / TRANSFER], [cell.name for cell in METHODS])
+    disk.write_json(out / SUMMARY, {**facts, "differences": [asdict(one) for one in found]})
     curves.draw(out / FIGURE, rows)
-    atomic.write_text(out / TABLE, render(rows) + "\n" + verdicts.render(found))
+    disk.write_text(out / TABLE, render(rows) + "\n" + difference_table(found))
 
 
 def _row(study: Study, cell: Cell, seed: int, observer: Observer) -> dict[str, Any]:
@@ -185,10 +187,10 @@ def _zero_shot(study: Study, observer: Observer) -> None:
         for target in targets:
             train_run(
                 RunConfig(
-                    method=verdicts.ZERO_SHOT,
+                    method=BARE,
                     model=study.model,
                     data=target,
-                    out=study.out / where / verdicts.ZERO_SHOT / Path(target).name,
+                    out=study.out / where / BARE / Path(target).name,
                     device=study.device,
                     cache=study.cache,
                     resume=True,
@@ -250,3 +252,70 @@ def _mean(values: Sequence[float | None]) -> str:
         return "-"
     spread = f" ± {statistics.stdev(known):.2f}" if len(known) > 1 else ""
     return f"{statistics.fmean(known):.2f}{spread}"
+
+
+CENTRE, BARE = "rpp", "zero-shot"
+ALTHOUGH = ("protocol", "source")
+"""Zero-shot has learned from nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """One line of the table."""
+
+    where: str
+    """`held-out` or `transfer`."""
+    first: str
+    second: str
+    datasets: int
+    gain: float
+    """Points of the second over the first, the mean of the data sets."""
+    low: float
+    high: float
+    verdict: str
+    seeds: int
+
+
+def differences(places: Sequence[Path], cells: Sequence[str]) -> list[Difference]:
+    """places: directories of records, `PLACE/CELL/DATA/seedN`, each under its own name. cells: those with all seeds."""
+    pairs = [(BARE, cell) for cell in cells] + [(CENTRE, cell) for cell in cells if cell != CENTRE]
+    return [
+        _difference(place, first, second)
+        for place in places
+        for first, second in pairs
+        if (place / first).is_dir() and (place / second).is_dir()
+    ]
+
+
+def _difference(place: Path, first: str, second: str) -> Difference:
+    found = compare(read_side(place / first), read_side(place / second), although=ALTHOUGH).comparisons
+    whole: Comparison = max(found, key=lambda one: len(one.datasets))
+    said = whole.estimate
+    return Difference(
+        where=place.name,
+        first=first,
+        second=second,
+        datasets=len(whole.datasets),
+        gain=said.difference,
+        low=said.low,
+        high=said.high,
+        verdict=said.verdict,
+        seeds=len(whole.seeds),
+    )
+
+
+def difference_table(found: Sequence[Difference]) -> str:
+    """As a Markdown table; nothing where nothing was compared."""
+    if not found:
+        return ""
+    lines = [
+        "## Paired differences\n",
+        "| second against first | images | data sets | seeds | gain, points | 95 % interval | verdict |",
+        "| --- | --- | ---: | ---: | ---: | ---: | --- |",
+    ]
+    lines += [
+        f"| {one.second} against {one.first} | {one.where} | {one.datasets} | {one.seeds} | {one.gain:+.1f} "
+        f"| {one.low:+.1f} to {one.high:+.1f} | {one.verdict} |"
+        for one in found
+    ]
+    return "\n".join(lines) + "\n"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vlprompt.prompts.context import STD, first_values
+from vlprompt.prompts.layers import STD, first_values
 from vlprompt.types import ModelFacts, Prompted, Splice, TextLayout
 
 SHRINK = 16

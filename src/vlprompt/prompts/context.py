@@ -10,11 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vlprompt.errors import UserError
+from vlprompt.prompts.layers import NORMAL, STD, first_values
 from vlprompt.types import Axis, ModelFacts, Position, Prompted, Splice, TextLayout
-
-NORMAL, ZEROS = "normal", "zeros"
-STD = 0.02
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,37 +66,3 @@ class ContextPrompt(nn.Module):
         where = {"end": "before the class name", "middle": "around the class name", "front": "after the class name"}
         each = "one per class" if self.ctx.dim() == 3 else "shared by all classes"
         return {"ctx": f"text tower, layer 0, {where[self.layout.position]}, {each}"}
-
-
-def first_values(
-    init: str, shape: tuple[int, ...], facts: ModelFacts, generator: torch.Generator, std: float
-) -> Tensor:
-    """Where a context of this shape, (M, D) or (C, M, D), starts from."""
-    if init == NORMAL:
-        return torch.empty(shape).normal_(std=std, generator=generator)
-    kind, plus, words = init.partition("+")
-    if kind.strip() == ZEROS and plus:
-        return words_last(words.strip(), shape[-2], facts).expand(shape).clone()
-    return start_from_words(init, shape[-2], facts).expand(shape).clone()
-
-
-def words_last(words: str, num_tokens: int, facts: ModelFacts) -> Tensor:
-    """The embeddings of words in the last rows of (M, D), zeros before (ProGrad's start, arXiv 2205.14865, its code)."""
-    rows_WD = facts.embed_words(words).cpu()
-    if len(rows_WD) > num_tokens:
-        raise UserError(
-            f"the words {words!r} are {len(rows_WD)} tokens in this model's vocabulary, and n_ctx is {num_tokens}. Use "
-            f"--set n_ctx={len(rows_WD)} or fewer words."
-        )
-    return torch.cat([rows_WD.new_zeros(num_tokens - len(rows_WD), rows_WD.shape[1]), rows_WD])
-
-
-def start_from_words(words: str, num_tokens: int, facts: ModelFacts) -> Tensor:
-    """The embeddings (M, D) of words that are exactly `num_tokens` tokens long."""
-    rows_MD = facts.embed_words(words).cpu()
-    if len(rows_MD) != num_tokens:
-        raise UserError(
-            f"the words {words!r} are {len(rows_MD)} tokens in this model's vocabulary, but n_ctx is {num_tokens}. Use "
-            f"--set n_ctx={len(rows_MD)}, other words, or init=normal."
-        )
-    return rows_MD

@@ -16,15 +16,16 @@ from vlprompt.prompts.layers import (
     WORDS,
     checked_depth,
     fixed_words,
+    image_place,
     linear,
     normal,
     numbered,
     require_image_prompts,
     require_tokens,
     start_context,
+    text_place,
     three_quarters,
 )
-from vlprompt.prompts.vision import image_place, text_place
 from vlprompt.types import ModelFacts, Prompted, Splice, TextLayout
 
 

@@ -21,13 +21,14 @@ from vlprompt.prompts.layers import (
     WORDS,
     checked_depth,
     fixed_words,
+    image_place,
     normal,
     require_image_prompts,
     require_tokens,
     start_context,
+    text_place,
     three_quarters,
 )
-from vlprompt.prompts.vision import image_place, text_place
 from vlprompt.types import ModelFacts, Prompted, Residual, Splice, TextLayout
 
 PARTS = ("q", "k", "v")

@@ -10,7 +10,15 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from vlprompt.prompts.layers import ALL, checked_depth, normal, numbered, require_image_prompts, require_tokens
+from vlprompt.prompts.layers import (
+    ALL,
+    checked_depth,
+    image_place,
+    normal,
+    numbered,
+    require_image_prompts,
+    require_tokens,
+)
 from vlprompt.types import ModelFacts, Prompted, Splice, TextLayout
 
 
@@ -63,15 +71,3 @@ class VisionPrompt(nn.Module):
     def places(self) -> dict[str, str]:
         """Where each parameter enters."""
         return {f"image.{layer}": image_place(int(layer)) for layer in self.image}
-
-
-def image_place(layer: int) -> str:
-    """Where the image tokens of a layer stand, in words."""
-    how = "after the patches" if layer == 0 else "in place of the layer before's tokens"
-    return f"image tower, layer {layer}, {how}"
-
-
-def text_place(layer: int) -> str:
-    """Where the text tokens of a layer stand, in words."""
-    how = "before the class name" if layer == 0 else "in place of the layer before's tokens"
-    return f"text tower, layer {layer}, {how}"

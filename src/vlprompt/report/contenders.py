@@ -10,7 +10,7 @@ from pathlib import Path
 from vlprompt import records
 from vlprompt.errors import UserError
 from vlprompt.records import Record
-from vlprompt.statistics import Run, seedless
+from vlprompt.report.sides import Run, seedless
 
 ZERO_SHOT = "zero-shot"
 ORDER = (

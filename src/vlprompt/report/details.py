@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from vlprompt.records import Predictions
 from vlprompt.report.grid import DIGITS, Grid
 from vlprompt.report.sections import ABSENT, Section
-from vlprompt.statistics import Run
+from vlprompt.report.sides import Run
 
 BINS = 15
 """As in the calibration error of a record."""

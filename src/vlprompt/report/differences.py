@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vlprompt.errors import UserError
+from vlprompt.report.bootstrap import MARGIN
+from vlprompt.report.comparison import Comparison, compare_cells, paired_table
 from vlprompt.report.contenders import ZERO_SHOT
 from vlprompt.report.grid import Grid
 from vlprompt.report.sections import ABSENT, Section
-from vlprompt.statistics import MARGIN, Cell, Comparison, compare_cells, paired_table
+from vlprompt.report.sides import Cell
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from vlprompt.report.contenders import Contender
-from vlprompt.statistics import Run
+from vlprompt.report.sides import Run
 
 DIGITS = 6
 """Decimals that are kept, so that the page computes with the same numbers."""

@@ -10,14 +10,16 @@ from typing import Any
 import jinja2
 
 from vlprompt import __version__
+from vlprompt.report.bootstrap import LEVEL
+from vlprompt.report.comparison import Comparison
 from vlprompt.report.contenders import Contender
 from vlprompt.report.details import Classes, Detail
 from vlprompt.report.differences import Pair
 from vlprompt.report.grid import METRICS, Column, Grid
 from vlprompt.report.sections import Section
+from vlprompt.report.sides import Run
 from vlprompt.report.tables import spread
 from vlprompt.report.text import expected_seeds, rows_of
-from vlprompt.statistics import LEVEL, Comparison, Run
 
 SCRIPTS = ("core.js", "plot.js", "tables.js", "curves.js", "shapes.js", "classes.js", "main.js")
 

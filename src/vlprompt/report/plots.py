@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vlprompt.canvas import GRID, INK, MUTED, png
+from vlprompt.report.canvas import GRID, INK, MUTED, png
 from vlprompt.report.tables import Row
 
 RIGHT, WRONG = "#1a7f4b", "#c0392b"

@@ -6,12 +6,13 @@ import csv
 import io
 from collections.abc import Iterable, Sequence
 
+from vlprompt.report.bootstrap import LEVEL, Estimate
 from vlprompt.report.details import Detail
 from vlprompt.report.differences import Pair
 from vlprompt.report.grid import ANY, METRICS, Grid, Missing, Value, evaluate, number
 from vlprompt.report.sections import Layout, Section
+from vlprompt.report.sides import Run
 from vlprompt.report.tables import MISSING, NOT_MEASURED, Spread, spread
-from vlprompt.statistics import LEVEL, Estimate, Run
 
 REMARK = (
     "Top-1 accuracy in percent: mean over seeds, +- the sample standard deviation over seeds. Bold: the best of a column, computed from "

@@ -6,17 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vlprompt import atomic
+from vlprompt import disk
 from vlprompt.errors import DATA, UserError
 from vlprompt.records import RESULT, Record
 from vlprompt.report import text
+from vlprompt.report.bootstrap import MARGIN
 from vlprompt.report.contenders import Contender, contenders, gather
 from vlprompt.report.details import make_details
 from vlprompt.report.differences import make_differences
 from vlprompt.report.grid import Grid, make_grid
 from vlprompt.report.page import render
 from vlprompt.report.sections import make_sections
-from vlprompt.statistics import MARGIN, Run
+from vlprompt.report.sides import Run
 
 PAGE, MARKDOWN, TABLE, CLASSES = "report.html", "report.md", "report.csv", "report-classes.csv"
 
@@ -62,7 +63,7 @@ def write_report(root: Path, *, margin: float = MARGIN, title: str = "") -> Writ
         CLASSES: text.classes_as_csv(grid, details),
     }
     for name, content in contents.items():
-        atomic.write_text(root / name, content)
+        disk.write_text(root / name, content)
     return Written(
         files=tuple(root / name for name in contents),
         num_runs=len(_kept(found)),

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from vlprompt.errors import UserError
-from vlprompt.towers.again import again
 from vlprompt.towers.config import ClipConfig, TowerConfig
+from vlprompt.towers.recompute import again
 from vlprompt.towers.resnet import ResNetTower
 from vlprompt.towers.scaling import Scaling
 from vlprompt.towers.text import Prefix, TextTower

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from vlprompt.errors import DATA, UserError
 from vlprompt.pocket import model_dir, model_names
-from vlprompt.towers import hub, huggingface, openai, openclip
 from vlprompt.towers.clip import Clip
 from vlprompt.towers.config import ClipConfig, ResNetConfig
+from vlprompt.towers.formats import hub, huggingface, openai, openclip
+from vlprompt.towers.formats.source import Source
 from vlprompt.towers.resnet import ResNetTower
-from vlprompt.towers.source import Source
 from vlprompt.towers.text import TextTower
 from vlprompt.towers.tokenizer import Tokenizer
 from vlprompt.towers.vision import VisionTower

@@ -199,3 +199,35 @@ def _rows(plans: Sequence[Sequence[int]], owners: Sequence[int]) -> Rows:
     owner = torch.tensor([o for o, plan in zip(owners, plans) for _ in plan], dtype=torch.int64)
     learned = (flat < 0).nonzero().flatten()
     return Rows(ids=flat.clamp(min=0), learned=learned, token=-1 - flat[learned], owner=owner[learned])
+
+
+def subset(tokens: ClassTokens, classes_C: Tensor) -> ClassTokens:
+    """The rows of some classes (indices into the list, in any order, each once); the shared prefix stays as it is.
+
+    Class-specific contexts still belong to the whole list.
+    """
+    lengths = [bucket.length for bucket in tokens.buckets for _ in range(bucket.num_classes)]
+    places = tokens.restore_C[classes_C.to(tokens.restore_C.device)].sort()
+    kept = [lengths[place] for place in places.values.tolist()]
+    ends = tokens.end_C[places.values].tolist()
+    row = torch.cat([torch.arange(end + 1 - length, end + 1) for end, length in zip(ends, kept, strict=True)])
+    row = row.to(tokens.position_T.device)
+    new = torch.full_like(tokens.position_T, -1)
+    new[row] = torch.arange(len(row), device=row.device)
+    own = tokens.own
+    inside = new[own.learned] >= 0
+    rows = Rows(ids=own.ids[row], learned=new[own.learned[inside]], token=own.token[inside], owner=own.owner[inside])
+    return replace(
+        tokens,
+        names=tuple(tokens.names[c] for c in classes_C.tolist()),
+        own=rows,
+        position_T=tokens.position_T[row],
+        buckets=_buckets(kept),
+        end_C=torch.tensor(kept, device=row.device).cumsum(0) - 1,
+        restore_C=places.indices.argsort(),
+    )
+
+
+def longest(tokens: ClassTokens, number: int) -> ClassTokens:
+    """The `number` longest classes: what a step with so many classes takes at most."""
+    return subset(tokens, tokens.restore_C.argsort()[-number:]) if number < tokens.num_classes else tokens

@@ -6,8 +6,7 @@ import math
 
 import torch
 
-from vlprompt import parity
-from vlprompt.verify import compositions
+from vlprompt.verify import compositions, parity
 from vlprompt.verify.compare import Check, Result, compare, compare_ids
 from vlprompt.verify.compositions import Answer
 from vlprompt.verify.given import Given, given

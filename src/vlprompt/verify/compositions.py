@@ -19,8 +19,8 @@ from vlprompt.losses.consistency import ConsistencyOptions, consistency_terms
 from vlprompt.losses.rules import Projection, teacher_term
 from vlprompt.losses.sampled import Correction, corrected, sampled_cross_entropy
 from vlprompt.prompts import ConditionedSpec, ContextSpec
-from vlprompt.prompts.context import NORMAL
 from vlprompt.prompts.joint import CoupledSpec, IndependentSpec
+from vlprompt.prompts.layers import NORMAL
 from vlprompt.types import BARE, Features, Prompted, PromptSpec, Sampled, Teacher, TextLayout, View
 from vlprompt.verify.compare import GRAD
 from vlprompt.verify.given import Given

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vlprompt import parity
 from vlprompt.towers import Clip, assemble
 from vlprompt.towers.clip_vocabulary import clip_tokenizer
 from vlprompt.towers.config import RESNET_STRIDE, ClipConfig, ResNetConfig, TowerConfig
 from vlprompt.types import Preprocess
+from vlprompt.verify import parity
 
 HALF = (0.5, 0.5, 0.5)
 """Mean and deviation of an image transform that is never used: the cases bring pixels."""

@@ -1,0 +1,318 @@
+"""What a plan will take before any of its data are there: steps timed on made-up images and multiplied, and cached features counted.
+
+A step is timed at two numbers of classes, so that its time is a line in them: the image side and the rest at no class, the text
+side by the class. Nothing is learned or kept.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from vlprompt.bench.cells import Course
+from vlprompt.bench.estimate import Learning
+from vlprompt.bench.protocols import Plan
+from vlprompt.bench.request import labels_of
+from vlprompt.bench.stand_ins import made_up
+from vlprompt.bench.workspace import Desk
+from vlprompt.data import FewShot, Sample, Subset, few_shot
+from vlprompt.engine.duration import stepping
+from vlprompt.engine.evaluate import Classifier
+from vlprompt.engine.forward import Forward, reads_frozen
+from vlprompt.engine.images import Images
+from vlprompt.engine.optim import batches
+from vlprompt.engine.precision import device_name, synchronize
+from vlprompt.engine.step import gradients_of
+from vlprompt.engine.train import Lesson, estimate_step, new_prompt, view_of
+from vlprompt.methods.resolve import resolve
+from vlprompt.types import Method
+
+FEW, MANY, VERY_MANY = 10, 200, 1000
+"""Classes that a step is timed with: few and many, and very many where a step with few takes less than QUICK seconds, since on a
+fast device many still cost as good as nothing (project's choice)."""
+QUICK = 0.1
+ENOUGH, SLOW, MOST = 1.0, 3.0, 6
+"""What is timed is done at least twice, unless the first time took SLOW seconds, and until ENOUGH are over or it was done MOST times;
+the quickest counts, since a first time warms up and other programs only ever slow it down."""
+TESTED = 4
+"""Images that are encoded or answered for at once when that is timed."""
+WIDTH, HEIGHT = 500, 375
+"""Of the made-up photographs, as the papers' sets have them."""
+BYTES = 4
+"""Of one number of a cached feature."""
+PLACE = "probe"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """Seconds as a line in the number of classes."""
+
+    base: float
+    per_class: float = 0.0
+
+    def at(self, classes: int) -> float:
+        return self.base + self.per_class * classes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """What was timed of a method."""
+
+    method: str
+    batch: int
+    """Images of a step."""
+    timed: Mapping[int, float]
+    """Number of classes -> seconds of a step."""
+
+    @property
+    def line(self) -> Line:
+        """Through both times; level where more classes took no longer."""
+        (few, less), (many, more) = sorted(self.timed.items())
+        slope = max(0.0, (more - less) / (many - few))
+        return Line(base=max(0.0, less - few * slope), per_class=slope)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """The features that the cache will hold of one data set."""
+
+    dataset: str
+    images: int
+    pairs: int
+    """Distinct pairs of an image and a view."""
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outlook:
+    """What a plan will take, by what was timed on this device."""
+
+    device: str
+    steps: tuple[Step, ...]
+    image: float
+    """Seconds of decoding and encoding one image in the bare tower."""
+    learnings: tuple[Learning, ...]
+    """One of every method, data set, half and count; the features are not in them."""
+    tests: Mapping[Path, float]
+    """Seconds of a test by the cell's place, of methods whose images go through the tower at each."""
+    held: tuple[Held, ...]
+    """By data set."""
+
+    @property
+    def features(self) -> float:
+        """Seconds to fill the cache."""
+        return self.image * sum(one.pairs for one in self.held)
+
+
+def look_ahead(plan: Plan, desk: Desk, say: Callable[[str], None] = lambda text: None) -> Outlook:
+    """Time what a plan's methods do and multiply; `say` is told what is being timed."""
+    request = plan.request
+    images = desk.images(request.model, request.dtype)
+    probe = _Probe(images, desk, say)
+    image = probe.image()
+    learnings: dict[tuple[object, ...], Learning] = {}
+    tests: dict[Path, float] = {}
+    for cell in plan.cells:
+        course, method = cell.course, resolved(cell.course)
+        key = (course.method, course.dataset, course.subset, course.shots)
+        if course.shots != 0 and key not in learnings and (learning := probe.learning(course, method)) is not None:
+            learnings[key] = learning
+        if method.prompt is not None and (method.prompt.prompts_image or method.prompt.conditioned):
+            classes = len(_names(desk, cell.data, cell.subset))
+            tests[cell.place] = probe.test(course, method).at(classes) * cell.num_test
+    return Outlook(
+        device=device_name(images.clip.device),
+        steps=tuple(probe.steps.values()),
+        image=image,
+        learnings=tuple(learnings.values()),
+        tests=tests,
+        held=held(plan, desk, images.clip.facts.embed_dim),
+    )
+
+
+@functools.cache
+def _resolve(method: str, overrides: tuple[tuple[str, str], ...], shots: int | None, recipe: str, data: str) -> Method:
+    return resolve(method, dict(overrides), shots=shots, recipe=recipe, dataset=data)
+
+
+def resolved(course: Course) -> Method:
+    """A course's method with every choice made."""
+    settings = tuple(course.overrides.items())
+    return _resolve(course.method, settings, course.shots or None, course.recipe, course.dataset)
+
+
+def _names(desk: Desk, data: str, subset: Subset) -> tuple[str, ...]:
+    names = desk.material(data).class_names
+    return tuple(names[label] for label in labels_of(len(names), subset))
+
+
+class _Probe:
+    """Times each thing once."""
+
+    def __init__(self, images: Images, desk: Desk, say: Callable[[str], None]) -> None:
+        self.images, self.desk, self.say = images, desk, say
+        self.steps: dict[tuple[str, int, str], Step] = {}
+        self._tests: dict[str, Line] = {}
+        self._peaks: dict[tuple[object, ...], float] = {}
+
+    def image(self) -> float:
+        """Seconds of decoding and encoding one image."""
+        self.say("Timing the image tower")
+        return self._quickest(lambda: self.images.encode(photographs(TESTED), None)) / TESTED
+
+    def learning(self, course: Course, method: Method) -> Learning | None:
+        """What a course will take: its steps, each as long as its number of classes says. None: it has no steps."""
+        if method.schedule is None or method.prompt is None:
+            return None
+        names = _names(self.desk, course.data, course.subset)
+        line = self._step(course, method).line
+        per_epoch = len(batches(course.num_train, method.schedule.batch, seed=course.seed, epoch=0))
+        return Learning(
+            method=course.method,
+            dataset=course.dataset,
+            subset=course.subset,
+            shots=course.shots,
+            num_train=course.num_train,
+            seconds=method.schedule.epochs * per_epoch * line.at(len(names)),
+            peak_mib=self._peak(course, method, names),
+        )
+
+    def test(self, course: Course, method: Method) -> Line:
+        """Seconds of answering for one image, of a method whose features are not in the cache; by the class where its text depends
+        on the image."""
+        assert method.prompt is not None
+        key = repr(method.prompt)  # which losses it was learned by makes no difference
+        if key not in self._tests:
+            self.say(f"Timing answers of {course.method}")
+            few = self._answer(course, method, FEW)
+            many = {MANY: self._answer(course, method, MANY)} if method.prompt.conditioned else {FEW + 1: few}
+            self._tests[key] = Step(method=course.method, batch=1, timed={FEW: few, **many}).line
+        return self._tests[key]
+
+    def _step(self, course: Course, method: Method) -> Step:
+        assert method.schedule is not None
+        key = (course.method, method.schedule.batch, repr(method.prompt))
+        if key not in self.steps:
+            self.say(f"Timing steps of {course.method}")
+            few = self._seconds(course, method, FEW)
+            number = VERY_MANY if few < QUICK else MANY
+            timed = {FEW: few, number: self._seconds(course, method, number)}
+            self.steps[key] = Step(method=course.method, batch=method.schedule.batch, timed=timed)
+        return self.steps[key]
+
+    def _seconds(self, course: Course, method: Method, classes: int) -> float:
+        """Of a step; the teacher's sentences, read once before the first, are not in it."""
+        assert method.prompt is not None
+        assert method.schedule is not None
+        lesson = self._lesson(course, made_up(0, classes), photographs(method.schedule.batch, classes))
+        rows = estimate_step(self.images.clip, method, lesson).max_rows
+        clip, names, words = self.images.clip, lesson.class_names, lesson.template
+        forward = Forward(clip, method.prompt, method.needs, names, words, max_rows=rows)
+        take = stepping(forward, method, lesson, self.images)
+        return self._quickest(lambda: take(gradients_of))
+
+    def _answer(self, course: Course, method: Method, classes: int) -> float:
+        assert method.prompt is not None
+        clip = self.images.clip
+        prompt = new_prompt(clip, method.prompt, classes, course.seed)
+        classifier = Classifier(clip, method.prompt, prompt, made_up(0, classes), course.template)
+        bare = Images(clip, None)  # nothing is kept of made-up images
+        return self._quickest(lambda: classifier.logits(photographs(TESTED), bare)) / TESTED
+
+    def _lesson(self, course: Course, names: tuple[str, ...], samples: Sequence[Sample]) -> Lesson:
+        return Lesson(
+            samples=samples,
+            class_names=names,
+            template=course.template,
+            seed=course.seed,
+            views=course.views,
+            max_memory=self.desk.means.max_memory,
+        )
+
+    def _peak(self, course: Course, method: Method, names: tuple[str, ...]) -> float:
+        """MiB of a step of the course's own classes, as `estimate_step` counts them."""
+        assert method.schedule is not None
+        batch = min(method.schedule.batch, course.num_train)
+        key = (course.method, repr(method.prompt), batch, names)
+        if key not in self._peaks:
+            lesson = self._lesson(course, names, photographs(batch))
+            self._peaks[key] = estimate_step(self.images.clip, method, lesson).total / 2**20
+        return self._peaks[key]
+
+    def _quickest(self, do: Callable[[], object]) -> float:
+        """Seconds of doing something."""
+        took: list[float] = []
+        while True:
+            synchronize(self.images.clip.device)
+            began = time.perf_counter()
+            do()
+            synchronize(self.images.clip.device)
+            took.append(time.perf_counter() - began)
+            if len(took) == MOST or (sum(took) >= ENOUGH and (len(took) > 1 or took[0] >= SLOW)):
+                return min(took)
+
+
+def photographs(number: int, classes: int = 1) -> tuple[Sample, ...]:
+    """Made-up images of a photograph's size, labels in turn."""
+    return tuple(
+        Sample(id=f"{PLACE}/{i}", label=i % classes, source=functools.partial(_jpeg, i)) for i in range(number)
+    )
+
+
+@functools.cache
+def _jpeg(seed: int) -> bytes:
+    """A smooth picture of random colours."""
+    colours = np.random.RandomState(seed).randint(0, 256, (HEIGHT // 25, WIDTH // 25, 3)).astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(colours).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC).save(file, "JPEG", quality=90)
+    return file.getvalue()
+
+
+def held(plan: Plan, desk: Desk, embed_dim: int) -> tuple[Held, ...]:
+    """The features that working off a plan leaves in the cache: of every set the pairs of an image and a view of the bare tower.
+
+    Validation and test images in the test view; training images in the views that their methods read. A method that prompts the
+    image tower reads none of them, but for a teacher's.
+    """
+    found: dict[str, dict[int | None, set[str]]] = {}
+    names: dict[str, str] = {}
+    for data, subset in dict.fromkeys((cell.data, cell.subset) for cell in plan.cells):
+        labels = labels_of(len(desk.material(data).class_names), subset)
+        own = found.setdefault(data, {}).setdefault(None, set())
+        own |= {one.id for one in desk.questions(data).test if one.label in labels}
+    for cell in plan.cells:
+        names[cell.data] = cell.dataset
+    samples: dict[tuple[object, ...], FewShot] = {}
+    for course in {cell.course.place: cell.course for cell in plan.cells if cell.course.shots != 0}.values():
+        material, key = desk.material(course.data), (course.data, course.shots, course.seed)
+        if key not in samples:
+            samples[key] = few_shot(material, course.shots, course.seed)
+        labels = labels_of(len(material.class_names), course.subset)
+        names[course.data], views = course.dataset, found.setdefault(course.data, {})
+        views.setdefault(None, set()).update(one.id for one in samples[key].val if one.label in labels)
+        train = {one.id for one in samples[key].train if one.label in labels}
+        for view in _views(course):
+            views.setdefault(view, set()).update(train)
+    return tuple(_held(names[data], views, embed_dim) for data, views in found.items())
+
+
+def _held(dataset: str, views: Mapping[int | None, set[str]], embed_dim: int) -> Held:
+    pairs = sum(len(ids) for ids in views.values())
+    images = len(set[str]().union(*views.values()))
+    return Held(dataset=dataset, images=images, pairs=pairs, bytes=pairs * embed_dim * BYTES)
+
+
+def _views(course: Course) -> Iterator[int | None]:
+    """The views of its training images whose bare features a course reads."""
+    method = resolved(course)
+    if method.solver is not None:
+        yield None
+    elif method.prompt is not None and method.schedule is not None and reads_frozen(method.prompt, method.needs):
+        yield from {view_of(course.views, epoch) for epoch in range(method.schedule.epochs)}

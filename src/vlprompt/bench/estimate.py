@@ -1,0 +1,221 @@
+"""What a grid will take: by what its directory has measured, or by a probe; unknown where there is neither."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+from vlprompt import artifact, records
+from vlprompt.bench import work
+from vlprompt.bench.cells import PROMPTS, Cell, Course, Grid, Protocol
+from vlprompt.bench.protocols import Plan
+from vlprompt.bench.work import config_of, learned_already
+from vlprompt.bench.workspace import Desk
+from vlprompt.data import few_shot, restrict
+from vlprompt.engine.duration import measure
+from vlprompt.engine.run import begun
+from vlprompt.engine.train import Lesson, estimate_step
+from vlprompt.errors import UserError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Learning:
+    """What learning one prompt took, or is going to take by a probe."""
+
+    method: str
+    dataset: str
+    subset: str
+    shots: int | None
+    num_train: int
+    seconds: float
+    peak_mib: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Need:
+    """What some cells will take."""
+
+    seconds: float
+    """Of those whose time is known, one after the other."""
+    unknown: int
+    """Prompts of methods that this directory has nothing measured of."""
+    peak_mib: float | None
+    """The largest process measured with these methods; None: nothing measured."""
+
+
+class Measured:
+    """What the finished work of a directory took, and what other work will take by it."""
+
+    def __init__(
+        self,
+        grid: Grid,
+        cells: Iterable[Cell],
+        probed: Sequence[Learning] = (),
+        tests: Mapping[Path, float] = MappingProxyType({}),
+    ) -> None:
+        """Prompts are all that the directory has, and the probed ones of methods that it has none of; tests are those of the cells
+        given, and for methods without any the seconds in `tests`, by the cell's place."""
+        self._tests = tests
+        paths = sorted((grid.out / PROMPTS).glob(f"*/*/*/*/*/{artifact.FACTS}"))
+        by_place = {path.parent: one for path in paths if (one := _read(path)) is not None}
+        names = {one.method for one in by_place.values()}
+        self.learnings = [*by_place.values(), *(one for one in probed if one.method not in names)]
+        self._rates: dict[str, list[float]] = {}
+        for cell in cells:
+            learned = by_place.get(grid.learned(cell.course))
+            if learned is not None and cell.num_test and grid.finished(cell):
+                testing = records.read(grid.of(cell)).seconds - learned.seconds
+                self._rates.setdefault(cell.course.method, []).append(testing / cell.num_test)
+
+    def learning(self, course: Course) -> float | None:
+        """Seconds to learn a course's prompt: the mean over other seeds of the same; else by images from the same method's
+        other prompts (their median); None where there is none."""
+        own = [one for one in self.learnings if one.method == course.method]
+        same = (course.dataset, course.subset, course.shots)
+        if exact := [one.seconds for one in own if (one.dataset, one.subset, one.shots) == same]:
+            return statistics.fmean(exact)
+        rates = [one.seconds / one.num_train for one in own if one.num_train]
+        return statistics.median(rates) * course.num_train if rates else None
+
+    def testing(self, cell: Cell) -> float:
+        """Seconds to test a cell: by images from the median of the method's finished ones, else as probed; 0 where there is
+        neither."""
+        rates = self._rates.get(cell.course.method)
+        return statistics.median(rates) * cell.num_test if rates else self._tests.get(cell.place, 0.0)
+
+    def need(self, cells: Sequence[Cell], grid: Grid, new: Iterable[Course]) -> Need:
+        """What unfinished cells still need: their tests, and the learning of those of the courses `new` whose prompt is not
+        there."""
+        courses = {course.place: course for course in new}
+        known, unknown = sum(self.testing(cell) for cell in cells), 0
+        for course in courses.values():
+            if not _to_learn(course, grid):
+                continue
+            seconds = self.learning(course)
+            known, unknown = (known, unknown + 1) if seconds is None else (known + seconds, unknown)
+        names = {cell.course.method for cell in cells}
+        peaks = [one.peak_mib for one in self.learnings if one.method in names]
+        return Need(seconds=known, unknown=unknown, peak_mib=max(peaks, default=None))
+
+
+def _read(path: Path) -> Learning | None:
+    """A prompt's facts; None where they are another version's."""
+    try:
+        facts = json.loads(path.read_text())
+        learning = facts["learning"]
+        return Learning(
+            method=facts["method"],
+            dataset=facts["dataset"],
+            subset=facts["subset"],
+            shots=facts["shots"],
+            num_train=learning["num_train"],
+            seconds=learning["seconds"],
+            peak_mib=learning["peak_mib"],
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """One protocol with one method, as a plan shows it."""
+
+    protocol: Protocol
+    method: str
+    cells: int
+    finished: int
+    failed: int
+    """Of those to do, cells with a failed attempt behind them."""
+    prompts: int
+    """Still to be learned."""
+    need: Need
+
+
+def lines(
+    plan: Plan, grid: Grid, probed: Sequence[Learning] = (), tests: Mapping[Path, float] = MappingProxyType({})
+) -> list[Line]:
+    """The plan by protocol and method; a prompt that two protocols share is counted with the first. `probed` and `tests` (seconds
+    by a cell's place) stand for what the directory has not measured."""
+    measured, seen = Measured(grid, plan.cells, probed, tests), set[Path]()
+    out = []
+    for key in dict.fromkeys((cell.protocol, cell.course.method) for cell in plan.cells):
+        own = [cell for cell in plan.cells if (cell.protocol, cell.course.method) == key]
+        todo = [cell for cell in own if not grid.finished(cell)]
+        new = {one.course.place: one.course for one in todo if one.course.place not in seen}
+        seen |= set(new)
+        out.append(
+            Line(
+                protocol=key[0],
+                method=key[1],
+                cells=len(own),
+                finished=len(own) - len(todo),
+                failed=sum(_has_failed(cell, grid) for cell in todo),
+                prompts=sum(_to_learn(course, grid) for course in new.values()),
+                need=measured.need(todo, grid, new.values()),
+            )
+        )
+    return out
+
+
+def total(found: Iterable[Line]) -> Need:
+    """What all lines need together, in one process."""
+    needs = [line.need for line in found]
+    peaks = [need.peak_mib for need in needs if need.peak_mib is not None]
+    return Need(
+        seconds=sum(need.seconds for need in needs),
+        unknown=sum(need.unknown for need in needs),
+        peak_mib=max(peaks, default=None),
+    )
+
+
+def _to_learn(course: Course, grid: Grid) -> bool:
+    return course.shots != 0 and not learned_already(grid.learned(course))
+
+
+def _has_failed(cell: Cell, grid: Grid) -> bool:
+    return any(work.read(place).reasons for place in (grid.of(cell), grid.learned(cell.course)))
+
+
+def probe(plan: Plan, grid: Grid, desk: Desk) -> list[Learning]:
+    """A few steps of one prompt of every method that the directory has nothing of, timed and multiplied; nothing is learned or
+    kept. A method without steps has none."""
+    known = {one.method for one in Measured(grid, ()).learnings}
+    first: dict[str, Course] = {}
+    for cell in plan.cells:
+        if cell.course.method not in known and _to_learn(cell.course, grid):
+            first.setdefault(cell.course.method, cell.course)
+    return [one for course in first.values() if (one := _probed(course, desk)) is not None]
+
+
+def _probed(course: Course, desk: Desk) -> Learning | None:
+    images, material = desk.images(course.model, course.dtype), desk.material(course.data)
+    sample = restrict(few_shot(material, course.shots, course.seed), course.subset)
+    lesson = Lesson(
+        samples=sample.train,
+        class_names=sample.class_names,
+        template=course.template,
+        seed=course.seed,
+        views=course.views,
+        max_memory=desk.means.max_memory,
+    )
+    try:
+        method, _ = begun(config_of(course, Path(), desk.means), material, images.clip, course.recipe)
+        if method.schedule is None or method.prompt is None:
+            return None
+        need = estimate_step(images.clip, method, lesson)
+        duration = measure(images.clip, method, lesson, images, max_rows=need.max_rows)
+    except UserError:  # an image that cannot be read, for example: the grid will say so
+        return None
+    return Learning(
+        method=course.method,
+        dataset=course.dataset,
+        subset=course.subset,
+        shots=course.shots,
+        num_train=len(sample.train),
+        seconds=duration.seconds,
+        peak_mib=need.total / 2**20,
+    )

@@ -1,0 +1,238 @@
+"""The protocols: which prompt is learned from what and tested on what, and what is impossible.
+
+Their written definitions are in docs/protocols.md; each function here is one of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vlprompt import records
+from vlprompt.bench.cells import Cell, Course, Grid, Protocol
+from vlprompt.bench.request import HALF, Known, Maker, Request, fits
+from vlprompt.bench.workspace import Desk
+from vlprompt.engine.evaluate import check_classes
+from vlprompt.errors import UserError
+from vlprompt.types import Method
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """A combination that cannot be asked for, and why."""
+
+    protocol: Protocol
+    method: str
+    data: str
+    """The set that it is impossible with."""
+    reason: str
+
+
+Found = Iterator[Cell | Refused]
+
+
+def few_shot(maker: Maker, method: str) -> Found:
+    """Learned from n images of every class, tested on the test images of the same set and classes."""
+    for known in maker.sets:
+        if (reason := _unusable(known)) is not None:
+            yield Refused(protocol="few-shot", method=method, data=known.data, reason=reason)
+            continue
+        for course in maker.courses(method, known, maker.shots("few-shot")):
+            yield maker.cell("few-shot", course, known)
+
+
+def base_to_novel(maker: Maker, method: str) -> Found:
+    """Learned from the base half, tested on the base and on the novel half, each among its own classes alone."""
+    for known in maker.sets:
+        reason = _unusable(known)
+        if reason is None and len(known.class_names) < 2 * HALF:
+            reason = f"{known.name} has {len(known.class_names)} classes; each half needs at least {HALF} to be a classification."
+        reason = reason or _unseen(maker, method, known.names_of("base"), known.names_of("novel"))
+        if reason is not None:
+            yield Refused(protocol="base-to-novel", method=method, data=known.data, reason=reason)
+            continue
+        for course in maker.courses(method, known, maker.shots("base-to-novel"), subset="base"):
+            yield maker.cell("base-to-novel", course, known, subset="base")
+            yield maker.cell("base-to-novel", course, known, subset="novel")
+
+
+def cross_dataset(maker: Maker, method: str) -> Found:
+    """Learned from all classes of the source, tested on the source and on all classes of every other set."""
+    for source in maker.sources("cross-dataset"):
+        targets = [one for one in maker.sets if one.name != source.name]
+        if not targets:
+            reason = f"there is no set but the source {source.name} to test on. Give others with --data."
+            yield Refused(protocol="cross-dataset", method=method, data=source.data, reason=reason)
+            continue
+        yield from _elsewhere("cross-dataset", maker, method, source, targets)
+
+
+def domain(maker: Maker, method: str) -> Found:
+    """Learned from all classes of the source, tested on the source and on sets of the same classes (or some of them) from
+    elsewhere."""
+    for source in maker.sources("domain"):
+        targets = maker.targets(source)
+        for one in targets:
+            if not fits(one, source):
+                other = next(name for name in one.class_names if name not in source.class_names)
+                reason = (
+                    f"{one.name} has classes that {source.name} has not (the first: {other!r}); a domain has the source's classes. "
+                    f"For other classes there is cross-dataset."
+                )
+                yield Refused(protocol="domain", method=method, data=one.data, reason=reason)
+        if not targets:
+            reason = (
+                f"no other domain of {source.name} is known. Name sets of its classes with --data and it with --source."
+            )
+            yield Refused(protocol="domain", method=method, data=source.data, reason=reason)
+            continue
+        yield from _elsewhere("domain", maker, method, source, [one for one in targets if fits(one, source)])
+
+
+def transfer(maker: Maker, method: str) -> Found:
+    """A pretrained prompt on the test images of every set at once, and after fine-tuning on n images of every class."""
+    for known in maker.sets:
+        reason = _untested(known) or _unanswered(maker.pretrained_resolved, maker.pretrained_names, known.class_names)
+        if reason is None and method == maker.pretrained_method:
+            yield maker.cell("transfer", maker.pretrained(known), known)
+        if reason is None and known.material.train:
+            reason = maker.misfit(method, known)
+            if reason is None:
+                for course in maker.courses(method, known, maker.shots("transfer"), pretrained=True):
+                    yield maker.cell("transfer", course, known)
+        if reason is not None:
+            yield Refused(protocol="transfer", method=method, data=known.data, reason=reason)
+
+
+RULES: dict[Protocol, Callable[[Maker, str], Found]] = {
+    "few-shot": few_shot,
+    "base-to-novel": base_to_novel,
+    "cross-dataset": cross_dataset,
+    "domain": domain,
+    "transfer": transfer,
+}
+
+
+def _elsewhere(protocol: Protocol, maker: Maker, method: str, source: Known, targets: list[Known]) -> Found:
+    """One prompt of the source on the source and on each target."""
+    reason = _unusable(source)
+    if reason is not None:
+        yield Refused(protocol=protocol, method=method, data=source.data, reason=reason)
+        return
+    courses: list[Course] = list(maker.courses(method, source, maker.shots(protocol)))
+    answered = False
+    for target in targets:
+        reason = _untested(target) or _unseen(maker, method, source.class_names, target.class_names)
+        if reason is not None:
+            yield Refused(protocol=protocol, method=method, data=target.data, reason=reason)
+            continue
+        answered = True
+        yield from (maker.cell(protocol, course, target) for course in courses)
+    if answered:
+        yield from (maker.cell(protocol, course, source) for course in courses)
+
+
+def _unseen(maker: Maker, method: str, learned: tuple[str, ...], asked: tuple[str, ...]) -> str | None:
+    """Why a method cannot answer for classes that it has not learned on; None where it can."""
+    return _unanswered(maker.method(method), learned, asked)
+
+
+def _unanswered(resolved: Method, learned: tuple[str, ...], asked: tuple[str, ...]) -> str | None:
+    try:
+        check_classes(resolved.prompt, learned, asked, solver=resolved.solver, labelled=True)
+    except UserError as problem:
+        return str(problem)
+    return None
+
+
+def _unusable(known: Known) -> str | None:
+    """Why a set cannot be learned from and tested on; None where it can."""
+    if not known.material.train:
+        return f"{known.name} has no training images; it can be a target of cross-dataset or domain."
+    return _untested(known)
+
+
+def _untested(known: Known) -> str | None:
+    return None if known.questions.test else f"{known.name} has no test images."
+
+
+LOOKED_UP = 20_000
+"""Images of which it is looked up whether their features are there; of more it is not, since each has to be read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a request comes to."""
+
+    request: Request
+    cells: tuple[Cell, ...]
+    refused: tuple[Refused, ...]
+
+
+def make(request: Request, desk: Desk) -> Plan:
+    """The cells of all protocols asked for; one that two of them share stands once.
+
+    UserError: what `Maker` refuses; an impossible combination that was named, with the reason; nothing to do.
+    """
+    maker = Maker(request, desk)
+    cells: dict[Path, Cell] = {}
+    refused: dict[tuple[str, ...], Refused] = {}
+    for protocol in request.protocols:
+        for name in _methods(maker, protocol):
+            for found in RULES[protocol](maker, name):
+                if isinstance(found, Cell):
+                    cells.setdefault(found.place, found)
+                else:
+                    refused.setdefault((protocol, name, found.reason), found)
+    possible = {cell.course.method for cell in cells.values()}
+    if wrong := [one for one in refused.values() if not cells or _named(one, request, possible)]:
+        raise UserError(f"{'nothing can be done' if not cells else 'impossible'}: {'; '.join(said_of(wrong))}")
+    return Plan(request=request, cells=tuple(cells.values()), refused=tuple(refused.values()))
+
+
+def said_of(refused: Iterable[Refused]) -> list[str]:
+    """A sentence for each protocol and method: the first reason, and with how many sets more it is impossible."""
+    groups: dict[tuple[str, str], list[Refused]] = {}
+    for one in refused:
+        groups.setdefault((one.protocol, one.method), []).append(one)
+    out = []
+    for (protocol, method), group in groups.items():
+        more = len({one.reason for one in group}) - 1
+        also = f" (And so with {more} more.)" if more else ""
+        out.append(f"{protocol} with {method}: {group[0].reason}{also}")
+    return out
+
+
+def _named(one: Refused, request: Request, possible: Collection[str]) -> bool:
+    """Whether what is impossible was asked for by name: a method that is possible nowhere, or with a set that was named."""
+    if request.whole or not request.named:
+        return False
+    return one.method not in possible or one.data in (*request.data, *(request.source or ()))
+
+
+def _methods(maker: Maker, protocol: Protocol) -> Sequence[str]:
+    """Transfer goes on with the pretrained prompt's own method, unless it alone is asked for with others."""
+    if protocol == "transfer" and (maker.request.whole or not maker.request.named):
+        return (maker.pretrained_method,)
+    return maker.methods
+
+
+def cached_features(plan: Plan, grid: Grid, desk: Desk) -> tuple[int, int] | None:
+    """How many of the test images of unfinished cells have their features in the cache already, and of how many; None where they
+    are too many to look."""
+    todo = [cell for cell in plan.cells if not grid.finished(cell)]
+    if not todo:
+        return 0, 0
+    samples = [one for data in dict.fromkeys(cell.data for cell in todo) for one in desk.questions(data).test]
+    if len(samples) > LOOKED_UP:
+        return None
+    images = desk.images(todo[0].course.model, todo[0].course.dtype)
+    assert images.store is not None
+    known = images.store.known(model_key=images.model_key, preprocess=images.clip.preprocess, view=None)
+    return sum(one.content_hash in known for one in samples), len(samples)
+
+
+def done(plan: Plan, grid: Grid) -> list[records.Record]:
+    """The records of the plan's finished cells, in its order."""
+    return [records.read(grid.of(cell)) for cell in plan.cells if grid.finished(cell)]

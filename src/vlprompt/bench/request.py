@@ -1,0 +1,410 @@
+"""What a grid is asked for, and the cells and courses that it is made of: every choice made, nothing done yet."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from vlprompt import artifact, pocket
+from vlprompt.bench.cells import Cell, Course, Protocol
+from vlprompt.bench.workspace import Desk
+from vlprompt.data import Dataset, Subset, halves, restrict, split_hash
+from vlprompt.engine.config import default_views
+from vlprompt.engine.run import recipe_for, recipe_template
+from vlprompt.errors import DATA, UserError
+from vlprompt.methods.options import options_of
+from vlprompt.methods.recipes import FOUR, GROUPS
+from vlprompt.methods.resolve import every, ignored, options, resolve
+from vlprompt.types import Method, Views
+
+DEFAULT_SHOTS: dict[Protocol, tuple[int | None, ...]] = {
+    "few-shot": (1, 2, 4, 8, 16),
+    "base-to-novel": (16,),
+    "cross-dataset": (16,),
+    "domain": (16,),
+    "transfer": (16,),
+}
+"""As published."""
+QUICK_SHOTS: tuple[int | None, ...] = (1, 4, 16)
+DEFAULT_METHODS = (
+    "zero-shot",
+    "linear-probe",
+    "coop",
+    "plpp+coop",
+    "maple",
+    "plpp+maple",
+    "promptsrc",
+    "plpp+promptsrc",
+    "rpp",
+    "plpp+rpp",
+)
+QUICK_METHODS = ("zero-shot", "coop", "plpp+coop")
+EVERY = ("all",)
+"""In place of methods: each one, and each overlay on each method that it can stand on."""
+DEFAULT_SEEDS, QUICK_SEEDS = (1, 2, 3), (1,)
+NO_SHOTS = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """A grid as it is asked for; what is not given (None) is filled by the protocol's definition, or by `quick`."""
+
+    protocols: tuple[Protocol, ...]
+    data: tuple[str, ...]
+    model: str
+    methods: tuple[str, ...] | None = None
+    source: tuple[str, ...] | None = None
+    shots: tuple[int | None, ...] | None = None
+    """Images per class; None among them: all."""
+    seeds: tuple[int, ...] | None = None
+    overrides: Mapping[str, str] = field(default_factory=dict)
+    """Each goes to the methods that know it; one that none knows is refused."""
+    recipe: str = "auto"
+    views: Views | None = None
+    dtype: str = "float32"
+    init: Path | None = None
+    """A pretrained prompt (or a run of one), for `transfer`."""
+    quick: bool = False
+
+    @property
+    def named(self) -> bool:
+        """Whether methods are named: what is impossible with one of them is then refused, and else left out and said."""
+        return self.methods not in (None, EVERY)
+
+    @property
+    def whole(self) -> bool:
+        """Whether several protocols are asked for together: then what is impossible is left out and said, not refused."""
+        return len(self.protocols) > 1
+
+
+class Maker:
+    """The sets opened, the methods resolved, the model's weights known: from here on a plan is arithmetic."""
+
+    def __init__(self, request: Request, desk: Desk) -> None:
+        """UserError: a set or a model that cannot be opened, an option that no method knows, a pretrained prompt that does not
+        fit."""
+        self.request, self.desk = request, desk
+        self.recipe = recipe_for(request.model, request.recipe)
+        self.methods = _asked(request)
+        self.seeds = request.seeds or (QUICK_SEEDS if request.quick else DEFAULT_SEEDS)
+        names = quick_sets(request.data) if request.quick else expand(request.data)
+        self._given = open_sets(names, desk)
+        self._more: dict[str, Known] = {}
+        self._resolved: dict[tuple[str, int | None, str, bool], Method] = {}
+        self.weight_hash = desk.clip(request.model, request.dtype).weight_hash
+        self._pretrained: dict[str, Any] = _read_pretrained(request.init, self.weight_hash) if request.init else {}
+        self._settings = {
+            name: _own_settings(name, request.overrides) for name in {*self.methods, *self._pretrained_method}
+        }
+        _require_known(request.overrides, self._settings)
+
+    @property
+    def sets(self) -> tuple[Known, ...]:
+        """The sets of the grid; in a grid of several protocols those without training images are domains only."""
+        if not self.request.whole:
+            return self._given
+        return tuple(one for one in self._given if one.material.train)
+
+    def sources(self, protocol: Protocol) -> tuple[Known, ...]:
+        """The sets that are learned from where others are tested: those asked for, else by `_default_source`."""
+        if self.request.source is not None:
+            return tuple(self._open(name) for name in expand(self.request.source))
+        learnable = [one for one in self._given if one.material.train]
+        if protocol == "domain" and (found := [one for one in learnable if domain_sets(one.data)]):
+            return tuple(found)
+        if not learnable:
+            raise UserError("none of the sets has training images. Give the one to learn from with --source.")
+        return (max(learnable, key=lambda one: len(one.class_names)),)
+
+    def targets(self, source: Known) -> list[Known]:
+        """The domains of a source: those that are known, and of the sets given those that have its classes. A set that is named
+        beside a source is meant as a domain, whatever its classes."""
+        known = [self._open(name) for name in domain_sets(source.data)]
+        meant = () if self.request.whole or self.request.source is None else self.request.data
+        given = [one for one in self._given if one.data in meant or fits(one, source)]
+        return [one for one in dict.fromkeys([*known, *given]) if one.name != source.name]
+
+    def shots(self, protocol: Protocol) -> tuple[int | None, ...]:
+        """Images per class. Of a list given for several protocols few-shot takes all, the others the largest."""
+        given = self.request.shots or (QUICK_SHOTS if self.request.quick else None)
+        if given is None:
+            return DEFAULT_SHOTS[protocol]
+        if protocol == "few-shot" or not (self.request.whole or self.request.quick):
+            return given
+        return (None,) if None in given else (max(one for one in given if one is not None),)
+
+    def method(self, name: str, shots: int | None = None, dataset: str = "", *, pretrained: bool = False) -> Method:
+        """A method of the grid with every choice made; `pretrained`: as it goes on from the pretrained prompt."""
+        key = (name, shots, dataset, pretrained)
+        if key not in self._resolved:
+            settings = self._settings_of(name, pretrained=pretrained)
+            self._resolved[key] = resolve(name, settings, shots=shots, recipe=self.recipe, dataset=dataset)
+        return self._resolved[key]
+
+    def _settings_of(self, name: str, *, pretrained: bool) -> Mapping[str, str]:
+        """What is set of a method: what was asked for, and for going on the shape of the pretrained prompt."""
+        if not pretrained:
+            return self._settings[name]
+        own = resolve(name, self._settings[name], recipe=self.recipe)
+        if own.prompt is None:
+            return self._settings[name]
+        before = self._pretrained["options"]
+        shape = {one.name: before[one.name] for one in options_of(own.prompt) if one.name in before}
+        return {**shape, **self._settings[name]}
+
+    def misfit(self, name: str, known: Known) -> str | None:
+        """Why a method cannot go on from the pretrained prompt on a set; None where it can."""
+        clip = self.desk.clip(self.request.model, self.request.dtype)
+        try:
+            method = self.method(name, dataset=known.name, pretrained=True)
+            artifact.start_from(self._pretrained["place"], method, clip, len(known.class_names))
+        except UserError as problem:
+            return str(problem)
+        return None
+
+    @property
+    def pretrained_resolved(self) -> Method:
+        """The pretrained prompt's method as it was learned."""
+        return resolve(self.pretrained_method, self._pretrained["options"])
+
+    def courses(
+        self,
+        name: str,
+        known: Known,
+        shots: Sequence[int | None],
+        *,
+        subset: Subset = "all",
+        pretrained: bool = False,
+    ) -> Iterator[Course]:
+        """One for each count and seed; one altogether of a method that learns nothing."""
+        resolved = self.method(name)
+        if resolved.prompt is None and resolved.solver is None:
+            yield self._course(name, known, NO_SHOTS, self.seeds[0], subset)
+            return
+        for number in shots:
+            for seed in self.seeds:
+                yield self._course(name, known, number, seed, subset, pretrained=pretrained)
+
+    def pretrained(self, known: Known) -> Course:
+        """The pretrained prompt as it is, for a set that it has learned nothing of."""
+        return self._course(self.pretrained_method, known, NO_SHOTS, self.seeds[0], "all", pretrained=True)
+
+    def cell(self, protocol: Protocol, course: Course, known: Known, *, subset: Subset = "all") -> Cell:
+        """The course tested on a set, or a half of it."""
+        return Cell(
+            protocol=protocol,
+            course=course,
+            data=known.data,
+            dataset=known.name,
+            subset=subset,
+            test_hash=known.test_hash(subset),
+            num_test=known.num_test(subset),
+        )
+
+    @property
+    def pretrained_method(self) -> str:
+        """The method of the pretrained prompt."""
+        return str(self._pretrained["method"])
+
+    @property
+    def pretrained_names(self) -> tuple[str, ...]:
+        """The classes that it was learned on."""
+        return tuple(self._pretrained["class_names"])
+
+    @property
+    def _pretrained_method(self) -> tuple[str, ...]:
+        return (self.pretrained_method,) if self._pretrained else ()
+
+    def _open(self, data: str) -> Known:
+        for one in self._given:
+            if one.data == data:
+                return one
+        if data not in self._more:
+            (self._more[data],) = open_sets([data], self.desk)
+        return self._more[data]
+
+    def _course(
+        self, name: str, known: Known, shots: int | None, seed: int, subset: Subset, *, pretrained: bool = False
+    ) -> Course:
+        request = self.request
+        as_it_is = pretrained and shots == NO_SHOTS
+        settings = self._settings_of(name, pretrained=pretrained and not as_it_is)
+        chosen = self.method(name, shots or None, known.name, pretrained=pretrained and not as_it_is)
+        options = self._pretrained["options"] if as_it_is else chosen.options
+        return Course(
+            method=name,
+            options=dict(options),
+            overrides=settings,
+            recipe=self.recipe,
+            model=request.model,
+            weight_hash=self.weight_hash,
+            dtype=request.dtype,
+            views=default_views(self.recipe) if request.views is None else request.views,
+            data=known.data,
+            dataset=known.name,
+            data_hash=known.data_hash(),
+            template=recipe_template(self.recipe, known.material) or known.template,
+            subset=subset,
+            shots=shots,
+            seed=seed,
+            init=str(self._pretrained["place"]) if pretrained else "",
+            init_hash=str(self._pretrained["tensors_hash"]) if pretrained else "",
+            num_train=0 if shots == NO_SHOTS else known.num_train(subset, shots),
+        )
+
+
+def _asked(request: Request) -> tuple[str, ...]:
+    if request.methods == EVERY:
+        return every()
+    return request.methods or (QUICK_METHODS if request.quick else DEFAULT_METHODS)
+
+
+def _read_pretrained(path: Path, weight_hash: str) -> dict[str, Any]:
+    """What a pretrained prompt says of itself, and where it is. UserError: none there, or another model's."""
+    place = artifact.pick(path).directory
+    facts = artifact.read_facts(place)
+    if facts["weight_hash"] != weight_hash:
+        raise UserError(
+            f"the prompt in {place} was learned on {facts['model']} (weights {facts['weight_hash'][:12]}), and the model given has "
+            f"the weights {weight_hash[:12]}. A prompt works with its own backbone only: give that one with --model."
+        )
+    if facts["tensors_hash"] is None:
+        raise UserError(f"the {facts['method']!r} in {place} has learned nothing that could be transferred.")
+    return {**facts, "place": place}
+
+
+def _own_settings(name: str, overrides: Mapping[str, str]) -> dict[str, str]:
+    """The settings that a method knows."""
+    known = {known for option in options(name) for known in (option.name, option.alias)}
+    silent = set(ignored(name, overrides))
+    return {key: value for key, value in overrides.items() if key in known and key not in silent}
+
+
+def _require_known(overrides: Mapping[str, str], settings: Mapping[str, Mapping[str, str]]) -> None:
+    """UserError for a setting that no method of the grid knows: the first method's own message."""
+    for key, value in overrides.items():
+        if not any(key in own for own in settings.values()):
+            for name in settings:
+                resolve(name, {key: value})
+
+
+T = TypeVar("T")
+POCKET = "pocket"
+"""Stands for all of the pocket's sets that are a benchmark."""
+QUICK_CLASSES = 20
+"""At most so many has a set of a quick grid."""
+HALF = 2
+"""Classes that each half must have to be a classification."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Known:
+    """A data set as a plan knows it: names and counts, no image looked at. What is asked of it is computed once."""
+
+    data: str
+    """As `open_dataset` takes it."""
+    name: str
+    template: str
+    material: Dataset
+    questions: Dataset
+    _memo: dict[tuple[object, ...], Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.material.class_names
+
+    def names_of(self, subset: Subset) -> tuple[str, ...]:
+        """The class names of a half, or of all."""
+        return self._once(("names", subset), lambda: tuple(self.class_names[label] for label in self._labels(subset)))
+
+    def data_hash(self) -> str:
+        """Of what may be learned from and chosen by."""
+        return self._once(("data",), lambda: split_hash(self.material.train, self.material.val, ()))
+
+    def test_hash(self, subset: Subset) -> str:
+        """Of what may be asked about a half, or all."""
+        return self._once(("test", subset), lambda: split_hash((), (), restrict(self.questions, subset).test))
+
+    def num_train(self, subset: Subset, shots: int | None) -> int:
+        """Images that a sample will have."""
+        counts: Counter[int] = self._once(("counts",), lambda: Counter(one.label for one in self.material.train))
+        own = (counts[label] for label in self._labels(subset))
+        return sum(count if shots is None else min(count, shots) for count in own)
+
+    def num_test(self, subset: Subset) -> int:
+        """Images that a half, or all, is tested on."""
+        return self._once(("tests", subset), lambda: len(restrict(self.questions, subset).test))
+
+    def _labels(self, subset: Subset) -> range:
+        return labels_of(len(self.class_names), subset)
+
+    def _once(self, key: tuple[object, ...], compute: Callable[[], T]) -> T:
+        if key not in self._memo:
+            self._memo[key] = compute()
+        found: T = self._memo[key]
+        return found
+
+
+def labels_of(num_classes: int, subset: Subset) -> range:
+    """The labels of a half of the classes, or of all."""
+    base, novel = halves(num_classes)
+    return {"all": range(num_classes), "base": base, "novel": novel}[subset]
+
+
+def benchmark_sets() -> tuple[str, ...]:
+    """The pocket's sets to learn and to test on."""
+    return tuple(pocket.names("benchmark"))
+
+
+def domain_sets(source: str) -> tuple[str, ...]:
+    """The sets of a source's classes from elsewhere that are known: the pocket's, and ImageNet's four."""
+    if source == "imagenet":
+        return FOUR
+    return tuple(name for name in pocket.names() if pocket.info(name).domain_of == source)
+
+
+def fits(one: Known, source: Known) -> bool:
+    """Whether a set's classes are the source's or some of them."""
+    return set(one.class_names) <= set(source.class_names)
+
+
+def expand(names: Sequence[str]) -> tuple[str, ...]:
+    """`pocket` -> its benchmark sets, `eleven`, `ten` and `four` -> the papers'; others as they are, each once."""
+    groups = {POCKET: benchmark_sets(), **GROUPS}
+    found = dict.fromkeys(one for name in names for one in groups.get(name, (name,)))
+    if not found:
+        raise UserError("no data set is given. Use --data pocket, or folders, tables or names with commas between.")
+    return tuple(found)
+
+
+def quick_sets(names: Sequence[str]) -> tuple[str, ...]:
+    """As `expand`, but `pocket` stands for two of its sets with classes enough to be halved, and few enough to be quick: the one
+    with the most classes, and the one with the most that other domains are known of."""
+    classes = {name: len(pocket.info(name).class_names) for name in benchmark_sets()}
+    fitting = [name for name, number in classes.items() if 2 * HALF <= number <= QUICK_CLASSES] or list(classes)
+    own = sorted(fitting, key=lambda name: -classes[name])
+    with_domains = [name for name in own if domain_sets(name)][:1]
+    two = [*with_domains, *(name for name in own if name not in with_domains)][:2]
+    found = dict.fromkeys(one for name in names for one in (two if name == POCKET else (name,)))
+    return expand(tuple(found))
+
+
+def open_sets(names: Sequence[str], desk: Desk) -> tuple[Known, ...]:
+    """Look at what each set holds. UserError: a set that cannot be read; two sets of one name."""
+    found = tuple(_open(data, desk) for data in names)
+    for name, times in Counter(one.name for one in found).items():
+        if times > 1:
+            both = " and ".join(one.data for one in found if one.name == name)
+            raise UserError(
+                f"{both} are both called {name!r}, so that their results could not be told apart. Rename one.",
+                exit_code=DATA,
+            )
+    return found
+
+
+def _open(data: str, desk: Desk) -> Known:
+    material, questions = desk.material(data), desk.questions(data)
+    return Known(data=data, name=material.name, template=material.template, material=material, questions=questions)

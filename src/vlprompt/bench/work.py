@@ -1,0 +1,439 @@
+"""Doing cells: learn the prompt if it is not there, test it, keep the reason if that fails.
+
+`run_cells` is the whole interface to whatever carries the work out: plain values in, plain values out.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from vlprompt import artifact, disk, records
+from vlprompt.artifact import Learned
+from vlprompt.bench.cells import CELL, COURSE, Cell, Course, Grid, Means, Outcome
+from vlprompt.bench.workspace import Desk
+from vlprompt.data import Dataset, Sample, Split, read_split, restrict, split_hash
+from vlprompt.disk import locked_if_free
+from vlprompt.engine.checkpoint import CHECKPOINT
+from vlprompt.engine.config import RunConfig, differences
+from vlprompt.engine.evaluate import accuracy, check_classes, classifier_of, examine, training_hash
+from vlprompt.engine.observer import SILENT, Observer
+from vlprompt.engine.precision import peak_mib, reset_peak
+from vlprompt.engine.run import SPLIT, Setup, begun, learn_seed, recipe_template, resolved
+from vlprompt.engine.sampling import draw, said_of_skipped
+from vlprompt.engine.train import view_of
+from vlprompt.errors import DATA, UserError
+from vlprompt.methods.resolve import resolve
+from vlprompt.records import Predictions, Record
+from vlprompt.towers import Clip
+from vlprompt.types import Method
+
+UNEXPECTED = 1
+
+
+def run_cells(
+    cells: Sequence[Cell], grid: Grid, desk: Desk | None = None, observer: Observer = SILENT
+) -> Iterator[Outcome]:
+    """Do the cells of one course, one after the other, each as `run_cell` does it. Where the prompt cannot be learned, none of
+    them can be done, and learning is not tried again for each."""
+    desk = desk or Desk(grid.means)
+    for number, cell in enumerate(cells):
+        outcome = run_cell(cell, grid, desk, observer)
+        yield outcome
+        if outcome.state != "done" and not learned_already(grid.learned(cell.course)):
+            yield from (replace(outcome, place=other.place) for other in cells[number + 1 :])
+            return
+
+
+def run_cell(cell: Cell, grid: Grid, desk: Desk | None = None, observer: Observer = SILENT) -> Outcome:
+    """Do one cell, or read it back if it is finished. Safe beside other processes: one prompt is one process's at a time.
+
+    Errors become an outcome; KeyboardInterrupt leaves work that the next call goes on with.
+    """
+    learned_at, directory = grid.learned(cell.course), grid.of(cell)
+    try:
+        if grid.finished(cell):
+            return _read_back(cell, grid)
+        with locked_if_free(learned_at) as ours:
+            if not ours:
+                return Outcome(place=cell.place, state="busy")
+            if grid.finished(cell):
+                return _read_back(cell, grid)
+            claim(cell, grid)
+            desk = desk or Desk(grid.means)
+            if not learned_already(learned_at):
+                with attempt(learned_at, grid.attempts):
+                    learn(cell.course, learned_at, desk, observer)
+            with attempt(directory, grid.attempts):
+                return _done(cell, examine_cell(cell, learned_at, directory, desk))
+    except GivenUp as reason:
+        return Outcome(place=cell.place, state="given up", reason=str(reason), exit_code=UNEXPECTED)
+    except Exception as error:
+        return failure(cell, error)
+
+
+def failure(cell: Cell, error: BaseException) -> Outcome:
+    """The outcome of an error. What the user has to mend does not pass by itself."""
+    mine = isinstance(error, UserError)
+    return Outcome(
+        place=cell.place,
+        state="failed",
+        reason=str(error) if mine else f"{type(error).__name__}: {error}",
+        exit_code=error.exit_code if isinstance(error, UserError) else UNEXPECTED,
+        again=not mine,
+    )
+
+
+def _read_back(cell: Cell, grid: Grid) -> Outcome:
+    claim(cell, grid)
+    return _done(cell, records.read(grid.of(cell)))
+
+
+def _done(cell: Cell, record: Record) -> Outcome:
+    return Outcome(
+        place=cell.place,
+        state="done",
+        top1=record.top1,
+        zero_shot_top1=record.zero_shot_top1,
+        seconds=record.seconds,
+    )
+
+
+SHOWN = 6
+"""Differences that a message names."""
+
+
+def claim(cell: Cell, grid: Grid) -> None:
+    """Write what decides a cell and its course beside their work, or compare it with what stands there.
+
+    UserError: the work there was begun with something else; what, is said.
+    """
+    for path, facts in _of(cell, grid):
+        if not check(path, facts):
+            disk.write_json(path, facts)
+
+
+def check_all(cells: Iterable[Cell], grid: Grid) -> None:
+    """As `claim` for many cells, writing nothing: what a plan does before anything begins."""
+    if grid.out.exists() and not grid.out.is_dir():
+        raise UserError(f"{grid.out} is a file; --out must be a directory.")
+    checked: set[Path] = set()
+    for cell in cells:
+        for path, facts in _of(cell, grid):
+            if path not in checked:
+                check(path, facts)
+                checked.add(path)
+
+
+def check(path: Path, facts: Mapping[str, object]) -> bool:
+    """Whether the file is there and says the same. UserError where it says something else."""
+    if not path.is_file():
+        return False
+    try:
+        before = dict(json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError) as problem:
+        raise UserError(f"{path} cannot be read ({problem}). Use another --out.", exit_code=DATA) from problem
+    if changed := differences(before, facts):
+        more = "; ..." if len(changed) > SHOWN else ""
+        raise UserError(
+            f"{path.parent} was begun with other facts: {'; '.join(changed[:SHOWN])}{more}. Use another --out, or the options, "
+            f"the model and the images that it was begun with."
+        )
+    return True
+
+
+def _of(cell: Cell, grid: Grid) -> tuple[tuple[Path, Mapping[str, object]], ...]:
+    course = cell.course
+    return (grid.learned(course) / COURSE, course.facts), (grid.of(cell) / CELL, cell.facts)
+
+
+ATTEMPTS = "attempts.json"
+SCHEMA = 1
+SILENT_END = "ended without a word (killed, out of memory, or the machine stopped)"
+
+
+@dataclass(slots=True)
+class History:
+    """What is known of earlier attempts."""
+
+    begun: float | None
+    """When one began that has not ended, in seconds since 1970."""
+    reasons: list[str]
+    """Why attempts failed, the latest last."""
+
+
+class GivenUp(Exception):
+    """The work has failed as often as it may; the message is the last reason."""
+
+
+def read(directory: Path) -> History:
+    """The attempts in a directory; none where the file is missing or torn."""
+    try:
+        stored = json.loads((directory / ATTEMPTS).read_text())
+        return History(begun=stored["begun"], reasons=[str(one) for one in stored["reasons"]])
+    except (OSError, ValueError, KeyError, TypeError):
+        return History(begun=None, reasons=[])
+
+
+@contextmanager
+def attempt(directory: Path, limit: int) -> Iterator[None]:
+    """One attempt at the work in a directory whose lock is held. GivenUp, before anything is done, after `limit` failures.
+
+    An attempt that was killed counts as a failure, unless it had reached a checkpoint: then it got on. Ctrl-C is no failure.
+    """
+    history = read(directory)
+    if history.begun is not None and not _got_on(directory, history.begun):
+        history.reasons.append(SILENT_END)
+    history.begun = None
+    if len(history.reasons) >= limit:
+        _write(directory, history)
+        raise GivenUp(history.reasons[-1])
+    _write(directory, History(begun=time.time(), reasons=history.reasons))
+    try:
+        yield
+    except Exception as error:
+        history.reasons.append(str(error) or type(error).__name__)
+        _write(directory, history)
+        raise
+    except BaseException:
+        _write(directory, history)
+        raise
+    (directory / ATTEMPTS).unlink(missing_ok=True)
+
+
+def _got_on(directory: Path, begun: float) -> bool:
+    try:
+        return (directory / CHECKPOINT).stat().st_mtime > begun
+    except OSError:
+        return False
+
+
+def _write(directory: Path, history: History) -> None:
+    if history.begun is None and not history.reasons:
+        (directory / ATTEMPTS).unlink(missing_ok=True)
+        return
+    disk.write_json(directory / ATTEMPTS, {"schema": SCHEMA, "begun": history.begun, "reasons": list(history.reasons)})
+
+
+def learned_already(directory: Path) -> bool:
+    """Whether the course's prompt is there: `prompt.json` is written last."""
+    return (directory / artifact.FACTS).is_file()
+
+
+def learn(course: Course, directory: Path, desk: Desk, observer: Observer = SILENT) -> None:
+    """Leave the course's prompt in `directory`, going on from its checkpoint if there is one.
+
+    The caller holds the directory's lock. UserError as `train_run`.
+    """
+    material = desk.material(course.data)
+    assert not material.test, "a course is given no test images"
+    began = time.perf_counter()
+    if course.shots == 0:
+        found, learning = _given(course, material, desk)
+    else:
+        found, learning = _taught(course, directory, material, desk, observer)
+    learning["seconds"] += time.perf_counter() - began
+    learning["peak_mib"] = peak_mib(desk.clip(course.model, course.dtype).device)
+    facts = {
+        "dataset": course.dataset,
+        "shots": course.shots,
+        "seed": course.seed,
+        "subset": course.subset,
+        "recipe": course.recipe,
+        "init": course.init_hash,
+        "metrics": {"val_top1": learning["val_top1"]},
+        "learning": learning,
+    }
+    artifact.save(directory, dataclasses.replace(found, facts={**facts, **found.facts}))
+
+
+def _given(course: Course, material: Dataset, desk: Desk) -> tuple[Learned, dict[str, Any]]:
+    """What needs no learning here: the hand-written template, or a pretrained prompt as it is."""
+    clip = desk.clip(course.model, course.dtype)
+    learning = {"seconds": 0.0, "seconds_features": 0.0, "num_train": 0, "num_val": 0, "val_top1": None}
+    if not course.init:
+        method = resolve(course.method, course.overrides, recipe=course.recipe, dataset=course.dataset)
+        return _learned(course, method, None, restrict(material, course.subset).class_names, clip), learning
+    given = artifact.load(Path(course.init), clip)
+    return dataclasses.replace(given, facts={"dataset": given.facts.get("dataset", "")}), learning
+
+
+def _taught(
+    course: Course, directory: Path, material: Dataset, desk: Desk, observer: Observer
+) -> tuple[Learned, dict[str, Any]]:
+    """The prompt, and what is to be known of how it was learned."""
+    images = desk.images(course.model, course.dtype)
+    features_began = images.seconds
+    reset_peak(images.clip.device)
+    config = config_of(course, directory, desk.means)
+    method, init = begun(config, material, images.clip, course.recipe)
+    setup = Setup(
+        config=config,
+        clip=images.clip,
+        method=method,
+        recipe=course.recipe,
+        dataset=material,
+        images=images,
+        init=init,
+    )
+    skipped = {skip.id: skip.reason for skip in material.skipped}
+    sample = draw(material, images, skipped, shots=course.shots, seed=course.seed, subset=course.subset)
+    if skipped:
+        observer.note(f"{material.name}: {said_of_skipped(skipped)}")
+    desk.encode(images, sample.train, _cached_views(setup))
+    desk.encode(images, sample.val, [None])
+    split = Split(train=sample.train, val=sample.val, test=())
+    chosen = resolved(setup, course.seed, sample, split)
+    prompt, before = learn_seed(setup, sample, split, chosen, directory, observer)
+    learned = _learned(course, setup.method, prompt, sample.class_names, images.clip)
+    classifier = classifier_of(images.clip, setup.method, prompt, sample.class_names, course.template)
+    return learned, {
+        "seconds": before,
+        "seconds_features": images.seconds - features_began,
+        "num_train": len(sample.train),
+        "num_val": len(sample.val),
+        "val_top1": accuracy(classifier, sample.val, images),
+        "skipped": skipped,
+        "short_classes": dict(sample.short),
+        "config_hash": chosen.hash,
+        "training_hash": training_hash(sample.train),
+    }
+
+
+def _cached_views(setup: Setup) -> list[int | None]:
+    """The views whose features learning reads over and over; none where it reads pixels, or each view once."""
+    spec, schedule = setup.method.prompt, setup.method.schedule
+    if spec is None or schedule is None:
+        return [None]
+    if setup.views == "epochs" or (spec.prompts_image and not spec.conditioned):
+        return []
+    return sorted({view_of(setup.views, epoch) for epoch in range(schedule.epochs)}, key=str)
+
+
+def config_of(course: Course, directory: Path, means: Means) -> RunConfig:
+    """The configuration of an ordinary run that learns the same."""
+    return RunConfig(
+        method=course.method,
+        model=course.model,
+        data=course.data,
+        out=directory.parent,
+        overrides=course.overrides,
+        shots=course.shots,
+        seeds=(course.seed,),
+        recipe=course.recipe,
+        init=Path(course.init) if course.init else None,
+        subset=course.subset,
+        views=course.views,
+        device=means.device,
+        dtype=course.dtype,
+        cache=means.cache,
+        resume=True,
+        max_memory=means.max_memory,
+        track=means.track,
+    )
+
+
+def _learned(
+    course: Course, method: Method, prompt: nn.Module | None, class_names: tuple[str, ...], clip: Clip
+) -> Learned:
+    return Learned(
+        method=method,
+        prompt=prompt,
+        class_names=class_names,
+        template=course.template,
+        model=course.model,
+        weight_hash=clip.weight_hash,
+    )
+
+
+PER_CLASS = "per_class.csv"
+
+
+def examine_cell(cell: Cell, learned_at: Path, directory: Path, desk: Desk) -> Record:
+    """Test the prompt in `learned_at` and write the cell's record into `directory`, `result.json` last.
+
+    UserError: no usable test images; a classifier for its own classes alone that is asked about others.
+    """
+    course = cell.course
+    images = desk.images(course.model, course.dtype)
+    learned = artifact.load(learned_at, images.clip)
+    asked = restrict(desk.questions(cell.data), cell.subset)
+    began, features_began = time.perf_counter(), images.seconds
+    skipped = {skip.id: skip.reason for skip in asked.skipped}
+    test = images.usable(asked.test, skipped, strict=False)
+    if not test:
+        raise UserError(f"{cell.dataset} has no test images that can be used.", exit_code=DATA)
+    desk.encode(images, test, [None])
+    names, words = asked.class_names, recipe_template(course.recipe, asked) or asked.template
+    check_classes(learned.method.prompt, learned.class_names, names, solver=learned.method.solver, labelled=True)
+    classifier = classifier_of(images.clip, learned.method, learned.prompt, names, words)
+    examined = examine(classifier, test, images, template=words, class_names=names, model=course.model)
+    learning = learned.facts["learning"]
+    own = course.shots != 0 and (course.dataset, course.subset) == (cell.dataset, cell.subset)
+    record = Record(
+        method=learned.method.name,
+        dataset=cell.dataset,
+        protocol=cell.protocol,
+        shots=course.shots,
+        seed=course.seed,
+        subset=cell.subset,
+        source=_source(cell, learned),
+        init=course.init_hash,
+        recipe=course.recipe,
+        options=dict(learned.method.options),
+        epochs=learned.method.schedule.epochs if learned.method.schedule and course.shots != 0 else 0,
+        split_hash=_split_hash(cell, learned_at, test, desk) if own else split_hash((), (), test),
+        config_hash=learning.get("config_hash", ""),
+        seconds=learning["seconds"] + time.perf_counter() - began,
+        seconds_features=learning["seconds_features"] + images.seconds - features_began,
+        num_train=learning["num_train"],
+        num_val=learning["num_val"],
+        skipped={**learning.get("skipped", {}), **skipped} if own else skipped,
+        short_classes=learning.get("short_classes", {}),
+        parameters=learned.num_parameters,
+        **{**examined.fields, "val_top1": learning["val_top1"] if own else None},
+    )
+    assert examined.predictions is not None, "there are test images"
+    disk.write_text(directory / PER_CLASS, per_class(examined.predictions, names))
+    records.write(directory, record, examined.predictions)
+    return record
+
+
+def _source(cell: Cell, learned: Learned) -> str:
+    """The set that the prompt was learned from, where that is another than the cell's."""
+    origin = str(learned.facts["dataset"])
+    return origin if origin != cell.dataset else ""
+
+
+def _split_hash(cell: Cell, learned_at: Path, test: tuple[Sample, ...], desk: Desk) -> str:
+    """Of the sample that was learned from and chosen by, and of the test images."""
+    material = restrict(desk.material(cell.data), cell.subset)
+    split = read_split(learned_at / SPLIT, material)
+    return split_hash(split.train, split.val, test)
+
+
+def per_class(answers: Predictions, class_names: tuple[str, ...]) -> str:
+    """A CSV with a line per class: test images, how often it was answered, recall, precision and F1 in percent.
+
+    What cannot be measured (recall without images, precision without answers) is empty.
+    """
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(("class", "images", "answered", "right", "recall", "precision", "f1"))
+    for label, name in enumerate(class_names):
+        of, answered = answers.label == label, answers.predicted == label
+        images, times, right = (int(np.count_nonzero(one)) for one in (of, answered, of & answered))
+        shares = [(right, images), (right, times), (2 * right, images + times)]
+        writer.writerow((name, images, times, right, *(f"{100 * a / b:.4f}" if b else "" for a, b in shares)))
+    return file.getvalue()

@@ -1,0 +1,76 @@
+"""What a process needs for cells and keeps between them: the frozen model, its images, and data sets by half.
+
+A set is handed out in two halves that have nothing in common: `material` to learn and to choose from, which has no test
+images, and `questions`, which has nothing else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Iterable, Sequence
+
+import torch
+
+from vlprompt.bench.cells import Means
+from vlprompt.data import Dataset, Sample, open_dataset, split_by_rule
+from vlprompt.disk import locked_in_turn
+from vlprompt.engine.images import Images, open_images
+from vlprompt.engine.precision import resolve_device
+from vlprompt.towers import Clip, load
+
+NAME = 24
+"""Characters of a hash that name a lock."""
+
+
+class Desk:
+    """Loads each model and each set once."""
+
+    def __init__(self, means: Means) -> None:
+        self.means = means
+        self._images: dict[tuple[str, str], Images] = {}
+        self._datasets: dict[str, tuple[Dataset, Dataset]] = {}
+        if means.threads is not None:
+            torch.set_num_threads(means.threads)
+
+    def clip(self, model: str, dtype: str) -> Clip:
+        """The frozen model."""
+        return self.images(model, dtype).clip
+
+    def images(self, model: str, dtype: str) -> Images:
+        """Images as that model sees them; the features that it gives are shared by all cells, and on disk by all processes."""
+        if (model, dtype) not in self._images:
+            clip = load(model, device=resolve_device(self.means.device), dtype=dtype)
+            self._images[model, dtype] = open_images(clip, self.means.cache)
+        return self._images[model, dtype]
+
+    def encode(self, images: Images, samples: Sequence[Sample], views: Iterable[int | None]) -> None:
+        """Fill the cache with the features of some images. Of all processes one encodes for a model at a time, so that no image
+        is encoded twice: sets of images overlap."""
+        assert images.store is not None
+        if images.store.root is None:
+            return
+        name = hashlib.sha256(images.model_key.encode()).hexdigest()
+        with locked_in_turn(images.store.root / "locks" / name[:NAME]):
+            for view in views:
+                images.features(samples, view, quiet=True)
+
+    def material(self, data: str) -> Dataset:
+        """A set to learn and to choose from: its training and validation images, without those that are test images too (of
+        ImageNet the published validation images are)."""
+        return self._halves(data)[0]
+
+    def questions(self, data: str) -> Dataset:
+        """A set to be tested on: its test images."""
+        return self._halves(data)[1]
+
+    def _halves(self, data: str) -> tuple[Dataset, Dataset]:
+        if data not in self._datasets:
+            dataset = split_by_rule(open_dataset(data))
+            asked = {sample.id for sample in dataset.test}
+            train, val = (tuple(one for one in part if one.id not in asked) for part in (dataset.train, dataset.val))
+            self._datasets[data] = (
+                dataclasses.replace(dataset, train=train, val=val, test=()),
+                dataclasses.replace(dataset, train=(), val=()),
+            )
+        return self._datasets[data]

@@ -1,0 +1,1 @@
+"""The papers' data sets: rows, addresses, readers of their layouts, and how to get them."""

@@ -1,0 +1,455 @@
+"""The papers' data sets from their folders: the published split file where there is one, else the data set's own lists.
+
+Labels, class names and the order of the images are those of KaiyangZhou/CoOp ``datasets/*.py``; folders are read in sorted order
+(the published code takes them as the file system gives them).
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from vlprompt.data.folders import has_image_name, hidden
+from vlprompt.data.listing import Entry, Listing, some
+from vlprompt.data.papers import catalogue
+from vlprompt.data.papers.row import CLASS_NAMES, Row
+from vlprompt.data.samples import PARTS, Part, Skipped
+from vlprompt.errors import DATA, UserError
+
+
+def read(row: Row, folder: Path) -> Listing:
+    """All of one of the papers' data sets. UserError: something that it cannot be read without is missing or damaged.
+
+    Images that the lists name and the disk has not are skipped. Numbers that are not the published ones become notes.
+    """
+    if catalogue.absent(row, folder):
+        raise catalogue.not_there(row, row.name, folder)
+    split = folder / row.split
+    found = from_split(row, split) if row.split and split.is_file() else _own_lists(row)(row, folder)
+    disk = _Disk(folder)
+    there: list[Item] = []
+    gone: list[Skipped] = []
+    for item in found.items:
+        if disk.has(item.path):
+            there.append(item)
+        else:
+            gone.append(Skipped(item.path, "no such file"))
+    keys, names, clash = _classes(found.items)
+    entries = tuple(
+        Entry(
+            id=item.path,
+            class_key=keys[item.label],
+            part=item.part,
+            source=functools.partial(_read, str(folder), item.path),
+        )
+        for item in there
+    )
+    notes = (*found.notes, *clash, *differences(row, there, len(keys)))
+    return Listing(
+        name=row.name,
+        class_keys=tuple(keys[label] for label in sorted(keys)),
+        own_names=tuple(names[label] for label in sorted(keys)),
+        entries=entries,
+        skipped=tuple(sorted((*found.skipped, *gone))),
+        template=row.template,
+        in_order=True,
+        notes=tuple(f"{row.title}: {note}" for note in notes),
+    )
+
+
+def differences(row: Row, items: Iterable[Item], num_classes: int) -> list[str]:
+    """Where numbers of classes and images are not the published ones, a sentence each."""
+    counts = Counter(item.part for item in items)
+    found = [("classes", num_classes, row.classes)]
+    found += [(f"{part} images", counts[part], size or 0) for part, size in zip(PARTS, row.sizes, strict=True)]
+    return [
+        f"{number:,} {what}; published are {size:,} ({row.sizes_source})."
+        for what, number, size in found
+        if number != size
+    ]
+
+
+def from_split(row: Row, path: Path) -> Found:
+    """The published split file: ``{"train": [[path, label, class name], ...], "val": ..., "test": ...}``."""
+    try:
+        lists = json.loads(path.read_text(encoding="utf-8"))
+        items = [
+            Item(f"{row.prefix}/{image}" if row.prefix else str(image), int(label), str(name), part)
+            for part in PARTS
+            for image, label, name in lists[part]
+        ]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path}: not a split file ({type(error).__name__}: {error}). Expected "
+            '{"train": [[path, label, class name], ...], "val": [...], "test": [...]}. Fetch it anew, or take it away: the images are '
+            "then divided by the published rule.",
+            exit_code=DATA,
+        ) from error
+    return Found(items)
+
+
+def class_folders(row: Row, folder: Path) -> Found:
+    """``IMAGES/class/image``, divided 50/20/30: DTD, EuroSAT, Caltech101, Food101."""
+    images = row.images[0]
+    skipped: list[Skipped] = []
+    classes = [name for name in _folders(folder / images) if name not in row.ignored]
+    items = [
+        Item(path, label, row.renamed.get(name, name), "train")
+        for label, name in enumerate(classes)
+        for path in _images(folder, f"{images}/{name}", skipped)
+    ]
+    return Found(divide(items), skipped, [ruled(row)])
+
+
+def imagenet(row: Row, folder: Path) -> Found:
+    """``images/train/nXXXXXXXX/``, and ``images/val/`` for testing; there are no validation images of its own."""
+    names = _class_names(folder)
+    skipped: list[Skipped] = []
+    items: list[Item] = []
+    parts: tuple[tuple[str, Part], ...] = ((row.images[0], "train"), (row.images[1], "test"))
+    for images, part in parts:
+        items += _wordnet_items(folder, images, names, part, skipped)
+    return Found(items, skipped)
+
+
+def wordnet(row: Row, folder: Path) -> Found:
+    """Class folders called after WordNet ids, for testing only; labels count the folders that are there, sorted."""
+    images = row.images[0] if (folder / row.images[0]).is_dir() else "."
+    skipped: list[Skipped] = []
+    return Found(_wordnet_items(folder, images, _class_names(folder), "test", skipped), skipped)
+
+
+def numbered(row: Row, folder: Path) -> Found:
+    """ImageNetV2: class folders called 0 to 999, numbers of the lines of ``classnames.txt``."""
+    names = list(_class_names(folder).values())
+    images = row.images[0] if (folder / row.images[0]).is_dir() else "."
+    skipped: list[Skipped] = []
+    items: list[Item] = []
+    for key in sorted((key for key in _folders(folder / images) if key.isdecimal()), key=int):
+        if int(key) >= len(names):
+            raise UserError(
+                f"{folder}: the class folder {key} has no line in {CLASS_NAMES}, which has {len(names)}.",
+                exit_code=DATA,
+            )
+        items += [Item(path, int(key), names[int(key)], "test") for path in _images(folder, f"{images}/{key}", skipped)]
+    return Found(items, skipped)
+
+
+def _wordnet_items(
+    folder: Path, images: str, names: Mapping[str, str], part: Part, skipped: list[Skipped]
+) -> list[Item]:
+    keys = _folders(folder / images)
+    nameless = [key for key in keys if key not in names]
+    if nameless:
+        raise UserError(
+            f"{folder}: {len(nameless)} class folders have no line in {CLASS_NAMES}: {some(nameless)}.",
+            exit_code=DATA,
+        )
+    return [
+        Item(path, label, names[key], part)
+        for label, key in enumerate(keys)
+        for path in _images(folder, key if images == "." else f"{images}/{key}", skipped)
+    ]
+
+
+def _class_names(folder: Path) -> dict[str, str]:
+    """WordNet id -> class name of ``classnames.txt``, in the order of its lines."""
+    path = next(one for one in catalogue.class_names_files(folder) if one.is_file())
+    pairs = (line.strip().partition(" ") for line in lines(path))
+    return {key: name for key, _, name in pairs}
+
+
+def _own_lists(row: Row) -> Callable[[Row, Path], Found]:
+    if row.reader == "21k":
+        raise UserError(
+            f"{row.title} is for pretraining a prompt, not for few-shot learning: `vlprompt pretrain --data DIR` reads it."
+        )
+    return {
+        "folders": class_folders,
+        "imagenet": imagenet,
+        "wordnet": wordnet,
+        "numbered": numbered,
+        "pets": pets,
+        "cars": cars,
+        "flowers": flowers,
+        "aircraft": aircraft,
+        "sun": sun,
+        "ucf": ucf,
+    }[row.reader]
+
+
+def _classes(items: Iterable[Item]) -> tuple[dict[int, str], dict[int, str], list[str]]:
+    """Label -> a key that no other label has; label -> name; and what is odd about them."""
+    names: dict[int, str] = {}
+    odd = []
+    for item in items:
+        if names.setdefault(item.label, item.name) != item.name:
+            odd.append(f"class {item.label} is called {names[item.label]!r} and {item.name!r}; the first is used.")
+    counts = Counter(names.values())
+    keys = {label: name if counts[name] == 1 else f"{name} ({label})" for label, name in names.items()}
+    double = [name for name, count in counts.items() if count > 1]
+    if double:
+        odd.append(f"several classes have one name, which no text can tell apart: {some(double)}.")
+    return keys, names, list(dict.fromkeys(odd))
+
+
+class _Disk:
+    """Which files there are, asked of each folder once."""
+
+    def __init__(self, root: Path) -> None:
+        self._root, self._seen = root, dict[str, frozenset[str]]()
+
+    def has(self, path: str) -> bool:
+        folder, _, name = path.rpartition("/")
+        if folder not in self._seen:
+            try:
+                self._seen[folder] = frozenset(os.listdir(self._root / folder))
+            except OSError:
+                self._seen[folder] = frozenset()
+        return name in self._seen[folder]
+
+
+def _folders(folder: Path) -> list[str]:
+    return sorted(child.name for child in _children(folder) if child.is_dir())
+
+
+def _images(folder: Path, inside: str, skipped: list[Skipped]) -> list[str]:
+    """The paths of the images in a class folder, sorted by name; what is no image is listed as skipped."""
+    found = []
+    for child in sorted(_children(folder / inside), key=lambda child: child.name):
+        path = child.name if inside == "." else f"{inside}/{child.name}"
+        if has_image_name(child.name):
+            found.append(path)
+        else:
+            skipped.append(Skipped(path, "not an image file"))
+    return found
+
+
+def _children(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as found:
+            return [child for child in found if not hidden(child.name)]
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be read ({error.strerror}).", exit_code=DATA) from error
+
+
+def _read(folder: str, path: str) -> bytes:
+    return Path(folder, path).read_bytes()
+
+
+def pets(row: Row, folder: Path) -> Found:
+    """``annotations/trainval.txt`` and ``test.txt``: image, class from 1, species, breed; a fifth of trainval is held out."""
+
+    def items(file: str, part: Part) -> list[Item]:
+        out = []
+        for number, line in enumerate(lines(folder / "annotations" / file), 1):
+            if line.startswith("#"):
+                continue
+            words = line.split()
+            if len(words) != 4 or not words[1].isdecimal():
+                raise _bad(folder / "annotations" / file, number, "image, class, species and breed")
+            breed = words[0].rpartition("_")[0].lower()
+            out.append(Item(f"{row.images[0]}/{words[0]}.jpg", int(words[1]) - 1, breed, part))
+        return out
+
+    return _held_out(row, items("trainval.txt", "train"), items("test.txt", "test"))
+
+
+def cars(row: Row, folder: Path) -> Found:
+    """``cars_meta.mat`` and two lists of annotations; the year, last in the name, is put first."""
+    meta = _mat(folder / "devkit" / "cars_meta.mat", "class_names")
+    names = [" ".join([words[-1], *words[:-1]]) for words in (str(name[0]).split(" ") for name in meta[0])]
+
+    def items(file: Path, images: str, part: Part) -> list[Item]:
+        try:
+            labels = [(str(one["fname"][0]), int(one["class"][0, 0]) - 1) for one in _mat(file, "annotations")[0]]
+            return [Item(f"{images}/{image}", label, names[label], part) for image, label in labels]
+        except (IndexError, KeyError, TypeError, ValueError) as error:
+            raise UserError(
+                f"{file}: not annotations with fname and a class of cars_meta.mat ({error}).", exit_code=DATA
+            ) from error
+
+    train = items(folder / "devkit" / "cars_train_annos.mat", "cars_train", "train")
+    return _held_out(row, train, items(folder / "cars_test_annos_withlabels.mat", "cars_test", "test"))
+
+
+def flowers(row: Row, folder: Path) -> Found:
+    """``imagelabels.mat`` (a class from 1 for each image in order) and ``cat_to_name.json``, divided 50/20/30."""
+    names = _json(folder / "cat_to_name.json")
+    labels = [int(one) for one in _mat(folder / "imagelabels.mat", "labels")[0]]
+    nameless = sorted({label for label in labels if str(label) not in names})
+    if nameless:
+        raise UserError(f"{folder / 'cat_to_name.json'}: no name for the classes {nameless[:5]}.", exit_code=DATA)
+    items = [
+        Item(f"{row.images[0]}/image_{number:05d}.jpg", label - 1, names[str(label)], "train")
+        for number, label in enumerate(labels, 1)
+    ]
+    return Found(divide(items), notes=[ruled(row)])
+
+
+def aircraft(row: Row, folder: Path) -> Found:
+    """``variants.txt`` and one official list per part: the image's number, then the variant."""
+    names = [line.strip() for line in lines(folder / "variants.txt")]
+    label_of = {name: label for label, name in enumerate(names)}
+    out = []
+    for part in PARTS:
+        file = folder / f"images_variant_{part}.txt"
+        for number, line in enumerate(lines(file), 1):
+            image, _, name = line.strip().partition(" ")
+            if name not in label_of:
+                raise _bad(file, number, "an image's number and a line of variants.txt")
+            out.append(Item(f"{row.images[0]}/{image}.jpg", label_of[name], name, part))
+    return Found(out)
+
+
+def sun(row: Row, folder: Path) -> Found:
+    """``ClassName.txt`` and the first official partition; ``/b/bank/indoor`` is class "indoor bank"; a fifth is held out."""
+    label_of = {line.strip()[1:]: label for label, line in enumerate(lines(folder / "ClassName.txt"))}
+
+    def items(file: str, part: Part) -> list[Item]:
+        out = []
+        for number, line in enumerate(lines(folder / file), 1):
+            image = line.strip()[1:]
+            key = image.rpartition("/")[0]
+            if key not in label_of:
+                raise _bad(folder / file, number, "/letter/class/image.jpg of a class of ClassName.txt")
+            out.append(Item(f"{row.images[0]}/{image}", label_of[key], " ".join(key.split("/")[:0:-1]), part))
+        return out
+
+    return _held_out(row, items("Training_01.txt", "train"), items("Testing_01.txt", "test"))
+
+
+def ucf(row: Row, folder: Path) -> Found:
+    """The first official list of videos; "ApplyLipstick/v_x.avi" is the middle frame "Apply_Lipstick/v_x.jpg"."""
+    place = folder / "ucfTrainTestlist"
+    label_of = {}
+    for number, line in enumerate(lines(place / "classInd.txt"), 1):
+        words = line.split()
+        if len(words) != 2 or not words[0].isdecimal():
+            raise _bad(place / "classInd.txt", number, "a class from 1 and its name")
+        label_of[words[1]] = int(words[0]) - 1
+
+    def items(file: str, part: Part) -> list[Item]:
+        out = []
+        for number, line in enumerate(lines(place / file), 1):
+            action, _, video = line.split()[0].partition("/")
+            if action not in label_of:
+                raise _bad(place / file, number, "Class/video.avi of a class of classInd.txt")
+            name = "_".join(re.findall("[A-Z][^A-Z]*", action))
+            out.append(Item(f"{row.images[0]}/{name}/{video.replace('.avi', '.jpg')}", label_of[action], name, part))
+        return out
+
+    return _held_out(row, items("trainlist01.txt", "train"), items("testlist01.txt", "test"))
+
+
+def _held_out(row: Row, train: list[Item], test: list[Item]) -> Found:
+    return Found([*hold_out(train), *test], notes=[ruled(row)])
+
+
+def _mat(path: Path, name: str) -> Any:
+    """A variable of a MATLAB file."""
+    from scipy.io import loadmat
+
+    try:
+        return loadmat(path)[name]
+    except KeyError as error:
+        raise UserError(f"{path}: there is no {name!r} in it.", exit_code=DATA) from error
+    except Exception as error:  # a damaged file makes the reader raise whatever it stumbles over
+        raise UserError(f"{path}: not a MATLAB file that can be read ({error}).", exit_code=DATA) from error
+
+
+def _json(path: Path) -> Mapping[str, str]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not JSON that can be read ({error}).", exit_code=DATA) from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: not an object of class -> name.", exit_code=DATA)
+    return {str(key): str(name) for key, name in value.items()}
+
+
+def _bad(path: Path, line: int, expected: str) -> UserError:
+    return UserError(f"{path}: line {line} is not {expected}.", exit_code=DATA)
+
+
+TRAIN_SHARE, VAL_SHARE = 0.5, 0.2
+"""Of every class, where a data set has no parts of its own: published."""
+
+
+class Item(NamedTuple):
+    """One image as a data set's lists name it."""
+
+    path: str
+    """Relative to the data set's folder, with ``/``."""
+    label: int
+    name: str
+    """The class name as the published code writes it."""
+    part: Part
+
+
+class Found(NamedTuple):
+    """What a reader makes of a folder."""
+
+    items: Sequence[Item]
+    skipped: Sequence[Skipped] = ()
+    notes: Sequence[str] = ()
+
+
+def divide(items: Iterable[Item]) -> list[Item]:
+    """Round(n/2) of every class to train, round(n/5) to val, the rest to test: the published shares.
+
+    Which images: in order of the SHA-256 of their paths (project's choice; the published code shuffles with the run's generator what
+    the file system lists, once per machine).
+    """
+    out: list[Item] = []
+    for members in _by_label(items).values():
+        train, val = round(len(members) * TRAIN_SHARE), round(len(members) * VAL_SHARE)
+        out += [item._replace(part=_part(number, train, val)) for number, item in enumerate(_mixed(members))]
+    return out
+
+
+def hold_out(items: Iterable[Item]) -> list[Item]:
+    """Round(n/5) training images of every class become validation images, as published; which: as `divide`."""
+    out: list[Item] = []
+    for members in _by_label(items).values():
+        val = round(len(members) * VAL_SHARE)
+        out += [item._replace(part="val" if number < val else "train") for number, item in enumerate(_mixed(members))]
+    return out
+
+
+def _part(number: int, train: int, val: int) -> Part:
+    return "train" if number < train else "val" if number < train + val else "test"
+
+
+def _by_label(items: Iterable[Item]) -> dict[int, list[Item]]:
+    groups: dict[int, list[Item]] = {}
+    for item in items:
+        groups.setdefault(item.label, []).append(item)
+    return groups
+
+
+def _mixed(items: Iterable[Item]) -> list[Item]:
+    return sorted(items, key=lambda item: hashlib.sha256(item.path.encode("utf-8", "surrogateescape")).hexdigest())
+
+
+def ruled(row: Row) -> str:
+    """The note on a data set that the rule has divided."""
+    return (
+        f"there is no {row.split}, so the images are divided by the published rule; which image goes where is then this project's "
+        "choice, and results are not comparable image by image."
+    )
+
+
+def lines(path: Path) -> list[str]:
+    """The lines of a list that are not empty; UserError where it cannot be read."""
+    try:
+        return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error}).", exit_code=DATA) from error

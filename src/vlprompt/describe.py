@@ -1,0 +1,260 @@
+"""What a resolved method is, on one model: what it learns, where that enters, what is asked, and what reaches what.
+
+Nothing here is told by hand: which term trains which tensor is found by one backward pass per term through the towers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from vlprompt.engine.forward import Forward
+from vlprompt.engine.precision import generator
+from vlprompt.engine.step import by_term
+from vlprompt.methods.resolve import overlay_costs, parse
+from vlprompt.towers import Clip
+from vlprompt.types import Method, PromptSpec, Term
+
+IMAGES, CLASSES = 8, 3
+"""Size of the made-up batch that gradients are measured on."""
+NAMES = ("cat", "dog", "bird")
+NEGLIGIBLE = 1e-12
+"""A row whose gradient is shorter than this share of the term's longest row counts as not reached (rounding)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LearnedTensor:
+    """One learned tensor, and which terms train it."""
+
+    name: str
+    shape: tuple[int, ...]
+    place: str
+    """Where it enters, in words."""
+    reached: Mapping[str, tuple[bool, ...]]
+    """Term -> for each row (of the last axis but one; one row for a vector) whether its gradient is not zero.
+
+    Class axes are taken together.
+    """
+
+    @property
+    def count(self) -> int:
+        """Learned numbers."""
+        return torch.Size(self.shape).numel()
+
+    def reach(self, term: str) -> str:
+        """`all`, `none`, or the rows in words: `rows 1-3 of 4`."""
+        rows = self.reached[term]
+        if all(rows) or not any(rows):
+            return "all" if all(rows) else "none"
+        return f"rows {_ranges([i + 1 for i, one in enumerate(rows) if one])} of {len(rows)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Description:
+    """A method on a model."""
+
+    name: str
+    summary: str
+    source: str
+    model: str
+    num_classes: int
+    tensors: tuple[LearnedTensor, ...]
+    terms: tuple[Term, ...]
+    loss: str
+    """One line: the terms' symbols with their weights."""
+    gradient_rule: str
+    """How the terms become one gradient."""
+    result: str
+    """Which prompt is the result."""
+    schedule: Mapping[str, object]
+    options: Mapping[str, object]
+    cost: tuple[str, ...]
+    """What a step costs, in words."""
+
+    @property
+    def count(self) -> int:
+        """Learned numbers in all."""
+        return sum(tensor.count for tensor in self.tensors)
+
+    def as_dict(self) -> dict[str, object]:
+        """Plain values for JSON."""
+        return {
+            "name": self.name,
+            "summary": self.summary,
+            "source": self.source,
+            "model": self.model,
+            "num_classes": self.num_classes,
+            "parameters": self.count,
+            "tensors": [
+                {
+                    "name": tensor.name,
+                    "shape": list(tensor.shape),
+                    "count": tensor.count,
+                    "place": tensor.place,
+                    "reached": {term: tensor.reach(term) for term in tensor.reached},
+                }
+                for tensor in self.tensors
+            ],
+            "loss": self.loss,
+            "terms": [
+                {"name": term.name, "weight": term.weight, "formula": term.formula, "needs": sorted(term.needs)}
+                for term in self.terms
+            ],
+            "gradient_rule": self.gradient_rule,
+            "result": self.result,
+            "schedule": dict(self.schedule),
+            "options": dict(self.options),
+            "cost": list(self.cost),
+        }
+
+
+def describe(method: Method, clip: Clip, num_classes: int = 100) -> Description:
+    """A resolved method on a model with so many classes (class-specific contexts and costs depend on it)."""
+    overlays, host = parse(method.name)
+    tensors: tuple[LearnedTensor, ...] = ()
+    if method.prompt is not None:
+        module = method.prompt.build(clip.facts, generator("describe"), num_classes)
+        places: Mapping[str, str] = module.places()  # type: ignore[operator]
+        reached = measure_reach(method, clip)
+        tensors = tuple(
+            LearnedTensor(name=name, shape=tuple(one.shape), place=places[name], reached=reached[name])
+            for name, one in module.named_parameters()
+        )
+    elif method.solver is not None:
+        module = method.solver.build(clip.facts, num_classes)
+        places = module.places()  # type: ignore[operator]
+        tensors = tuple(
+            LearnedTensor(name=name, shape=tuple(one.shape), place=places[name], reached={})
+            for name, one in module.named_parameters()
+        )
+    return Description(
+        name=method.name,
+        summary="; ".join([host.summary, *(overlay.summary for overlay in overlays)]),
+        source="; ".join([host.source, *(overlay.source for overlay in overlays)]),
+        model=clip.name,
+        num_classes=num_classes,
+        tensors=tensors,
+        terms=method.terms,
+        loss=method.solver.formula if method.solver else loss_line(method.terms),
+        gradient_rule=gradient_line(method),
+        result=result_line(method),
+        schedule=dataclasses.asdict(method.schedule) if method.schedule else {},
+        options=method.options,
+        cost=step_cost(method, clip, num_classes),
+    )
+
+
+def measure_reach(method: Method, clip: Clip) -> dict[str, dict[str, tuple[bool, ...]]]:
+    """Parameter -> term -> row -> whether the term gives it a gradient: measured on a made-up batch, term by term."""
+    spec = method.prompt
+    assert spec is not None
+    prompt = spec.build(clip.facts, generator("describe"), CLASSES).to(clip.device)
+    losses = _made_up_losses(method, spec, clip, prompt)
+    parameters = dict(prompt.named_parameters())
+    found = by_term(losses, list(parameters.values()))
+    reached: dict[str, dict[str, tuple[bool, ...]]] = {name: {} for name in parameters}
+    for term, gradients in found.items():
+        lengths = [
+            _row_lengths(torch.zeros_like(parameter) if one is None else one)
+            for parameter, one in zip(parameters.values(), gradients, strict=True)
+        ]
+        least = NEGLIGIBLE * max(float(length.max()) for length in lengths)
+        for name, length in zip(parameters, lengths, strict=True):
+            reached[name][term] = tuple((length > least).tolist())
+    return reached
+
+
+def _made_up_losses(method: Method, spec: PromptSpec, clip: Clip, prompt: nn.Module) -> dict[str, Tensor]:
+    """Each term's loss on random images of three classes."""
+    rng = generator("describe", "images")
+    forward = Forward(clip, spec, method.needs, NAMES, "a photo of a {}.", teacher=method.teacher)
+    frozen = torch.randn(IMAGES, clip.facts.embed_dim, generator=rng).to(clip.device) if forward.reads_frozen else None
+    side = clip.preprocess.crop
+    pixels = torch.randn(IMAGES, 3, side, side, generator=rng).to(clip.device) if spec.prompts_image else None
+    view = forward(prompt, torch.arange(IMAGES, device=clip.device) % CLASSES, frozen, pixels)
+    return {term.name: term.score(view) for term in method.terms}
+
+
+def _row_lengths(gradient: Tensor) -> Tensor:
+    """Length of the gradient of every row (last axis but one), class axes taken together; (1,) for a vector."""
+    rows = gradient.unsqueeze(0) if gradient.dim() < 2 else gradient
+    return rows.double().square().sum(dim=-1).reshape(-1, rows.shape[-2]).sum(dim=0).sqrt()
+
+
+def gradient_line(method: Method) -> str:
+    """How the terms become one gradient."""
+    if method.prompt is None:
+        return "none"
+    return str(method.rule) if method.rule else "of the weighted sum"
+
+
+def result_line(method: Method) -> str:
+    """Which values are the result."""
+    if method.prompt is None:
+        return "the fit" if method.solver else "nothing is learned"
+    return str(method.average) if method.average else "the last step's prompt"
+
+
+def loss_line(terms: tuple[Term, ...]) -> str:
+    """``L = L_CE + 0.1 L_ppl + 0.1 L_inv``; a term's symbol is what its formula begins with."""
+    parts = [
+        ("" if term.weight == 1 else f"{term.weight:g} ") + (term.formula.partition(" = ")[0] or term.name)
+        for term in terms
+    ]
+    return f"L = {' + '.join(parts)}" if parts else "nothing is learned"
+
+
+def step_cost(method: Method, clip: Clip, num_classes: int) -> tuple[str, ...]:
+    """What one training step costs, in words."""
+    spec = method.prompt
+    if method.solver is not None:
+        return ("no steps: image features once, then one fit on the CPU for every value that is tried",)
+    if spec is None:
+        return ("no steps: class features once, from the template",)
+    if spec.prompts_image:
+        image = "image tower: forward and backward for every image, every step"
+    else:
+        image = "image tower: none, frozen features are computed once per image and view"
+    return (image, _text_cost(spec, classes_in_step(method, num_classes)), *_overlay_cost(method, clip, num_classes))
+
+
+def classes_in_step(method: Method, num_classes: int) -> int:
+    """The classes that a step sees at most: all, or the drawn ones and those of its images."""
+    drawn = method.classes.drawn(num_classes) if method.classes else None
+    if drawn is None:
+        return num_classes
+    assert method.schedule is not None, "sampled classes without steps"
+    return min(num_classes, drawn + method.schedule.batch)
+
+
+def _text_cost(spec: PromptSpec, num_classes: int) -> str:
+    layout = spec.layout
+    if layout is None:
+        return "text tower: none, class features are computed once from the template"
+    if layout.position != "end" or not layout.shared:
+        return f"text tower: forward and backward of {num_classes} sentences, which share [SOS] alone"
+    per = " for every image" if spec.conditioned else ""
+    return (
+        f"text tower: forward and backward of [SOS] and {layout.num_tokens} context tokens once{per}, and of the name "
+        f"of each of {num_classes} classes{per}"
+    )
+
+
+def _overlay_cost(method: Method, clip: Clip, num_classes: int) -> tuple[str, ...]:
+    words = clip.vocabulary.word_ids.numel()
+    return overlay_costs(method, width=clip.facts.text_width, words=words, classes=num_classes)
+
+
+def _ranges(numbers: list[int]) -> str:
+    """[1, 2, 3, 5] -> `1-3, 5`."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)

@@ -1,0 +1,103 @@
+"""Files that are there whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from vlprompt.errors import UserError
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file so that a reader, also after a crash or a power cut, sees the old content or the new, never a part.
+
+    The bytes go to a neighbour that is flushed to disk and then renamed over `path`; the neighbour has one fixed name per
+    file, so that what a killed write leaves behind is overwritten by the next.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    neighbour = path.with_name(f".{path.name}.part")
+    with neighbour.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(neighbour, path)
+    _flush_directory(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """As `write_bytes`, for UTF-8 text."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, value: Mapping[str, object]) -> None:
+    """As `write_text`, for an object; NaN is refused, since it is no JSON."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _flush_directory(directory: Path) -> None:
+    """Make the rename itself durable, where directories can be opened (not on Windows)."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+LOCK = ".lock"
+SECONDS_BETWEEN_LOOKS = 0.2
+"""While another process holds a lock."""
+
+
+@contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Hold a run directory for this process; the lock goes with the process, however that ends.
+
+    UserError where another process holds it.
+    """
+    with locked_if_free(directory) as ours:
+        if not ours:
+            raise UserError(f"{directory} is in use by another vlprompt process. Wait for it, or use another --out.")
+        yield
+
+
+@contextmanager
+def locked_if_free(directory: Path) -> Iterator[bool]:
+    """As `locked`, but where another process holds the directory the value is False and there is no error."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / LOCK).open("a+") as file:
+        yield _try_lock(file)
+
+
+@contextmanager
+def locked_in_turn(directory: Path) -> Iterator[None]:
+    """As `locked`, but a directory that another process holds is waited for, however long it takes."""
+    while True:
+        with locked_if_free(directory) as ours:
+            if ours:
+                yield
+                return
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+
+
+def _try_lock(file: IO[str]) -> bool:
+    """An exclusive lock that the system releases with the file handle; False where another handle has it."""
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,187 @@
+"""Two sides compared cell by cell, and on average over data sets."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from vlprompt.errors import DATA, UserError, unknown
+from vlprompt.records import Record
+from vlprompt.report.bootstrap import MARGIN, RESAMPLES, Estimate, PairedTest, Table, estimate, paired_test
+from vlprompt.report.sides import FIELDS, Cell, Run, cells, name_of, paired
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """What the second side gains over the first: on one data set, or on average over several."""
+
+    first: str
+    second: str
+    protocol: str
+    datasets: tuple[str, ...]
+    subset: str
+    source: str
+    shots: int | None
+    first_top1: float
+    second_top1: float
+    seeds: tuple[int, ...]
+    """Those that both sides have; empty where neither depends on one."""
+    num_images: int
+    estimate: Estimate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """Every comparison, single data sets first, and what was left out."""
+
+    comparisons: tuple[Comparison, ...]
+    notes: tuple[str, ...]
+
+
+def compare(
+    first: Sequence[Run],
+    second: Sequence[Run],
+    *,
+    margin: float = MARGIN,
+    although: Collection[str] = (),
+    resamples: int = RESAMPLES,
+) -> Outcome:
+    """Sets the runs of one method against those of another, on the same images and with the same seeds.
+
+    although: names in `FIELDS` that may differ. UserError with the reason where the two are not comparable.
+    """
+    for name in although:
+        if name not in FIELDS:
+            raise unknown("value of --although", name, FIELDS)
+    if not 0 <= margin <= 100:
+        raise UserError(f"a margin of {margin} points; it must lie between 0 and 100.")
+    fields = [field for field in FIELDS if field not in although]
+    pairs, left_out = paired(cells(first, fields), cells(second, fields), fields)
+    comparisons, notes = compare_cells(pairs, margin=margin, resamples=resamples)
+    return Outcome(comparisons=comparisons, notes=(*left_out, *notes))
+
+
+def compare_cells(
+    pairs: Sequence[tuple[Cell, Cell]], *, margin: float = MARGIN, resamples: int = RESAMPLES
+) -> tuple[tuple[Comparison, ...], list[str]]:
+    """As `compare`, for cells that are already paired: single data sets, then averages, and notes."""
+    singles: list[Comparison] = []
+    notes: list[str] = []
+    groups: dict[tuple[object, ...], list[tuple[Comparison, PairedTest]]] = {}
+    for a, b in pairs:
+        table, seeds, lone = paired_table(a, b)
+        test = paired_test(table, fixed=a.fixed and b.fixed)
+        if lone:
+            notes.append(f"{a.runs[0].record.dataset}: seeds {_list(lone)} are on one side only and left out")
+        found = _comparison(a, b, test, seeds, margin, resamples)
+        singles.append(found)
+        group = (found.protocol, found.subset, found.source, found.shots, a.runs[0].record.model)
+        groups.setdefault(group, []).append((found, test))
+    singles.sort(key=_order)
+    averages = [_average(group, margin, resamples) for group in groups.values() if len(group) > 1]
+    return (*singles, *sorted(averages, key=_order)), notes
+
+
+def _order(one: Comparison) -> tuple[object, ...]:
+    shots = math.inf if one.shots is None else one.shots
+    return (one.protocol, one.source, one.subset, one.datasets, shots)
+
+
+def paired_table(first: Cell, second: Cell) -> tuple[Table, tuple[int, ...], tuple[int, ...]]:
+    """(S, N) of what the second got right minus what the first did; the seeds S, and those that one side only has.
+
+    UserError where images, labels or seeds differ, or predictions are missing.
+    """
+    if first.fixed and second.fixed:
+        return _table([(first.runs[0], second.runs[0])]), (), ()
+    if first.fixed:
+        return _table([(first.runs[0], run) for run in second.runs]), second.seeds, ()
+    if second.fixed:
+        return _table([(run, second.runs[0]) for run in first.runs]), first.seeds, ()
+    by_seed = {run.record.seed: run for run in second.runs}
+    rows = [(run, by_seed[run.record.seed]) for run in first.runs if run.record.seed in by_seed]
+    if not rows:
+        raise UserError(
+            f"not comparable: no seed in common on {first.runs[0].record.dataset} "
+            f"({_list(first.seeds)} against {_list(second.seeds)}). The seed draws the training images; learn both with the same.",
+            exit_code=DATA,
+        )
+    lone = sorted(set(first.seeds) ^ set(second.seeds))
+    return _table(rows), tuple(run.record.seed for run, _ in rows), tuple(lone)
+
+
+def _table(rows: Sequence[tuple[Run, Run]]) -> Table:
+    """(S, N): what the second got right minus what the first did."""
+    hashes, labels, _ = rows[0][0].sorted_images
+    out = []
+    for pair in rows:
+        for run in pair:
+            other_hashes, other_labels, _ = run.sorted_images
+            where = f"{rows[0][0].directory} and {run.directory}"
+            if not np.array_equal(hashes, other_hashes):
+                common = len(np.intersect1d(hashes, other_hashes))
+                raise UserError(
+                    f"not comparable: other test images in {where} ({len(hashes)} and {len(other_hashes)}, {common} in common).",
+                    exit_code=DATA,
+                )
+            if not np.array_equal(labels, other_labels):
+                wrong = int((labels != other_labels).sum())
+                raise UserError(f"not comparable: {wrong} images have other labels in {where}.", exit_code=DATA)
+        out.append(pair[1].sorted_images[2].astype(np.int8) - pair[0].sorted_images[2].astype(np.int8))
+    if not len(hashes):
+        raise UserError(f"not comparable: {rows[0][0].directory} has no test images.", exit_code=DATA)
+    return np.stack(out)
+
+
+def _comparison(
+    first: Cell, second: Cell, test: PairedTest, seeds: tuple[int, ...], margin: float, resamples: int
+) -> Comparison:
+    a, b = first.runs[0].record, second.runs[0].record
+    learned: Record = b if first.fixed else a
+    return Comparison(
+        first=name_of(a),
+        second=name_of(b),
+        protocol=learned.protocol,
+        datasets=(learned.dataset,),
+        subset=learned.subset,
+        source=learned.source,
+        shots=learned.shots,
+        first_top1=_accuracy(first, seeds),
+        second_top1=_accuracy(second, seeds),
+        seeds=seeds,
+        num_images=test.num_images,
+        estimate=estimate([test], margin=margin, resamples=resamples),
+    )
+
+
+def _average(group: Sequence[tuple[Comparison, PairedTest]], margin: float, resamples: int) -> Comparison:
+    """The plain mean over data sets; data sets are given, not drawn."""
+    found = [one for one, _ in group]
+    return Comparison(
+        first=found[0].first,
+        second=found[0].second,
+        protocol=found[0].protocol,
+        datasets=tuple(name for one in found for name in one.datasets),
+        subset=found[0].subset,
+        source=found[0].source,
+        shots=found[0].shots,
+        first_top1=statistics.fmean(one.first_top1 for one in found),
+        second_top1=statistics.fmean(one.second_top1 for one in found),
+        seeds=tuple(sorted({seed for one in found for seed in one.seeds})),
+        num_images=sum(one.num_images for one in found),
+        estimate=estimate([test for _, test in group], margin=margin, resamples=resamples),
+    )
+
+
+def _accuracy(cell: Cell, seeds: tuple[int, ...]) -> float:
+    """Percent, over the seeds that are compared."""
+    runs = cell.runs[:1] if cell.fixed else [run for run in cell.runs if run.record.seed in seeds]
+    return statistics.fmean(100 * float(run.sorted_images[2].mean()) for run in runs)
+
+
+def _list(seeds: Sequence[int]) -> str:
+    return ", ".join(map(str, seeds))

@@ -1,0 +1,1 @@
+"""One small reader for each layout that CLIP weights are published in."""

@@ -1,0 +1,69 @@
+"""A Hub id -> a directory: the small files first, then the one weight file that their layout needs.
+
+huggingface_hub does the work: it shows progress on stderr, keeps its cache under HF_HOME, and obeys HF_HUB_OFFLINE and HF_TOKEN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from vlprompt.errors import DATA, UserError
+from vlprompt.towers.formats import huggingface, openclip
+
+_SMALL = (*huggingface.SMALL, openclip.CONFIG)
+
+
+def download(model: str) -> Path:
+    """Fetch a Hub id's files, or take them from the Hub's cache. UserError: no such id, no network, no CLIP weights."""
+    folder = _fetch(model, _SMALL)
+    for names in _weights(folder):
+        folder = _fetch(model, names)
+        if all((folder / name).is_file() for name in names):
+            return folder
+    raise UserError(
+        f"the Hub's {model!r} (in {folder}) has no weights that can be read. Allowed: {' or '.join(huggingface.WEIGHTS)} beside a "
+        f"CLIPModel's config.json, or {' or '.join(openclip.WEIGHTS)} beside {openclip.CONFIG}. Go online once if the cached copy is "
+        f"incomplete, else choose another model.",
+        exit_code=DATA,
+    )
+
+
+def _weights(folder: Path) -> Iterator[Sequence[str]]:
+    """Sets of weight files, the most wanted first: what the descriptions in the folder make possible."""
+    if huggingface.describes_clip(folder):
+        yield (huggingface.WEIGHTS[0],)
+        shards = folder / huggingface.INDEX
+        if shards.is_file():
+            yield tuple(huggingface.shard_names(folder))
+        yield (huggingface.WEIGHTS[1],)
+    if (folder / openclip.CONFIG).is_file():
+        yield from ((name,) for name in openclip.WEIGHTS)
+
+
+def _fetch(model: str, names: Sequence[str]) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
+
+    try:
+        return Path(snapshot_download(model, allow_patterns=list(names)))
+    except GatedRepoError as error:
+        raise UserError(
+            f"the Hub gives {model!r} only to those who accepted its terms. Accept them on the model's page, then log in with "
+            f"`hf auth login`.",
+            exit_code=DATA,
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise UserError(
+            f"the Hub has no model {model!r}, or it is private. Check the id (owner/name), or log in with `hf auth login`.",
+            exit_code=DATA,
+        ) from error
+    except HFValidationError as error:
+        raise UserError(f"{model!r} is no Hub id (owner/name) and no directory: {error}.", exit_code=DATA) from error
+    except Exception as error:  # the HTTP library, and so its errors, differs between versions of huggingface_hub
+        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+        raise UserError(
+            f"cannot fetch {model!r} from the Hub, and it is not in the local cache: {reason}. Go online once, or copy "
+            f"{', '.join(huggingface.FILES)} into a directory and give its path.",
+            exit_code=DATA,
+        ) from error

@@ -1,0 +1,189 @@
+"""The Hugging Face layout of a `CLIPModel`: config.json, model.safetensors, tokenizer.json, preprocessor_config.json."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vlprompt.errors import DATA, UserError
+from vlprompt.towers.config import ClipConfig, TowerConfig
+from vlprompt.towers.formats.archive import read_archive
+from vlprompt.towers.formats.files import read_json, read_safetensors, read_tokenizer, require
+from vlprompt.towers.formats.source import MEAN, STD, Source
+from vlprompt.towers.tokenizer import Tokenizer
+from vlprompt.types import Preprocess
+
+FILES = ("config.json", "model.safetensors", "tokenizer.json", "preprocessor_config.json")
+INDEX = "model.safetensors.index.json"
+SMALL = (
+    *("config.json", "tokenizer.json", "preprocessor_config.json", "processor_config.json", "vocab.json", "merges.txt"),
+    INDEX,
+)
+"""Everything but weights that may be read."""
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+_HOLDS = f"A CLIP directory holds {', '.join(FILES)}"
+_TEXT = {"hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 12, "num_attention_heads": 8}
+_IMAGE = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
+
+
+def read(directory: Path) -> Source:
+    """Read a directory; UserError names what is missing or not CLIP."""
+    raw = read_json(require(directory, "config.json", _HOLDS))
+    if raw.get("model_type") != "clip":
+        raise UserError(
+            f"{directory}/config.json describes model_type {raw.get('model_type')!r}. "
+            "Allowed: 'clip' (a CLIPModel). Give a CLIP checkpoint.",
+            exit_code=DATA,
+        )
+    return Source(
+        config=_config(raw, directory),
+        weights=openai_names(_tensors(directory)),
+        tokenizer=_tokenizer(directory),
+        preprocess=_preprocess(directory, raw),
+    )
+
+
+def describes_clip(directory: Path) -> bool:
+    """Whether config.json is there and describes a CLIPModel."""
+    path = directory / "config.json"
+    return path.is_file() and read_json(path).get("model_type") == "clip"
+
+
+def has_weights(directory: Path) -> bool:
+    return any((directory / name).is_file() for name in (*WEIGHTS, INDEX))
+
+
+def shard_names(directory: Path) -> list[str]:
+    """The weight files that model.safetensors.index.json names."""
+    path = require(directory, INDEX, _HOLDS)
+    names = read_json(path).get("weight_map")
+    if not isinstance(names, dict) or not all(
+        isinstance(name, str) and Path(name).name == name for name in names.values()
+    ):
+        raise UserError(
+            f"{path} has no weight_map from tensors to files beside it. Fetch the file again.", exit_code=DATA
+        )
+    return sorted(set(names.values()))
+
+
+def openai_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Hugging Face tensor names -> OpenAI's; q, k and v are joined, projections transposed. Unknown names are kept, to be refused."""
+    out: dict[str, Tensor] = {}
+    direct = {
+        "logit_scale": "logit_scale",
+        "text_model.embeddings.token_embedding.weight": "token_embedding.weight",
+        "text_model.embeddings.position_embedding.weight": "positional_embedding",
+        "text_model.final_layer_norm.weight": "ln_final.weight",
+        "text_model.final_layer_norm.bias": "ln_final.bias",
+        "vision_model.embeddings.class_embedding": "visual.class_embedding",
+        "vision_model.embeddings.patch_embedding.weight": "visual.conv1.weight",
+        "vision_model.embeddings.position_embedding.weight": "visual.positional_embedding",
+        "vision_model.pre_layrnorm.weight": "visual.ln_pre.weight",
+        "vision_model.pre_layrnorm.bias": "visual.ln_pre.bias",
+        "vision_model.post_layernorm.weight": "visual.ln_post.weight",
+        "vision_model.post_layernorm.bias": "visual.ln_post.bias",
+    }
+    in_block = {
+        "self_attn.out_proj": "attn.out_proj",
+        "layer_norm1": "ln_1",
+        "layer_norm2": "ln_2",
+        "mlp.fc1": "mlp.c_fc",
+        "mlp.fc2": "mlp.c_proj",
+    }
+    for name, tensor in tensors.items():
+        tower, _, rest = name.partition(".encoder.layers.")
+        if name in direct:
+            out[direct[name]] = tensor
+        elif name in ("text_projection.weight", "visual_projection.weight"):
+            out["text_projection" if name.startswith("text") else "visual.proj"] = tensor.T
+        elif name.endswith("position_ids"):
+            continue
+        elif tower in ("text_model", "vision_model") and rest:
+            number, _, inner = rest.partition(".")
+            part, _, kind = inner.rpartition(".")
+            to = f"{'' if tower == 'text_model' else 'visual.'}transformer.resblocks.{number}"
+            if part == "self_attn.q_proj":
+                keys = [name.replace("q_proj", f"{letter}_proj") for letter in "qkv"]
+                if all(key in tensors for key in keys):
+                    out[f"{to}.attn.in_proj_{kind}"] = torch.cat([tensors[key] for key in keys])
+            elif part not in ("self_attn.k_proj", "self_attn.v_proj"):
+                out[f"{to}.{in_block.get(part, part)}.{kind}"] = tensor
+        else:
+            out[name] = tensor
+    return out
+
+
+def _tensors(directory: Path) -> dict[str, Tensor]:
+    """All tensors of model.safetensors, or of the shards that its index names, or of pytorch_model.bin (restricted reader)."""
+    whole, pickled = (directory / name for name in WEIGHTS)
+    if not whole.is_file() and (directory / INDEX).is_file():
+        paths = [require(directory, name, _HOLDS) for name in shard_names(directory)]
+    elif not whole.is_file() and pickled.is_file():
+        return read_archive(pickled)
+    else:
+        paths = [require(directory, whole.name, _HOLDS)]
+    return {key: tensor for path in paths for key, tensor in read_safetensors(path).items()}
+
+
+def _tokenizer(directory: Path) -> Tokenizer:
+    own = read_tokenizer(directory)
+    if own is None:
+        raise UserError(
+            f"{directory} has no tokenizer.json, nor vocab.json with merges.txt. {_HOLDS}; copy the tokenizer from where the model "
+            f"came from.",
+            exit_code=DATA,
+        )
+    return own
+
+
+def _tower(raw: Mapping[str, Any], defaults: Mapping[str, int], directory: Path) -> TowerConfig:
+    act = raw.get("hidden_act", "quick_gelu")
+    if act not in ("quick_gelu", "gelu"):
+        raise UserError(f"{directory}/config.json: activation {act!r}. Allowed: quick_gelu, gelu.", exit_code=DATA)
+    sizes = {key: int(raw.get(key, value)) for key, value in defaults.items()}
+    return TowerConfig(
+        width=sizes["hidden_size"],
+        layers=sizes["num_hidden_layers"],
+        heads=sizes["num_attention_heads"],
+        hidden=sizes["intermediate_size"],
+        activation=act,
+        eps=float(raw.get("layer_norm_eps", 1e-5)),
+    )
+
+
+def _config(raw: Mapping[str, Any], directory: Path) -> ClipConfig:
+    """CLIPConfig's fields; those that a file leaves out have the values of transformers' CLIPConfig."""
+    text, image = raw.get("text_config") or {}, raw.get("vision_config") or {}
+    return ClipConfig(
+        embed_dim=int(raw.get("projection_dim", 512)),
+        text=_tower(text, _TEXT, directory),
+        image=_tower(image, _IMAGE, directory),
+        vocab_size=int(text.get("vocab_size", 49408)),
+        context_length=int(text.get("max_position_embeddings", 77)),
+        image_size=int(image.get("image_size", 224)),
+        patch_size=int(image.get("patch_size", 32)),
+    )
+
+
+def _preprocess(directory: Path, raw: Mapping[str, Any]) -> Preprocess:
+    """preprocessor_config.json (or the image_processor part of processor_config.json)."""
+    if not (directory / "preprocessor_config.json").is_file() and (directory / "processor_config.json").is_file():
+        values = read_json(directory / "processor_config.json").get("image_processor", {})
+    else:
+        values = read_json(require(directory, "preprocessor_config.json", _HOLDS))
+    image_size = int((raw.get("vision_config") or {}).get("image_size", 224))
+    size, crop = values.get("size", image_size), values.get("crop_size", image_size)
+    resize = size.get("shortest_edge") if isinstance(size, dict) else size
+    side = crop.get("height") if isinstance(crop, dict) else crop
+    if resize is None or values.get("resample", 3) != 3 or side != image_size:
+        raise UserError(
+            f"{directory}/preprocessor_config.json: size {size}, crop_size {crop}, resample {values.get('resample', 3)}. "
+            f"Allowed: a shortest edge, bicubic (3), and a crop of the tower's {image_size} pixels, which is what CLIP was trained with.",
+            exit_code=DATA,
+        )
+    mean, std = values.get("image_mean", MEAN), values.get("image_std", STD)
+    return Preprocess(resize=int(resize), crop=int(side), mean=tuple(mean), std=tuple(std))

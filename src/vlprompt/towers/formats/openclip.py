@@ -1,0 +1,197 @@
+"""open_clip's layout: open_clip_config.json and a weight file whose tensor names are OpenAI's.
+
+Only its native CLIP architectures (a causal text transformer, a ViT or ModifiedResNet) are read; whatever else a configuration asks
+for is refused by name. Keys and defaults: open_clip 3.3, model.py (CLIPTextCfg, CLIPVisionCfg) and transform.py (PreprocessCfg).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+from torch import Tensor
+
+from vlprompt.errors import DATA, UserError
+from vlprompt.towers.clip_vocabulary import clip_tokenizer
+from vlprompt.towers.config import RESNET_STRIDE, Activation, ClipConfig, ResNetConfig, TowerConfig
+from vlprompt.towers.formats.archive import read_archive
+from vlprompt.towers.formats.files import read_json, read_safetensors, read_tokenizer, require
+from vlprompt.towers.formats.source import MEAN, STD, Source
+from vlprompt.towers.tokenizer import Tokenizer
+from vlprompt.types import Preprocess
+
+CONFIG = "open_clip_config.json"
+WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
+_HOLDS = f"An open_clip directory holds {CONFIG} and {WEIGHTS[0]} (or {WEIGHTS[2]})"
+_NATIVE = (
+    "Only open_clip's native CLIP architectures are read (a causal text transformer with CLIP's pooling, a ViT or ResNet image tower); "
+    "use a model of one of them."
+)
+
+_ANY = object()
+_MODEL: dict[str, object] = {
+    **dict.fromkeys(("embed_dim", "vision_cfg", "text_cfg", "quick_gelu"), _ANY),
+    **dict.fromkeys(("init_logit_scale", "nonscalar_logit_scale", "output_dict", "cast_dtype"), _ANY),
+    **{"init_logit_bias": None, "custom_text": False, "multimodal_cfg": None},
+}
+_BLOCK: dict[str, object] = {
+    **dict.fromkeys(("width", "layers", "mlp_ratio", "norm_kwargs", "output_tokens"), _ANY),
+    **{"ls_init_value": None, "act_kwargs": None, "final_ln_after_pool": False, "block_type": None},
+    **dict.fromkeys(("qk_norm", "scaled_cosine_attn", "scale_heads"), False),
+    **dict.fromkeys(("scale_attn_inner", "scale_attn", "scale_fc"), False),
+}
+_TEXT: dict[str, object] = {
+    **_BLOCK,
+    **dict.fromkeys(("context_length", "vocab_size", "heads", "hf_tokenizer_name", "pad_id", "eos_id"), _ANY),
+    **{"tokenizer_mode": None, "tokenizer_kwargs": None, "hf_model_name": None},
+    **{"embed_cls": False, "no_causal_mask": False, "pool_type": "argmax", "proj_bias": False, "proj_type": "linear"},
+    **dict.fromkeys(("hf_model_pretrained", "hf_proj_type", "hf_pooler_type"), _ANY),
+}
+_VISION: dict[str, object] = {
+    **_BLOCK,
+    # Patch dropout is for training alone; sine positions are stored like learned ones; the rest belongs to what is refused.
+    **dict.fromkeys(("head_width", "patch_size", "image_size", "patch_dropout", "pos_embed_type"), _ANY),
+    **dict.fromkeys(("attn_pooler_queries", "attn_pooler_heads"), _ANY),
+    **{"attentional_pool": False, "no_ln_pre": False, "pool_type": "tok", "timm_model_name": None},
+    **{f"timm_{key}": _ANY for key in ("model_pretrained", "pool", "proj", "proj_bias", "drop", "drop_path")},
+}
+"""Key -> the one value that CLIP's own architecture has, or _ANY."""
+
+
+def read(directory: Path) -> Source:
+    """Read a directory; UserError names what is missing, damaged or not CLIP's own architecture."""
+    path = require(directory, CONFIG, _HOLDS)
+    raw = read_json(path)
+    model = _object(raw.get("model_cfg", raw), "model_cfg", path)
+    try:
+        config = _config(model, path)
+    except (TypeError, ZeroDivisionError) as error:
+        raise UserError(
+            f"{path}: model_cfg has a value that is no number where one belongs: {error}. Fetch the file again.",
+            exit_code=DATA,
+        ) from error
+    return Source(
+        config=config,
+        weights=_weights(directory),
+        tokenizer=_tokenizer(directory, config, _object(model["text_cfg"], "text_cfg", path)),
+        preprocess=_preprocess(_object(raw.get("preprocess_cfg") or {}, "preprocess_cfg", path), config, path),
+    )
+
+
+def _config(model: Mapping[str, Any], path: Path) -> ClipConfig:
+    text, vision = (_object(model.get(key), key, path) for key in ("text_cfg", "vision_cfg"))
+    _check_architecture(model, text, vision, path)
+    activation: Activation = "quick_gelu" if model.get("quick_gelu", False) else "gelu"
+    size = _side(vision.get("image_size", 224), "vision_cfg.image_size", path)
+    layers = vision.get("layers", 12)
+    image: TowerConfig | ResNetConfig
+    if isinstance(layers, list):
+        if len(layers) != 4:
+            _refuse(path, "vision_cfg.layers", layers, "a number, or four for a ResNet")
+        one, two, three, four = map(int, layers)
+        stem = int(vision.get("width", 768))
+        heads = 32 * stem // int(vision.get("head_width", 64))
+        image, patch = ResNetConfig(blocks=(one, two, three, four), stem=stem, heads=heads), RESNET_STRIDE
+    else:
+        heads = int(vision.get("width", 768)) // int(vision.get("head_width", 64))
+        image = _transformer(vision, 768, heads, activation, "vision_cfg.", path)
+        patch = _side(vision.get("patch_size", 16), "vision_cfg.patch_size", path)
+    if "embed_dim" not in model:
+        _refuse(path, "embed_dim", None, "a number")
+    return ClipConfig(
+        embed_dim=int(model["embed_dim"]),
+        text=_transformer(text, 512, int(text.get("heads", 8)), activation, "text_cfg.", path),
+        image=image,
+        vocab_size=int(text.get("vocab_size", 49408)),
+        context_length=int(text.get("context_length", 77)),
+        image_size=size,
+        patch_size=patch,
+    )
+
+
+def _check_architecture(
+    model: Mapping[str, Any], text: Mapping[str, Any], vision: Mapping[str, Any], path: Path
+) -> None:
+    """Refuse every value that is not CLIP's own, all of them in one message."""
+    others = []
+    for part, values, allowed in (("", model, _MODEL), ("text_cfg.", text, _TEXT), ("vision_cfg.", vision, _VISION)):
+        for key, value in values.items():
+            if key not in allowed:
+                others.append(f"{part}{key} is {value!r} (allowed: no such key)")
+            elif allowed[key] is not _ANY and value != allowed[key] and (value or allowed[key]):
+                others.append(f"{part}{key} is {value!r} (allowed: {allowed[key]!r})")
+    if others:
+        raise UserError(f"{path}: {'; '.join(others)}. {_NATIVE}", exit_code=DATA)
+
+
+def _transformer(
+    values: Mapping[str, Any], width: int, heads: int, activation: Activation, part: str, path: Path
+) -> TowerConfig:
+    """One transformer; `width` is open_clip's default."""
+    width = int(values.get("width", width))
+    norm = values.get("norm_kwargs") or {}
+    if set(norm) - {"eps"}:
+        _refuse(path, f"{part}norm_kwargs", norm, "eps alone")
+    if heads < 1 or width % heads:
+        _refuse(path, f"{part}width", width, f"a multiple of the number of heads ({heads})")
+    return TowerConfig(
+        width=width,
+        layers=int(values.get("layers", 12)),
+        heads=heads,
+        hidden=int(width * values.get("mlp_ratio", 4.0)),
+        activation=activation,
+        eps=float(norm.get("eps", 1e-5)),
+    )
+
+
+def _weights(directory: Path) -> dict[str, Tensor]:
+    """The first weight file that is there, safetensors before the restricted reader."""
+    name = next((name for name in WEIGHTS if (directory / name).is_file()), WEIGHTS[0])
+    path = require(directory, name, _HOLDS)
+    return read_safetensors(path) if path.suffix == ".safetensors" else read_archive(path, nested=True)
+
+
+def _tokenizer(directory: Path, config: ClipConfig, text: Mapping[str, Any]) -> Tokenizer:
+    """The directory's own tokenizer, else CLIP's, which open_clip's native models use."""
+    own = read_tokenizer(directory)
+    if own is not None:
+        return own
+    if text.get("hf_tokenizer_name") or config.vocab_size != clip_tokenizer().vocab_size:
+        raise UserError(
+            f"{directory} has no tokenizer.json, but its model reads {config.vocab_size} tokens of the tokenizer "
+            f"{text.get('hf_tokenizer_name')!r}. Allowed without one: CLIP's own vocabulary of {clip_tokenizer().vocab_size}. "
+            f"Copy the model's tokenizer.json into the directory.",
+            exit_code=DATA,
+        )
+    return clip_tokenizer()
+
+
+def _preprocess(values: Mapping[str, Any], config: ClipConfig, path: Path) -> Preprocess:
+    """Short edge to the tower's size, centre crop, normalise; other ways to resize are refused."""
+    for key, allowed in (("interpolation", "bicubic"), ("resize_mode", "shortest"), ("mode", "RGB")):
+        if values.get(key) not in (None, allowed):
+            _refuse(path, f"preprocess_cfg.{key}", values[key], repr(allowed))
+    size = values.get("size") or config.image_size
+    if _side(size, "preprocess_cfg.size", path) != config.image_size:
+        _refuse(path, "preprocess_cfg.size", size, f"the tower's {config.image_size}")
+    mean, std = values.get("mean") or MEAN, values.get("std") or STD
+    return Preprocess(resize=config.image_size, crop=config.image_size, mean=tuple(mean), std=tuple(std))
+
+
+def _side(value: Any, key: str, path: Path) -> int:
+    """The side of a square, given as a number or as two (or, for a size, three: channels first) of which the last are equal."""
+    sides = value[-2:] if isinstance(value, list) else [value]
+    if not sides or len(set(sides)) != 1 or type(sides[0]) is not int:
+        _refuse(path, key, value, "a square")
+    return int(sides[0])
+
+
+def _object(value: Any, key: str, path: Path) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        _refuse(path, key, value, "a JSON object")
+    return value
+
+
+def _refuse(path: Path, key: str, value: object, allowed: str) -> NoReturn:
+    raise UserError(f"{path}: {key} is {value!r} (allowed: {allowed}). {_NATIVE}", exit_code=DATA)

@@ -1,0 +1,176 @@
+"""Only what can be compared is compared; images and seeds are paired whatever order they come in."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.report.made import record
+from vlprompt import records
+from vlprompt.errors import UserError
+from vlprompt.records import Predictions, id_hashes
+from vlprompt.report.comparison import compare
+from vlprompt.report.sides import Run, read_side
+
+LABELS = [n % 4 for n in range(80)]
+
+
+def answers(right: Sequence[bool], *, prefix: str = "image") -> Predictions:
+    label = np.array(LABELS[: len(right)], dtype=np.int64)
+    half = np.full(len(right), 0.5, np.float32)
+    return Predictions(
+        id_hash=id_hashes([f"{prefix}{n}" for n in range(len(right))]),
+        label=label,
+        predicted=np.where(right, label, (label + 1) % 4),
+        label_probability=half,
+        predicted_probability=half,
+    )
+
+
+def wrote(root: Path, found: Predictions | None, **changes: Any) -> Path:
+    one = record(**changes)
+    place = root / f"{one.dataset}-{one.shots}-{one.subset}" / f"seed{one.seed}"
+    records.write(place, one, found)
+    return root
+
+
+def first_n(count: int, total: int = 80) -> list[bool]:
+    return [n < count for n in range(total)]
+
+
+@pytest.fixture
+def sides(tmp_path: Path) -> tuple[Path, Path]:
+    """coop with 30, 31, 32 of 80 right; plpp+coop with ten more each."""
+    for seed in (1, 2, 3):
+        wrote(tmp_path / "a", answers(first_n(29 + seed)), seed=seed)
+        wrote(tmp_path / "b", answers(first_n(39 + seed)), seed=seed, method="plpp+coop")
+    return tmp_path / "a", tmp_path / "b"
+
+
+def test_the_gain_is_that_of_the_same_images_and_seeds(sides: tuple[Path, Path]) -> None:
+    (one,) = compare(read_side(sides[0]), read_side(sides[1])).comparisons
+    assert (one.first, one.second, one.datasets, one.seeds) == ("coop", "plpp+coop", ("birds",), (1, 2, 3))
+    assert (one.first_top1, one.second_top1) == (pytest.approx(100 * 31 / 80), pytest.approx(100 * 41 / 80))
+    assert one.estimate.difference == pytest.approx(12.5)
+    assert one.estimate.verdict == "better"
+    (back,) = compare(read_side(sides[1]), read_side(sides[0])).comparisons
+    assert back.estimate.verdict == "worse"
+
+
+def test_the_order_of_images_does_not_matter(sides: tuple[Path, Path], tmp_path: Path) -> None:
+    plain = compare(read_side(sides[0]), read_side(sides[1]))
+    mixed = tmp_path / "mixed"
+    order = np.random.default_rng(0).permutation(80)
+    for directory, one in records.find(sides[1]):
+        found = records.read_predictions(directory)
+        assert found is not None
+        shuffled = Predictions(*(getattr(found, field.name)[order] for field in dataclasses.fields(found)))
+        records.write(mixed / f"seed{one.seed}", one, shuffled)
+    assert compare(read_side(sides[0]), read_side(mixed)) == plain
+
+
+def test_a_method_against_itself_is_the_same(sides: tuple[Path, Path]) -> None:
+    (one,) = compare(read_side(sides[0]), read_side(sides[0])).comparisons
+    assert (one.estimate.verdict, one.estimate.difference) == ("same", 0.0)
+
+
+def test_zero_shot_goes_with_every_seed_and_any_shots(sides: tuple[Path, Path], tmp_path: Path) -> None:
+    zero = wrote(tmp_path / "z", answers(first_n(20)), method="zero-shot", parameters=0, epochs=0, shots=None, seed=0)
+    (one,) = compare(read_side(zero), read_side(sides[1])).comparisons
+    assert one.estimate.difference == pytest.approx(100 * (41 - 20) / 80)
+    assert (one.seeds, one.shots) == ((1, 2, 3), 16)
+    (back,) = compare(read_side(sides[1]), read_side(zero)).comparisons
+    assert back.estimate.difference == pytest.approx(-one.estimate.difference)
+
+
+def test_several_data_sets_have_an_average(sides: tuple[Path, Path], tmp_path: Path) -> None:
+    for seed in (1, 2, 3):
+        wrote(sides[0], answers(first_n(30), prefix="other"), dataset="food", seed=seed)
+        wrote(sides[1], answers(first_n(30), prefix="other"), dataset="food", seed=seed, method="plpp+coop")
+    *single, average = compare(read_side(sides[0]), read_side(sides[1])).comparisons
+    assert [one.datasets for one in single] == [("birds",), ("food",)]
+    assert average.datasets == ("birds", "food")
+    assert average.estimate.difference == pytest.approx(12.5 / 2)
+    assert average.num_images == 160
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"dataset": "food"}, "data set birds against food"),
+        ({"shots": 8}, "shots 16 against 8"),
+        ({"shots": None}, "shots 16 against all"),
+        ({"subset": "novel"}, "classes all against novel"),
+        ({"protocol": "domain"}, "protocol few-shot against domain"),
+        ({"source": "food"}, "source '' against 'food'"),
+        ({"model": "big"}, "model tiny against big"),
+        ({"setting": "transductive"}, "setting inductive against transductive"),
+        ({"shots": 8, "model": "big"}, "shots 16 against 8; model tiny against big"),
+        ({"seed": 9}, "no seed in common"),
+    ],
+)
+def test_what_is_not_comparable_is_refused_with_the_reason(
+    sides: tuple[Path, Path], tmp_path: Path, changes: dict[str, Any], reason: str
+) -> None:
+    other = wrote(tmp_path / "c", answers(first_n(40)), method="rpp", **changes)
+    with pytest.raises(UserError) as problem:
+        compare(read_side(sides[0]), read_side(other))
+    assert "not comparable" in str(problem.value)
+    assert reason in str(problem.value)
+
+
+def test_other_images_and_other_labels_are_refused(sides: tuple[Path, Path], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"other test images .*80 and 80, 0 in common"):
+        compare(read_side(sides[0]), read_side(wrote(tmp_path / "c", answers(first_n(40), prefix="x"))))
+    with pytest.raises(UserError, match=r"80 and 60, 60 in common"):
+        compare(read_side(sides[0]), read_side(wrote(tmp_path / "d", answers(first_n(40, 60)))))
+    found = answers(first_n(40))
+    moved = dataclasses.replace(found, label=(found.label + (np.arange(80) < 3)) % 4)
+    with pytest.raises(UserError, match="3 images have other labels"):
+        compare(read_side(sides[0]), read_side(wrote(tmp_path / "e", moved)))
+
+
+def test_what_is_meant_to_differ_may(sides: tuple[Path, Path], tmp_path: Path) -> None:
+    other = tmp_path / "c"
+    for seed in (1, 2, 3):
+        wrote(other, answers(first_n(40)), shots=8, seed=seed)
+    (one,) = compare(read_side(sides[0]), read_side(other), although=["shots"]).comparisons
+    assert one.estimate.difference == pytest.approx(100 * 9 / 80)
+    with pytest.raises(UserError, match="Did you mean 'shots'"):
+        compare(read_side(sides[0]), read_side(other), although=["shot"])
+
+
+def test_seeds_and_cells_of_one_side_only_are_told(sides: tuple[Path, Path], tmp_path: Path) -> None:
+    wrote(sides[0], answers(first_n(30)), seed=4)
+    wrote(sides[1], answers(first_n(30)), dataset="food", method="plpp+coop")
+    outcome = compare(read_side(sides[0]), read_side(sides[1]))
+    assert outcome.comparisons[0].seeds == (1, 2, 3)
+    assert any("only in the second" in note and "food" in note for note in outcome.notes)
+    assert any("seeds 4 are on one side only" in note for note in outcome.notes)
+
+
+def test_a_seed_that_is_there_twice_is_refused(sides: tuple[Path, Path]) -> None:
+    records.write(sides[0] / "again", record(seed=1), answers(first_n(30)))
+    with pytest.raises(UserError, match="both seed 1 of coop"):
+        compare(read_side(sides[0]), read_side(sides[1]))
+
+
+def test_sides_need_runs_of_one_method_with_predictions(sides: tuple[Path, Path], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no finished run"):
+        read_side(tmp_path / "nothing")
+    with pytest.raises(UserError, match="2 methods: coop, plpp\\+coop"):
+        read_side(tmp_path)
+    assert {run.record.method for run in read_side(tmp_path, "plpp+coop")} == {"plpp+coop"}
+    with pytest.raises(UserError, match="Did you mean 'coop'"):
+        read_side(tmp_path, "cop")
+    bare = wrote(tmp_path / "bare", None)
+    with pytest.raises(UserError, match=r"has no predictions\.npz"):
+        compare(read_side(sides[0]), read_side(bare))
+    empty = [Run(path, one) for path, one in records.find(wrote(tmp_path / "empty", answers([])))]
+    with pytest.raises(UserError, match="no test images"):
+        compare(empty, empty)
