@@ -60,5 +60,33 @@ def test_it_is_explained_with_its_options(host: Host, clip: Clip) -> None:
     assert {tensor.name: tensor.shape for tensor in about.tensors} == {"left": (4, 2), "right": (2, 64)}
     reached = {(tensor.name, term.name): tensor.reach(term.name) for tensor in about.tensors for term in about.terms}
     assert set(reached.values()) == {"all"}
-    named = {option.name: option for option in methods.options("low-rank")}
     named = {option.name: option for option in options("low-rank")}
+    assert (named["rank"].default, named["length_weight"].default) == (2, 0.1)
+    with pytest.raises(UserError, match="from 1 to n_ctx=4"):
+        resolve("low-rank", {"rank": "5"})
+
+
+@pytest.mark.parametrize("name", ["low-rank", "plpp+low-rank"])
+def test_it_learns_is_saved_and_answers_for_new_classes(host: Host, clip_dir: Path, tmp_path: Path, name: str) -> None:
+    folder = write_images(tmp_path / "colours")
+    asked = {"overrides": {"epochs": 3, "rank": 1}}
+    (record,) = train_run(config(clip_dir, folder, tmp_path / "run", method=name, **asked))
+    assert record.parameters == 4 * 1 + 1 * 64
+    assert record.options["rank"] == 1
+    classifier = PromptClassifier.load(tmp_path / "run", cache=tmp_path / "cache")
+    probabilities = classifier.predict_proba([folder / "test" / "cat" / "0.png"], class_names=["house", "red tree"])
+    assert probabilities.shape == (1, 2)
+    facts = artifact.read_facts(tmp_path / "run" / "seed1")
+    assert facts["tensors"] == {"left": [4, 1], "right": [1, 64]}
+
+
+def test_what_it_asks_is_what_the_page_says(host: Host, clip: Clip, tmp_path: Path) -> None:
+    """A heavy weight on the context's length makes it short."""
+    asked = {"epochs": 6, "batch": 4, "lr": 0.05, "weight_decay": 0}
+    sizes = []
+    for weight in (0, 20):
+        method = resolve("low-rank", {**asked, "length_weight": weight})
+        prompt = train(clip, method, lesson(write_images(tmp_path / str(weight))), images(clip))
+        with torch.no_grad():
+            sizes.append(float(prompt(None).text[0].q.square().mean()))
+    assert sizes[1] < 0.5 * sizes[0]
