@@ -45,9 +45,9 @@ def weights(of: ClipConfig, seed: int = 0) -> dict[str, Tensor]:
     with torch.device("meta"):
         visual = ResNetTower(of) if isinstance(of.image, ResNetConfig) else VisionTower(of)
         shapes = {**TextTower(of).state_dict(), **{f"visual.{k}": v for k, v in visual.state_dict().items()}}
-    rows = [(name, list(tensor.shape)) for name, tensor in shapes.items()]
-    rows.append(("logit_scale", []))
-    drawn = parity.weights(rows, seed)
+    rows = [(name, tuple(tensor.shape)) for name, tensor in shapes.items()]
+    rows.append(("logit_scale", ()))
+    drawn = parity.drawn_weights(rows, seed)
     return {name: torch.from_numpy(x).half().float().reshape(shape) for (name, shape), x in zip(rows, drawn.values())}
 
 

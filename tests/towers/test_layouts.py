@@ -46,8 +46,8 @@ def test_the_hugging_face_layout_is_transformers(paths: dict[str, Path], referen
 
 
 def assert_reads_the_awkward_sentences(tokenizer: Tokenizer) -> None:
-    case = next(case["config"] for case in parity.index()["cases"] if case["name"] == "clip_vit")
-    for sentence, ids in zip(case["sentences"], parity.case("clip_vit")["token_ids"], strict=True):
+    case = next(case["config"] for case in parity.OURS.index()["cases"] if case["name"] == "clip_vit")
+    for sentence, ids in zip(case["sentences"], parity.OURS.case("clip_vit")["token_ids"], strict=True):
         ours = [tokenizer.start_id, *tokenizer.encode(sentence), tokenizer.end_id]
         assert ours == list(ids[: len(ours)])
         assert not ids[len(ours) :].any()

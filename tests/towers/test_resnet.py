@@ -20,7 +20,7 @@ from vlprompt.towers.resnet import AttentionPool, Bottleneck
 from vlprompt.types import Prompted, Splice
 from vlprompt.verify import parity
 
-CASE = next(case["config"] for case in parity.index()["cases"] if case["name"] == "clip_resnet")
+CASE = next(case["config"] for case in parity.OURS.index()["cases"] if case["name"] == "clip_resnet")
 CONFIG = layouts.config(ResNetConfig(blocks=(1, 2, 1, 1), stem=16, heads=8), size=64)
 
 
@@ -31,8 +31,8 @@ def error(ours: Tensor, theirs: np.ndarray) -> float:
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The seeded weights of the case, as a `.pt` state dict."""
-    rows = parity.manifest(CASE["manifest"])
-    tensors = {name: torch.from_numpy(x) for name, x in parity.weights(rows, CASE["weights_seed"]).items()}
+    rows = parity.OURS.manifest(CASE["manifest"])
+    tensors = {name: torch.from_numpy(x) for name, x in parity.drawn_weights(rows, CASE["weights_seed"]).items()}
     return layouts.state_dict_file(tmp_path_factory.mktemp("resnet") / "case.pt", tensors)
 
 
@@ -43,11 +43,11 @@ def clip(published: Path) -> Clip:
 
 @pytest.fixture(scope="module")
 def pixels() -> Tensor:
-    return torch.from_numpy(parity.images(CASE["batch"], CASE["size"], CASE["images_seed"]))
+    return torch.from_numpy(parity.drawn_images(CASE["batch"], CASE["size"], CASE["images_seed"]))
 
 
 def test_clip_resnet(clip: Clip, pixels: Tensor) -> None:
-    want = parity.case("clip_resnet")
+    want = parity.OURS.case("clip_resnet")
     text = clip.encode_text(clip.sentence_tokens(CASE["sentences"])).pooled
     assert error(clip.encode_images(pixels).pooled, want["image"]) <= 1e-5
     assert error(text, want["text"]) <= 1e-5

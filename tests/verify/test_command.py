@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import re
 
 import pytest
 
 from vlprompt import cli, verify
-from vlprompt.verify import parity
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
@@ -19,27 +17,32 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
 
 @pytest.fixture
 def one_case(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verify, "case_names", lambda: ("coop_end",))
+    chosen = verify.cases_in()[2:3]
+    monkeypatch.setattr(verify, "cases_in", lambda folder: chosen)
 
 
-def test_all_cases_pass_on_this_machine(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_table_names_every_case_with_its_source(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    every = verify.cases_in()
+    chosen = (every[0], every[2], every[-1])
+    monkeypatch.setattr(verify, "cases_in", lambda folder: chosen if folder == verify.OURS else ())
     code, out = run(capsys)
     assert code == 0, out
-    last = re.fullmatch(r"(\d+) cases, 0 failed", out.splitlines()[-1])
-    assert last, out
-    assert int(last[1]) >= 16
+    assert out.splitlines()[-1] == "3 cases, 0 failed"
     assert "NO" not in out.split()
-    for case in parity.index()["cases"]:
-        assert case["name"] in out
-        assert case["source"].split(":")[0] in out
+    for case in chosen:
+        assert case.name in out
+        assert case.entry["source"].split(":")[0] in out
+    assert "18 tensors" in out
 
 
 @pytest.mark.usefixtures("one_case")
 def test_a_failure_is_named_and_ends_with_1(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right = parity.case
-    monkeypatch.setattr(parity, "case", lambda name: {**right(name), "loss": right(name)["loss"] * 1.001})
+    right = verify.Folder.case
+    monkeypatch.setattr(verify.Folder, "case", lambda *given: {**right(*given), "loss": right(*given)["loss"] * 1.001})
     code, out = run(capsys)
     assert code == 1
     assert out.splitlines()[-1] == "1 cases, 1 failed"

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from vlprompt.verify.compare import Check, compare, compare_ids, error
+from vlprompt.errors import UserError
+from vlprompt.verify.compare import Check, compare, compare_ids, compare_run, error
 
 IDS = {"token_ids": np.zeros((1, 4), np.int32)}
 
@@ -25,7 +26,7 @@ def test_what_is_not_finite_is_never_ok() -> None:
 
 
 def test_shapes_must_agree() -> None:
-    with pytest.raises(AssertionError, match=r"\(2,\) beside \(2, 1\)"):
+    with pytest.raises(UserError, match=r"shape \(2, 1\) where \(2,\) is computed"):
         error(torch.ones(2), np.ones((2, 1), np.float32))
 
 
@@ -71,7 +72,7 @@ def test_a_large_gradient_is_compared_by_its_summaries(spoil: tuple[int, int]) -
 
 def test_a_published_number_left_out_is_a_fault() -> None:
     want = IDS | {"logits": np.ones(2, np.float32), "loss": np.ones((), np.float32)}
-    with pytest.raises(AssertionError, match="loss"):
+    with pytest.raises(UserError, match="not computed here: loss"):
         compare({"logits": torch.ones(2)}, {}, want, judged=True)
 
 
@@ -81,3 +82,28 @@ def test_token_ids_are_counted() -> None:
     check = compare_ids([[7, 5, 8, 9], [8, 8]], want)
     assert check.error == 2
     assert not check.ok
+
+
+RUN = {"loss": np.array([[2.0, 4.0]]), "cosine": np.array([[0.5, -0.001]]), "epoch2:w": np.ones((2, 2), np.float32)}
+
+
+def off(steps: dict[str, list[list[float]]], tensors: dict[str, torch.Tensor]) -> dict[str, float]:
+    """Errors by name, of a run beside `RUN`."""
+    given = {name: torch.tensor(values, dtype=torch.float64) for name, values in steps.items()}
+    return {check.what: check.error for check in compare_run(given, tensors, RUN, judged=True)}
+
+
+def test_a_step_is_compared_with_itself_and_a_cosine_as_it_is() -> None:
+    steps = {"loss": [[2.0 + 2e-5, 4.0]], "cosine": [[0.5, -0.0011]]}
+    found = off(steps, {"epoch1:w": torch.zeros(2, 2), "epoch2:w": torch.ones(2, 2)})
+    assert found == pytest.approx({"loss": 1e-5, "cosine": 1e-4, "epoch2:w": 0}, abs=1e-9)
+
+
+def test_a_tensor_of_a_published_epoch_must_be_there() -> None:
+    steps = {"loss": [[2.0, 4.0]], "cosine": [[0.5, 0.0]]}
+    with pytest.raises(KeyError, match="epoch2_rows:other"):
+        off(steps, {"epoch2:w": torch.ones(2, 2), "epoch2:other": torch.ones(2, 2)})
+    with pytest.raises(UserError, match="not computed here: epoch2:w"):
+        off(steps, {})
+    with pytest.raises(KeyError, match="lr"):
+        off({**steps, "lr": [[1.0, 1.0]]}, {"epoch2:w": torch.ones(2, 2)})

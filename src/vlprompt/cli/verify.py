@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import zip_longest
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich import box
@@ -23,29 +24,38 @@ NOT_JUDGED = (
     "Errors in {dtype} are shown, not judged: the tolerances are float32's. Here a case fails only where a token id differs or a "
     "number is not finite."
 )
+KINDS = ("values", "gradients", "steps", "tensors")
 MANY = 3
-"""So many gradients of one case are counted, not listed."""
+"""So many gradients or tensors of one case are counted, not listed."""
 
 
 def verify(
-    device: options.Device = "cpu", dtype: options.Precision = "float32", as_json: options.AsJson = False
+    device: options.Device = "cpu",
+    dtype: options.Precision = "float32",
+    cases: Annotated[
+        Path | None,
+        typer.Option("--cases", metavar="DIR", help="Another folder of cases.", show_default="the one in the package"),
+    ] = None,
+    as_json: options.AsJson = False,
 ) -> None:
-    """Compute the published methods on seeded random weights and compare with what their own code gave.
+    """Compute the published methods, single passes and whole training runs, and compare with what their own code gave.
 
-    Nothing is downloaded: numbers and seeds are in the package. An error is max |ours - theirs| / max |theirs|.
+    Weights are random, from a seed; nothing is downloaded. An error is max |ours - theirs| / max |theirs|; of a training run's losses
+    and rates the largest of all steps, each relative to itself.
 
     Example: `vlprompt verify --device cuda`
     """
     from vlprompt.engine.precision import DTYPES, resolve_device
-    from vlprompt.verify import case_names, run_case
+    from vlprompt.verify import OURS, Folder, cases_in, run_case
 
     options.one_of("--dtype", dtype, DTYPES)
     place = str(resolve_device(device))
+    asked = cases_in(OURS if cases is None else Folder(cases))
     results = []
     with observing() as observer:
-        observer.stage("comparing", len(case_names()))
-        for name in case_names():
-            results.append(run_case(name, device=place, dtype=dtype))
+        observer.stage("comparing", len(asked))
+        for case in asked:
+            results.append(run_case(case, device=place, dtype=dtype))
             observer.advance(1, {})
     failed = sum(not result.ok for result in results)
     if as_json:
@@ -60,14 +70,14 @@ def verify(
 
 
 def _table(results: Sequence[Result], title: str) -> Table:
-    """Two rows a case: its values and gradients, beside the repository and the file that they were computed with."""
+    """Two rows a case: its values and gradients, or a run's steps and tensors, beside the repository and the file of the source."""
     table = Table(box=box.SIMPLE_HEAD, title=f"Beside the published implementations, {title}", title_justify="left")
     for column in ("case", "source", "compared", "error", "tolerance", "ok"):
         table.add_column(column, justify="right" if column in ("error", "tolerance") else "left", overflow="fold")
     for result in results:
-        kinds = [[check for check in result.checks if check.kind == kind] for kind in ("values", "gradients")]
+        kinds = [[check for check in result.checks if check.kind == kind] for kind in KINDS]
         rows = [_row(checks) for checks in kinds if checks]
-        places = [Text(part) for part in result.source.split(":", 1)]
+        places = [Text(part.strip()) for part in result.source.split(":", 1)]
         for name, place, row in zip_longest([Text(result.name)], places, rows):
             table.add_row(name, place, *(row or ()))
     return table
@@ -75,8 +85,8 @@ def _table(results: Sequence[Result], title: str) -> Table:
 
 def _row(checks: Sequence[Check]) -> tuple[Text, ...]:
     names = ", ".join(check.what for check in checks)
-    if checks[0].kind == "gradients":
-        names = f"{len(checks)} gradients" if len(checks) >= MANY else f"gradient: {names}"
+    if (kind := checks[0].kind) in ("gradients", "tensors"):
+        names = f"{len(checks)} {kind}" if len(checks) >= MANY else f"{kind.removesuffix('s')}: {names}"
     off = [check.what for check in checks if not check.ok]
     compared = f"{names}; off: {', '.join(off)}" if off else names
     worst = max((check.error for check in checks), key=lambda error: math.inf if math.isnan(error) else error)

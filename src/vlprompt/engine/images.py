@@ -11,6 +11,7 @@ from torch import Tensor
 from vlprompt.data import FeatureStore, Sample, default_root, load_pixels, verify
 from vlprompt.engine.observer import SILENT, Observer
 from vlprompt.towers import Clip
+from vlprompt.types import Preprocess
 
 BATCH = 64
 """Images that the tower encodes at once."""
@@ -19,9 +20,16 @@ BATCH = 64
 class Images:
     """Samples as one frozen model sees them."""
 
-    def __init__(self, clip: Clip, store: FeatureStore | None, observer: Observer = SILENT) -> None:
-        """store None: nothing is remembered, every question encodes again (loose pictures to predict)."""
-        self.clip, self.store, self.observer = clip, store, observer
+    def __init__(
+        self,
+        clip: Clip,
+        store: FeatureStore | None,
+        observer: Observer = SILENT,
+        read: Callable[[Sequence[Sample], Preprocess, int | None], Tensor] = load_pixels,
+    ) -> None:
+        """store None: nothing is remembered, every question encodes again (loose pictures to predict). read: where the pixels of
+        samples come from; with a store its own reading counts."""
+        self.clip, self.store, self.observer, self.read = clip, store, observer, read
         self.model_key = f"{clip.weight_hash} {str(clip.dtype).removeprefix('torch.')}"
         """All that decides a feature beside preprocessing and view; the device is left out, as it changes the last bits only."""
         self._usable: set[object] = set()
@@ -64,7 +72,7 @@ class Images:
 
     def pixels(self, samples: Sequence[Sample], view: int | None) -> Tensor:
         """(N, 3, S, S) float32 on the CPU."""
-        return load_pixels(samples, self.clip.preprocess, view)
+        return self.read(samples, self.clip.preprocess, view)
 
     def usable(
         self, samples: Sequence[Sample], skipped: MutableMapping[str, str], *, strict: bool

@@ -24,7 +24,17 @@ from vlprompt.engine.precision import generator
 from vlprompt.engine.step import Place, accumulate, gradients_of, measured_gradients, require_finite, take, weighted
 from vlprompt.towers import Clip
 from vlprompt.towers.tokens import longest
-from vlprompt.types import Method, PromptSpec, Views
+from vlprompt.types import ClassSampling, Method, PromptSpec, Views
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What each step sees, where that is given instead of drawn from the seed: `vlprompt verify` repeats published runs."""
+
+    images: Sequence[Sequence[Tensor]]
+    """Epoch, step -> indices of the lesson's images, int64."""
+    classes: Sequence[Sequence[Tensor]] | None = None
+    """Epoch, step -> the sampled classes, as `classes.draw` draws them; None: all classes are in view."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +48,20 @@ class Lesson:
     views: Views
     max_memory: int | None = None
     """Bytes that the process may take; None: no limit."""
+    order: Order | None = None
+    """None: images and classes are drawn from the seed."""
+
+    def batches(self, epoch: int, batch: int) -> Sequence[Tensor]:
+        """The images of an epoch's steps, as indices."""
+        if self.order is not None:
+            return self.order.images[epoch]
+        return batches(len(self.samples), batch, seed=self.seed, epoch=epoch)
+
+    def drawn(self, sampling: ClassSampling | None, epoch: int, step: int) -> Tensor | None:
+        """The sampled classes of a step; None: all classes are in view."""
+        if self.order is not None:
+            return None if self.order.classes is None else self.order.classes[epoch][step]
+        return draw(sampling, len(self.class_names), seed=self.seed, epoch=epoch, step=step)
 
 
 def estimate_step(clip: Clip, method: Method, lesson: Lesson) -> Estimate:
@@ -92,7 +116,7 @@ def train(
     need = estimate_step(clip, method, lesson)
     forward = forward_of(clip, method, lesson, max_rows=need.max_rows)
     shares = method.average.weights(schedule.epochs) if method.average else None
-    steps = len(batches(len(lesson.samples), schedule.batch, seed=lesson.seed, epoch=0))
+    steps = len(lesson.batches(0, schedule.batch))
     if forward.reads_frozen and lesson.views != "epochs":
         images.prepare(
             lesson.samples, sorted({view_of(lesson.views, epoch) for epoch in range(schedule.epochs)}, key=str)
@@ -149,11 +173,11 @@ def _epoch(
     crop = view_of(lesson.views, epoch)
     frozen_NE = images.features(lesson.samples, crop, quiet=True) if forward.reads_frozen else None
     tally = Tally(view=crop)
-    for step, index in enumerate(batches(len(labels), method.schedule.batch, seed=lesson.seed, epoch=epoch)):
+    for step, index in enumerate(lesson.batches(epoch, method.schedule.batch)):
         batch = [lesson.samples[i] for i in index.tolist()]
         frozen_BE = None if frozen_NE is None else frozen_NE[index].to(device)
         pixels = images.pixels(batch, crop) if forward.spec.prompts_image else None
-        drawn = draw(method.classes, len(lesson.class_names), seed=lesson.seed, epoch=epoch, step=step)
+        drawn = lesson.drawn(method.classes, epoch, step)
         view = forward(prompt, labels[index].to(device), frozen_BE, pixels, drawn)
         losses = weighted(method.terms, view)
         tally.add(losses)

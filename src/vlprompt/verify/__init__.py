@@ -1,7 +1,7 @@
-"""Our towers on this machine against what the published implementations computed (`vlprompt.parity`)."""
+"""The package's towers, methods and training loop on this machine against what the published implementations computed."""
 
-from vlprompt.verify.cases import run_case
 from vlprompt.verify.compare import Check, Result
-from vlprompt.verify.given import case_names
+from vlprompt.verify.parity import OURS, Folder
+from vlprompt.verify.run import Case, cases_in, run_case
 
-__all__ = ["Check", "Result", "case_names", "run_case"]
+__all__ = ["OURS", "Case", "Check", "Folder", "Result", "cases_in", "run_case"]

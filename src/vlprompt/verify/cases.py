@@ -1,39 +1,106 @@
-"""One case at a time: the published inputs through our towers, and the outcome beside the published numbers."""
+"""One pass: the published inputs through the package's own method, as a step of `vlprompt train` takes them."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import cast
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
-from vlprompt.verify import compositions, parity
-from vlprompt.verify.compare import Check, Result, compare, compare_ids
-from vlprompt.verify.compositions import Answer
-from vlprompt.verify.given import Given, given
-
-
-def run_case(name: str, *, device: str = "cpu", dtype: str = "float32") -> Result:
-    """Compute a case on `device` with weights held in `dtype`; only float32 is judged by the tolerances.
-
-    An operation that the device lacks, or has no memory for, is a failed case that says so, not the end of the others.
-    """
-    inputs = given(name, device, dtype)
-    try:
-        checks = _checks(inputs, _compute(inputs), name, judged=dtype == "float32")
-    except RuntimeError as problem:
-        what = f"stopped ({' '.join(str(problem).split())[:200]})"
-        checks = (Check(what=what, kind="values", error=math.inf),)
-    return Result(name=name, source=inputs.source, checks=checks)
+from vlprompt.engine.step import by_term, gradients_of, weighted
+from vlprompt.engine.train import forward_of, new_prompt
+from vlprompt.losses import logits
+from vlprompt.losses.sampled import Correction, corrected
+from vlprompt.types import Method, View
+from vlprompt.verify.compare import GRAD
+from vlprompt.verify.given import Given
+from vlprompt.verify.names import LOSSES
 
 
-def _compute(inputs: Given) -> Answer:
-    """Without cuDNN, whose convolutions round float32 to TF32 by default: the published numbers did not."""
-    with torch.backends.cudnn.flags(enabled=False):
-        return compositions.METHODS[inputs.method](inputs)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a case computed, under the names of the published numbers."""
+
+    values: Mapping[str, Tensor]
+    gradients: Mapping[str, Tensor]
 
 
-def _checks(inputs: Given, answer: Answer, name: str, *, judged: bool) -> tuple[Check, ...]:
-    want, tokenizer = parity.case(name), inputs.clip.tokenizer
-    plans = [[tokenizer.start_id, *tokenizer.encode(one), tokenizer.end_id] for one in answer.sentences]
-    ids = compare_ids(plans, want["token_ids"])
-    return ids, *compare(answer.values, answer.gradients, want, judged=judged)
+def answer(given: Given) -> Answer:
+    """The forward pass, the losses and the gradients of a case."""
+    method, clip = given.method, given.clip
+    if method is None:
+        text = clip.encode_text(clip.sentence_tokens(given.config["sentences"]))
+        image = clip.encode_images(given.pixels)
+        values = {"text": text.pooled, "image": image.pooled, "logits_per_image": logits(image, text, clip.logit_scale)}
+        return Answer(values=values, gradients={})
+    assert method.prompt is not None
+    forward = forward_of(clip, method, given.lesson, max_rows=None)
+    prompt = new_prompt(clip, method.prompt, len(given.lesson.class_names), given.lesson.seed)
+    with torch.no_grad():
+        frozen = clip.encode_images(given.pixels).pooled if forward.reads_frozen else None
+    drawn = given.lesson.drawn(method.classes, 0, 0)
+    view = forward(prompt, given.labels, frozen, given.pixels, drawn)
+    losses = weighted(method.terms, view)
+    parameters = list(prompt.parameters())
+    if method.rule is None:
+        found = gradients_of(method, losses, parameters)
+        named = zip(prompt.named_parameters(), found, strict=True)
+        gradients = {f"{GRAD}{given.official[name]}": one for (name, _), one in named if one is not None}
+    else:
+        gradients = _of_rule(method, losses, parameters)
+    return Answer(values=_values(given, view, losses, drawn), gradients=gradients)
+
+
+def sentences(given: Given) -> list[str]:
+    """What the published code tokenised: words or placeholders, then the name."""
+    config = given.config
+    if given.method is None:
+        return list(config["sentences"])
+    words = "a photo of a" if given.method.name == "kgcoop" else " ".join("X" * config["n_ctx"])
+    return [f"{config.get('init', words)} {name.replace('_', ' ')}." for name in given.lesson.class_names]
+
+
+def _values(given: Given, view: View, losses: Mapping[str, Tensor], drawn: Tensor | None) -> dict[str, Tensor]:
+    """All that may be published of a forward pass. KgCoOp's anchor is published without its weight."""
+    assert given.method is not None
+    values = {"logits": view.logits, "text": view.text.unit, "image": view.image.unit}
+    values["loss"] = torch.stack(list(losses.values())).sum()
+    values |= {name: losses[term] for name, term in LOSSES.items() if term in losses}
+    for term in given.method.terms:
+        if term.name == LOSSES["anchor"]:
+            values["anchor"] = losses[term.name] / term.weight
+    if (teacher := view.teacher) is not None:
+        values |= {
+            f"teacher_{part}": one.unit for part in ("text", "image") if (one := getattr(teacher, part)) is not None
+        }
+        values |= {} if teacher.logits is None else {"teacher_logits": teacher.logits}
+    if drawn is not None:
+        values["logits"] = _sampled(given.method, view, given.labels, drawn.to(given.labels.device))
+    return values
+
+
+def _sampled(method: Method, view: View, labels_B: Tensor, drawn_K: Tensor) -> Tensor:
+    """(B, 1 + K): each image's own class, then the drawn ones, masked where one is its own."""
+    answers_BC = corrected(view.logits, view.labels, view.sampled, cast(Correction, method.options["correction"]))
+    own_B1, column_K = view.labels[:, None], torch.searchsorted(torch.unique(torch.cat([labels_B, drawn_K])), drawn_K)
+    drawn_BK = answers_BC[:, column_K].masked_fill(column_K == own_B1, -1e6)
+    return torch.cat([answers_BC.gather(1, own_B1), drawn_BK], dim=1)
+
+
+def _of_rule(method: Method, losses: Mapping[str, Tensor], parameters: Sequence[Tensor]) -> dict[str, Tensor]:
+    """ProGrad's two gradients of its one tensor, and what the rule makes of them."""
+    assert method.rule is not None
+    each = by_term(losses, parameters)
+    (ce,), (kl,) = each[LOSSES["ce"]], each[LOSSES["kl"]]
+    assert ce is not None
+    assert kl is not None
+    return {
+        "grad_ce": ce,
+        "grad_kl": kl,
+        "cosine": F.cosine_similarity(ce.flatten(), kl.flatten(), dim=0),
+        "grad_rule": method.rule.combine([ce, kl]),
+        "grad_rule_if_kl_gradient_were_negated": method.rule.combine([ce, -kl]),
+    }

@@ -1,9 +1,9 @@
-"""Our numbers beside published ones: max |ours - theirs| / max |theirs|, and the tolerances of `parity/README.md`."""
+"""Our numbers beside published ones: how far they are apart, and the tolerances of `parity/README.md`."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,12 +12,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-Arrays = Mapping[str, NDArray[Any]]
-Kind = Literal["values", "gradients"]
+from vlprompt.errors import DATA, UserError
 
-TOLERANCE: Mapping[Kind, float] = {"values": 1e-5, "gradients": 1e-4}
-"""In float32. Gradients sum in another order. Never loosened to pass a case."""
+Arrays = Mapping[str, NDArray[Any]]
+Kind = Literal["values", "gradients", "steps", "tensors"]
+
+TOLERANCE: Mapping[Kind, float] = {"values": 1e-5, "gradients": 1e-4, "steps": 1e-5, "tensors": 1e-4}
+"""In float32. Gradients sum in another order. `steps` and `tensors` are of a whole training run: losses and rates, and what was
+learned. Never loosened to pass a case."""
 GRAD = "grad:"
+COSINE = "cosine"
 MASKED = -1e5
 """Published logits below this are masks, of which ours need only be as low."""
 
@@ -58,28 +62,75 @@ class Result:
 
 def error(ours: Tensor, theirs: NDArray[Any]) -> float:
     """max |ours - theirs| / max |theirs| in float64; nan where ours is not finite, inf where a mask is missing."""
-    assert tuple(ours.shape) == theirs.shape, f"{tuple(ours.shape)} beside {theirs.shape}"
-    ours64, theirs64 = ours.detach().cpu().double().numpy(), theirs.astype(np.float64)
+    ours64, theirs64 = _both(ours, theirs)
     masks = theirs64 < MASKED
     if not (ours64[masks] < MASKED).all():
         return math.inf
     return float(np.abs(ours64 - theirs64)[~masks].max() / np.abs(theirs64[~masks]).max())
 
 
+def step_error(ours: Tensor, theirs: NDArray[Any], *, relative: bool) -> float:
+    """The largest |ours - theirs| of all steps; relative: each beside its own |theirs|."""
+    ours64, theirs64 = _both(ours, theirs)
+    off = np.abs(ours64 - theirs64)
+    return float((off / np.abs(theirs64) if relative else off).max())
+
+
+def _both(ours: Tensor, theirs: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """In float64. UserError where the shapes differ."""
+    if tuple(ours.shape) != theirs.shape:
+        raise UserError(f"shape {theirs.shape} where {tuple(ours.shape)} is computed.", exit_code=DATA)
+    return ours.detach().cpu().double().numpy(), theirs.astype(np.float64)
+
+
 def compare(
     values: Mapping[str, Tensor], gradients: Mapping[str, Tensor], want: Arrays, *, judged: bool
 ) -> list[Check]:
-    """Every published number beside ours, token ids apart. None may be left out; of ours, some may be unpublished."""
-    values = {key: x for key, x in values.items() if key in want}
-    checks = [Check(what=key, kind="values", error=error(x, want[key]), judged=judged) for key, x in values.items()]
-    seen = set(values)
+    """Every published number of one pass beside ours, token ids apart; of ours, some may be unpublished."""
+    found = {key: x for key, x in values.items() if key in want}
+    checks = [Check(what=key, kind="values", error=error(x, want[key]), judged=judged) for key, x in found.items()]
     for key, gradient in gradients.items():
-        parts = {key: gradient} if key in want else dict(_summaries(key.removeprefix(GRAD), gradient))
-        off = max((error(x, want[part]) for part, x in parts.items()), key=_nan_last)
-        checks.append(Check(what=key.removeprefix(GRAD), kind="gradients", error=off, judged=judged))
-        seen |= set(parts)
-    assert seen == set(want) - {"token_ids"}, f"not compared: {sorted(seen ^ (set(want) - {'token_ids'}))}"
+        checks.append(
+            Check(what=key.removeprefix(GRAD), kind="gradients", error=_off(key, gradient, want), judged=judged)
+        )
+    _none_left(want, {*found, *gradients, "token_ids"})
     return checks
+
+
+def compare_run(
+    steps: Mapping[str, Tensor], tensors: Mapping[str, Tensor], want: Arrays, *, judged: bool
+) -> list[Check]:
+    """Every published number of a training run beside ours: all steps, and the tensors of the epochs that are published.
+
+    KeyError where a step's number or a tensor of a published epoch is not there.
+    """
+    checks = []
+    for key, x in steps.items():
+        off = step_error(x, want[key], relative=key != COSINE)
+        checks.append(Check(what=key, kind="tensors" if key == COSINE else "steps", error=off, judged=judged))
+    published = {_moment(key) for key in want}
+    tensors = {key: x for key, x in tensors.items() if _moment(key) in published}
+    checks += [Check(what=key, kind="tensors", error=_off(key, x, want), judged=judged) for key, x in tensors.items()]
+    _none_left(want, {*steps, *tensors})
+    return checks
+
+
+def _moment(key: str) -> str:
+    """``epoch2:NAME`` and ``epoch2_rows:NAME`` -> ``epoch2``."""
+    return key.partition(":")[0].partition("_")[0]
+
+
+def _off(key: str, ours: Tensor, want: Arrays) -> float:
+    """The error of a tensor, or the largest of its summaries, where it is published by those."""
+    parts = {key: ours} if key in want else dict(_summaries(key, ours))
+    return max((error(x, want[part]) for part, x in parts.items()), key=_nan_last)
+
+
+def _none_left(want: Arrays, compared: Set[str]) -> None:
+    """UserError where a published number was not compared."""
+    known = compared | {part for key in compared for part in _summary_names(key)}
+    if left := sorted(set(want) - known):
+        raise UserError(f"numbers that are not computed here: {', '.join(left)}.", exit_code=DATA)
 
 
 def compare_ids(plans: Sequence[Sequence[int]], want: NDArray[Any]) -> Check:
@@ -90,13 +141,17 @@ def compare_ids(plans: Sequence[Sequence[int]], want: NDArray[Any]) -> Check:
     return Check(what="token ids", kind="values", error=float((ours != want).sum()))
 
 
-def _summaries(name: str, gradient: Tensor) -> Iterator[tuple[str, Tensor]]:
-    """What is published of a gradient with more than 60,000 elements: see `parity/README.md`."""
-    signs = torch.from_numpy(np.random.RandomState(99).choice([-1, 1], len(gradient)))
-    yield f"grad_rows:{name}", gradient.sum(1)
-    yield f"grad_proj:{name}", signs.to(gradient) @ gradient
-    yield f"grad_norm:{name}", gradient.norm()
-    yield f"grad_corner:{name}", gradient[:8, :8]
+def _summary_names(key: str) -> tuple[str, ...]:
+    """``grad:NAME`` -> ``grad_rows:NAME`` and the others."""
+    moment, _, name = key.partition(":")
+    return tuple(f"{moment}_{part}:{name}" for part in ("rows", "proj", "norm", "corner"))
+
+
+def _summaries(key: str, matrix: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """What is published of a large matrix: see `parity/README.md`."""
+    signs = torch.from_numpy(np.random.RandomState(99).choice([-1, 1], len(matrix)))
+    parts = (matrix.sum(1), signs.to(matrix) @ matrix, matrix.norm(), matrix[:8, :8])
+    yield from zip(_summary_names(key), parts, strict=True)
 
 
 def _nan_last(value: float) -> float:

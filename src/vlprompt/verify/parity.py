@@ -1,4 +1,4 @@
-"""Numbers that the published implementations gave on seeded random weights; README.md says what they are.
+"""Folders of published numbers: what the published implementations gave on seeded random weights (parity/README.md).
 
 Cases are rebuilt from seeds with numpy's frozen `RandomState` stream, in OpenAI's state-dict layout.
 """
@@ -6,40 +6,80 @@ Cases are rebuilt from seeds with numpy's frozen `RandomState` stream, in OpenAI
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-_HERE = files("vlprompt").joinpath("parity")
+from vlprompt.errors import DATA, UserError
+
+INDEX, TRAJECTORIES = "index.json", "trajectories"
 
 
-def index() -> dict[str, Any]:
-    """The list of cases: sources, configurations, seeds of weights and learned tensors."""
-    return dict(json.loads(_HERE.joinpath("index.json").read_text()))
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """A folder with an index, the manifests that it names, and an .npz file for each case."""
+
+    place: Path
+
+    def index(self) -> dict[str, Any]:
+        """The list of cases: sources, configurations, seeds of weights, images and learned tensors."""
+        found = self._json(INDEX)
+        cases = found.get("cases") if isinstance(found, dict) else None
+        if not isinstance(cases, list) or not all(
+            isinstance(one, dict) and isinstance(one.get("name"), str) for one in cases
+        ):
+            raise UserError(f"{self.place / INDEX} must have a list 'cases', each with a 'name'.", exit_code=DATA)
+        return dict(found)
+
+    def manifest(self, name: str) -> tuple[tuple[str, tuple[int, ...]], ...]:
+        """Tensor names and shapes of a weight set, in the order in which they are drawn."""
+        return tuple((str(key), tuple(int(n) for n in shape)) for key, shape in self._json(name))
+
+    def case(self, name: str) -> dict[str, NDArray[Any]]:
+        """What the published implementation gave: token ids, logits, losses, gradients, or the numbers of a whole run."""
+        try:
+            with np.load(BytesIO(self._read(f"{name}.npz"))) as arrays:
+                return dict(arrays)
+        except (ValueError, OSError, EOFError, zipfile.BadZipFile) as problem:
+            raise UserError(
+                f"{self.place / name}.npz is no .npz file or is damaged ({problem}).", exit_code=DATA
+            ) from problem
+
+    def _json(self, name: str) -> Any:
+        try:
+            return json.loads(self._read(name).decode("utf-8"))
+        except ValueError as problem:
+            raise UserError(f"{self.place / name} is no JSON file ({problem}).", exit_code=DATA) from problem
+
+    def _read(self, name: str) -> bytes:
+        try:
+            return (self.place / name).read_bytes()
+        except OSError as problem:
+            raise UserError(
+                f"{self.place / name} cannot be read ({problem.strerror}). A folder of cases has an {INDEX}, the manifests that it "
+                f"names, and an .npz file for each case.",
+                exit_code=DATA,
+            ) from problem
 
 
-def manifest(name: str) -> list[tuple[str, list[int]]]:
-    """Tensor names and shapes of a weight set, in the order in which they are drawn."""
-    return [(key, shape) for key, shape in json.loads(_HERE.joinpath(name).read_text())]
+OURS = Folder(Path(str(files("vlprompt"))) / "parity")
+"""The folder in the package."""
 
 
-def case(name: str) -> dict[str, NDArray[Any]]:
-    """What the published implementation gave: token ids, logits, losses, gradients."""
-    with np.load(BytesIO(_HERE.joinpath(f"{name}.npz").read_bytes())) as arrays:
-        return dict(arrays)
-
-
-def weights(rows: Sequence[tuple[str, list[int]]], seed: int) -> dict[str, NDArray[Any]]:
+def drawn_weights(rows: Sequence[tuple[str, Sequence[int]]], seed: int) -> dict[str, NDArray[Any]]:
     """Random CLIP weights in OpenAI's names, float32 (int64 for batch-norm counters), drawn in the order of `rows`."""
     rng = np.random.RandomState(seed)
     return {name: _tensor(name, shape, rng) for name, shape in rows}
 
 
-def _tensor(name: str, shape: list[int], rng: np.random.RandomState) -> NDArray[Any]:
+def _tensor(name: str, shape: Sequence[int], rng: np.random.RandomState) -> NDArray[Any]:
     if name.endswith("num_batches_tracked"):
         return np.zeros(shape, np.int64)
     x: NDArray[Any] = rng.standard_normal(shape or (1,)).astype(np.float32).reshape(shape)
@@ -66,12 +106,12 @@ def _tensor(name: str, shape: list[int], rng: np.random.RandomState) -> NDArray[
     return np.ascontiguousarray(x, dtype=np.float32)
 
 
-def learned(names_and_shapes: Sequence[tuple[str, list[int]]], seed: int) -> dict[str, NDArray[Any]]:
+def drawn_tensors(tensors: Sequence[tuple[str, Sequence[int]]], seed: int | None) -> dict[str, NDArray[Any]]:
     """Values of the learned tensors: 0.02 * normal, drawn in the given order."""
     rng = np.random.RandomState(seed)
-    return {name: (0.02 * rng.standard_normal(shape)).astype(np.float32) for name, shape in names_and_shapes}
+    return {name: (0.02 * rng.standard_normal(shape)).astype(np.float32) for name, shape in tensors}
 
 
-def images(batch: int, size: int, seed: int) -> NDArray[Any]:
+def drawn_images(batch: int, size: int, seed: int) -> NDArray[Any]:
     """Preprocessed images, (batch, 3, size, size) float32."""
     return np.random.RandomState(seed).standard_normal((batch, 3, size, size)).astype(np.float32)

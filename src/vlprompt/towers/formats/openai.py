@@ -36,7 +36,7 @@ _NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size")
 def read(path: Path) -> Source:
     """Read a `.pt`: OpenAI's TorchScript archive or a state dict in its names. QuickGELU, as OpenAI's models were trained with."""
     weights = {name: tensor for name, tensor in read_archive(path).items() if name not in _NOT_WEIGHTS}
-    config = _config(weights, path)
+    config = config_of(weights, str(path))
     if config.vocab_size != clip_tokenizer().vocab_size:
         raise UserError(
             f"{path} has a token embedding of {config.vocab_size} rows, but CLIP's own vocabulary has {clip_tokenizer().vocab_size}. "
@@ -59,8 +59,8 @@ def published_name(path: Path) -> str | None:
     return next((name for name, published in PUBLISHED.items() if published == digest), None)
 
 
-def _config(weights: Mapping[str, Tensor], path: Path) -> ClipConfig:
-    """Widths and depths from shapes; heads have width 64."""
+def config_of(weights: Mapping[str, Tensor], where: str) -> ClipConfig:
+    """Widths and depths from shapes; heads have width 64. where: what the weights come from, for messages."""
     needed = (
         *("text_projection", "positional_embedding", "token_embedding.weight", "ln_final.weight"),
         "visual.conv1.weight",
@@ -70,15 +70,15 @@ def _config(weights: Mapping[str, Tensor], path: Path) -> ClipConfig:
     missing = [name for name in needed if name not in weights]
     if missing:
         raise UserError(
-            f"{path} is no CLIP of OpenAI's: it has no {', '.join(missing)}. Allowed: a ViT or ResNet CLIP in OpenAI's tensor names. "
+            f"{where} is no CLIP of OpenAI's: it has no {', '.join(missing)}. Allowed: a ViT or ResNet CLIP in OpenAI's tensor names. "
             f"Models of other libraries come with a configuration: give their directory.",
             exit_code=DATA,
         )
     embed_dim = weights["text_projection"].shape[-1]
-    image, size, patch = _image(weights, path)
+    image, size, patch = _image(weights, where)
     return ClipConfig(
         embed_dim=embed_dim,
-        text=_transformer(weights, "transformer", weights["ln_final.weight"].shape[0], path),
+        text=_transformer(weights, "transformer", weights["ln_final.weight"].shape[0], where),
         image=image,
         vocab_size=weights["token_embedding.weight"].shape[0],
         context_length=weights["positional_embedding"].shape[0],
@@ -87,23 +87,23 @@ def _config(weights: Mapping[str, Tensor], path: Path) -> ClipConfig:
     )
 
 
-def _image(weights: Mapping[str, Tensor], path: Path) -> tuple[TowerConfig | ResNetConfig, int, int]:
+def _image(weights: Mapping[str, Tensor], where: str) -> tuple[TowerConfig | ResNetConfig, int, int]:
     """The image tower, the side of its images and of its patches."""
     if "visual.proj" in weights:
         width, patch = weights["visual.conv1.weight"].shape[0], weights["visual.conv1.weight"].shape[-1]
-        grid = _grid(weights["visual.positional_embedding"], path)
-        return _transformer(weights, "visual.transformer", width, path), grid * patch, patch
+        grid = _grid(weights["visual.positional_embedding"], where)
+        return _transformer(weights, "visual.transformer", width, where), grid * patch, patch
     stem = weights["visual.layer1.0.conv1.weight"].shape[0]
     one, two, three, four = (_count(weights, f"visual.layer{i}") for i in (1, 2, 3, 4))
     image = ResNetConfig(blocks=(one, two, three, four), stem=stem, heads=32 * stem // _HEAD)
-    return image, RESNET_STRIDE * _grid(weights["visual.attnpool.positional_embedding"], path), RESNET_STRIDE
+    return image, RESNET_STRIDE * _grid(weights["visual.attnpool.positional_embedding"], where), RESNET_STRIDE
 
 
-def _transformer(weights: Mapping[str, Tensor], prefix: str, width: int, path: Path) -> TowerConfig:
+def _transformer(weights: Mapping[str, Tensor], prefix: str, width: int, where: str) -> TowerConfig:
     layers, hidden = _count(weights, f"{prefix}.resblocks"), weights.get(f"{prefix}.resblocks.0.mlp.c_fc.weight")
     if width % _HEAD or hidden is None:
         raise UserError(
-            f"{path} has a transformer {prefix!r} of width {width} and {layers} blocks. Allowed: a multiple of {_HEAD} (the width of "
+            f"{where} has a transformer {prefix!r} of width {width} and {layers} blocks. Allowed: a multiple of {_HEAD} (the width of "
             f"OpenAI's heads, which the file does not state) and at least one block.",
             exit_code=DATA,
         )
@@ -121,12 +121,12 @@ def _count(weights: Mapping[str, Tensor], prefix: str) -> int:
     return len({name[len(prefix) + 1 :].split(".")[0] for name in weights if name.startswith(f"{prefix}.")})
 
 
-def _grid(positions: Tensor, path: Path) -> int:
+def _grid(positions: Tensor, where: str) -> int:
     """Side of the square of patches whose position embedding this is."""
     side = math.isqrt(max(positions.shape[0] - 1, 0))
     if side**2 + 1 != positions.shape[0]:
         raise UserError(
-            f"{path} has {positions.shape[0]} image positions. Allowed: one for the class row and a square number of patches.",
+            f"{where} has {positions.shape[0]} image positions. Allowed: one for the class row and a square number of patches.",
             exit_code=DATA,
         )
     return side

@@ -1,0 +1,80 @@
+"""The cases of a folder, one at a time, each computed and set beside the published numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from vlprompt.errors import DATA, NUMERICAL, UserError
+from vlprompt.verify.cases import answer, sentences
+from vlprompt.verify.compare import Check, Result, compare, compare_ids, compare_run
+from vlprompt.verify.given import Given, given, telling
+from vlprompt.verify.parity import OURS, TRAJECTORIES, Folder
+from vlprompt.verify.trajectories import run
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One line of a folder's index."""
+
+    folder: Folder
+    name: str
+    """``trajectories/coop_end`` for a whole training run."""
+    entry: Mapping[str, Any]
+
+    @property
+    def where(self) -> str:
+        """For messages."""
+        return str(self.folder.place / self.entry["name"])
+
+
+def cases_in(folder: Folder = OURS) -> tuple[Case, ...]:
+    """The cases of a folder in the order of its index, then those of its `trajectories/`, where there is one.
+
+    UserError: no such folder, or one without an index of cases.
+    """
+    found = [Case(folder=folder, name=entry["name"], entry=entry) for entry in folder.index()["cases"]]
+    runs = Folder(folder.place / TRAJECTORIES)
+    if runs.place.is_dir():
+        found += [Case(folder=runs, name=f"{TRAJECTORIES}/{one['name']}", entry=one) for one in runs.index()["cases"]]
+    if not found:
+        raise UserError(f"{folder.place} has no cases: the list in its index is empty.", exit_code=DATA)
+    return tuple(found)
+
+
+def run_case(case: Case, *, device: str = "cpu", dtype: str = "float32") -> Result:
+    """Compute a case on `device` with weights held in `dtype`; only float32 is judged by the tolerances.
+
+    An operation that the device lacks, or has no memory for, is a failed case that says so, not the end of the others. UserError: a
+    folder that is not as parity/README.md has it.
+    """
+    with telling(case.where):
+        inputs = given(case.folder, case.entry, device, dtype)
+        want = case.folder.case(inputs.name)
+    try:
+        checks = _checks(case, inputs, want, judged=dtype == "float32")
+    except (RuntimeError, UserError) as problem:
+        if isinstance(problem, UserError) and problem.exit_code != NUMERICAL:
+            raise
+        what = f"stopped ({' '.join(str(problem).split())[:200]})"
+        checks = (Check(what=what, kind="values", error=math.inf),)
+    return Result(name=case.name, source=inputs.source, checks=checks)
+
+
+def _checks(case: Case, inputs: Given, want: Mapping[str, Any], *, judged: bool) -> tuple[Check, ...]:
+    """Without cuDNN, whose convolutions round float32 to TF32 by default: the published numbers did not."""
+    with torch.backends.cudnn.flags(enabled=False):
+        if inputs.trains:
+            course = run(inputs)
+            with telling(f"{case.where}.npz"):
+                return tuple(compare_run(course.steps, course.tensors, want, judged=judged))
+        found = answer(inputs)
+    with telling(f"{case.where}.npz"):
+        tokenizer = inputs.clip.tokenizer
+        plans = [[tokenizer.start_id, *tokenizer.encode(one), tokenizer.end_id] for one in sentences(inputs)]
+        ids = compare_ids(plans, want["token_ids"])
+        return ids, *compare(found.values, found.gradients, want, judged=judged)
