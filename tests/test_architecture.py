@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "vlprompt"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
-VALUES = {"errors", "types", "disk", "records", "pocket"}
+VALUES = {"errors", "types", "disk", "reading", "tensors", "records", "pocket"}
 MODELS = VALUES | {"towers", "prompts", "losses", "solvers"}
 LEARNS = MODELS | {"methods", "artifact", "data", "engine"}
 MAY_IMPORT: dict[str, set[str]] = {
@@ -27,13 +27,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "disk": {"errors"},
     "pocket": set(),
     "types": set(),
-    "records": {"errors", "disk"},
-    "towers": {"errors", "types", "pocket"},
+    "reading": {"errors"},
+    "tensors": {"errors", "reading"},
+    "records": {"errors", "disk", "reading"},
+    "towers": {"errors", "types", "pocket", "reading", "tensors"},
     "prompts": {"errors", "types"},
     "losses": {"errors", "types"},
     "solvers": {"errors", "types"},
-    "data": {"errors", "types", "pocket", "disk"},
-    "methods": {"errors", "types", "prompts", "losses", "solvers"},
+    "data": {"errors", "types", "pocket", "disk", "reading"},
+    "methods": {"errors", "types", "reading", "prompts", "losses", "solvers"},
     "artifact": MODELS | {"methods"},
     "convert": MODELS | {"methods", "artifact"},
     "engine": MODELS | {"methods", "artifact", "data"},

@@ -124,7 +124,7 @@ def test_settings_are_converted_from_text(setting: str, value: str, resolved: ob
         ("n_ctx", "four", "n_ctx=four: it must be a whole number"),
         ("per_class", "maybe", "true or false"),
         ("position", "begin", "end, middle, front"),
-        ("epochs", "0", "epochs=0: it must be a whole number of at least 1"),
+        ("epochs", "0", "epochs=0: it must be a whole number from 1"),
         ("epochs", "1.5", "whole number"),
         ("lr", "fast", "lr=fast: it must be a number"),
         ("lr", "nan", "a number"),

@@ -7,20 +7,17 @@ what they are and is written last; `README.md` is a model card.
 from __future__ import annotations
 
 import hashlib
-import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
-from vlprompt import __version__, disk, records
+from vlprompt import __version__, disk, reading, records, tensors
 from vlprompt.errors import DATA, UserError
 from vlprompt.methods.options import options_of
 from vlprompt.methods.resolve import resolve
@@ -66,9 +63,10 @@ class Picked:
 
 
 def save(directory: Path, learned: Learned) -> None:
-    """Write a prompt; until `prompt.json` is there, last, the directory holds none."""
-    tensors = _tensors(learned.prompt)
-    data = save_tensors(tensors) if tensors else None
+    """Write a prompt; until `prompt.json` is there, last, the directory holds none. UserError (exit 4): it is not finite."""
+    own = _tensors(learned.prompt)
+    tensors.require_usable(own, f"the prompt for {directory}")
+    data = save_tensors(own) if own else None
     (directory / FACTS).unlink(missing_ok=True)
     if data is None:
         (directory / TENSORS).unlink(missing_ok=True)
@@ -84,7 +82,7 @@ def save(directory: Path, learned: Learned) -> None:
         "weight_hash": learned.weight_hash,
         "class_names": list(learned.class_names),
         "template": learned.template,
-        "tensors": {name: list(tensor.shape) for name, tensor in tensors.items()},
+        "tensors": {name: list(tensor.shape) for name, tensor in own.items()},
         "tensors_hash": hashlib.sha256(data).hexdigest() if data is not None else None,
         **learned.facts,
     }
@@ -116,13 +114,8 @@ def loaded(
         )
     names = tuple(facts["class_names"])
     method = resolve(facts["method"], facts["options"])
-    prompt: nn.Module | None = None
-    if method.solver is not None:
-        prompt = method.solver.build(clip.facts, len(names))
-    elif method.prompt is not None:
-        prompt = method.prompt.build(clip.facts, torch.Generator().manual_seed(0), len(names))
+    prompt = _read_prompt(method, clip, len(names), directory, facts["tensors_hash"])
     if prompt is not None:
-        _fill(prompt, directory, facts["tensors_hash"])
         prompt = prompt.to(clip.device).requires_grad_(False)
     known = {"schema", "vlprompt", "method", "options", "model", "weight_hash", "class_names", "template"}
     learned = Learned(
@@ -145,20 +138,40 @@ def read_facts(directory: Path) -> dict[str, Any]:
             f"{directory} holds no learned prompt: there is no {FACTS}. Give a run or artifact directory.",
             exit_code=DATA,
         )
-    try:
-        facts = json.loads(path.read_text())
-    except ValueError as problem:
-        raise UserError(f"{path} is damaged: {problem}", exit_code=DATA) from problem
-    needed = ("schema", "method", "options", "model", "weight_hash", "class_names", "template", "tensors_hash")
-    missing = [name for name in needed if not isinstance(facts, dict) or name not in facts]
-    if missing:
-        raise UserError(f"{path} is no prompt of vlprompt: it lacks {', '.join(missing)}.", exit_code=DATA)
-    if facts["schema"] > SCHEMA:
+    facts = reading.json_object(path)
+    schema = facts.get("schema")
+    if type(schema) is int and schema > SCHEMA:
         raise UserError(
-            f"{path} has schema {facts['schema']}; this version ({__version__}) reads up to {SCHEMA}. Install a newer vlprompt.",
+            f"{path} has schema {schema}; this version ({__version__}) reads up to {SCHEMA}. Install a newer vlprompt.",
             exit_code=DATA,
         )
-    return dict(facts)
+    reading.typed(_Facts, facts, f"{path} is no prompt of vlprompt")
+    if "{}" not in facts["template"]:
+        raise UserError(f"{path}: the template {reading.shown(facts['template'])} has no {{}} in it.", exit_code=DATA)
+    if not facts["class_names"] or not all(name.strip() for name in facts["class_names"]):
+        raise UserError(f"{path}: it has no class names, or an empty one.", exit_code=DATA)
+    return facts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Facts:
+    """The types of what `prompt.json` says; what else it says is passed on as it is."""
+
+    schema: int
+    method: str
+    options: Mapping[str, str | float | bool | None]
+    model: str
+    weight_hash: str
+    class_names: Sequence[str]
+    template: str
+    tensors_hash: str | None
+    dataset: str = ""
+    shots: int | None = None
+    seed: int | None = None
+    subset: str = ""
+    recipe: str = ""
+    init: str = ""
+    metrics: Mapping[str, float | None] = field(default_factory=dict)
 
 
 def artifacts(run: Path) -> tuple[Path, ...]:
@@ -244,34 +257,52 @@ def _tensors(prompt: nn.Module | None) -> dict[str, Tensor]:
     return tensors
 
 
-def _fill(prompt: nn.Module, directory: Path, digest: str | None) -> None:
-    """Put the file's tensors into a module, strictly: their names, shapes and types, and the file's hash."""
-    path = directory / TENSORS
-    tensors, data = _read_tensors(path)
-    wanted = dict(prompt.named_parameters())
-    problems = misfits(tensors, wanted)
-    if problems:
-        raise UserError(f"the tensors in {path} do not fit the method: {'; '.join(problems)}.", exit_code=DATA)
-    _require_digest(path, data, digest)
+def _read_prompt(method: Method, clip: Clip, num_classes: int, directory: Path, digest: str | None) -> nn.Module | None:
+    """The method's module with the file's tensors in it, strictly: their names, shapes and types, and the file's hash.
+
+    The module is first built without memory for its tensors and compared with the file: what the options ask for is allocated only
+    where the file holds as much.
+    """
+
+    def build() -> nn.Module | None:
+        if method.solver is not None:
+            return method.solver.build(clip.facts, num_classes)
+        if method.prompt is None:
+            return None
+        return method.prompt.build(clip.facts, torch.Generator().manual_seed(0), num_classes)
+
+    layout, path = method.prompt.layout if method.prompt is not None else None, directory / TENSORS
+    if layout is not None and not 0 < layout.num_tokens < clip.config.context_length:
+        raise UserError(
+            f"{directory / FACTS}: n_ctx={layout.num_tokens}; the text tower of {clip.name} has {clip.config.context_length} places.",
+            exit_code=DATA,
+        )
+    with torch.device("meta"):
+        outline = build()
+    if outline is None:
+        return None
+    found = _checked(path, digest, dict(outline.named_parameters()))
+    prompt = build()
+    assert prompt is not None, "it was there a moment ago"
     with torch.no_grad():
-        for name, parameter in wanted.items():
-            parameter.copy_(tensors[name])
+        for name, parameter in prompt.named_parameters():
+            parameter.copy_(found[name])
+    return prompt
 
 
-def _read_tensors(path: Path) -> tuple[dict[str, Tensor], bytes]:
-    """The tensors of a file and its bytes. UserError where it is missing or damaged."""
+def _checked(path: Path, digest: str | None, wanted: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+    """The tensors of a file: those that are wanted, as `prompt.json` describes them, and finite."""
     if not path.is_file():
         raise UserError(f"{path} is missing; the prompt is incomplete. Copy the whole directory.", exit_code=DATA)
     data = path.read_bytes()
-    try:
-        return load_tensors(data), data
-    except SafetensorError as problem:
-        raise UserError(f"{path} is no safetensors file or is damaged: {problem}", exit_code=DATA) from problem
-
-
-def _require_digest(path: Path, data: bytes, digest: str | None) -> None:
+    found = tensors.unpacked(data, str(path))
+    problems = misfits(found, wanted) if wanted is not None else []
+    if problems:
+        raise UserError(f"the tensors in {path} do not fit the method: {'; '.join(problems)}.", exit_code=DATA)
     if hashlib.sha256(data).hexdigest() != digest:
         raise UserError(f"{path} is not the file that {FACTS} beside it describes (other SHA-256).", exit_code=DATA)
+    tensors.require_usable(found, path)
+    return found
 
 
 def start_from(directory: Path, method: Method, clip: Clip, num_classes: int) -> tuple[Method, str]:
@@ -294,10 +325,9 @@ def start_from(directory: Path, method: Method, clip: Clip, num_classes: int) ->
             f"{clip.name} (weights {clip.weight_hash[:12]}). Learned tensors go on with their own backbone only: give that one "
             "with --model."
         )
-    tensors, data = _read_tensors(place / TENSORS)
-    _require_digest(place / TENSORS, data, facts["tensors_hash"])
+    found = _checked(place / TENSORS, facts["tensors_hash"])
     started = StartedSpec(
-        spec=method.prompt, tensors=tensors, origin=f"{place} ({facts['method']})", hint=_hint(facts["options"], method)
+        spec=method.prompt, tensors=found, origin=f"{place} ({facts['method']})", hint=_hint(facts["options"], method)
     )
     with warnings.catch_warnings(action="ignore"):  # learning builds it again, and warns then
         started.build(clip.facts, torch.Generator().manual_seed(0), num_classes)

@@ -33,6 +33,10 @@ from vlprompt.cli import (
     train,
     verify,
 )
+from vlprompt.errors import UserError
+
+MAX_DIGITS = 18
+"""Of a whole number in an argument: what fits 64 bits."""
 
 app = typer.Typer(
     name="vlprompt",
@@ -98,13 +102,26 @@ def run(arguments: Sequence[str]) -> int:
     """Runs one command line; returns its exit code."""
     shared, own = _apart(arguments)
     try:
+        _require_plain(arguments)
         with options.known(shared):
             app(args=shared + own, prog_name="vlprompt")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
-    except KeyboardInterrupt as stop:
+    except (KeyboardInterrupt, UserError) as stop:
         return failures.report(stop)
     return 0
+
+
+def _require_plain(arguments: Sequence[str]) -> None:
+    """UserError for numbers that no option can mean, and for bytes that are no text."""
+    for one in arguments:
+        value = one.rpartition("=")[2].strip().lstrip("+-")
+        if value.isdecimal() and len(value) > MAX_DIGITS:
+            raise UserError(f"{one[:40]}...: a number of {len(value)} digits. Allowed: at most {MAX_DIGITS}.")
+        try:
+            one.encode()
+        except UnicodeEncodeError:
+            raise UserError(f"{one!r} is not UTF-8 text. Rename the file or folder, or give another name.") from None
 
 
 def _apart(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -87,14 +87,20 @@ def one_of(option: str, value: str, allowed: Sequence[Choice]) -> Choice:
     raise unknown(f"value of {option}", value, allowed)
 
 
+MAX_SEEDS, MAX_DIGITS = 10_000, 9
+
+
 def parse_seeds(text: str) -> tuple[int, ...]:
     """`1,2,3` or `1-3` -> (1, 2, 3). UserError for anything else, and for a seed given twice."""
     seeds: list[int] = []
     for part in text.replace(" ", "").split(","):
         first, dash, last = part.partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()) or (dash and int(last) < int(first)):
+        numbers = (first, last if dash else first)
+        if not all(one.isdecimal() and len(one) <= MAX_DIGITS for one in numbers) or int(numbers[1]) < int(numbers[0]):
             raise UserError(f"--seeds {text!r} is no list of whole numbers from 0. Write --seeds 1,2,3 or --seeds 1-3.")
-        seeds += range(int(first), int(last or first) + 1)
+        if int(numbers[1]) - int(numbers[0]) >= MAX_SEEDS:
+            raise UserError(f"--seeds {text!r} names more than {MAX_SEEDS:,} seeds. Write fewer.")
+        seeds += range(int(numbers[0]), int(numbers[1]) + 1)
     if len(set(seeds)) < len(seeds):
         raise UserError(f"--seeds {text!r} names a seed twice. Write every seed once.")
     return tuple(seeds)

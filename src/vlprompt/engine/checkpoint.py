@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import save
 from torch import Tensor, nn
 
-from vlprompt import disk
+from vlprompt import disk, reading, tensors
 from vlprompt.errors import DATA, UserError
 
 CHECKPOINT, METRICS = "checkpoint.safetensors", "metrics.jsonl"
-SCHEMA = 1
+SCHEMA = 2
+"""2: with a SHA-256 over tensors and numbers."""
 
 
 @dataclass(slots=True)
@@ -63,51 +63,90 @@ class Checkpoints:
         return state
 
     def _read(self) -> State:
-        try:
-            state, numbers = unpacked(self.path.read_bytes())
-        except (SafetensorError, KeyError, ValueError) as problem:
-            raise UserError(
-                f"{self.path} is no checkpoint of vlprompt or is damaged ({problem}). Move it away to start this seed again.",
-                exit_code=DATA,
-            ) from problem
-        if numbers["schema"] != SCHEMA or numbers["config"] != self.config_hash:
-            raise UserError(
-                f"{self.path} was written under another configuration or version. Use another --out, or move it away."
-            )
+        state, _ = unpacked(self.path, self.path.read_bytes(), SCHEMA, self.config_hash)
         return state
 
     def _cut_log(self, epoch: int) -> None:
         path = self.directory / METRICS
         if path.is_file():
-            kept = [line for line in path.read_text().splitlines() if _epoch_of(line) < epoch]
+            kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _epoch_of(line) < epoch]
             disk.write_text(path, "".join(line + "\n" for line in kept))
 
     def log(self, values: Mapping[str, object]) -> None:
         """Append one epoch to `metrics.jsonl`."""
-        with (self.directory / METRICS).open("a") as file:
+        with (self.directory / METRICS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(values) + "\n")
 
 
 def packed(state: State, numbers: Mapping[str, object]) -> bytes:
-    """A state's tensors and some numbers beside them, as one safetensors file; `numbers` has its epoch and seconds."""
-    tensors = {
+    """A state's tensors and some numbers beside them, as one safetensors file; `numbers` has schema, epoch, seconds and config."""
+    named = {
         f"{kind}/{name}": tensor.detach().cpu().contiguous()
-        for kind in ("parameters", "momentum", "average")
+        for kind in KINDS
         for name, tensor in getattr(state, kind).items()
     }
-    return save(tensors, metadata={"state": json.dumps(numbers)})
+    told = json.dumps(numbers, sort_keys=True)
+    return save(named, metadata={"state": json.dumps({"numbers": told, "sha256": tensors.digest(named, told)})})
 
 
-def unpacked(data: bytes) -> tuple[State, dict[str, Any]]:
-    """The state and the numbers of `packed`. SafetensorError, KeyError or ValueError where they are damaged."""
-    tensors = load(data)
-    length = int.from_bytes(data[:8], "little")
-    numbers = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["state"])
-    state = State(epoch=numbers["epoch"], parameters={}, seconds=numbers["seconds"])
-    for name, tensor in tensors.items():
+def unpacked(path: Path, data: bytes, schema: int, config_hash: str) -> tuple[State, dict[str, Any]]:
+    """The state and the numbers of `packed`. UserError: damaged (other SHA-256), another version's or configuration's."""
+    try:
+        state, numbers, facts = _unpacked(path, data)
+    except UserError as problem:
+        raise UserError(
+            f"{path} is no checkpoint of vlprompt or is damaged ({problem}) Move it away to start this seed again.",
+            exit_code=DATA,
+        ) from problem
+    if numbers.schema != schema or numbers.config != config_hash:
+        raise UserError(
+            f"{path} was written under another configuration or version. Use another --out, or move it away."
+        )
+    for one in (state.parameters, state.momentum, state.average):
+        tensors.require_usable(one, path)
+    return state, facts
+
+
+def _unpacked(path: Path, data: bytes) -> tuple[State, _Numbers, dict[str, Any]]:
+    where = path.name
+    beside = tensors.header(data, where).get("__metadata__", {}).get("state")
+    if not isinstance(beside, str):
+        raise UserError(f"{where} has no numbers beside its tensors.")
+    told = reading.typed(_Told, reading.json_value(beside, where), where)
+    facts = reading.json_value(told.numbers, where)
+    numbers = reading.typed(_Numbers, facts, where)
+    named = tensors.unpacked(data, where)
+    if tensors.digest(named, told.numbers) != told.sha256:
+        raise UserError(f"{where} has other contents than were written (other SHA-256).")
+    state = State(epoch=numbers.epoch, parameters={}, seconds=numbers.seconds)
+    for name, tensor in named.items():
         kind, _, key = name.partition("/")
+        if kind not in KINDS:
+            raise UserError(f"{where} has a tensor {reading.shown(name)}.")
         getattr(state, kind)[key] = tensor
-    return state, numbers
+    return state, numbers, facts
+
+
+KINDS = ("parameters", "momentum", "average")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Told:
+    """A checkpoint's metadata."""
+
+    numbers: str
+    """JSON."""
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Numbers:
+    """What every checkpoint says in numbers."""
+
+    schema: int
+    epoch: int
+    seconds: float
+    config: str
 
 
 def _epoch_of(line: str) -> float:
@@ -134,9 +173,11 @@ def capture(
 
 
 def restore(state: State, prompt: nn.Module, optimiser: torch.optim.SGD) -> None:
-    """Put a state back, in place. The names and shapes are the configuration's, so that a mismatch is a bug."""
+    """Put a state back, in place. UserError where its tensors are not the prompt's."""
     put_back(state.parameters, prompt)
     named = dict(prompt.named_parameters())
+    for kind in (state.momentum, state.average):
+        _require_fit(kind, {name: named[name] for name in kind if name in named})
     for name, buffer in state.momentum.items():
         optimiser.state[named[name]]["momentum_buffer"] = buffer.to(named[name].device)
 
@@ -144,10 +185,17 @@ def restore(state: State, prompt: nn.Module, optimiser: torch.optim.SGD) -> None
 def put_back(parameters: Mapping[str, Tensor], prompt: nn.Module) -> None:
     """A state's parameters into a prompt, in place."""
     named = dict(prompt.named_parameters())
-    assert named.keys() == parameters.keys(), "the checkpoint has other tensors than the prompt"
+    _require_fit(parameters, named)
     with torch.no_grad():
         for name, parameter in named.items():
             parameter.copy_(parameters[name])
+
+
+def _require_fit(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
+    if {name: one.shape for name, one in found.items()} != {name: one.shape for name, one in wanted.items()}:
+        raise UserError(
+            "the checkpoint has other tensors than the prompt. Move it away to start this seed again.", exit_code=DATA
+        )
 
 
 Track = Literal["tensorboard"]

@@ -18,6 +18,8 @@ from typing import Any, Literal, TypeVar
 from vlprompt.errors import UserError
 
 T = TypeVar("T")
+MAX_WHOLE, MAX_NUMBER = 10**9, 1e30
+"""Larger settings, either way, are refused: none is meant, and float32 holds none of 1e39."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +88,7 @@ def convert(name: str, value: object, hint: Any, field: dataclasses.Field[Any]) 
             return _to(kind, value)
         except ValueError:
             continue
-    raise UserError(f"{name}={value}: it must be {_allowed(hint, field)}.")
+    raise UserError(f"{name}={str(value)[:60]}: it must be {_allowed(hint, field)} of a size that can be meant.")
 
 
 def _kinds(hint: Any) -> tuple[Any, ...]:
@@ -113,11 +115,9 @@ def _to(kind: Any, value: object) -> object:
         if text.lower() == "none":
             return None
         raise ValueError(text)
-    if kind is int:
-        return int(text)
-    if kind is float:
-        number = float(text)
-        if number != number or number in (float("inf"), float("-inf")):
+    if kind in (int, float):
+        number: float = kind(text)
+        if not abs(number) <= (MAX_WHOLE if kind is int else MAX_NUMBER):  # NaN is not below it either
             raise ValueError(text)
         return number
     assert kind is str, f"no conversion for {kind}"

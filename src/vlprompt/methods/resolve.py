@@ -239,10 +239,14 @@ def _values(instance: Any, prefix: str = "") -> dict[str, object]:
     return {option.name: option.default for option in options_of(instance, prefix)}
 
 
+MOST = 1_000_000
+"""Epochs, and images of a step."""
+
+
 def _check_schedule(schedule: Schedule) -> None:
     for name, least in (("epochs", 1), ("batch", 1), ("warmup_epochs", 0)):
-        if getattr(schedule, name) < least:
-            raise UserError(f"{name}={getattr(schedule, name)}: it must be a whole number of at least {least}.")
+        if not least <= getattr(schedule, name) <= MOST:
+            raise UserError(f"{name}={getattr(schedule, name)}: it must be a whole number from {least} to {MOST:,}.")
     for name in ("lr", "weight_decay", "warmup_lr"):
         if getattr(schedule, name) < 0:
             raise UserError(f"{name}={getattr(schedule, name)}: it must be a number of at least 0.")

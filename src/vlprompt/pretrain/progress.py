@@ -7,14 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from safetensors import SafetensorError
-
-from vlprompt import disk
+from vlprompt import disk, reading
 from vlprompt.engine.checkpoint import State, packed, unpacked
-from vlprompt.errors import DATA, UserError
 
 CHECKPOINT, METRICS, SKIPPED = "checkpoint.safetensors", "metrics.jsonl", "skipped.jsonl"
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(slots=True)
@@ -51,19 +48,8 @@ def read(directory: Path) -> bytes | None:
 
 def restored(data: bytes, place: Path, config_hash: str) -> tuple[State, Progress]:
     """The state of `read`. UserError where it is damaged or another configuration's."""
-    try:
-        state, numbers = unpacked(data)
-        progress = Progress(**{name: numbers[name] for name in Progress.__slots__})
-    except (SafetensorError, KeyError, ValueError, TypeError) as problem:
-        raise UserError(
-            f"{place / CHECKPOINT} is no checkpoint of vlprompt or is damaged ({problem}). Move it away to start again.",
-            exit_code=DATA,
-        ) from problem
-    if numbers["schema"] != SCHEMA or numbers["config"] != config_hash:
-        raise UserError(
-            f"{place / CHECKPOINT} was written under another configuration or version. Use another --out, or move it away."
-        )
-    return state, progress
+    state, numbers = unpacked(place / CHECKPOINT, data, SCHEMA, config_hash)
+    return state, reading.typed(Progress, numbers, str(place / CHECKPOINT))
 
 
 def log(directory: Path, name: str, values: Mapping[str, object]) -> None:

@@ -33,6 +33,7 @@ def first_values(
     init: str, shape: tuple[int, ...], facts: ModelFacts, generator: torch.Generator, std: float
 ) -> Tensor:
     """Where a context of this shape, (M, D) or (C, M, D), starts from."""
+    require_tokens("n_ctx", shape[-2])
     if init == NORMAL:
         return torch.empty(shape).normal_(std=std, generator=generator)
     kind, plus, words = init.partition("+")
@@ -85,10 +86,13 @@ def checked_depth(depth: int, layers: Mapping[str, int]) -> None:
         )
 
 
+MAX_TOKENS = 1024
+
+
 def require_tokens(name: str, count: int) -> None:
-    """UserError for fewer tokens than one."""
-    if count < 1:
-        raise UserError(f"{name}={count}: it must be a whole number of at least 1.")
+    """UserError for fewer tokens than one, or more than any tower has places for."""
+    if not 1 <= count <= MAX_TOKENS:
+        raise UserError(f"{name}={count}: it must be a whole number from 1 to {MAX_TOKENS:,}.")
 
 
 def require_image_prompts(facts: ModelFacts, text_method: str) -> None:
