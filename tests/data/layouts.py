@@ -5,7 +5,9 @@ What is expected is written out by hand here, from the published code's rules, a
 
 from __future__ import annotations
 
+import gzip
 import json
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -236,6 +238,21 @@ def variant(images: str) -> Maker:
     return make
 
 
+def fashion(root: Path) -> Expected:
+    root.mkdir(parents=True, exist_ok=True)
+    for name, number in (("train", 20), ("t10k", 10)):
+        labels = np.arange(number, dtype=np.uint8) % 10
+        images = np.random.default_rng(number).integers(0, 256, (number, 28, 28), dtype=np.uint8)
+        for kind, values in (("images-idx3", images), ("labels-idx1", labels)):
+            head = struct.pack(f">HBB{values.ndim}I", 0, 8, values.ndim, *values.shape)
+            (root / f"{name}-{kind}-ubyte.gz").write_bytes(gzip.compress(head + values.tobytes()))
+    return Expected(
+        ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot"),
+        {"train": 20, "val": 0, "test": 10},  # round(2 / 5) is 0
+        {"train-images-idx3-ubyte.gz/13": 3, "t10k-images-idx3-ubyte.gz/9": 9},
+    )
+
+
 MAKERS: dict[str, Maker] = {
     "imagenet": imagenet,
     "caltech101": caltech,
@@ -252,6 +269,7 @@ MAKERS: dict[str, Maker] = {
     "imagenet_sketch": variant("images"),
     "imagenet_a": variant("imagenet-a"),
     "imagenet_r": variant("imagenet-r"),
+    "fashion_mnist": fashion,
 }
 """Data set -> a maker of its folder, without a split file."""
 DIRECTORIES = {
@@ -270,6 +288,7 @@ DIRECTORIES = {
     "imagenet_sketch": "imagenet-sketch",
     "imagenet_a": "imagenet-adversarial",
     "imagenet_r": "imagenet-rendition",
+    "fashion_mnist": "fashion-mnist",
 }
 """As ``DATASETS.md`` has them."""
 PREFIXES = {

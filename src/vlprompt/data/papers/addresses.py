@@ -256,3 +256,17 @@ RENDITION = (
     ),
     CLASS_NAMES,
 )
+_ZALANDO = "zalandoresearch/fashion-mnist README.md"
+
+
+def _fashion(file: str, md5: str) -> Download:
+    url = f"http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/{file}"
+    return Download(gives=(file,), mirrors=(plain_file(url, _ZALANDO, md5=md5, checksum_source=_ZALANDO),))
+
+
+FASHION = (
+    _fashion("train-images-idx3-ubyte.gz", "8d4fb7e6c68d591d4c3dfef9ec88bf0d"),
+    _fashion("train-labels-idx1-ubyte.gz", "25c81989df183df01b3e8a0aad5dffbe"),
+    _fashion("t10k-images-idx3-ubyte.gz", "bef4ecab320f06d8554ea6380940ec79"),
+    _fashion("t10k-labels-idx1-ubyte.gz", "bb300cfdad3c16e7a12a480ee83cd310"),
+)

@@ -8,7 +8,7 @@ from typing import Literal
 
 UNKNOWN = "unknown"
 Reader = Literal[
-    "folders", "pets", "cars", "flowers", "aircraft", "sun", "ucf", "imagenet", "numbered", "wordnet", "21k"
+    "folders", "pets", "cars", "flowers", "aircraft", "sun", "ucf", "imagenet", "numbered", "wordnet", "21k", "idx"
 ]
 
 

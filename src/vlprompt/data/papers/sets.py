@@ -285,4 +285,18 @@ ROWS: tuple[Row, ...] = (
             "it unpacks to imagenet21k_train/ and imagenet21k_val/ of class folders.",
         ),
     ),
+    Row(
+        name="fashion_mnist",
+        title="Fashion-MNIST",
+        directory="fashion-mnist",
+        reader="idx",
+        images=(),
+        needs=tuple(one.gives[0] for one in at.FASHION),
+        template=PHOTO,
+        classes=10,
+        sizes=(48000, 12000, 10000),
+        sizes_source="zalandoresearch/fashion-mnist README.md: 60,000 and 10,000; a fifth of the first is for validation",
+        licence="MIT (zalandoresearch/fashion-mnist LICENSE)",
+        downloads=at.FASHION,
+    ),
 )
