@@ -21,4 +21,4 @@ def publish(figures: list[Figure], path: Path | None) -> None:
     for figure in figures:
         print(f"{figure.name:<28} {figure.value:>12.4g} {figure.unit}")
     if path is not None:
-        path.write_text(json.dumps([asdict(figure) for figure in figures], indent=1) + "\n")
+        path.write_text(json.dumps([asdict(figure) for figure in figures], indent=1) + "\n", encoding="utf-8")

@@ -82,7 +82,7 @@ def serve(job: Job, gradient_file: Path) -> None:
     step = SIDES[job.side](task, clip)
     ctypes.CDLL(None).malloc_trim(0)  # what the preparation has freed is not a step's to use
     before = _status("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # start the peak anew
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # start the peak anew
     found = step()
     peak = _status("VmHWM")
     np.savez(gradient_file, **{name: one.numpy() for name, one in found.items()})
@@ -101,7 +101,7 @@ def _prompts_image(job: Job) -> bool:
 
 def _status(field_name: str) -> float:
     """A field of /proc/self/status, in MiB."""
-    for line in Path("/proc/self/status").read_text().splitlines():
+    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
         if line.startswith(f"{field_name}:"):
             return int(line.split()[1]) / 1024
     raise AssertionError(f"no {field_name} in /proc/self/status")

@@ -17,12 +17,12 @@ def peak_mib() -> float:
 
 def restart_peak() -> None:
     """Start the peak anew from what is resident now."""
-    Path("/proc/self/clear_refs").write_text("5")
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
 
 
 def _status(field: str) -> float:
     """A field of /proc/self/status, in MiB."""
-    for line in Path("/proc/self/status").read_text().splitlines():
+    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
         if line.startswith(f"{field}:"):
             return int(line.split()[1]) / 1024
     raise AssertionError(f"no {field} in /proc/self/status")

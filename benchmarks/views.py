@@ -166,7 +166,9 @@ def main() -> None:
     curves = [curve(clip, parse_views(text), arguments, judged) for text in arguments.views.split(",")]
     publish(figures(curves), arguments.json)
     if arguments.json is not None:
-        arguments.json.with_suffix(".curves.json").write_text(json.dumps([asdict(one) for one in curves]) + "\n")
+        arguments.json.with_suffix(".curves.json").write_text(
+            json.dumps([asdict(one) for one in curves]) + "\n", encoding="utf-8"
+        )
     if arguments.figure is not None:
         draw(curves, arguments.figure, f"{arguments.method}, {arguments.data}, {arguments.shots} shots")
 

@@ -26,7 +26,7 @@ MODULE = "vlprompt.methods.lowrank"
 
 
 def code() -> str:
-    (block,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    (block,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     return block
 
 
@@ -34,11 +34,11 @@ def code() -> str:
 def host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Host:
     """The page's row, in the table. Options are read off the source, so that it must be a file."""
     path = tmp_path / "lowrank.py"
-    path.write_text(code())
+    path.write_text(code(), encoding="utf-8")
     module = types.ModuleType(MODULE)
     module.__file__ = str(path)
     monkeypatch.setitem(sys.modules, MODULE, module)
-    exec(compile(path.read_text(), path, "exec"), module.__dict__)
+    exec(compile(path.read_text(encoding="utf-8"), path, "exec"), module.__dict__)
     found: Host = module.LOW_RANK
     monkeypatch.setattr(resolving, "HOSTS", (*HOSTS, found))
     return found
@@ -49,9 +49,9 @@ def test_it_is_under_80_lines() -> None:
 
 
 def test_its_line_for_the_table_is_the_tables() -> None:
-    table = (Path(resolving.__file__).parent / "table.py").read_text()
+    table = (Path(resolving.__file__).parent / "table.py").read_text(encoding="utf-8")
     line = next(line for line in table.splitlines() if line.startswith("HOSTS"))
-    assert f"    {line} + (LOW_RANK,)\n" in PAGE.read_text()
+    assert f"    {line} + (LOW_RANK,)\n" in PAGE.read_text(encoding="utf-8")
 
 
 def test_it_is_explained_with_its_options(host: Host, clip: Clip) -> None:

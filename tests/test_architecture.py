@@ -76,7 +76,7 @@ def unit_of(path: Path) -> str:
 
 def imports_of(path: Path) -> Iterator[tuple[int, str]]:
     """Line and unit of every import of our own, wherever it stands."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -117,7 +117,7 @@ def test_the_allowed_imports_have_no_circle() -> None:
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_files_and_functions_are_short(path: Path) -> None:
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     assert len(text.splitlines()) <= FILE_LINES
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
@@ -126,9 +126,29 @@ def test_files_and_functions_are_short(path: Path) -> None:
             assert lines <= FUNCTION_LINES, f"{node.name} (line {node.lineno}) has {lines} lines"
 
 
+def text_calls_without_encoding(path: Path) -> Iterator[int]:
+    """Lines that read or write text in whatever encoding the machine prefers. (Ruff's PLW1514 sees only what it knows to be a Path.)"""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.Call) or any(keyword.arg == "encoding" for keyword in node.keywords):
+            continue
+        match node.func, node.args:
+            case ast.Attribute(attr="read_text"), _:
+                yield node.lineno
+            case ast.Attribute(value=value, attr="write_text"), _ if ast.unparse(value) != "disk":
+                yield node.lineno
+            case ast.Attribute(attr="open"), [ast.Constant(value=str(mode)), *_] if re.fullmatch(r"[rwax]\+?", mode):
+                yield node.lineno
+
+
+def test_text_is_read_and_written_in_a_named_encoding() -> None:
+    files = [path for place in ("src", "tests", "tools", "benchmarks") for path in (ROOT / place).rglob("*.py")]
+    found = [f"{path.relative_to(ROOT)}:{line}" for path in files for line in text_calls_without_encoding(path)]
+    assert not found, found
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_every_module_says_what_it_is(path: Path) -> None:
-    assert ast.get_docstring(ast.parse(path.read_text())), "no docstring"
+    assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), "no docstring"
 
 
 def test_every_module_can_be_imported() -> None:
@@ -161,7 +181,7 @@ KNOW_DEVICES = {"engine/precision.py", "engine/distributed.py", "cli/env.py"}
 def test_devices_are_known_in_one_place_and_types_are_never_switched_behind_ones_back() -> None:
     wrong = []
     for path in SOURCES:
-        text, name = path.read_text(), path.relative_to(PACKAGE).as_posix()
+        text, name = path.read_text(encoding="utf-8"), path.relative_to(PACKAGE).as_posix()
         wrong += [f"{name}: {found}" for found in re.findall(r"autocast|\.half\(|\.bfloat16\(|\.cuda\(", text)]
         if name not in KNOW_DEVICES:
             wrong += [
@@ -178,16 +198,16 @@ def test_no_place_of_one_machine_is_named() -> None:
     found = [
         f"{path.relative_to(ROOT)}:{number}: {line.strip()[:100]}"
         for path in sorted(files)
-        for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1)
+        for number, line in enumerate(path.read_text(errors="replace", encoding="utf-8").splitlines(), 1)
         if FORBIDDEN.search(line)
     ]
     assert not found, "\n".join(found)
 
 
 def test_versions_agree() -> None:
-    project = (ROOT / "pyproject.toml").read_text()
-    citation = (ROOT / "CITATION.cff").read_text()
-    changes = (ROOT / "CHANGELOG.md").read_text()
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert f'version = "{vlprompt.__version__}"' in project
     assert f"version: {vlprompt.__version__}\n" in citation
     assert f"## {vlprompt.__version__}" in changes

@@ -38,7 +38,7 @@ def learned(clip: Clip, name: str = "plpp+coop", **options: object) -> Learned:
 
 def change_facts(directory: Path, **changes: Any) -> None:
     path = directory / "prompt.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), **changes}), encoding="utf-8")
 
 
 def change_tensors(directory: Path, tensors: dict[str, torch.Tensor]) -> None:
@@ -87,7 +87,7 @@ def test_zero_shot_has_no_tensors(clip: Clip, tmp_path: Path) -> None:
 
 def test_the_card_says_what_it_is(clip: Clip, tmp_path: Path) -> None:
     artifact.save(tmp_path, learned(clip))
-    text = (tmp_path / "README.md").read_text()
+    text = (tmp_path / "README.md").read_text(encoding="utf-8")
     for part in (
         "# plpp+coop",
         clip.weight_hash[:12],
@@ -141,10 +141,10 @@ def test_other_damage(clip: Clip, tmp_path: Path) -> None:
     change_facts(tmp_path, schema=2)
     with pytest.raises(UserError, match="schema 2; this version"):
         artifact.load(tmp_path, clip)
-    (tmp_path / "prompt.json").write_text('{"schema": 1}')
+    (tmp_path / "prompt.json").write_text('{"schema": 1}', encoding="utf-8")
     with pytest.raises(UserError, match="lacks method, options"):
         artifact.load(tmp_path, clip)
-    (tmp_path / "prompt.json").write_text("{")
+    (tmp_path / "prompt.json").write_text("{", encoding="utf-8")
     with pytest.raises(UserError, match="damaged"):
         artifact.load(tmp_path, clip)
     (tmp_path / "prompt.json").unlink()

@@ -17,7 +17,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def test_figures_are_printed_and_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     publish([Figure("ratio", 2.5, "times")], tmp_path / "figures.json")
-    assert json.loads((tmp_path / "figures.json").read_text()) == [{"name": "ratio", "value": 2.5, "unit": "times"}]
+    assert json.loads((tmp_path / "figures.json").read_text(encoding="utf-8")) == [
+        {"name": "ratio", "value": 2.5, "unit": "times"}
+    ]
     assert "2.5 times" in capsys.readouterr().out
 
 
@@ -43,7 +45,7 @@ def test_the_methods_benchmark_writes_its_figures(tmp_path: Path) -> None:
     out = tmp_path / "figures.json"
     options = ["--methods", "maple", "--repeats", "1", "--pairs", "1", "--json", str(out)]
     subprocess.run([sys.executable, "-m", "benchmarks.methods", *options], cwd=ROOT, check=True)
-    values = {figure["name"]: figure["value"] for figure in json.loads(out.read_text())}
+    values = {figure["name"]: figure["value"] for figure in json.loads(out.read_text(encoding="utf-8"))}
     assert values["gradient_error_maple"] <= 1e-4
     assert {"time_ratio_maple", "memory_ratio_maple", "image_ratio_maple", "plpp_overhead_coop"} <= values.keys()
 
@@ -53,7 +55,7 @@ def test_the_text_tower_at_full_size_agrees_with_the_plain_way(tmp_path: Path) -
     out = tmp_path / "figures.json"
     command = [sys.executable, "-m", "benchmarks.text_tower", "--repeats", "1", "--json", str(out)]
     subprocess.run(command, cwd=ROOT, check=True)
-    values = {figure["name"]: figure["value"] for figure in json.loads(out.read_text())}
+    values = {figure["name"]: figure["value"] for figure in json.loads(out.read_text(encoding="utf-8"))}
     assert values["gradient_error_100"] <= 1e-4
     assert values["peak_gib_1000"] <= 4
     assert {"time_ratio_100", "memory_ratio_100", "peak_fraction_100"} <= values.keys()

@@ -94,7 +94,7 @@ def test_the_counts_on_vit_b_16_are_those_of_the_pages(name: str, count: int) ->
     module = spec.build(facts, torch.Generator().manual_seed(0), 100)
     assert sum(tensor.numel() for tensor in module.parameters()) == count
     assert all(
-        f"{part:,}" in (PAGES / f"{name}.md").read_text()
+        f"{part:,}" in (PAGES / f"{name}.md").read_text(encoding="utf-8")
         for part in ((9_216, 3_545_856) if name == "maple" else (count,))
     )
     layers = {"vpt": 1, "vpt-deep": 12}.get(name, 9)
@@ -230,7 +230,7 @@ def test_the_result_of_promptsrc_is_the_average_of_the_epochs(clip: Clip, tmp_pa
 
 @pytest.mark.parametrize("name", NAMES)
 def test_its_page_has_every_option_with_its_default(name: str) -> None:
-    text = (PAGES / f"{name}.md").read_text()
+    text = (PAGES / f"{name}.md").read_text(encoding="utf-8")
     for heading in (
         "What is learned",
         "What is asked",

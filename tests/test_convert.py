@@ -216,7 +216,7 @@ def test_what_is_no_prompt_is_refused(clip: Clip, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is no file"):
         convert(tmp_path / "absent", clip, NAMES, tmp_path / "out", model="tiny")
     (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "thing").write_text("")
+    (tmp_path / "full" / "thing").write_text("", encoding="utf-8")
     with pytest.raises(UserError, match="not an empty directory"):
         convert(save(coop_tensors(clip), tmp_path / "g"), clip, NAMES, tmp_path / "full", model="tiny")
     with pytest.raises(UserError, match="stands at the end"):

@@ -242,7 +242,7 @@ def test_every_host_that_learns_has_every_recipe() -> None:
     ("name", "page"), [*((host.name, f"{host.name}.md") for host in HOSTS), ("plpp+coop", "plpp.md")]
 )
 def test_the_methods_page_has_every_option_with_its_default(name: str, page: str) -> None:
-    text = (Path(__file__).parents[1] / "docs" / "methods" / page).read_text()
+    text = (Path(__file__).parents[1] / "docs" / "methods" / page).read_text(encoding="utf-8")
     own = [option for option in options(name) if ("." in option.name) == ("+" in name)]
     for option in own:
         if option.name not in {field.name for field in fields(Schedule)}:

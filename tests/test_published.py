@@ -33,7 +33,7 @@ def test_there_are_published_records_and_each_has_its_tables() -> None:
 
 
 def test_the_marked_tables_are_the_reports(publish: ModuleType) -> None:
-    page = (ROOT / "docs" / "results.md").read_text()
+    page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
     assert page.count("<!-- from ") == page.count("<!-- /from -->") > 0
     assert publish.filled(page) == page, "python tools/publish.py tables"
 
@@ -54,7 +54,7 @@ def test_packed_records_come_back_as_they_were(
     (tmp_path / "docs").mkdir()
     cell = tmp_path / "runs" / "few-shot" / "seed1"
     cell.mkdir(parents=True)
-    (cell / "result.json").write_text('{"top1": 50.0}')
+    (cell / "result.json").write_text('{"top1": 50.0}', encoding="utf-8")
     (cell / "prompt.safetensors").write_bytes(b"left out")
     np.savez_compressed(cell / "predictions.npz", label=np.arange(5), predicted=np.ones(5, dtype=np.int64))
 
@@ -62,7 +62,7 @@ def test_packed_records_come_back_as_they_were(
     publish.unpack("one", tmp_path / "back")
     back = tmp_path / "back" / "few-shot" / "seed1"
     assert sorted(path.name for path in back.iterdir()) == ["predictions.npz", "result.json"]
-    assert (back / "result.json").read_text() == '{"top1": 50.0}'
+    assert (back / "result.json").read_text(encoding="utf-8") == '{"top1": 50.0}'
     with np.load(cell / "predictions.npz") as before, np.load(back / "predictions.npz") as after:
         assert {name: before[name].tolist() for name in before} == {name: after[name].tolist() for name in after}
     assert publish.pack("one", tmp_path / "back").read_bytes() == first
@@ -72,7 +72,9 @@ def test_packed_records_come_back_as_they_were(
 @pytest.mark.parametrize("name", NAMES)
 def test_a_published_report_is_what_its_records_give(publish: ModuleType, name: str, tmp_path: Path) -> None:
     made = publish.report(name, tmp_path, tmp_path)
-    assert made.read_text() == (ROOT / "docs" / "reports" / made.name).read_text(), "tools/publish.py report"
+    assert made.read_text(encoding="utf-8") == (ROOT / "docs" / "reports" / made.name).read_text(encoding="utf-8"), (
+        "tools/publish.py report"
+    )
 
 
 @pytest.mark.parametrize("path", RECORDS, ids=NAMES)

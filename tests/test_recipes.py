@@ -194,9 +194,9 @@ def test_a_recipe_brings_its_template_and_its_views(clip_dir: Path, tmp_path: Pa
     assert record.template == "a photo of a {}, a type of texture."
     assert record.recipe == "kgcoop-base-to-novel"
     assert record.options["weight"] == 8
-    assert '"views": "epochs"' in (tmp_path / "run" / "seed1" / "config.json").read_text()
+    assert '"views": "epochs"' in (tmp_path / "run" / "seed1" / "config.json").read_text(encoding="utf-8")
 
 
 def test_the_methods_page_names_its_recipes(recipe: Recipe) -> None:
     page = Path(__file__).parents[1] / "docs" / "methods" / f"{recipe.method.split('+')[0]}.md"
-    assert f"`{recipe.name}`" in page.read_text()
+    assert f"`{recipe.name}`" in page.read_text(encoding="utf-8")

@@ -134,7 +134,7 @@ def clip_dir(
         "text_config": {**text, "projection_dim": embed_dim},
         "vision_config": {**vision, "projection_dim": embed_dim},
     }
-    (path / "config.json").write_text(json.dumps(config))
+    (path / "config.json").write_text(json.dumps(config), encoding="utf-8")
     preprocessor = {
         "image_processor_type": "CLIPImageProcessor",
         "do_resize": True,
@@ -146,7 +146,7 @@ def clip_dir(
         "image_mean": [0.48145466, 0.4578275, 0.40821073],
         "image_std": [0.26862954, 0.26130258, 0.27577711],
     }
-    (path / "preprocessor_config.json").write_text(json.dumps(preprocessor))
+    (path / "preprocessor_config.json").write_text(json.dumps(preprocessor), encoding="utf-8")
     return path
 
 

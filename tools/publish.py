@@ -83,7 +83,7 @@ def _of_grid(root: Path, title: str) -> list[Path]:
 def _of_study(root: Path) -> list[Path]:
     from vlprompt.pretrain.study import FIGURE, TABLE, conclude
 
-    conclude(root, json.loads((root / STUDY).read_text()))
+    conclude(root, json.loads((root / STUDY).read_text(encoding="utf-8")))
     return [root / FIGURE, root / TABLE]
 
 
@@ -110,7 +110,7 @@ def filled(text: str) -> str:
     """A page with each marked part replaced by the section that its mark names."""
 
     def one(match: re.Match[str]) -> str:
-        source = (DOCS / "reports" / f"{match['name']}.md").read_text()
+        source = (DOCS / "reports" / f"{match['name']}.md").read_text(encoding="utf-8")
         return f"{match[1]}\n{section(source, match['heading'])}\n\n{match[5]}"
 
     return MARK.sub(one, text)
@@ -124,7 +124,7 @@ def main(arguments: list[str]) -> None:
             print(report(name))
         case ["tables"]:
             page = DOCS / "results.md"
-            page.write_text(filled(page.read_text()))
+            page.write_text(filled(page.read_text(encoding="utf-8")), encoding="utf-8")
         case _:
             raise SystemExit(__doc__)
 

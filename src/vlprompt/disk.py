@@ -72,7 +72,7 @@ def locked(directory: Path) -> Iterator[None]:
 def locked_if_free(directory: Path) -> Iterator[bool]:
     """As `locked`, but where another process holds the directory the value is False and there is no error."""
     directory.mkdir(parents=True, exist_ok=True)
-    with (directory / LOCK).open("a+") as file:
+    with (directory / LOCK).open("a+", encoding="utf-8") as file:
         yield _try_lock(file)
 
 

@@ -78,7 +78,7 @@ def run(plan: Plan, observing: Callable[[str], AbstractContextManager[Observer]]
     rows = tables.rows(records)
     figure = plots.quickstart(plan.out / FIGURE, rows, pictures(plan), learned=METHODS[-1])
     table = tables.accuracy(records, methods=METHODS)
-    (plan.out / TABLE).write_text(tables.as_markdown(table))
+    (plan.out / TABLE).write_text(tables.as_markdown(table), encoding="utf-8")
     page = write_report(plan.out, title="Quickstart").files[0]
     return Outcome(records=tuple(records), table=table, figure=figure, page=page)
 

@@ -123,7 +123,7 @@ def read(path: Path) -> Record:
     """The record in a run's directory, or in the file itself. UserError where it is damaged or newer than this version."""
     path = path / RESULT if path.is_dir() else path
     try:
-        values = json.loads(path.read_text())
+        values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as problem:
         raise UserError(f"{path} cannot be read as a record: {problem}", exit_code=DATA) from problem
     schema = values.get("schema") if isinstance(values, dict) else None

@@ -65,11 +65,13 @@ def test_an_ablation_measures_every_cell_and_is_not_repeated(tmp_path: Path, cli
         assert set(cell.gradient_ratios) == (set() if cell.setting == HOST else {"plpp", "plpp-inverse"})
         assert cell.perplexity > 1
     assert [c.options["plpp.labels_seed"] for c in cells if c.factor == "control"] == [1, 2]
-    assert "| plpp |" in (out / module.TABLE).read_text()
+    assert "| plpp |" in (out / module.TABLE).read_text(encoding="utf-8")
     written = (out / "ablation.jsonl").read_bytes()
     assert ablate(root, out, clip_dir) == cells == read(out)
     assert (out / "ablation.jsonl").read_bytes() == written
-    (out / "ablation.jsonl").write_text("".join(f"{line}\n" for line in written.decode().splitlines()[:-1]))
+    (out / "ablation.jsonl").write_text(
+        "".join(f"{line}\n" for line in written.decode().splitlines()[:-1]), encoding="utf-8"
+    )
     assert [replace(c, seconds=0) for c in ablate(root, out, clip_dir)] == [replace(c, seconds=0) for c in cells]
 
 

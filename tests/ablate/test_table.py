@@ -86,27 +86,27 @@ def test_epochs_until_95_percent_of_ones_own_and_of_the_hosts() -> None:
 
 def test_the_section_of_a_page_is_replaced_and_nothing_else(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n", encoding="utf-8")
     write_section(page, CELLS)
     write_section(page, CELLS)
-    text = page.read_text()
+    text = page.read_text(encoding="utf-8")
     assert text.startswith(f"before\n{BEGIN}\n")
     assert text.endswith(f"{END}\nafter\n")
     assert "old" not in text
     assert text.count("| zero-shot |") == 1
-    page.write_text("no markers")
+    page.write_text("no markers", encoding="utf-8")
     with pytest.raises(UserError, match="ablation:begin"):
         write_section(page, CELLS)
 
 
 def test_records_survive_a_line_that_was_cut_short(tmp_path: Path) -> None:
     append(tmp_path, CELLS[0])
-    with (tmp_path / FILE).open("a") as file:
+    with (tmp_path / FILE).open("a", encoding="utf-8") as file:
         file.write('{"schema": 1, "setti')
     assert read(tmp_path) == CELLS[:1]
     append(tmp_path, CELLS[1])
     assert read(tmp_path) == CELLS[:2]
-    assert len((tmp_path / FILE).read_text().splitlines()) == 2
+    assert len((tmp_path / FILE).read_text(encoding="utf-8").splitlines()) == 2
 
 
 def test_no_records_no_table() -> None:

@@ -124,7 +124,7 @@ def learned(school: School, tmp_path_factory: pytest.TempPathFactory) -> Callabl
         memory = Memory()
         checkpoints = Checkpoints(directory=tmp_path_factory.mktemp("learned"), config_hash="c")
         prompt = school.learn(name, memory, checkpoints=checkpoints)
-        log = (checkpoints.directory / "metrics.jsonl").read_text().splitlines()
+        log = (checkpoints.directory / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
         after = school.clip.state_dict()
         return Once(
             prompt=prompt,
@@ -258,8 +258,8 @@ TEXT = ("cocoop", "kgcoop", "prograd", "pomp", "plpp+cocoop", "plpp+kgcoop", "pl
 def test_golden_losses(learned: Callable[[str], Once], request: pytest.FixtureRequest) -> None:
     got = {name: learned(name).losses[:8] for name in TEXT}
     if request.config.getoption("--regen", default=False):
-        GOLDEN.write_text(json.dumps(got, indent=2) + "\n")
-    wanted = json.loads(GOLDEN.read_text())
+        GOLDEN.write_text(json.dumps(got, indent=2) + "\n", encoding="utf-8")
+    wanted = json.loads(GOLDEN.read_text(encoding="utf-8"))
     assert set(got) == set(wanted)
     for name in got:
         assert got[name] == pytest.approx(wanted[name], rel=1e-4), name

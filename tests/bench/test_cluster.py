@@ -39,7 +39,9 @@ def workers_of(parent: int) -> list[int]:
         if place.name.isdecimal():
             try:
                 titles[int(place.name)] = (place / "cmdline").read_bytes()
-                parents[int(place.name)] = int((place / "stat").read_text().rpartition(")")[2].split()[1])
+                parents[int(place.name)] = int(
+                    (place / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1]
+                )
             except (OSError, ValueError, IndexError):
                 continue
     found = []

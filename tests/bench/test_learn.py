@@ -173,7 +173,7 @@ def test_every_cell_has_a_line_per_class(clip_dir: Path, sets: Path, tmp_path: P
     (cell,) = plan_of(request(clip_dir, sets), grid).cells
     run_cell(cell, grid)
     record = records.read(grid.of(cell))
-    with (grid.of(cell) / "per_class.csv").open() as file:
+    with (grid.of(cell) / "per_class.csv").open(encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
     assert [line["class"] for line in lines] == sorted(record.per_class)
     assert {line["class"]: float(line["recall"]) for line in lines} == pytest.approx(dict(record.per_class), abs=1e-4)
@@ -235,4 +235,4 @@ def test_learning_curves_for_tensorboard(clip_dir: Path, sets: Path, tmp_path: P
         events = EventAccumulator(str(place / "tensorboard")).Reload()
     assert [event.step for event in events.Scalars("loss")] == [0, 1, 2]
     assert {"lr", f"losses/{CROSS_ENTROPY.name}", "seconds"} <= set(events.Tags()["scalars"])
-    assert len((place / "metrics.jsonl").read_text().splitlines()) == 3
+    assert len((place / "metrics.jsonl").read_text(encoding="utf-8").splitlines()) == 3

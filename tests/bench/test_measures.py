@@ -32,14 +32,14 @@ def test_time_to_accuracy_is_measured_on_validation_images(
     more = ["--views", "centre,2,epochs", "--json", str(out), "--figure", str(tmp_path / "curve.png")]
     monkeypatch.setattr(sys, "argv", ["views", *arguments, *more])
     views.main()
-    curves = json.loads((tmp_path / "figures.curves.json").read_text())
+    curves = json.loads((tmp_path / "figures.curves.json").read_text(encoding="utf-8"))
     assert [one["views"] for one in curves] == ["centre", 2, "epochs"]
     assert all(len(one["seconds"]) == len(one["accuracy"]) == 2 for one in curves)
     assert all(0 < one["seconds"][0] < one["seconds"][1] for one in curves)
     assert all(
         value * 16 / 100 == pytest.approx(round(value * 16 / 100)) for one in curves for value in one["accuracy"]
     )
-    names = {figure["name"] for figure in json.loads(out.read_text())}
+    names = {figure["name"] for figure in json.loads(out.read_text(encoding="utf-8"))}
     assert {"final_V2", "whole_epochs", "to_own_centre"} <= names
     assert (tmp_path / "curve.png").stat().st_size > 1000
     assert "final_V2" in capsys.readouterr().out

@@ -55,7 +55,7 @@ def encoded_once(cache: Path) -> bool:
     """Whether no image has its features in two blocks of a space."""
     for space in (cache / "features").iterdir():
         blocks = [path for path in space.glob("*.json") if path.name != "space.json"]
-        hashes = [one for path in blocks for one in json.loads(path.read_text())["hashes"]]
+        hashes = [one for path in blocks for one in json.loads(path.read_text(encoding="utf-8"))["hashes"]]
         assert hashes
         if len(hashes) > len(set(hashes)):
             return False
@@ -156,7 +156,7 @@ def test_of_two_processes_in_one_directory_one_may_be_killed(clip_dir: Path, set
     assert {record.seed for record in found.values()} == {1, 2, 3}
     assert not list(out.rglob(ATTEMPTS))
     for place in out.glob(f"{PROMPTS}/shades/base/coop/shots4/seed*"):
-        assert len((place / "metrics.jsonl").read_text().splitlines()) == 30
+        assert len((place / "metrics.jsonl").read_text(encoding="utf-8").splitlines()) == 30
     whole = tmp_path / "whole"
     assert cli.run(command(clip_dir, sets, whole)[3:]) == 0
     for path in whole.rglob(artifact.TENSORS):

@@ -127,14 +127,14 @@ def test_a_killed_attempt_counts_unless_it_got_on(tmp_path: Path) -> None:
     place = tmp_path / "cell"
     place.mkdir()
     mark = place / ATTEMPTS
-    mark.write_text(json.dumps({"schema": 1, "begun": 1.0, "reasons": []}))
+    mark.write_text(json.dumps({"schema": 1, "begun": 1.0, "reasons": []}), encoding="utf-8")
     with pytest.raises(KeyboardInterrupt), attempt(place, 2):
         raise KeyboardInterrupt
     assert (read(place).begun, read(place).reasons) == (None, [SILENT_END])
-    mark.write_text(json.dumps({"schema": 1, "begun": 1.0, "reasons": [SILENT_END]}))
+    mark.write_text(json.dumps({"schema": 1, "begun": 1.0, "reasons": [SILENT_END]}), encoding="utf-8")
     with pytest.raises(GivenUp, match="without a word"), attempt(place, 2):
         raise AssertionError("never begun")
-    mark.write_text(json.dumps({"schema": 1, "begun": 1.0, "reasons": [SILENT_END]}))
+    mark.write_text(json.dumps({"schema": 1, "begun": 1.0, "reasons": [SILENT_END]}), encoding="utf-8")
     (place / "checkpoint.safetensors").touch()
     with attempt(place, 2):
         assert read(place).begun is not None
@@ -208,7 +208,7 @@ def test_time_and_memory_are_estimated_from_what_was_measured(clip_dir: Path, se
     plan = plan_of(request(clip_dir, sets, shots=(1, 2), seeds=(1, 2), methods=("coop", "zero-shot")), grid)
     measured = [cell for cell in plan.cells if (cell.course.shots, cell.course.seed) == (2, 1)]
     work_off(measured, grid, carrier(1))
-    facts = json.loads((grid.learned(measured[0].course) / "prompt.json").read_text())["learning"]
+    facts = json.loads((grid.learned(measured[0].course) / "prompt.json").read_text(encoding="utf-8"))["learning"]
     coop, zero_shot = lines(plan, grid)
     assert (coop.cells, coop.finished, coop.prompts, coop.need.unknown) == (4, 1, 3, 0)
     testing = records.read(grid.of(measured[0])).seconds - facts["seconds"]

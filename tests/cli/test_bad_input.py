@@ -74,15 +74,15 @@ def empty_file(path: Path) -> None:
 
 
 def text_file(path: Path) -> None:
-    path.with_suffix(".txt").write_text("not a picture")
+    path.with_suffix(".txt").write_text("not a picture", encoding="utf-8")
 
 
 def svg_file(path: Path) -> None:
-    path.with_suffix(".svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
+    path.with_suffix(".svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>", encoding="utf-8")
 
 
 def svg_in_disguise(path: Path) -> None:
-    path.write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
+    path.write_text("<svg xmlns='http://www.w3.org/2000/svg'/>", encoding="utf-8")
 
 
 def truncated(path: Path) -> None:
@@ -274,8 +274,8 @@ def test_a_prompt_for_another_backbone(vlprompt: Vlprompt, trained: Path, photos
     assert done.code == USAGE
     assert "own backbone" in done.err
     own = shutil.copytree(trained, tmp_path / "moved")
-    facts = json.loads((own / "seed1" / "prompt.json").read_text())
-    (own / "seed1" / "prompt.json").write_text(json.dumps(facts | {"model": str(other)}))
+    facts = json.loads((own / "seed1" / "prompt.json").read_text(encoding="utf-8"))
+    (own / "seed1" / "prompt.json").write_text(json.dumps(facts | {"model": str(other)}), encoding="utf-8")
     done = vlprompt("predict", own / "seed1", photos / "red" / "0.png")
     assert done.code == USAGE
     assert "weights" in done.err
@@ -301,7 +301,7 @@ def test_an_output_directory_in_use_and_nothing_in_it_is_lost(vlprompt: Vlprompt
     assert "another configuration" in done.err
     assert "shots: 2 -> 3" in done.err
     Path("mine").mkdir()
-    Path("mine/thesis.txt").write_text("years of work")
+    Path("mine/thesis.txt").write_text("years of work", encoding="utf-8")
     done = vlprompt(*train_arguments(clip_dir, photos), "--out", "mine")
     assert done.code == USAGE
     assert "thesis.txt" in done.err

@@ -34,7 +34,7 @@ def test_train_json_is_the_records_and_nothing_else(vlprompt: Vlprompt, clip_dir
     done = vlprompt(*train_arguments(clip_dir, photos), "--out", "run", "--json")
     assert done.code == 0, done.err
     (record,) = json.loads(done.out)
-    assert record == json.loads(Path("run/seed1/result.json").read_text())
+    assert record == json.loads(Path("run/seed1/result.json").read_text(encoding="utf-8"))
     assert (record["method"], record["shots"], record["epochs"]) == ("plpp+coop", 2, 2)
     assert record["options"]["n_ctx"] == 3
 
@@ -53,7 +53,7 @@ def test_where_a_run_goes_by_default(vlprompt: Vlprompt, clip_dir: Path, photos:
 
 
 def test_defaults_that_are_the_pockets_are_said(vlprompt: Vlprompt, clip_dir: Path, photos: Path) -> None:
-    Path("taken").write_text("a file where the run should go")
+    Path("taken").write_text("a file where the run should go", encoding="utf-8")
     done = vlprompt("train", "--out", "taken")
     assert done.code == 2
     assert "embedded images 'emoji-symbols'" in done.err
@@ -218,10 +218,10 @@ def test_quickstart_learns_draws_and_can_be_called_again(vlprompt: Vlprompt, cli
         assert text in done.out
     with Image.open("first/quickstart.png") as image:
         assert image.width > 1000
-    assert Path("first/quickstart.md").read_text().count("\n| ") == 5
+    assert Path("first/quickstart.md").read_text(encoding="utf-8").count("\n| ") == 5
     again = vlprompt(*command, "--markdown")
     assert again.code == 0
-    assert again.out == Path("first/quickstart.md").read_text()
+    assert again.out == Path("first/quickstart.md").read_text(encoding="utf-8")
     assert "learning" in done.err
     assert "learning" not in again.err
 
@@ -281,7 +281,7 @@ def test_every_command_has_help_with_an_example(vlprompt: Vlprompt, command: str
 def test_every_command_and_option_is_in_the_manual(vlprompt: Vlprompt) -> None:
     import typer.main
 
-    manual = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
+    manual = (Path(__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
     group = typer.main.get_command(cli.app)
     missing = []
     leaves = []

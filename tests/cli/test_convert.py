@@ -16,7 +16,7 @@ def test_a_published_checkpoint_predicts_and_goes_on_learning(
 ) -> None:
     names = tuple(sorted(COLORS))
     file = save({"ctx": draw(4, 64, seed=1), **buffers(clip, "X X X X", 4, names)}, Path("model.pth.tar-50"))
-    Path("names.txt").write_text("\n".join(names) + "\n")
+    Path("names.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
     done = vlprompt("convert", file, "--model", clip_dir, "--classes", "names.txt", "--out", "prompt")
     assert done.code == 0, done.err
     assert "coop, 256 learned numbers, 3 classes" in done.out

@@ -155,7 +155,7 @@ def test_get_fetches_over_a_broken_line_and_the_set_can_be_learned_from(
     assert record["dataset"] == "eurosat"
     assert record["template"] == "a centered satellite photo of {}."
     assert record["num_test"] == 9
-    split = json.loads(Path("run/seed1/split.json").read_text())
+    split = json.loads(Path("run/seed1/split.json").read_text(encoding="utf-8"))
     assert all(id.startswith("2750/") for id, _ in split["train"])
     again = vlprompt("eval", "run", "--data", "eurosat", "--data-root", root, "--json")
     assert json.loads(again.out)[0]["top1"] == record["top1"]

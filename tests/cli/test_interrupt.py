@@ -49,4 +49,4 @@ def test_a_stopped_run_is_resumed_to_the_same_bits(vlprompt: Vlprompt, clip_dir:
     assert vlprompt(*command, "--out", "whole").code == 0
     stopped, whole = (Path(run) / "seed1" / "prompt.safetensors" for run in ("stopped", "whole"))
     assert stopped.read_bytes() == whole.read_bytes()
-    assert len(Path("stopped/seed1/metrics.jsonl").read_text().splitlines()) == EPOCHS
+    assert len(Path("stopped/seed1/metrics.jsonl").read_text(encoding="utf-8").splitlines()) == EPOCHS

@@ -69,7 +69,7 @@ def test_report_writes_its_files_and_says_where(vlprompt: Vlprompt, bench: Path)
     for name in ("report.html", "report.md", "report.csv", "report-classes.csv"):
         assert str(bench / name) in done.out
         assert (bench / name).stat().st_size > 100
-    assert "<h1>A trial</h1>" in (bench / "report.html").read_text()
+    assert "<h1>A trial</h1>" in (bench / "report.html").read_text(encoding="utf-8")
     found = json.loads(vlprompt("report", bench, "--json").out)
     assert (found["runs"], found["datasets"]) == (26, ["birds", "food"])
     assert found["methods"] == ["zero-shot", "coop", "plpp+coop"]

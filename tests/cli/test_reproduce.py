@@ -77,7 +77,7 @@ def own_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]
             return tmp_path
 
     (tmp_path / "recipes").mkdir()
-    (tmp_path / "recipes/own.toml").write_text(OWN)
+    (tmp_path / "recipes/own.toml").write_text(OWN, encoding="utf-8")
     monkeypatch.setattr(recipes, "resources", Resources)
     recipes.names.cache_clear()
     recipes.read.cache_clear()
@@ -195,9 +195,9 @@ def test_with_a_checkpoint_of_vit_b_16s_shape(vlprompt: Vlprompt, root: Path, tm
     model = tiny.clip_dir(
         tmp_path / "vit-b-16", embed_dim=512, image_size=224, patch_size=16, context_length=77, **sizes
     )
-    facts = json.loads((model / "config.json").read_text())
+    facts = json.loads((model / "config.json").read_text(encoding="utf-8"))
     facts["text_config"]["num_attention_heads"], facts["vision_config"]["num_attention_heads"] = 8, 12
-    (model / "config.json").write_text(json.dumps(facts))
+    (model / "config.json").write_text(json.dumps(facts), encoding="utf-8")
     for name, shots, numbers in (("coop-few-shot", "1", 1), ("maple-base-to-novel", "16", 3)):
         row = ("reproduce", name, "--model", model, "--data-root", root, "--data", "caltech101", "--shots", shots)
         done = vlprompt(*row, "--set", "epochs=1", "--views", 1, "--device", "cpu", "--out", name, "--json")

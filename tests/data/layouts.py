@@ -39,7 +39,7 @@ Maker = Callable[[Path], Expected]
 
 def write_split(path: Path, parts: Split) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(parts))
+    path.write_text(json.dumps(parts), encoding="utf-8")
 
 
 def classes(root: Path, folders: list[str], number: int = NUMBER) -> None:
@@ -50,7 +50,7 @@ def classes(root: Path, folders: list[str], number: int = NUMBER) -> None:
 
 def write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
 
 
 def caltech(root: Path) -> Expected:

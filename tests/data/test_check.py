@@ -31,7 +31,7 @@ def test_a_sound_data_set(tmp_path: Path) -> None:
 def test_images_that_do_not_decode_are_listed_and_not_counted(tmp_path: Path) -> None:
     root = folder(tmp_path, {"train/cat": 3, "train/dog": 2})
     (root / "train/cat/00.png").write_bytes(encoded(noise(1, 64, 64))[:400])
-    (root / "train/dog/notes.txt").write_text("x")
+    (root / "train/dog/notes.txt").write_text("x", encoding="utf-8")
     report = check(root)
     assert dict(report.skipped) == {
         "train/cat/00.png": "truncated: the end is missing",
@@ -88,7 +88,7 @@ def test_what_opening_refuses_is_reported_together(tmp_path: Path) -> None:
 
 def test_a_class_that_loses_all_its_images_is_a_problem(tmp_path: Path) -> None:
     root = folder(tmp_path, {"cat": 2, "dog": 1})
-    (root / "dog/00.png").write_text("text")
+    (root / "dog/00.png").write_text("text", encoding="utf-8")
     report = check(root)
     assert report.problems == (
         "No images for the class 'dog' (1 skipped: 1 x not an image that can be read): add some or remove it.",
@@ -107,7 +107,7 @@ def test_sizes(tmp_path: Path) -> None:
 
 def test_the_report_as_json(tmp_path: Path) -> None:
     root = folder(tmp_path, {"cat": 2, "dog": 2})
-    (root / "dog/x.svg").write_text("<svg/>")
+    (root / "dog/x.svg").write_text("<svg/>", encoding="utf-8")
     value = json.loads(json.dumps(check(root).as_dict()))
     assert value["ok"] is True
     assert value["classes"][0] == {"name": "cat", "train": 1, "val": 0, "test": 1}

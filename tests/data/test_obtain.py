@@ -75,7 +75,7 @@ def textures(tmp_path: Path) -> dict[str, bytes]:
         "val": [],
         "test": [["banded/image_0001.jpg", 0, "banded"]],
     }
-    (tmp_path / "made/dtd" / SPLIT).write_text(json.dumps(split))
+    (tmp_path / "made/dtd" / SPLIT).write_text(json.dumps(split), encoding="utf-8")
     root = tmp_path / "made"
     return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
@@ -181,7 +181,7 @@ def test_the_states_in_a_word(tmp_path: Path) -> None:
     assert state(row, tmp_path).word == "incomplete"
     layouts.eurosat(tmp_path / "eurosat")
     assert state(row, tmp_path).word == "no split file"
-    (tmp_path / "eurosat/split_zhou_EuroSAT.json").write_text("{}")
+    (tmp_path / "eurosat/split_zhou_EuroSAT.json").write_text("{}", encoding="utf-8")
     assert state(row, tmp_path).word == "complete"
 
 

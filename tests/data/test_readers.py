@@ -324,7 +324,7 @@ def test_one_label_with_two_names_is_noted(root: Path) -> None:
 
 def test_a_file_that_is_no_image_is_skipped(root: Path) -> None:
     layouts.food(root / "food-101")
-    (root / "food-101/images/waffles/notes.txt").write_text("x")
+    (root / "food-101/images/waffles/notes.txt").write_text("x", encoding="utf-8")
     assert dict(open_dataset("food101").skipped) == {"images/waffles/notes.txt": "not an image file"}
 
 
@@ -364,7 +364,7 @@ def test_files_of_arrays_give_their_pictures_and_damaged_ones_are_refused(root: 
 
 
 def test_the_page_has_every_row() -> None:
-    page = (Path(__file__).parents[2] / "docs/datasets.md").read_text()
+    page = (Path(__file__).parents[2] / "docs/datasets.md").read_text(encoding="utf-8")
     for row in catalogue.rows():
         sizes = " | ".join(f"{size:,}" if size else "-" for size in row.sizes)
         assert f"| `{row.name}` | `{row.directory}/` | {row.classes:,} | {sizes} | {row.template} |" in page

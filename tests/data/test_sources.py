@@ -74,15 +74,15 @@ def test_clutter_is_passed_over_in_silence(tmp_path: Path) -> None:
     root = folder(tmp_path, {"cat": 1, "dog": 1, ".git": 1, "__MACOSX": 1})
     for name in (".DS_Store", "cat/.hidden.png", "cat/Thumbs.db", "cat/._00.png"):
         (root / name).write_bytes(b"x")
-    (root / "classes.txt").write_text("cat dog")
+    (root / "classes.txt").write_text("cat dog", encoding="utf-8")
     data = open_dataset(root)
     assert (data.class_names, data.skipped) == (("cat", "dog"), ())
 
 
 def test_files_that_cannot_be_images_are_listed_with_the_reason(tmp_path: Path) -> None:
     root = folder(tmp_path, {"cat": 1, "dog": 1})
-    (root / "cat/drawing.svg").write_text("<svg/>")
-    (root / "cat/notes.txt").write_text("notes")
+    (root / "cat/drawing.svg").write_text("<svg/>", encoding="utf-8")
+    (root / "cat/notes.txt").write_text("notes", encoding="utf-8")
     (root / "cat/empty.jpg").write_bytes(b"")
     (root / "cat/photo.heic").write_bytes(b"x")
     (root / "dog/gone.png").symlink_to(root / "nowhere.png")
@@ -157,7 +157,7 @@ def test_an_empty_class(tmp_path: Path) -> None:
 def test_an_empty_class_says_what_was_skipped(tmp_path: Path) -> None:
     root = folder(tmp_path, {"cat": 1, "fox": 0})
     for number in range(3):
-        (root / f"fox/{number}.svg").write_text("<svg/>")
+        (root / f"fox/{number}.svg").write_text("<svg/>", encoding="utf-8")
     fails(root, "No images for the class 'fox' (3 skipped: 3 x a vector drawing (SVG)")
 
 
@@ -209,7 +209,7 @@ def test_an_empty_folder(tmp_path: Path) -> None:
 
 def test_folders_without_any_image(tmp_path: Path) -> None:
     root = folder(tmp_path, {"cat": 0, "dog": 0})
-    (root / "cat/a.txt").write_text("x")
+    (root / "cat/a.txt").write_text("x", encoding="utf-8")
     fails(root, "no usable image", "1 x not an image file (.txt)")
 
 

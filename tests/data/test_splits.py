@@ -228,7 +228,7 @@ def test_a_split_comes_back(tmp_path: Path) -> None:
     few = few_shot(data, 2, 1)
     split = Split(train=few.train, val=few.val, test=data.test)
     write_split(tmp_path / "split.json", split, dataset=data.name)
-    stored = json.loads((tmp_path / "split.json").read_text())
+    stored = json.loads((tmp_path / "split.json").read_text(encoding="utf-8"))
     assert stored["hash"] == split.hash
     assert stored["train"][0] == [few.train[0].id, 0]
     back = read_split(tmp_path / "split.json", data)
@@ -245,14 +245,14 @@ def test_a_split_that_was_edited_or_whose_images_are_gone(tmp_path: Path) -> Non
         read_split(path, dataset({"a": 6, "b": 6}))
     assert caught.value.exit_code == DATA
 
-    stored = json.loads(path.read_text())
+    stored = json.loads(path.read_text(encoding="utf-8"))
     stored["test"] = stored["test"][1:]
-    path.write_text(json.dumps(stored))
+    path.write_text(json.dumps(stored), encoding="utf-8")
     with pytest.raises(UserError, match="was changed after it was written"):
         read_split(path, data)
 
     for text in ("", "[]", '{"train": 3}', '{"train": [["a"]]}'):
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
         with pytest.raises(UserError, match="not a split that vlprompt wrote"):
             read_split(path, data)
 

@@ -173,8 +173,8 @@ def test_what_lies_on_disk(tmp_path: Path, samples: list[Sample]) -> None:
     features = ask(FeatureStore(tmp_path), samples, Tower(), view=2)
     (array,), (index,) = blocks(tmp_path, ".npy"), blocks(tmp_path, ".json")
     assert np.array_equal(np.load(array), features.numpy())
-    assert json.loads(index.read_text())["hashes"] == [s.content_hash for s in samples]
-    facts = json.loads((index.parent / "space.json").read_text())
+    assert json.loads(index.read_text(encoding="utf-8"))["hashes"] == [s.content_hash for s in samples]
+    facts = json.loads((index.parent / "space.json").read_text(encoding="utf-8"))
     assert (facts["model"], facts["view"], facts["augmentation"]) == ("m", 2, views.AUGMENTATION_VERSION)
     assert not list(tmp_path.rglob("*.part"))
 
@@ -209,8 +209,8 @@ def test_files_of_another_space_are_not_taken(tmp_path: Path, samples: list[Samp
     target = next(path for path in (tmp_path / "features").iterdir() if path != source)
     for path in (*blocks(source, ".npy"), *blocks(source, ".json")):
         shutil.copy(path, target / path.name)
-    (target / "foreign.json").write_text('{"schema": 1}')
-    (target / "list.json").write_text("[]")
+    (target / "foreign.json").write_text('{"schema": 1}', encoding="utf-8")
+    (target / "list.json").write_text("[]", encoding="utf-8")
     tower = Tower()
     ask(FeatureStore(tmp_path), samples, tower, key="two")
     assert tower.images == 9
@@ -299,7 +299,7 @@ def test_an_image_that_cannot_be_read_is_named_and_the_rest_is_kept(tmp_path: Pa
 
 
 def test_a_cache_that_cannot_be_written(tmp_path: Path, samples: list[Sample]) -> None:
-    (tmp_path / "file").write_text("not a folder")
+    (tmp_path / "file").write_text("not a folder", encoding="utf-8")
     with pytest.raises(UserError, match="VLPROMPT_CACHE") as caught:
         ask(FeatureStore(tmp_path / "file"), samples, Tower())
     assert caught.value.exit_code == DATA

@@ -21,7 +21,7 @@ def images(tmp_path: Path) -> Path:
 
 def table(root: Path, text: str, name: str = "set.csv") -> Path:
     path = root / "img" / name
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     return path
 
 
@@ -77,7 +77,7 @@ def test_jsonl(images: Path) -> None:
 
 
 def test_missing_and_unfit_files_are_listed(images: Path) -> None:
-    (images / "img/x.svg").write_text("<svg/>")
+    (images / "img/x.svg").write_text("<svg/>", encoding="utf-8")
     text = "path,label\na.png,cat\nb.png,dog\ngone.png,cat\nx.svg,cat\ndeep,dog\na.png,cat\n"
     found = dict(open_dataset(table(images, text)).skipped)
     assert found["gone.png"] == "no such file"

@@ -15,8 +15,8 @@ from vlprompt.errors import DATA, UserError
 def test_good_ones_in_order_and_bad_ones_with_the_reason(tmp_path: Path) -> None:
     root = folder(tmp_path, {"cat": 70, "dog": 3})
     (root / "cat/03.png").write_bytes(encoded(noise(1, 64, 64))[:300])
-    (root / "cat/05.png").write_text("<svg/>")
-    (root / "cat/06.png").write_text("text")
+    (root / "cat/05.png").write_text("<svg/>", encoding="utf-8")
+    (root / "cat/06.png").write_text("text", encoding="utf-8")
     data = open_dataset(root)
     (root / "dog/00.png").unlink()
     done: list[int] = []

@@ -79,11 +79,13 @@ def test_what_was_logged_after_the_last_state_is_cut_off(tmp_path: Path) -> None
     checkpoints = Checkpoints(directory=tmp_path, config_hash="abc", every=2)
     for epoch in range(5):
         checkpoints.log({"epoch": epoch})
-    with (tmp_path / "metrics.jsonl").open("a") as file:
+    with (tmp_path / "metrics.jsonl").open("a", encoding="utf-8") as file:
         file.write('{"epoch": 5, "lo')
     checkpoints.save(state(4))
     checkpoints.load()
-    assert (tmp_path / "metrics.jsonl").read_text().splitlines() == [f'{{"epoch": {epoch}}}' for epoch in range(4)]
+    assert (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines() == [
+        f'{{"epoch": {epoch}}}' for epoch in range(4)
+    ]
 
 
 def test_one_process_at_a_time(tmp_path: Path) -> None:

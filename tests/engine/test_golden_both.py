@@ -25,8 +25,8 @@ def test_golden_losses(clip: Clip, folder: Path, regen: bool, name: str) -> None
     got = {"losses": memory.losses, "squares": sum(float(p.double().square().sum()) for p in prompt.parameters())}
     path = GOLDEN / f"{name}.json"
     if regen:
-        path.write_text(json.dumps(got, indent=2) + "\n")
-    wanted = json.loads(path.read_text())
+        path.write_text(json.dumps(got, indent=2) + "\n", encoding="utf-8")
+    wanted = json.loads(path.read_text(encoding="utf-8"))
     assert len(got["losses"]) == 10
     assert got["losses"] == pytest.approx(wanted["losses"], rel=3e-5)
     assert got["squares"] == pytest.approx(wanted["squares"], rel=3e-5)

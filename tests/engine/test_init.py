@@ -81,8 +81,8 @@ def test_the_record_and_the_configuration_say_so(clip_dir: Path, folder: Path, t
     began = learn(clip_dir, folder, tmp_path / "began", "coop", init=source)
     assert (records.read(began / "seed1").init, records.read(plain / "seed1").init) == (digest, "")
     assert records.read(began / "seed1").config_hash != records.read(plain / "seed1").config_hash
-    assert json.loads((began / "seed1" / "config.json").read_text())["init"] == digest
-    assert "init" not in json.loads((plain / "seed1" / "config.json").read_text())
+    assert json.loads((began / "seed1" / "config.json").read_text(encoding="utf-8"))["init"] == digest
+    assert "init" not in json.loads((plain / "seed1" / "config.json").read_text(encoding="utf-8"))
     assert artifact.read_facts(began / "seed1")["init"] == digest
     (tested,) = evaluate_run(began, str(folder), cache=folder.parent / "cache", device="cpu")
     assert tested.init == digest

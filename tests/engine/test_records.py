@@ -63,7 +63,7 @@ def test_records_are_found_below_a_directory(tmp_path: Path) -> None:
     for name, seed in (("b", 2), ("a/deep", 1)):
         records.write(tmp_path / name, dataclasses.replace(RECORD, seed=seed))
     (tmp_path / "c").mkdir()
-    (tmp_path / "c" / "prompt.json").write_text("{}")
+    (tmp_path / "c" / "prompt.json").write_text("{}", encoding="utf-8")
     assert [(path.name, one.seed) for path, one in records.find(tmp_path)] == [("deep", 1), ("b", 2)]
     assert records.read_predictions(tmp_path / "b") is None
 
@@ -79,14 +79,14 @@ def test_records_are_found_below_a_directory(tmp_path: Path) -> None:
 def test_what_cannot_be_read_is_said(tmp_path: Path, change: dict[str, object], message: str) -> None:
     values = {**dataclasses.asdict(RECORD), **change}
     values = {name: value for name, value in values.items() if value is not ...}
-    (tmp_path / "result.json").write_text(json.dumps(values))
+    (tmp_path / "result.json").write_text(json.dumps(values), encoding="utf-8")
     with pytest.raises(UserError, match=message):
         records.read(tmp_path)
 
 
 def test_damage_and_unknown_fields(tmp_path: Path) -> None:
-    (tmp_path / "result.json").write_text('{"schema": 1, ')
+    (tmp_path / "result.json").write_text('{"schema": 1, ', encoding="utf-8")
     with pytest.raises(UserError, match="cannot be read as a record"):
         records.read(tmp_path)
-    (tmp_path / "result.json").write_text(json.dumps({**dataclasses.asdict(RECORD), "later": 1}))
+    (tmp_path / "result.json").write_text(json.dumps({**dataclasses.asdict(RECORD), "later": 1}), encoding="utf-8")
     assert records.read(tmp_path) == RECORD

@@ -59,7 +59,7 @@ def test_a_run_has_everything_and_is_read_back(clip_dir: Path, folder: Path, tmp
         assert len(answers.id_hash) == record.num_test == 12
         assert (record.num_train, record.num_val, record.num_classes, record.epochs) == (12, 6, 3, 4)
         assert record.parameters == 4 * 64
-        assert len((place / "metrics.jsonl").read_text().splitlines()) == 4
+        assert len((place / "metrics.jsonl").read_text(encoding="utf-8").splitlines()) == 4
     assert found[0].split_hash != found[1].split_hash
 
 
@@ -144,11 +144,11 @@ def test_other_images_under_the_same_names_are_another_configuration(
 
 def test_a_directory_with_other_things_is_refused(clip_dir: Path, folder: Path, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "thesis.txt").write_text("years of work")
+    (tmp_path / "run" / "thesis.txt").write_text("years of work", encoding="utf-8")
     with pytest.raises(UserError, match=r"holds no run \(found thesis.txt\)"):
         train_run(config(clip_dir, folder, tmp_path / "run"))
     train_run(config(clip_dir, folder, tmp_path / "run", resume=True))
-    assert (tmp_path / "run" / "thesis.txt").read_text() == "years of work"
+    assert (tmp_path / "run" / "thesis.txt").read_text(encoding="utf-8") == "years of work"
     with pytest.raises(UserError, match="is a file"):
         train_run(config(clip_dir, folder, tmp_path / "run" / "thesis.txt"))
 
@@ -185,7 +185,7 @@ def test_bad_images_are_skipped_counted_and_listed(clip_dir: Path, copy: Path, t
     assert (record.num_train, record.num_val, record.num_test) == (17, 5, 11)
     assert "3 images were skipped" in memory.notes[0]
     assert "fewer than 6 training images in cat (5)" in memory.notes[1]
-    split = json.loads((tmp_path / "run" / "seed1" / "split.json").read_text())
+    split = json.loads((tmp_path / "run" / "seed1" / "split.json").read_text(encoding="utf-8"))
     assert not record.skipped.keys() & {id for part in ("train", "val", "test") for id, _ in split[part]}
 
 
@@ -222,7 +222,7 @@ def test_without_validation_and_test_images_there_are_no_numbers(clip_dir: Path,
         0,
     )
     assert records.read_predictions(tmp_path / "run" / "seed1") is None
-    assert '"top1": null' in (tmp_path / "run" / "seed1" / "result.json").read_text()
+    assert '"top1": null' in (tmp_path / "run" / "seed1" / "result.json").read_text(encoding="utf-8")
 
 
 def test_an_undivided_folder_is_divided_by_the_rule(clip_dir: Path, folder: Path, tmp_path: Path) -> None:

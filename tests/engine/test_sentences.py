@@ -56,7 +56,7 @@ def test_features_are_normalised_before_the_mean_and_the_own_template_is_one_mor
 
 def test_sentences_from_a_file_are_kept_in_the_options(tmp_path: Path) -> None:
     path = tmp_path / "mine.txt"
-    path.write_text("a drawing of a {}.\n\n  the {} in the tree.\n")
+    path.write_text("a drawing of a {}.\n\n  the {} in the tree.\n", encoding="utf-8")
     method = resolve("zero-shot", {"templates": str(path)})
     assert method.options == {"templates": "a drawing of a {}. | the {} in the tree."}
     path.unlink()
@@ -70,7 +70,7 @@ def test_sentences_from_a_file_are_kept_in_the_options(tmp_path: Path) -> None:
 def test_files_that_cannot_be_used_are_refused(tmp_path: Path, text: str | None, message: str) -> None:
     path = tmp_path / "mine.txt"
     if text is not None:
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match=message):
         resolve("zero-shot", {"templates": str(path)})
 

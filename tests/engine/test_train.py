@@ -88,7 +88,8 @@ def test_a_stopped_run_goes_on_to_the_same_bits(clip: Clip, folder: Path, tmp_pa
     assert before.momentum.keys() == after.momentum.keys() != set()
     assert all(torch.equal(before.momentum[key], after.momentum[key]) for key in before.momentum)
     logs = [
-        [json.loads(line) for line in (c.directory / "metrics.jsonl").read_text().splitlines()] for c in (whole, parts)
+        [json.loads(line) for line in (c.directory / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+        for c in (whole, parts)
     ]
     for log in logs:
         for line in log:
@@ -99,7 +100,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(clip: Clip, folder: Path, tmp_pa
 def test_metrics_say_what_happened(clip: Clip, folder: Path, tmp_path: Path) -> None:
     chosen = method("plpp+coop", epochs=3)
     learn(clip, folder, chosen, checkpoints=Checkpoints(directory=tmp_path, config_hash="c"))
-    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     assert chosen.schedule is not None
     assert [line["lr"] for line in lines] == [lr_at(epoch, chosen.schedule) for epoch in range(3)]
     assert [line["view"] for line in lines] == [0, 1, 0]
@@ -211,8 +212,8 @@ def test_golden_losses(clip: Clip, folder: Path, regen: bool, name: str) -> None
     got = {"losses": memory.losses, "squares": float(context.square().sum())}
     path = Path(__file__).parents[1] / "golden" / f"{name}.json"
     if regen:
-        path.write_text(json.dumps(got, indent=2) + "\n")
-    wanted = json.loads(path.read_text())
+        path.write_text(json.dumps(got, indent=2) + "\n", encoding="utf-8")
+    wanted = json.loads(path.read_text(encoding="utf-8"))
     assert len(got["losses"]) == 10
     assert got["losses"] == pytest.approx(wanted["losses"], rel=1e-5)
     assert got["squares"] == pytest.approx(wanted["squares"], rel=1e-5)

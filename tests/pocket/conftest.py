@@ -39,9 +39,13 @@ def made_sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
         place.mkdir(parents=True)
         letters = "abcdefghijklmn"
         for n, letter in enumerate(letters):
-            (place / f"{word}_{letter}_01.svg").write_text(svg(14 * f + n, f"{letter * 3} {word}", word))
-    (root / "openclipart-svg/animals/birds/broken.svg").write_text("<svg")
-    (root / "openclipart-svg/animals/birds/blank.svg").write_text(svg(0, "blank", "x").split("<circle")[0] + "</svg>")
+            (place / f"{word}_{letter}_01.svg").write_text(
+                svg(14 * f + n, f"{letter * 3} {word}", word), encoding="utf-8"
+            )
+    (root / "openclipart-svg/animals/birds/broken.svg").write_text("<svg", encoding="utf-8")
+    (root / "openclipart-svg/animals/birds/blank.svg").write_text(
+        svg(0, "blank", "x").split("<circle")[0] + "</svg>", encoding="utf-8"
+    )
     _emoji(root)
     return root
 
@@ -59,7 +63,7 @@ def _emoji(root: Path) -> None:
     for name, content in (("en/data.json", entries), ("meta/groups.json", names)):
         target = root / "emojibase-data" / name
         target.parent.mkdir(parents=True)
-        target.write_text(json.dumps(content))
+        target.write_text(json.dumps(content), encoding="utf-8")
     for h, (package, folder) in enumerate((("google", "img/google/64"), ("twitter", "img/twitter/64"))):
         place = root / f"emoji-datasource-{package}" / folder
         place.mkdir(parents=True)
@@ -71,4 +75,4 @@ def _emoji(root: Path) -> None:
     flat = root / "lobehub-fluent-emoji-flat" / "assets"
     flat.mkdir(parents=True)
     for n, code in enumerate(codes):
-        (flat / f"{code.lower()}.svg").write_text(svg(50 + n, codes[code], ""))
+        (flat / f"{code.lower()}.svg").write_text(svg(50 + n, codes[code], ""), encoding="utf-8")

@@ -26,7 +26,7 @@ def model() -> CLIPModel:
 
 def test_it_is_small_and_in_float16(model: CLIPModel) -> None:
     assert sum(p.numel() for p in model.parameters()) <= 5_000_000
-    assert json.loads((pocket.model_dir() / "config.json").read_text())["dtype"] == "float16"
+    assert json.loads((pocket.model_dir() / "config.json").read_text(encoding="utf-8"))["dtype"] == "float16"
     assert (pocket.model_dir() / "model.safetensors").stat().st_size < 11_000_000
 
 

@@ -56,15 +56,15 @@ def test_skin_tones_genders_and_hands_share_a_concept() -> None:
 
 
 def test_broken_and_blank_drawings_are_left_out(folder: Path) -> None:
-    drawings = json.loads((folder / "drawings.json").read_text())
+    drawings = json.loads((folder / "drawings.json").read_text(encoding="utf-8"))
     assert not [d["key"] for d in drawings if "broken" in d["key"] or "blank" in d["key"]]
     assert np.load(folder / "pixels.npy").shape == (len(drawings), 64, 64, 4)
 
 
 def test_pretraining_shares_nothing_with_the_sets(folder: Path) -> None:
-    drawings = json.loads((folder / "drawings.json").read_text())
-    members = json.loads((folder / "sets.json").read_text())
-    rest = json.loads((folder / "pretrain.json").read_text())
+    drawings = json.loads((folder / "drawings.json").read_text(encoding="utf-8"))
+    members = json.loads((folder / "sets.json").read_text(encoding="utf-8"))
+    rest = json.loads((folder / "pretrain.json").read_text(encoding="utf-8"))
     assert {m["class"] for m in members} == {"birds", "bugs", "fruit"}
     assert not {m["index"] for m in members} & set(rest)
     assert not [i for i in rest if drawings[i]["hand"] == "twemoji"]

@@ -36,7 +36,7 @@ def write_imagenet(root: Path, *, train: int = 5, val: int = 2, seed: int = 0) -
             for i in range(number):
                 pixels = np.clip(colour + rng.randint(-40, 40, (36, 40, 3)), 0, 255).astype(np.uint8)
                 Image.fromarray(pixels).save(place / f"{key}_{i}.png")
-    (root / "classnames.txt").write_text("".join(f"{key} {names}\n" for key, names in NAMES.items()))
+    (root / "classnames.txt").write_text("".join(f"{key} {names}\n" for key, names in NAMES.items()), encoding="utf-8")
     return root
 
 

@@ -29,7 +29,7 @@ def test_json_is_the_summary(root: Path, tmp_path: Path, capsys: pytest.CaptureF
     arguments = ("--method", "pomp", "--all-classes", "--views", "2", "--json", "--cache", str(tmp_path / "cache"))
     assert pretrain(root, tmp_path / "out", *arguments) == 0
     summary = json.loads(capsys.readouterr().out)
-    assert summary == json.loads((tmp_path / "out" / "pretraining.json").read_text())
+    assert summary == json.loads((tmp_path / "out" / "pretraining.json").read_text(encoding="utf-8"))
     assert (summary["method"], summary["classes"], summary["images"]) == ("pomp", 6, 29)
 
 

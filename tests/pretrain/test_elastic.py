@@ -49,7 +49,7 @@ def launch(module: str, arguments: list[str], *, restarts: int = 0) -> subproces
 
 
 def steps(out: Path) -> list[int]:
-    lines = (json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines())
+    lines = (json.loads(line) for line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
     return [line["step"] for line in lines if "loss" in line]
 
 
@@ -75,7 +75,7 @@ def test_a_killed_rank_is_started_again_and_nothing_is_lost_or_repeated(
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stderr.count("class names from") == 2, "the processes were started once more"
     assert steps(out) == steps(alone) == list(range(1, 13))
-    summary, other = (json.loads((place / "pretraining.json").read_text()) for place in (out, alone))
+    summary, other = (json.loads((place / "pretraining.json").read_text(encoding="utf-8")) for place in (out, alone))
     assert summary["images"] == other["images"] == 3 * 29
     assert (summary["skipped"], summary["processes"]) == (1, 2)
     assert same(out, alone)

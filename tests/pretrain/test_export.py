@@ -46,7 +46,7 @@ def test_vectors_are_the_towers_class_features(run: Path, root: Path) -> None:
 def test_the_command_writes_what_detic_reads(run: Path, tmp_path: Path) -> None:
     """Detic: torch.tensor(np.load(path), dtype=float32).permute(1, 0), so (C, D), rows by category id."""
     annotations = {"categories": [{"id": 7, "name": "tree"}, {"id": 2, "name": "red_cat"}, {"id": 5, "name": "dog"}]}
-    (tmp_path / "lvis.json").write_text(json.dumps(annotations))
+    (tmp_path / "lvis.json").write_text(json.dumps(annotations), encoding="utf-8")
     out = tmp_path / "vectors.npy"
     assert (
         cli.run(["export", "class-vectors", str(run), "--names", str(tmp_path / "lvis.json"), "--out", str(out)]) == 0
@@ -55,7 +55,7 @@ def test_the_command_writes_what_detic_reads(run: Path, tmp_path: Path) -> None:
     assert (array.shape, array.dtype) == ((3, 32), np.float32)
     vectors_CE, _ = class_vectors(run, ("red_cat", "dog", "tree"))
     assert np.array_equal(array, vectors_CE.numpy())
-    assert out.with_suffix(".names.txt").read_text() == "red_cat\ndog\ntree\n"
+    assert out.with_suffix(".names.txt").read_text(encoding="utf-8") == "red_cat\ndog\ntree\n"
 
 
 def test_safetensors_keeps_the_names(run: Path, tmp_path: Path) -> None:
@@ -68,11 +68,11 @@ def test_safetensors_keeps_the_names(run: Path, tmp_path: Path) -> None:
 
 
 def test_names_of_files(tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_text("cat\n\n dog \n")
-    (tmp_path / "a.json").write_text('["cat", "dog"]')
+    (tmp_path / "a.txt").write_text("cat\n\n dog \n", encoding="utf-8")
+    (tmp_path / "a.json").write_text('["cat", "dog"]', encoding="utf-8")
     assert read_names(tmp_path / "a.txt") == read_names(tmp_path / "a.json") == ("cat", "dog")
     for name, content in (("b.json", "{}"), ("c.json", "[1]"), ("d.json", "{"), ("e.txt", "\n")):
-        (tmp_path / name).write_text(content)
+        (tmp_path / name).write_text(content, encoding="utf-8")
         with pytest.raises(UserError) as error:
             read_names(tmp_path / name)
         assert error.value.exit_code == DATA

@@ -76,12 +76,14 @@ def test_classes_without_images_are_left_out(tmp_path: Path) -> None:
 
 def test_every_published_form_of_names(tmp_path: Path) -> None:
     wanted = {key: names for key, names in NAMES.items() if names}
-    (tmp_path / "lines.txt").write_text("".join(f"{key}\t{names}\n" for key, names in wanted.items()))
-    (tmp_path / "imagenet21k_wordnet_lemmas.txt").write_text("\n".join(wanted.values()))
-    (tmp_path / "imagenet21k_wordnet_ids.txt").write_text("\n".join(wanted))
-    (tmp_path / "names.json").write_text(json.dumps({key: names.split(", ") for key, names in wanted.items()}))
+    (tmp_path / "lines.txt").write_text("".join(f"{key}\t{names}\n" for key, names in wanted.items()), encoding="utf-8")
+    (tmp_path / "imagenet21k_wordnet_lemmas.txt").write_text("\n".join(wanted.values()), encoding="utf-8")
+    (tmp_path / "imagenet21k_wordnet_ids.txt").write_text("\n".join(wanted), encoding="utf-8")
+    (tmp_path / "names.json").write_text(
+        json.dumps({key: names.split(", ") for key, names in wanted.items()}), encoding="utf-8"
+    )
     index = {str(i): [key, names] for i, (key, names) in enumerate(wanted.items())}
-    (tmp_path / "index.json").write_text(json.dumps(index))
+    (tmp_path / "index.json").write_text(json.dumps(index), encoding="utf-8")
     tree = {"class_list": list(wanted), "class_tree_list": [[0]], "class_description": wanted}
     torch.save(tree, tmp_path / "imagenet21k_miil_tree.pth")
     for name in (
@@ -99,7 +101,7 @@ def test_every_published_form_of_names(tmp_path: Path) -> None:
     [("a.txt", "one two\nthree"), ("a.json", "[1, 2]"), ("a.json", "{"), ("a.json", '{"a": [1]}'), ("a.pth", "no")],
 )
 def test_other_files_are_refused(tmp_path: Path, name: str, content: str) -> None:
-    (tmp_path / name).write_text(content)
+    (tmp_path / name).write_text(content, encoding="utf-8")
     with pytest.raises(UserError) as error:
         read_class_names(tmp_path / name)
     assert error.value.exit_code == DATA

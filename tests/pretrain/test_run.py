@@ -37,7 +37,7 @@ def equal(a: Path, b: Path) -> bool:
 
 
 def lines(out: Path, what: str = "loss") -> list[dict[str, Any]]:
-    every = (json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines())
+    every = (json.loads(line) for line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
     return [line for line in every if what in line]
 
 
@@ -64,7 +64,9 @@ def test_it_learns_and_says_so(root: Path, tmp_path: Path) -> None:
 
 def test_what_cannot_be_read_is_skipped_counted_and_limited(root: Path, tmp_path: Path) -> None:
     summary = pretrain_run(small(root, tmp_path / "out"))
-    skipped = [json.loads(line) for line in (tmp_path / "out" / "skipped.jsonl").read_text().splitlines()]
+    skipped = [
+        json.loads(line) for line in (tmp_path / "out" / "skipped.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     assert [line["image"] for line in skipped] == [DAMAGED], "once, although it is met in every epoch"
     assert summary["skipped"] == 1
     for method, views in (("rpp", "crops"), ("coop", 2)):

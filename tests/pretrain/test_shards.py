@@ -63,7 +63,9 @@ def test_writing_again_gives_the_same_bytes_and_keeps_finished_tars(
     (tmp_path / "shards.json").unlink()
     write_shards(corpus, tmp_path, per_shard=7)
     assert (tmp_path / "train-00001.tar").stat().st_mtime_ns == kept
-    assert (tmp_path / "shards.json").read_text() == (shards / "shards.json").read_text()
+    assert (tmp_path / "shards.json").read_text(encoding="utf-8") == (shards / "shards.json").read_text(
+        encoding="utf-8"
+    )
     with pytest.raises(UserError, match="other samples"):
         write_shards(corpus, tmp_path, per_shard=8)
 
@@ -91,13 +93,13 @@ def test_the_spool_has_a_limit(shards: Path, tmp_path: Path) -> None:
 
 def test_a_damaged_download_is_no_data(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vlprompt.data.fetch.FIRST_WAIT", 0.0)
-    facts = json.loads((shards / "shards.json").read_text())
+    facts = json.loads((shards / "shards.json").read_text(encoding="utf-8"))
     facts["parts"]["train"][0]["sha256"] = "0" * 64
     place = tmp_path / "site"
     place.mkdir()
     for path in shards.glob("*.tar"):
         (place / path.name).write_bytes(path.read_bytes())
-    (place / "shards.json").write_text(json.dumps(facts))
+    (place / "shards.json").write_text(json.dumps(facts), encoding="utf-8")
     with serving(place) as (url, asked):
         remote = open_shards(url, spool=Spool(tmp_path / "spool"))
         with pytest.raises(UserError, match="SHA-256"):
@@ -190,7 +192,7 @@ def test_errors_say_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="neither") as error:
         open_shards(str(tmp_path), spool=Spool(tmp_path))
     assert error.value.exit_code == DATA
-    (tmp_path / "shards.json").write_text('{"schema": 99}')
+    (tmp_path / "shards.json").write_text('{"schema": 99}', encoding="utf-8")
     with pytest.raises(UserError, match="schema 99"):
         open_shards(str(tmp_path), spool=Spool(tmp_path))
     assert len(open_imagenet21k(write_imagenet(tmp_path / "x", train=1, val=0)).train) == USED

@@ -51,19 +51,19 @@ def test_every_cell_runs_once_and_the_tables_name_it(small: Study) -> None:
         "one image of each of six classes, perhaps the damaged one"
     )
     written = small.out / "transfer" / "pomp" / "colours" / "seed2" / "result.json"
-    assert json.loads(written.read_text())["dataset"] == "colours"
+    assert json.loads(written.read_text(encoding="utf-8"))["dataset"] == "colours"
     before = written.stat().st_mtime_ns
     os.utime(small.out / "study.md", (0, 0))
     assert run_study(small) == rows
     assert written.stat().st_mtime_ns == before
-    table = (small.out / "study.md").read_text()
+    table = (small.out / "study.md").read_text(encoding="utf-8")
     assert "| rpp-image-only | 2 |" in table
     assert "| pomp-1-shots | 1 |" in table
     assert "| pomp | 2 |" in table
     assert table.startswith("Zero-shot: ")
     assert "| rpp-image-only against zero-shot | transfer | 1 | 2 |" in table
     assert "held-out |" not in table.partition("## Paired")[2], "only the embedded set's held-out part has a name"
-    differences = json.loads((small.out / "study.json").read_text())["differences"]
+    differences = json.loads((small.out / "study.json").read_text(encoding="utf-8"))["differences"]
     assert [(one["first"], one["second"]) for one in differences] == [
         ("zero-shot", cell) for cell in ("pomp", "rpp-without-distillation", "rpp-image-only")
     ]

@@ -31,7 +31,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def embedded(root: Path) -> dict[str, object]:
-    page = (root / "report.html").read_text()
+    page = (root / "report.html").read_text(encoding="utf-8")
     found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
     assert found is not None
     values: dict[str, object] = json.loads(found[1])
@@ -39,7 +39,7 @@ def embedded(root: Path) -> dict[str, object]:
 
 
 def test_markdown_has_the_papers_tables_with_the_best_in_bold(bench: Path) -> None:
-    text = (bench / "report.md").read_text()
+    text = (bench / "report.md").read_text(encoding="utf-8")
     for title in ("Few-shot classification", "Base-to-novel", "Cross-dataset", "Domain", "Differences in points"):
         assert title in text
     table = text.partition("### Average of 3 data sets\n\n")[2].partition("\n\n")[0].splitlines()
@@ -52,7 +52,7 @@ def test_markdown_has_the_papers_tables_with_the_best_in_bold(bench: Path) -> No
 
 
 def test_csv_has_one_line_per_method_and_place(bench: Path) -> None:
-    with (bench / "report.csv").open(newline="") as file:
+    with (bench / "report.csv").open(newline="", encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
     mine = [
         one
@@ -67,7 +67,7 @@ def test_csv_has_one_line_per_method_and_place(bench: Path) -> None:
 
 
 def test_class_csv_has_the_mean_recall_of_every_class(bench: Path) -> None:
-    with (bench / "report-classes.csv").open(newline="") as file:
+    with (bench / "report-classes.csv").open(newline="", encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
     found = {
         one["class"]: float(one["recall_mean"])
@@ -88,7 +88,7 @@ def test_the_same_records_give_the_same_files(bench: Path, tmp_path: Path) -> No
 
 
 def test_the_page_asks_nothing_of_the_network(bench: Path) -> None:
-    page = (bench / "report.html").read_text()
+    page = (bench / "report.html").read_text(encoding="utf-8")
     assert not re.findall(r"(?:src|href)\s*=\s*[\"'](?!#|data:)", page)
     assert set(re.findall(r"https?://[^\s\"'<]+", page)) <= {"http://www.w3.org/2000/svg"}
     assert "@import" not in page
@@ -156,18 +156,18 @@ def test_names_cannot_break_the_page_or_the_tables(tmp_path: Path) -> None:
     directory, _ = next(records.find(tmp_path))
     records.write(directory, made.record(dataset=name, method="co</script>op", per_class={name: 1.0}))
     write_report(tmp_path, title=name)
-    page = (tmp_path / "report.html").read_text()
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert page.count("</script>") == 2
     assert "alert(1)</script>" not in page
     assert name in json.dumps(embedded(tmp_path), ensure_ascii=False)
-    assert "\\| {{ 7 * 7 }}" in (tmp_path / "report.md").read_text()
+    assert "\\| {{ 7 * 7 }}" in (tmp_path / "report.md").read_text(encoding="utf-8")
 
 
 def test_damaged_records_and_mixed_test_sets_are_told(tmp_path: Path) -> None:
     made.benchmark(
         tmp_path, methods=("coop",), sets=("birds",), shots=(1, 2), classes=4, images=20, protocols=("few-shot",)
     )
-    (tmp_path / "few-shot" / "birds-all-1" / "coop" / "seed1" / "result.json").write_text("{")
+    (tmp_path / "few-shot" / "birds-all-1" / "coop" / "seed1" / "result.json").write_text("{", encoding="utf-8")
     records.write(tmp_path / "odd", made.record(shots=2, seed=9, num_test=3, num_classes=4))
     written = write_report(tmp_path)
     assert written.num_runs == 6
@@ -175,8 +175,8 @@ def test_damaged_records_and_mixed_test_sets_are_told(tmp_path: Path) -> None:
     assert "cannot be read" in notes
     assert "birds: there are records with 3 and with 20 test images" in notes
     for file in ("report.html", "report.md"):
-        assert "must not be compared" in (tmp_path / file).read_text()
-        assert str(tmp_path) not in (tmp_path / file).read_text()
+        assert "must not be compared" in (tmp_path / file).read_text(encoding="utf-8")
+        assert str(tmp_path) not in (tmp_path / file).read_text(encoding="utf-8")
 
 
 def test_records_without_predictions_still_make_a_report(tmp_path: Path) -> None:
@@ -187,7 +187,7 @@ def test_records_without_predictions_still_make_a_report(tmp_path: Path) -> None
     nothing = tmp_path / "nothing"
     records.write(nothing, made.record(top1=None, top5=None, macro_f1=None, zero_shot_top1=None, num_test=0))
     write_report(nothing)
-    assert "missing" in (nothing / "report.md").read_text()
+    assert "missing" in (nothing / "report.md").read_text(encoding="utf-8")
 
 
 def test_no_run_is_an_error(tmp_path: Path) -> None:

@@ -116,10 +116,10 @@ def huggingface_dir(path: Path, of: ClipConfig, tensors: Mapping[str, Tensor], *
     text |= {"vocab_size": of.vocab_size, "max_position_embeddings": of.context_length}
     image |= {"image_size": of.image_size, "patch_size": of.patch_size}
     raw = {"model_type": "clip", "projection_dim": of.embed_dim, "text_config": text, "vision_config": image}
-    (path / "config.json").write_text(json.dumps(raw))
+    (path / "config.json").write_text(json.dumps(raw), encoding="utf-8")
     size = {"height": of.image_size, "width": of.image_size}
     transform = {"size": {"shortest_edge": of.image_size}, "crop_size": size, "resample": 3}
-    (path / "preprocessor_config.json").write_text(json.dumps(transform))
+    (path / "preprocessor_config.json").write_text(json.dumps(transform), encoding="utf-8")
     clip_tokenizer()._backend.save(str(path / "tokenizer.json"))
     named = huggingface_names(tensors)
     if shards == 1:
@@ -128,7 +128,9 @@ def huggingface_dir(path: Path, of: ClipConfig, tensors: Mapping[str, Tensor], *
     files = {key: f"model-{i % shards + 1:05d}-of-{shards:05d}.safetensors" for i, key in enumerate(named)}
     for file in set(files.values()):
         save_file({key: named[key] for key in named if files[key] == file}, path / file)
-    (path / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": files}))
+    (path / "model.safetensors.index.json").write_text(
+        json.dumps({"metadata": {}, "weight_map": files}), encoding="utf-8"
+    )
     return path
 
 
@@ -164,7 +166,7 @@ def openclip_config(of: ClipConfig) -> dict[str, object]:
 def openclip_dir(path: Path, of: ClipConfig, tensors: Mapping[str, Tensor], *, pickled: bool = False) -> Path:
     """open_clip_config.json and its weights, in safetensors or pickled as a training checkpoint."""
     path.mkdir(parents=True)
-    (path / "open_clip_config.json").write_text(json.dumps(openclip_config(of)))
+    (path / "open_clip_config.json").write_text(json.dumps(openclip_config(of)), encoding="utf-8")
     if pickled:
         state = {f"module.{name}": x for name, x in tensors.items()}
         torch.save({"epoch": 32, "name": "run", "state_dict": state}, path / "open_clip_pytorch_model.bin")

@@ -20,7 +20,7 @@ def cached(home: Path, model: str, source: Path) -> Path:
     """A model as the Hub's own cache keeps it."""
     folder = home / "hub" / f"models--{model.replace('/', '--')}"
     (folder / "refs").mkdir(parents=True)
-    (folder / "refs" / "main").write_text("0123abcd")
+    (folder / "refs" / "main").write_text("0123abcd", encoding="utf-8")
     shutil.copytree(source, folder / "snapshots" / "0123abcd")
     return folder
 

@@ -29,7 +29,7 @@ def refused(directory: Path) -> str:
 
 
 def edit(path: Path, **changes: object) -> None:
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | changes), encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json", "preprocessor_config.json"])
@@ -69,7 +69,7 @@ def test_another_architecture_is_refused(directory: Path) -> None:
 
 
 def test_broken_json_is_refused(directory: Path) -> None:
-    (directory / "config.json").write_text('{"model_type": ')
+    (directory / "config.json").write_text('{"model_type": ', encoding="utf-8")
     assert "not valid JSON" in refused(directory)
 
 
@@ -107,7 +107,7 @@ def test_shards_give_the_same_tensors(directory: Path, tmp_path: Path) -> None:
     for file, keys in halves.items():
         save_file({key: weights[key] for key in keys}, directory / file)
     index = {"weight_map": {key: file for file, keys in halves.items() for key in keys}}
-    (directory / "model.safetensors.index.json").write_text(json.dumps(index))
+    (directory / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
     (directory / "model.safetensors").unlink()
     assert load(directory).weight_hash == whole.weight_hash
 

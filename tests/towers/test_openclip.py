@@ -24,7 +24,7 @@ def changed(paths: dict[str, Path], tmp_path: Path, part: str | None, **values: 
     target = raw if part is None else raw["model_cfg"] if part == "model_cfg" else raw.get(part)
     target = raw["model_cfg"][part] if target is None else target
     target.update(values)
-    (directory / "open_clip_config.json").write_text(json.dumps(raw))
+    (directory / "open_clip_config.json").write_text(json.dumps(raw), encoding="utf-8")
     return directory
 
 
@@ -98,7 +98,7 @@ def test_of_two_layouts_the_complete_one_is_read(paths: dict[str, Path], tmp_pat
     directory = changed(paths, tmp_path, "model_cfg")
     shutil.copy(paths["huggingface"] / "config.json", directory)
     assert load(directory).weight_hash == reference.weight_hash  # open_clip's: the other has no weights
-    (directory / "config.json").write_text(json.dumps({"architecture": "vit_base_patch32_clip_224"}))
+    (directory / "config.json").write_text(json.dumps({"architecture": "vit_base_patch32_clip_224"}), encoding="utf-8")
     shutil.copy(paths["huggingface"] / "model.safetensors", directory)
     assert load(directory).weight_hash == reference.weight_hash  # open_clip's: the other is no CLIPModel
     shutil.copytree(paths["huggingface"], directory, dirs_exist_ok=True)
@@ -117,5 +117,7 @@ def test_a_broken_index_and_missing_shards_are_named(paths: dict[str, Path], tmp
     directory = Path(shutil.copytree(paths["sharded"], tmp_path / "copy"))
     (directory / "model-00002-of-00003.safetensors").unlink()
     assert "model-00002-of-00003.safetensors" in refused(directory)
-    (directory / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "../elsewhere"}}))
+    (directory / "model.safetensors.index.json").write_text(
+        json.dumps({"weight_map": {"a": "../elsewhere"}}), encoding="utf-8"
+    )
     assert "no weight_map" in refused(directory)

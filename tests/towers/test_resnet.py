@@ -150,8 +150,8 @@ def test_a_missing_statistic_and_a_wrong_depth_are_named(tmp_path: Path) -> None
     save_file(tensors, directory / "open_clip_model.safetensors")
     with pytest.raises(UserError, match=r"missing visual\.layer2\.0\.bn1\.running_var"):
         load(directory)
-    raw = json.loads((directory / "open_clip_config.json").read_text())
+    raw = json.loads((directory / "open_clip_config.json").read_text(encoding="utf-8"))
     raw["model_cfg"]["vision_cfg"]["layers"] = [1, 2, 1]
-    (directory / "open_clip_config.json").write_text(json.dumps(raw))
+    (directory / "open_clip_config.json").write_text(json.dumps(raw), encoding="utf-8")
     with pytest.raises(UserError, match="four for a ResNet"):
         load(directory)

@@ -119,8 +119,8 @@ def write(target: Path, facts: dict, pixels: np.ndarray, quality: int) -> None:
 
 def main(folder: Path, out: Path) -> None:
     """Build the archives from the rendered drawings and chosen sets in `folder`."""
-    drawings = json.loads((folder / "drawings.json").read_text())
-    members = json.loads((folder / "sets.json").read_text())
+    drawings = json.loads((folder / "drawings.json").read_text(encoding="utf-8"))
+    members = json.loads((folder / "sets.json").read_text(encoding="utf-8"))
     pixels = np.load(folder / "pixels.npy", mmap_mode="r")
     out.mkdir(parents=True, exist_ok=True)
     for name, quality in ARCHIVES.items():

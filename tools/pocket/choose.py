@@ -21,7 +21,7 @@ TESTED_HAND = "fluent-3d"
 
 def main(folder: Path) -> None:
     """Choose from the rendered drawings in `folder`, and write both lists there."""
-    drawings = json.loads((folder / "drawings.json").read_text())
+    drawings = json.loads((folder / "drawings.json").read_text(encoding="utf-8"))
     pixels = np.load(folder / "pixels.npy", mmap_mode="r")
     members, rest = sets.choose(drawings, pixels)
     fixed: dict[str, str] = {}
@@ -30,8 +30,8 @@ def main(folder: Path) -> None:
     members += choose_emoji(drawings, sets.fingerprints(pixels), fixed, rest)
     members += pretraining_set(drawings, rest)
     rows = [{"index": m.index, "set": m.name, "class": m.label, "split": m.split} for m in members]
-    (folder / "sets.json").write_text(json.dumps(rows))
-    (folder / "pretrain.json").write_text(json.dumps(sorted(rest)))
+    (folder / "sets.json").write_text(json.dumps(rows), encoding="utf-8")
+    (folder / "pretrain.json").write_text(json.dumps(sorted(rest)), encoding="utf-8")
     for name in dict.fromkeys(m.name for m in members):
         sizes: dict[str, dict[str, int]] = defaultdict(lambda: dict.fromkeys(SPLITS, 0))
         for m in members:

@@ -28,7 +28,7 @@ STRENGTHS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 @torch.no_grad()
 def encode_images(model: CLIPModel, folder: Path, keys: list[str]) -> torch.Tensor:
     """Projected, un-normalised features of the archive's images (N, D) float32."""
-    facts = json.loads((folder / "preprocessor_config.json").read_text())
+    facts = json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8"))
     side = facts["crop_size"]["height"]
     mean, std = (torch.tensor(facts[k])[:, None, None] for k in ("image_mean", "image_std"))
     pictures = []

@@ -51,7 +51,7 @@ def export(model: CLIPModel, tokenizer: Path, out: Path) -> None:
         },
     }
     for name, content in files.items():
-        (out / name).write_text(json.dumps(content, indent=2) + "\n")
+        (out / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     vocabulary = Tokenizer.from_file(str(tokenizer)).get_vocab_size()
     assert vocabulary == model.config.text_config.vocab_size
 

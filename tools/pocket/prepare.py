@@ -28,7 +28,7 @@ def main(root: Path, out: Path, workers: int | None = None) -> None:
     out.mkdir(parents=True, exist_ok=True)
     np.save(out / "pixels.npy", np.stack([p for _, p in kept]))
     facts = [asdict(d) | {"path": d.path.relative_to(root).as_posix()} for d, _ in kept]
-    (out / "drawings.json").write_text(json.dumps(facts, indent=0))
+    (out / "drawings.json").write_text(json.dumps(facts, indent=0), encoding="utf-8")
     print(f"{len(kept)} of {len(drawings)} drawings rendered")
 
 

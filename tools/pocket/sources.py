@@ -78,8 +78,8 @@ def variant(code: str) -> str:
 
 def emoji_facts(root: Path) -> dict[str, dict]:
     """Label, tags, group and subgroup of every emoji code, skin tones included, from emojibase-data."""
-    data = json.loads((root / "emojibase-data" / "en" / "data.json").read_text())
-    names = json.loads((root / "emojibase-data" / "meta" / "groups.json").read_text())
+    data = json.loads((root / "emojibase-data" / "en" / "data.json").read_text(encoding="utf-8"))
+    names = json.loads((root / "emojibase-data" / "meta" / "groups.json").read_text(encoding="utf-8"))
     facts = {}
     for entry in data:
         if "group" not in entry or entry["group"] == 2:

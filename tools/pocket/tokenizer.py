@@ -82,8 +82,8 @@ def main(folder: Path, size: int = SIZE) -> None:
     if target.exists():
         print("kept the tokenizer that is there")
         return
-    drawings = json.loads((folder / "drawings.json").read_text())
-    chosen = json.loads((folder / "pretrain.json").read_text())
+    drawings = json.loads((folder / "drawings.json").read_text(encoding="utf-8"))
+    chosen = json.loads((folder / "pretrain.json").read_text(encoding="utf-8"))
     train(corpus([drawings[i] for i in chosen]), size).save(str(target))
     print(f"{target}: {Tokenizer.from_file(str(target)).get_vocab_size()} tokens")
 

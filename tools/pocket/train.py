@@ -151,8 +151,8 @@ def save(path: Path, model: CLIPModel, optim: torch.optim.Optimizer, plan: Plan,
 
 def loader(folder: Path, plan: Plan) -> tuple[Batches, int]:
     """The pretraining drawings of `folder` as batches, and the size of the vocabulary."""
-    drawings = json.loads((folder / "drawings.json").read_text())
-    chosen = json.loads((folder / "pretrain.json").read_text())
+    drawings = json.loads((folder / "drawings.json").read_text(encoding="utf-8"))
+    chosen = json.loads((folder / "pretrain.json").read_text(encoding="utf-8"))
     pixels = np.load(folder / "pixels.npy", mmap_mode="r")[chosen]
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     batches = Batches([drawings[i] for i in chosen], pixels, tokenizer, plan.batch, plan.side, plan.seed)
@@ -194,7 +194,7 @@ def train(
             losses.clear()
             scale = model.logit_scale.exp().item()
             record = {"step": step, "minutes": round(spent / 60, 2), "loss": round(mean, 4), "scale": round(scale, 1)}
-            with (run / "log.jsonl").open("a") as log:
+            with (run / "log.jsonl").open("a", encoding="utf-8") as log:
                 log.write(json.dumps(record | {"images": step * plan.batch}) + "\n")
         if spent - saved > save_every:
             saved = spent

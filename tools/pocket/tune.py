@@ -58,7 +58,7 @@ def main() -> None:
     parser.add_argument("--methods", default=",".join(GRID))
     parser.add_argument("--show", action="store_true")
     given = parser.parse_args()
-    lines = given.out.read_text().splitlines() if given.out.is_file() else []
+    lines = given.out.read_text(encoding="utf-8").splitlines() if given.out.is_file() else []
     rows = [json.loads(line) for line in lines]
     if given.show:
         show(rows)
@@ -73,7 +73,7 @@ def main() -> None:
                     if json.dumps([name, options, dataset, seed]) in done:
                         continue
                     row = measure(clip, images, name, options, dataset, seed)
-                    with given.out.open("a") as file:
+                    with given.out.open("a", encoding="utf-8") as file:
                         file.write(json.dumps(row) + "\n")
 
 

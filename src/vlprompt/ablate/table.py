@@ -27,12 +27,12 @@ def render(cells: Sequence[Cell]) -> str:
 
 def write_section(page: Path, cells: Sequence[Cell]) -> None:
     """Put the tables between the markers of a page. UserError where it has not exactly one pair of them."""
-    text = page.read_text()
+    text = page.read_text(encoding="utf-8")
     if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
         raise UserError(f"{page} must have one line {BEGIN} and, after it, one line {END}.", exit_code=DATA)
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
-    page.write_text(f"{before}{BEGIN}\n\n{render(cells)}\n{END}{after}")
+    page.write_text(f"{before}{BEGIN}\n\n{render(cells)}\n{END}{after}", encoding="utf-8")
 
 
 def harmonic(cell: Cell) -> float:

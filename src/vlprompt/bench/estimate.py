@@ -105,7 +105,7 @@ class Measured:
 def _read(path: Path) -> Learning | None:
     """A prompt's facts; None where they are another version's."""
     try:
-        facts = json.loads(path.read_text())
+        facts = json.loads(path.read_text(encoding="utf-8"))
         learning = facts["learning"]
         return Learning(
             method=facts["method"],

@@ -141,7 +141,7 @@ def check(path: Path, facts: Mapping[str, object]) -> bool:
     if not path.is_file():
         return False
     try:
-        before = dict(json.loads(path.read_text()))
+        before = dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as problem:
         raise UserError(f"{path} cannot be read ({problem}). Use another --out.", exit_code=DATA) from problem
     if changed := differences(before, facts):
@@ -180,7 +180,7 @@ class GivenUp(Exception):
 def read(directory: Path) -> History:
     """The attempts in a directory; none where the file is missing or torn."""
     try:
-        stored = json.loads((directory / ATTEMPTS).read_text())
+        stored = json.loads((directory / ATTEMPTS).read_text(encoding="utf-8"))
         return History(begun=stored["begun"], reasons=[str(one) for one in stored["reasons"]])
     except (OSError, ValueError, KeyError, TypeError):
         return History(begun=None, reasons=[])

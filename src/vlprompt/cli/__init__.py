@@ -14,6 +14,7 @@ from vlprompt.cli import (
     ablate,
     bench,
     compare,
+    console,
     convert,
     data,
     env,
@@ -145,4 +146,5 @@ def main() -> None:
     # Read by OpenMP when torch is imported. Threads that wait by spinning take the processor from those they wait for
     # as soon as another program runs: an epoch of the quickstart then takes half a minute instead of a second.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    console.survive_encodings()
     sys.exit(run(sys.argv[1:]))

@@ -98,7 +98,7 @@ def pretraining(
     )
     with observing() as observer:
         run_study(study, observer)
-    console.plain((out / TABLE).read_text())
+    console.plain((out / TABLE).read_text(encoding="utf-8"))
     console.commands(
         "Paired differences:",
         [f"vlprompt compare {out}/transfer/rpp {out}/transfer/pomp"],

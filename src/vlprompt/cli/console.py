@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Iterable
@@ -17,6 +18,13 @@ def _console(*, stderr: bool) -> Console:
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() else WIDTH_WITHOUT_TERMINAL
     return Console(file=stream, width=width, highlight=False, soft_wrap=False)
+
+
+def survive_encodings() -> None:
+    """What a terminal's or a pipe's encoding lacks is written as an escape, in place of an error (a redirect on Windows)."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def out() -> Console:
@@ -56,7 +64,8 @@ def commands(title: str, lines: Iterable[str]) -> None:
 
 def dump(value: object) -> None:
     """JSON to stdout, nothing else with it."""
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    ascii_alone = not (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf8")
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=ascii_alone, allow_nan=False) + "\n")
 
 
 def plain(text: str) -> None:

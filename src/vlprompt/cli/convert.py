@@ -58,6 +58,6 @@ def read_names(text: str) -> tuple[str, ...]:
     if not path.is_file():
         return options.parse_names(text) or ()
     try:
-        return tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+        return tuple(line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip())
     except (OSError, UnicodeDecodeError) as problem:
         raise UserError(f"--classes {path} cannot be read as text: {problem}", exit_code=DATA) from problem

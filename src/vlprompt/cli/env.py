@@ -82,7 +82,7 @@ def _version(package: str) -> str:
 def _processor() -> str:
     """Name and instruction sets, as far as the system tells them."""
     try:
-        text = Path("/proc/cpuinfo").read_text()
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
         return platform.processor() or platform.machine()
     facts = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)

@@ -99,7 +99,7 @@ def read_class_names(path: Path) -> dict[str, str]:
     if path.suffix in (".pth", ".pt"):
         return _strings(_tree(path), path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
         if path.suffix == ".json":
             return _strings(json.loads(text), path)
     except ValueError as error:
@@ -113,7 +113,7 @@ def _from_lines(path: Path, lines: list[str]) -> dict[str, str]:
         return {pair[0]: (pair[1] if len(pair) > 1 else "") for pair in pairs}
     beside = path.with_name(path.name.replace("lemmas", "ids"))
     if beside != path and beside.is_file():
-        keys = beside.read_text(encoding="utf-8").split()
+        keys = beside.read_text(encoding="utf-8-sig").split()
         if len(keys) == len(lines):
             return dict(zip(keys, lines, strict=True))
         raise UserError(f"{path} has {len(lines)} names, and {beside.name} {len(keys)} keys.", exit_code=DATA)

@@ -231,6 +231,6 @@ def _tag_file(part: Path) -> Path:
 def _tag_of(part: Path) -> str:
     """Of which version a part is; empty: nobody knows, so that it cannot be gone on with."""
     try:
-        return str(json.loads(_tag_file(part).read_text())["tag"])
+        return str(json.loads(_tag_file(part).read_text(encoding="utf-8"))["tag"])
     except (OSError, ValueError, KeyError, TypeError):
         return ""

@@ -61,7 +61,7 @@ class Spool:
         path = self.root / f"{name}-{PurePosixPath(urlsplit(place).path).name}"
         if not path.is_file():
             self.root.mkdir(parents=True, exist_ok=True)
-            with (self.root / f".{name}.lock").open("a+") as lock:
+            with (self.root / f".{name}.lock").open("a+", encoding="utf-8") as lock:
                 _hold(lock.fileno())
                 if not path.is_file():
                     _fetch(place, path, size, sha256)

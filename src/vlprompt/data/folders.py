@@ -31,7 +31,8 @@ class _Scan:
         self.skipped.append(Skipped(self.id_of(path), reason))
 
     def id_of(self, path: Path) -> str:
-        return path.relative_to(self.root).as_posix()
+        name = path.relative_to(self.root).as_posix()
+        return in_utf8(name) or name.encode("utf-8", "backslashreplace").decode()
 
 
 def scan_folder(root: Path) -> Listing:
@@ -108,14 +109,15 @@ def _scan_classes(scan: _Scan, folders: list[Path], part: Part | None, above: se
         if real in above:
             scan.skip(folder, "a link in a circle")
             continue
-        scan.class_keys.add(folder.name)
+        key = in_utf8(folder.name) or folder.name
+        scan.class_keys.add(key)
         for path in _walk(scan, folder, above | {real}):
             reason, size = refusal(path)
             if reason:
                 scan.skip(path, reason)
                 continue
             read = functools.partial(_read, str(path))
-            scan.entries.append(Entry(id=scan.id_of(path), class_key=folder.name, part=part, source=read, size=size))
+            scan.entries.append(Entry(id=scan.id_of(path), class_key=key, part=part, source=read, size=size))
 
 
 def _walk(scan: _Scan, folder: Path, seen: set[str]) -> Iterator[Path]:
@@ -144,12 +146,19 @@ def _children(scan: _Scan, folder: Path) -> tuple[list[Path], list[Path]]:
     folders: list[Path] = []
     files: list[Path] = []
     for child in children:
-        name = child.name.encode("utf-8", "backslashreplace").decode()
-        if name != child.name:
-            scan.skip(folder / name, "a name that is not UTF-8: rename it")
-        elif not hidden(name):
-            (folders if _is_folder(child) else files).append(folder / name)
+        if in_utf8(child.name) is None:
+            scan.skip(folder / child.name, "a name that is not UTF-8: rename it")
+        elif not hidden(child.name):
+            (folders if _is_folder(child) else files).append(folder / child.name)
     return folders, files
+
+
+def in_utf8(name: str) -> str | None:
+    """A file's name as its bytes say it in UTF-8, whatever the locale takes them for; None where they are not UTF-8."""
+    try:
+        return os.fsencode(name).decode("utf-8")
+    except UnicodeError:
+        return None
 
 
 def _is_folder(child: os.DirEntry[str]) -> bool:

@@ -175,7 +175,7 @@ def write_split(path: Path, split: Split, *, dataset: str) -> None:
 def read_split(path: Path, dataset: Dataset) -> Split:
     """The split of a ``split.json`` with the images of `dataset`; UserError where they no longer fit each other."""
     try:
-        stored = json.loads(path.read_text())
+        stored = json.loads(path.read_text(encoding="utf-8"))
         pairs = {part: [(str(id), int(label)) for id, label in stored[part]] for part in PARTS}
         intact = stored["hash"] == _hash({part: list(pairs[part]) for part in PARTS})
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -81,7 +81,7 @@ def read_names(path: Path) -> tuple[str, ...]:
     UserError: no such file, another form, no names.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
         names = _from_json(json.loads(text)) if path.suffix == ".json" else [line.strip() for line in text.splitlines()]
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}).", exit_code=DATA) from error

@@ -62,7 +62,7 @@ def device_name(device: torch.device) -> str:
     if device.type != "cpu":
         return f"{device.type} ({platform.machine()})"
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         lines = []
     named = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")

@@ -302,7 +302,7 @@ def _claim(directory: Path, chosen: Resolved, config: RunConfig) -> Record | Non
     if not done and not begun:
         return None
     try:
-        before = dict(json.loads((directory / CONFIG).read_text()))
+        before = dict(json.loads((directory / CONFIG).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as problem:
         raise UserError(
             f"{directory / CONFIG} cannot be read ({problem}). Use another --out.", exit_code=DATA

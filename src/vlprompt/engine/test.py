@@ -95,7 +95,7 @@ def _images_seen(place: Path) -> set[str] | None:
     if not path.is_file():
         return None
     try:
-        stored = json.loads(path.read_text())
+        stored = json.loads(path.read_text(encoding="utf-8"))
         return {str(id) for part in ("train", "val") for id, _ in stored[part]}
     except (ValueError, KeyError, TypeError) as problem:
         raise UserError(f"{path} is damaged ({problem}).", exit_code=DATA) from problem

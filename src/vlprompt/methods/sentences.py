@@ -52,7 +52,7 @@ def _listed(text: str) -> tuple[str, ...]:
 def _read(path: Path) -> list[str]:
     """The lines of a file that are not empty. UserError where it cannot be read or has none."""
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as problem:
         raise UserError(
             f"templates={path}: it is none of {', '.join(LISTS)} and no file that can be read ({problem}).",

@@ -54,7 +54,7 @@ def restored(data: bytes, place: Path, config_hash: str) -> tuple[State, Progres
 
 def log(directory: Path, name: str, values: Mapping[str, object]) -> None:
     """Append a line to a log."""
-    with (directory / name).open("a") as file:
+    with (directory / name).open("a", encoding="utf-8") as file:
         file.write(json.dumps(values) + "\n")
 
 
@@ -63,7 +63,7 @@ def cut_logs(directory: Path, step: int) -> None:
     for name in (METRICS, SKIPPED):
         path = directory / name
         if path.is_file():
-            kept = [line for line in path.read_text().splitlines() if _step_of(line) <= step]
+            kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
             disk.write_text(path, "".join(line + "\n" for line in kept))
 
 

@@ -201,14 +201,14 @@ def _claimed(config: PretrainConfig, chosen: Chosen) -> tuple[dict[str, Any] | N
             )
         return None, None
     try:
-        before = dict(json.loads((out / CONFIG).read_text()))
+        before = dict(json.loads((out / CONFIG).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as problem:
         raise UserError(f"{out / CONFIG} cannot be read ({problem}). Use another --out.", exit_code=DATA) from problem
     if before.get("hash") != chosen.hash:
         changed = "; ".join(differences(before, chosen.document(config)))
         raise UserError(f"{out} holds another configuration's work: {changed}. Use another --out, or its options.")
     if (out / SUMMARY).is_file():
-        return dict(json.loads((out / SUMMARY).read_text())), None
+        return dict(json.loads((out / SUMMARY).read_text(encoding="utf-8"))), None
     data = record.read(out)
     if data is not None and not (config.resume or restarted()):
         raise UserError(f"{out} holds unfinished work. Go on with it with --resume, or use another --out.")

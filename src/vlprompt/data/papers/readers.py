@@ -80,7 +80,7 @@ def differences(row: Row, items: Iterable[Item], num_classes: int) -> list[str]:
 def from_split(row: Row, path: Path) -> Found:
     """The published split file: ``{"train": [[path, label, class name], ...], "val": ..., "test": ...}``."""
     try:
-        lists = json.loads(path.read_text(encoding="utf-8"))
+        lists = json.loads(path.read_bytes())
         items = [
             Item(f"{row.prefix}/{image}" if row.prefix else str(image), int(label), str(name), part)
             for part in PARTS
@@ -388,7 +388,7 @@ def _mat(path: Path, name: str) -> Any:
 
 def _json(path: Path) -> Mapping[str, str]:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: not JSON that can be read ({error}).", exit_code=DATA) from error
     if not isinstance(value, dict):
@@ -473,6 +473,6 @@ def ruled(row: Row) -> str:
 def lines(path: Path) -> list[str]:
     """The lines of a list that are not empty; UserError where it cannot be read."""
     try:
-        return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read ({error}).", exit_code=DATA) from error

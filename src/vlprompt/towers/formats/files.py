@@ -27,7 +27,7 @@ def require(directory: Path, name: str, holds: str) -> Path:
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a file."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_bytes())
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise UserError(f"{path} is not valid JSON: {error}. Fetch the file again.", exit_code=DATA) from error
     if not isinstance(value, dict):
@@ -54,7 +54,7 @@ def read_tokenizer(directory: Path) -> Tokenizer | None:
     if not (vocab.is_file() and merges.is_file()):
         return None
     try:
-        lines = merges.read_text(encoding="utf-8").split("\n")
+        lines = merges.read_text(encoding="utf-8-sig").split("\n")
         lines = lines[1:] if lines[0].startswith("#version") else lines
         pairs = [(left, right) for left, right in (line.split() for line in lines if line.strip())]
         return byte_pair_tokenizer(read_json(vocab), pairs)
