@@ -13,6 +13,12 @@ from vlprompt.towers import Clip
 torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def no_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Test runners set COLUMNS; tables in pipes are as wide as they are for a user who does not."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
 @pytest.fixture(scope="session")
 def clip_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny random CLIP directory; read it, never write into it."""

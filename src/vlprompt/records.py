@@ -84,6 +84,17 @@ class Record:
     num_val: int = 0
     skipped: Mapping[str, str] = field(default_factory=dict)
     """Image -> why it could not be used."""
+    hand_written: str = ""
+    """The best hand-written words on validation images, or on training images without any: a template, or the name of several
+    (`vlprompt methods zero-shot`, option `templates`); empty: not looked for, the template stands for them."""
+    hand_written_top1: float | None = None
+    """The accuracy of those words on the same images; None: not looked for."""
+    gained: int | None = None
+    """Test images that only the learned prompt answers rightly; the hand-written words (else the template) do not."""
+    lost: int | None = None
+    """Test images that only the hand-written words answer rightly."""
+    majority_top1: float | None = None
+    """The share of the most frequent class among the test images, percent."""
     short_classes: Mapping[str, int] = field(default_factory=dict)
     """Class name -> its training images, for classes that have fewer than `shots`."""
 

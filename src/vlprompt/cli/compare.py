@@ -58,7 +58,10 @@ def compare(
     if as_json:
         console.dump({"margin": margin, "comparisons": [dataclasses.asdict(one) for one in outcome.comparisons]})
     else:
-        console.show(*map(as_rich, _tables(outcome.comparisons, margin)), *_advice(outcome.comparisons))
+        console.show(
+            *(as_rich(one, console.width()) for one in _tables(outcome.comparisons, margin)),
+            *_advice(outcome.comparisons),
+        )
     for note in outcome.notes:
         console.warn(f"{note}.")
 
@@ -91,6 +94,7 @@ def _tables(found: Iterable[Comparison], margin: float) -> list[Table]:
                 ),
                 cells=tuple(_cells(one) for one in group),
                 remark=f"Margin {margin:g} points. Paired over images and seeds.",
+                least=("seeds needed", "images", "seeds", "A", "B", "shots"),
             )
         )
     return out

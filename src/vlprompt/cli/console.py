@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
 from collections.abc import Iterable
 
@@ -16,7 +17,7 @@ WIDTH_WITHOUT_TERMINAL = 120
 
 def _console(*, stderr: bool) -> Console:
     stream = sys.stderr if stderr else sys.stdout
-    width = None if stream.isatty() else WIDTH_WITHOUT_TERMINAL
+    width = None if stream.isatty() or os.environ.get("COLUMNS") else WIDTH_WITHOUT_TERMINAL
     return Console(file=stream, width=width, highlight=False, soft_wrap=False)
 
 
@@ -30,6 +31,11 @@ def survive_encodings() -> None:
 def out() -> Console:
     """Results: what a person asked to see."""
     return _console(stderr=False)
+
+
+def width() -> int:
+    """Columns of stdout: the terminal's, those of COLUMNS, or 120 in a pipe."""
+    return out().width
 
 
 def err() -> Console:

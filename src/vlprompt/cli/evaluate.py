@@ -34,6 +34,7 @@ def evaluate(
     Example: `vlprompt eval runs/mine --data other_photos`
     """
     from vlprompt.engine.test import evaluate_run
+    from vlprompt.report.judgement import judge, lines
     from vlprompt.report.tables import accuracy, as_rich
 
     with observing() as observer:
@@ -53,4 +54,4 @@ def evaluate(
     if as_json:
         options.dump_records(records)
         return
-    console.show(as_rich(accuracy(records)))
+    console.show(as_rich(accuracy(records), console.width()), *lines(judge(records)))

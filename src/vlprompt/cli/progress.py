@@ -141,5 +141,8 @@ def _shown(values: Mapping[str, float]) -> str:
 
 def _finished(record: Record) -> str:
     accuracy = "no test images" if record.top1 is None else f"{record.top1:.1f} %"
-    beside = "" if record.zero_shot_top1 is None else f" (zero-shot {record.zero_shot_top1:.1f} %)"
+    from vlprompt.report.tables import by_hand
+
+    words = by_hand(record)
+    beside = "" if words is None else f" (zero-shot {words:.1f} %)"
     return f"{record.method} seed {record.seed}: {accuracy}{beside}, {record.seconds:.1f} s"

@@ -47,7 +47,7 @@ def quickstart(
     if markdown:
         console.plain(as_markdown(outcome.table))
         return
-    console.show(as_rich(outcome.table))
+    console.show(as_rich(outcome.table, console.width()))
     console.show(*words_and_perplexity(read_run(plan.learned)))
     console.show(f"Figure: {outcome.figure}", f"Table:  {out / first.TABLE}", f"Page:   {outcome.page}")
     learned = shlex.quote(str(plan.learned))

@@ -15,6 +15,7 @@ from vlprompt.cli.progress import observing
 if TYPE_CHECKING:
     from vlprompt.engine.config import RunConfig
     from vlprompt.records import Record
+    from vlprompt.report.judgement import Word
 
 Out = Annotated[
     Path | None,
@@ -164,15 +165,23 @@ def _say_defaults(config: RunConfig) -> None:
 
 
 def _show(config: RunConfig, records: Sequence[Record]) -> None:
+    from vlprompt.report.judgement import judge, lines
     from vlprompt.report.tables import accuracy, as_rich
 
-    console.show(as_rich(accuracy(records, seeds=config.seeds)))
-    place = shlex.quote(str(config.out))
-    picture = "PICTURE.jpg"
-    learned = any(record.parameters for record in records)
-    console.commands(
-        "Next:",
-        [f"vlprompt predict {place} {picture}"]
-        + ([f"vlprompt explain {place}"] if learned else [])
-        + [f"vlprompt eval {place} --data OTHER_FOLDER"],
-    )
+    found = judge(records)
+    console.show(as_rich(accuracy(records, seeds=config.seeds), console.width()), *lines(found))
+    console.commands("Next:", _next(config, found.word, learned=any(record.parameters for record in records)))
+
+
+def _next(config: RunConfig, word: Word, *, learned: bool) -> list[str]:
+    """The commands that follow from the judgement."""
+    place, data = shlex.quote(str(config.out)), shlex.quote(config.data)
+    again = f"vlprompt train --data {data} --model {shlex.quote(config.model)}"
+    use = [f"vlprompt predict {place} PICTURE.jpg"]
+    see = [f"vlprompt explain {place}"] if learned else []
+    if word in ("worse", "useless"):
+        other = "linear-probe" if config.method != "linear-probe" else "coop"
+        return [f"{again} --method {other}", f"vlprompt data check {data}", *see]
+    if word == "unclear":
+        return [f"{again} --method {config.method} --seeds 1,2,3", f"{again} --method linear-probe", *use]
+    return [*use, *see, f"vlprompt eval {place} --data OTHER_FOLDER"]

@@ -22,6 +22,7 @@ from vlprompt.engine.images import Images
 from vlprompt.engine.precision import peak_mib, versions
 from vlprompt.errors import UserError
 from vlprompt.losses import logits
+from vlprompt.methods.sentences import SentenceOptions
 from vlprompt.records import Predictions, id_hashes
 from vlprompt.towers import Clip
 from vlprompt.types import Ensemble, Features, Method, PromptSpec, Solver
@@ -216,6 +217,26 @@ def accuracy(classifier: Classifier, samples: Sequence[Sample], images: Images) 
     return float(100 * (classifier.logits(samples, images).argmax(1) == label).double().mean())
 
 
+HAND_WRITTEN = ("{}", "a photo of a {}.", "a picture of {}.", "selected")
+"""What hand-written words are chosen from, with the data set's template (project's choice); `selected`: CoOp's seven sentences."""
+
+
+def zero_shot(clip: Clip, class_names: Sequence[str], words: str, template: str) -> Classifier:
+    """The classifier of hand-written words: a template, or the name of several that the data set's template is one of."""
+    return Classifier(clip, None, None, class_names, template, ensemble=SentenceOptions(templates=words).ensemble)
+
+
+def best_words(clip: Clip, class_names: Sequence[str], template: str, images: Images, samples: Sequence[Sample]) -> str:
+    """The hand-written words that answer most of these images rightly; a tie goes to the template. They are never test images."""
+    if not samples:
+        return template
+    candidates = dict.fromkeys((template, *HAND_WRITTEN))
+    right = {
+        words: accuracy(zero_shot(clip, class_names, words, template), samples, images) or 0.0 for words in candidates
+    }
+    return max(right, key=right.__getitem__)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Examined:
     """A classifier's test: the fields of a record that it decides, and the answers."""
@@ -232,8 +253,12 @@ def examine(
     template: str,
     class_names: Sequence[str],
     model: str,
+    words: str = "",
 ) -> Examined:
-    """Test a classifier, and the template's zero-shot one beside it on the same images and classes."""
+    """Test a classifier, and the template's zero-shot one on the same images and classes.
+
+    words: hand-written words that it is compared with instead of the template, as `best_words` finds them.
+    """
     clip = classifier.clip
     fields: dict[str, Any] = dict.fromkeys(("top1", "zero_shot_top1", "top5", "macro_f1", "balanced_accuracy", "ece"))
     fields |= {
@@ -253,9 +278,24 @@ def examine(
         scores = score(probability_NC, answers.label)
         fields |= {name: getattr(scores, name) for name in ("top1", "top5", "macro_f1", "balanced_accuracy", "ece")}
         fields["per_class"] = {class_names[label]: recall for label, recall in scores.per_class.items()}
-        fields["zero_shot_top1"] = accuracy(Classifier(clip, None, None, class_names, template), test, images)
+        template_right = _right(zero_shot(clip, class_names, template, template), answers.label, test, images)
+        fields["zero_shot_top1"] = float(100 * template_right.mean())
+        against = template_right
+        if words:
+            against = _right(zero_shot(clip, class_names, words, template), answers.label, test, images)
+            fields |= {"hand_written": words, "hand_written_top1": float(100 * against.mean())}
+        own = answers.predicted == answers.label
+        fields["gained"], fields["lost"] = int((own & ~against).sum()), int((against & ~own).sum())
+        fields["majority_top1"] = float(100 * np.bincount(answers.label).max() / len(test))
     fields["peak_mib"] = peak_mib(clip.device)
     return Examined(fields=fields, predictions=answers)
+
+
+def _right(
+    classifier: Classifier, label_N: NDArray[np.int64], samples: Sequence[Sample], images: Images
+) -> NDArray[np.bool_]:
+    right: NDArray[np.bool_] = classifier.logits(samples, images).argmax(1).numpy() == label_N
+    return right
 
 
 def training_hash(samples: Sequence[Sample]) -> str:

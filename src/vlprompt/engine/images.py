@@ -50,7 +50,10 @@ class Images:
 
         quiet: no stage of its own is shown, because another one is running.
         """
-        return self._features(samples, view, None if quiet else self._stage("encoding images", len(samples)))
+        known = self.known(view)
+        new = any(sample.content_hash not in known for sample in samples)
+        stage = self._stage("encoding images", len(samples)) if new and not quiet else None
+        return self._features(samples, view, stage)
 
     def _features(self, samples: Sequence[Sample], view: int | None, progress: Callable[[int], None] | None) -> Tensor:
         if self.store is None:

@@ -18,7 +18,7 @@ from vlprompt.disk import locked
 from vlprompt.engine.checkpoint import CHECKPOINT, Checkpoints, State, tracked
 from vlprompt.engine.config import Resolved, RunConfig, default_views, differences
 from vlprompt.engine.duration import Duration, measure
-from vlprompt.engine.evaluate import Examined, accuracy, classifier_of, examine, training_hash
+from vlprompt.engine.evaluate import Examined, accuracy, best_words, classifier_of, examine, training_hash
 from vlprompt.engine.images import Images, open_images
 from vlprompt.engine.observer import SILENT, Observer
 from vlprompt.engine.optim import batches
@@ -227,8 +227,15 @@ def _examine(setup: Setup, sample: FewShot, test: Sequence[Sample], prompt: nn.M
     """The learned prompt on the test images, and on the validation images."""
     names = sample.class_names
     classifier = classifier_of(setup.clip, setup.method, prompt, names, setup.template)
+    words = best_words(setup.clip, names, setup.template, setup.images, sample.val or sample.train)
     examined = examine(
-        classifier, test, setup.images, template=setup.template, class_names=names, model=setup.config.model
+        classifier,
+        test,
+        setup.images,
+        template=setup.template,
+        class_names=names,
+        model=setup.config.model,
+        words=words,
     )
     examined.fields["val_top1"] = accuracy(classifier, sample.val, setup.images)
     return examined
@@ -253,6 +260,7 @@ def _learned(setup: Setup, sample: FewShot, prompt: nn.Module | None, record: Re
             "split_hash": record.split_hash,
             "training_hash": training_hash(sample.train),
             **({"init": setup.init} if setup.init else {}),
+            **({"hand_written": record.hand_written} if record.hand_written else {}),
             "metrics": {"top1": record.top1, "zero_shot_top1": record.zero_shot_top1, "val_top1": record.val_top1},
         },
     )

@@ -117,7 +117,13 @@ def _one(
     check_classes(spec, learned.class_names, dataset.class_names, solver=learned.method.solver, labelled=True)
     classifier = classifier_of(images.clip, learned.method, learned.prompt, dataset.class_names, template)
     examined = examine(
-        classifier, test, images, template=template, class_names=dataset.class_names, model=learned.model
+        classifier,
+        test,
+        images,
+        template=template,
+        class_names=dataset.class_names,
+        model=learned.model,
+        words=str(facts.get("hand_written", "")),
     )
     same = facts.get("dataset") == dataset.name
     record = Record(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rich.table import Table as RichTable
 from rich.text import Text
@@ -54,13 +54,19 @@ class Row:
 
     @property
     def zero_shot(self) -> Spread | None:
-        return spread(record.zero_shot_top1 for record in self.records)
+        """Of the best hand-written words where they were looked for, else of the template."""
+        return spread(map(by_hand, self.records))
 
     @property
     def gain(self) -> Spread | None:
         """Learned minus zero-shot in points, seed by seed."""
-        both = [(one.top1, one.zero_shot_top1) for one in self.records]
+        both = [(one.top1, by_hand(one)) for one in self.records]
         return spread(a - b for a, b in both if a is not None and b is not None)
+
+
+def by_hand(record: Record) -> float | None:
+    """The accuracy of the best hand-written words where they were looked for, else of the template."""
+    return record.zero_shot_top1 if record.hand_written_top1 is None else record.hand_written_top1
 
 
 def rows(records: Iterable[Record]) -> list[Row]:
@@ -83,6 +89,8 @@ class Table:
     header: tuple[str, ...]
     cells: tuple[tuple[str, ...], ...]
     remark: str = ""
+    least: tuple[str, ...] = ()
+    """Columns that are left out first, in this order, where the terminal is too narrow."""
 
 
 def accuracy(records: Sequence[Record], *, methods: Sequence[str] = (), seeds: Sequence[int] = ()) -> Table:
@@ -91,9 +99,10 @@ def accuracy(records: Sequence[Record], *, methods: Sequence[str] = (), seeds: S
     planned = [name for name in methods if name not in {row.method for row in found}]
     cells = [_cells(row, seeds) for row in found]
     cells += [(name, *[MISSING] * (len(HEADER) - 1)) for name in planned]
-    return Table(title=_title(found), header=HEADER, cells=tuple(cells), remark=_remark(found))
+    return Table(title=_title(found), header=HEADER, cells=tuple(cells), remark=_remark(found), least=LEAST)
 
 
+LEAST = ("seconds", "macro-F1", "learned numbers", "seeds")
 HEADER = ("method", "learned numbers", "seeds", "zero-shot", "learned", "gain", "macro-F1", "seconds")
 
 
@@ -129,12 +138,36 @@ def _remark(found: Sequence[Row]) -> str:
         return ""
     first = found[0].records[0]
     several = any(len(row.records) > 1 for row in found)
-    words = f"{first.num_classes} classes, {first.num_test} test images; zero-shot words: {first.template!r}."
+    words = f"{first.num_classes} classes, {first.num_test} test images; zero-shot words: "
+    words += f"{first.hand_written!r}, the best of several." if first.hand_written else f"{first.template!r}."
     return words + (" Mean +- standard deviation over seeds." if several else "")
 
 
-def as_rich(table: Table) -> RichTable:
-    """For a terminal: names to the left, numbers to the right; where it is narrow, names are folded."""
+def fitting(table: Table, width: int) -> Table:
+    """The table without as many of its least needed columns as make it fit; what is left out is said below it."""
+    kept = list(range(len(table.header)))
+    gone = []
+    for name in table.least:
+        needed = sum(max(len(row[place]) for row in (table.header, *table.cells)) + 3 for place in kept) + 1
+        if needed <= width:
+            break
+        if name in table.header:
+            kept.remove(table.header.index(name))
+            gone.append(name)
+    if not gone:
+        return table
+    said = f"Left out for width: {', '.join(gone)}."
+    return replace(
+        table,
+        header=tuple(table.header[place] for place in kept),
+        cells=tuple(tuple(row[place] for place in kept) for row in table.cells),
+        remark=f"{table.remark} {said}".strip(),
+    )
+
+
+def as_rich(table: Table, width: int | None = None) -> RichTable:
+    """For a terminal of so many columns (None: any): names to the left, numbers to the right."""
+    table = table if width is None else fitting(table, width)
     out = RichTable(title=Text(table.title), caption=Text(table.remark) if table.remark else None, title_justify="left")
     out.caption_justify = "left"
     for place, name in enumerate(table.header):

@@ -1,0 +1,115 @@
+"""Is the learned prompt any good: the gain over hand-written words with its interval, chance, and one sentence. Reads records only."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from vlprompt.records import Record
+
+Z = 1.959964
+"""Of a 95 % interval."""
+Word = Literal["better", "worse", "unclear", "useless", "untested"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """What can be said of one method on one set of test images. All accuracies and gains are percent, or points."""
+
+    word: Word
+    sentence: str
+    chance: float | None = None
+    """One over the number of classes."""
+    majority: float | None = None
+    """Always answering the most frequent class."""
+    hand_written: float | None = None
+    words: str = ""
+    learned: float | None = None
+    gain: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+def judge(records: Sequence[Record]) -> Judgement:
+    """All seeds of one method on one set of test images.
+
+    The interval is over images, paired: Agresti and Min's adjusted Wald interval (2005) of the images that only one of the two
+    answers rightly. Seeds share the test images, so they do not make it narrower; their own spread makes it wider.
+    """
+    if records and not any(one.parameters for one in records):
+        return Judgement(word="untested", sentence="Nothing is learned here: the words alone answer.")
+    tested = [one for one in records if one.top1 is not None and one.gained is not None and one.lost is not None]
+    if not tested:
+        return Judgement(
+            word="untested",
+            sentence="There are no test images, so nobody knows how good this is. Put some images of every class into DATA/test.",
+        )
+    first = tested[0]
+    n = first.num_test
+    gains, variances = [], []
+    for one in tested:
+        gained, lost = (one.gained or 0) + 0.5, (one.lost or 0) + 0.5
+        gain = (gained - lost) / (n + 2)
+        gains.append(gain)
+        variances.append(((gained + lost) / (n + 2) - gain**2) / (n + 2))
+    between = statistics.variance(gains) / len(gains) if len(gains) > 1 else 0.0
+    half = 100 * Z * math.sqrt(statistics.fmean(variances) + between)
+    learned = statistics.fmean(one.top1 or 0.0 for one in tested)
+    by_hand = statistics.fmean(_by_hand(one) for one in tested)
+    gain = learned - by_hand
+    low, high = gain - half, gain + half
+    chance, majority = 100 / first.num_classes, first.majority_top1 or 0.0
+    word = _word(learned, n, max(chance, majority), low, high)
+    return Judgement(
+        word=word,
+        sentence=_sentence(word, gain, low, high, n, majority, first.num_classes),
+        chance=chance,
+        majority=majority,
+        hand_written=by_hand,
+        words=first.hand_written or first.template,
+        learned=learned,
+        gain=gain,
+        low=low,
+        high=high,
+    )
+
+
+def _by_hand(record: Record) -> float:
+    best = record.zero_shot_top1 if record.hand_written_top1 is None else record.hand_written_top1
+    return best or 0.0
+
+
+def _word(learned: float, n: int, floor: float, low: float, high: float) -> Word:
+    if learned - 100 * Z * math.sqrt(max(learned / 100 * (1 - learned / 100), 1 / (4 * n)) / n) <= floor:
+        return "useless"
+    if low > 0:
+        return "better"
+    return "worse" if high < 0 else "unclear"
+
+
+def _sentence(word: Word, gain: float, low: float, high: float, n: int, majority: float, classes: int) -> str:
+    interval = f"{gain:+.1f} points, 95 % interval {low:+.1f} to {high:+.1f}, {n:,} test images"
+    if word == "useless":
+        return (
+            f"Do not use it: it cannot be told from always giving one answer, which is right for {majority:.1f} % of the images "
+            f"({100 / classes:.1f} % by chance). Against hand-written words: {interval}."
+        )
+    if word == "better":
+        return f"Worth using: the learned prompt is better than hand-written words ({interval})."
+    if word == "worse":
+        return f"Do not use it: the learned prompt is worse than hand-written words ({interval})."
+    return f"Cannot tell: with these test images the learned prompt may be better or worse than hand-written words ({interval})."
+
+
+def lines(found: Judgement) -> list[str]:
+    """The judgement for a person: the levels in one line, then the sentence."""
+    if found.learned is None:
+        return [found.sentence]
+    return [
+        f"chance {found.chance:.1f}, always the most frequent class {found.majority:.1f}, hand-written words {found.hand_written:.1f}, "
+        f"learned {found.learned:.1f} (percent; hand-written: {found.words!r})",
+        found.sentence,
+    ]

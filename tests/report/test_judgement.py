@@ -1,0 +1,103 @@
+"""What is said of a learned prompt: better, worse, unclear, useless, untested; and tables that fit the terminal."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+
+from tests.report.made import record
+from vlprompt.records import Record
+from vlprompt.report.judgement import Z, judge, lines
+from vlprompt.report.tables import Table, accuracy, as_rich, by_hand, fitting
+
+
+def measured(
+    gained: int, lost: int, *, top1: float, seed: int = 1, majority: float = 25.0, n: int = 400, **fields: object
+) -> Record:
+    return dataclasses.replace(
+        record(seed=seed),
+        top1=top1,
+        zero_shot_top1=top1 - 100 * (gained - lost) / n,
+        gained=gained,
+        lost=lost,
+        num_test=n,
+        num_classes=4,
+        majority_top1=majority,
+        parameters=10,
+        **fields,  # type: ignore[arg-type]
+    )
+
+
+@pytest.mark.parametrize(
+    ("gained", "lost", "top1", "word", "said"),
+    [
+        (60, 20, 60.0, "better", "Worth using"),
+        (20, 60, 50.0, "worse", "worse than hand-written"),
+        (22, 20, 50.0, "unclear", "Cannot tell"),
+        (60, 20, 27.0, "useless", "always giving one answer, which is right for 25.0 %"),
+        (0, 0, 50.0, "unclear", "Cannot tell"),
+    ],
+)
+def test_the_word_follows_from_the_images(gained: int, lost: int, top1: float, word: str, said: str) -> None:
+    found = judge([measured(gained, lost, top1=top1)])
+    assert found.word == word
+    assert said in found.sentence
+    assert found.gain == pytest.approx((gained - lost) / 4)
+    assert found.low is not None
+    assert found.high is not None
+    assert found.low < found.gain < found.high
+    assert "chance 25.0" in lines(found)[0]
+
+
+def test_the_interval_is_agresti_and_mins() -> None:
+    found = judge([measured(60, 20, top1=60.0)])
+    share = (60.5 - 20.5) / 402
+    half = 100 * Z * math.sqrt(((60.5 + 20.5) / 402 - share**2) / 402)
+    assert found.low == pytest.approx(10 - half)
+    assert found.high == pytest.approx(10 + half)
+
+
+def test_more_seeds_on_the_same_images_make_it_no_narrower() -> None:
+    one = judge([measured(60, 20, top1=60.0)])
+    equal = judge([measured(60, 20, top1=60.0, seed=seed) for seed in (1, 2, 3)])
+    apart = judge([measured(60 + 20 * seed, 20, top1=60.0, seed=seed) for seed in (0, 1, 2)])
+    assert (equal.low, equal.high) == pytest.approx((one.low, one.high))
+    assert apart.high is not None
+    assert apart.low is not None
+    assert one.high is not None
+    assert one.low is not None
+    assert apart.high - apart.low > one.high - one.low
+
+
+def test_without_test_images_or_anything_learned_there_is_no_gain() -> None:
+    assert judge([dataclasses.replace(record(), top1=None, parameters=10)]).word == "untested"
+    nothing = judge([dataclasses.replace(record(), parameters=0, gained=0, lost=0)])
+    assert (nothing.word, nothing.gain) == ("untested", None)
+    assert "Nothing is learned" in lines(nothing)[0]
+
+
+def test_the_best_words_stand_for_hand_written_ones() -> None:
+    better = measured(10, 10, top1=50.0, hand_written="{}", hand_written_top1=50.0)
+    assert by_hand(better) == 50.0
+    assert judge([better]).words == "{}"
+    table = accuracy([better])
+    assert "'{}', the best of several" in table.remark
+    assert table.cells[0][table.header.index("gain")] == "+0.0"
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+def test_the_first_column_is_never_lost(width: int) -> None:
+    table = accuracy([measured(60, 20, top1=60.0)])
+    kept = fitting(table, width)
+    assert kept.header[0] == "method"
+    assert {"zero-shot", "learned", "gain"} <= set(kept.header)
+    gone = [name for name in table.header if name not in kept.header]
+    assert gone == [] if width == 120 else all(name in kept.remark for name in gone)
+    assert as_rich(table, width).row_count == 1
+
+
+def test_a_table_without_optional_columns_stays_whole() -> None:
+    table = Table(title="t", header=("a" * 40, "b" * 40), cells=(("1", "2"),))
+    assert fitting(table, 20) is table
