@@ -21,7 +21,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 VALUES = {"errors", "types", "disk", "reading", "tensors", "records", "pocket"}
 MODELS = VALUES | {"towers", "prompts", "losses", "solvers"}
-LEARNS = MODELS | {"methods", "artifact", "data", "engine"}
+LEARNS = MODELS | {"methods", "artifact", "data", "engine", "head"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "disk": {"errors"},
@@ -38,7 +38,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "methods": {"errors", "types", "reading", "prompts", "losses", "solvers"},
     "artifact": MODELS | {"methods"},
     "convert": MODELS | {"methods", "artifact"},
-    "engine": MODELS | {"methods", "artifact", "data"},
+    "head": {"errors", "types", "towers", "losses"},
+    "engine": MODELS | {"methods", "artifact", "data", "head"},
     "describe": LEARNS,
     "explain": LEARNS,
     "classifier": LEARNS,

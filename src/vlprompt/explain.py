@@ -10,10 +10,11 @@ from torch import nn
 
 from vlprompt.artifact import Learned, loaded
 from vlprompt.engine.train import new_prompt
+from vlprompt.head import Head, measure_head
 from vlprompt.losses.perplexity import perplexity
 from vlprompt.losses.words import NearWords, nearest_words
 from vlprompt.towers import Clip, load
-from vlprompt.types import Context, Prompted, Splice, TextLayout
+from vlprompt.types import Context, Prompted, PromptSpec, Splice, TextLayout
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +42,8 @@ class Words:
     template_words: str
     of_class: str | None
     """For class-specific contexts: the class whose context this is, the first."""
+    head: Head
+    """What the head that gives these perplexities knows of language, with this prompt and without."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +88,7 @@ def _words(clip: Clip, learned: Learned, prompt: nn.Module, top: int) -> Words |
         perplexity_template=perplexity(_context_of(clip, words), clip.vocabulary) if words else None,
         template_words=words,
         of_class=learned.class_names[0] if context.vectors.dim() == 3 else None,
+        head=head_of(clip, spec, prompt),
     )
 
 
@@ -92,3 +96,11 @@ def _context_of(clip: Clip, words: str) -> Context:
     """Words as if they had been learned."""
     rows_MD = clip.embed_words(words)
     return clip.context(Prompted(text={0: Splice(q=rows_MD)}, layout=TextLayout(num_tokens=len(rows_MD))))
+
+
+def head_of(clip: Clip, spec: PromptSpec | None, prompt: nn.Module | None) -> Head:
+    """The model's head, and the head behind a prompt's text tokens where it has some that do not depend on an image."""
+    if spec is None or prompt is None or spec.conditioned or spec.layout is None:
+        return measure_head(clip)
+    with torch.no_grad():
+        return measure_head(clip, prompt(None))

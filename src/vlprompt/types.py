@@ -105,6 +105,8 @@ class Vocabulary:
     """(A,) int64, ascending: every id but [SOS] and [EOT]."""
     words: Callable[[int], str]
     """Id -> readable word."""
+    mean_state: Callable[[], Tensor] | None = None
+    """(D,) float32: the mean of the bare text tower's states after ln_final over plain sentences; found when first asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +121,8 @@ class Context:
     """(..., M, D): the learned tokens in the token-embedding space, without positions."""
     states: Tensor
     """(..., 1 + M, D): the text tower's states after ln_final at [SOS], p_1 .. p_M."""
+    found: dict[object, Tensor] = field(default_factory=dict, compare=False, repr=False)
+    """What one term has computed of this context and another can use; it lives as long as the step's view."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,6 +180,10 @@ class Term:
     """One line of plain text, shown to people."""
     over_images: bool = True
     """Whether it is a mean over the batch's images; False: it depends on the prompt and the classes alone."""
+    balance: float = 0.0
+    """R above 0: the weight is found while learning, so that this term's gradient is R times cross-entropy's over the first epoch."""
+    labelled: Callable[[Prompted], tuple[Tensor, ...]] | None = None
+    """The learned tensors on which its gradient is measured against cross-entropy's; None: all."""
 
 
 class Rule(Protocol):

@@ -249,6 +249,7 @@ def test_module_and_command_are_one() -> None:
         "eval",
         "predict",
         "explain",
+        "head",
         "methods",
         "models",
         "env",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from vlprompt import disk
@@ -44,6 +44,8 @@ class Cell:
     seconds: float
     key: str
     """SHA-256 of all that decides the numbers."""
+    head: Mapping[str, float] = field(default_factory=dict)
+    """Of the model's head without a prompt, as `vlprompt head` has them; empty in older records."""
     schema: int = SCHEMA
 
 

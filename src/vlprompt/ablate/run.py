@@ -30,6 +30,7 @@ from vlprompt.engine.precision import resolve_device
 from vlprompt.engine.run import recipe_for
 from vlprompt.engine.train import Lesson, prompt_at, train
 from vlprompt.errors import DATA, UserError
+from vlprompt.head import measure_head
 from vlprompt.losses.perplexity import perplexity
 from vlprompt.methods.resolve import resolve
 from vlprompt.towers import Clip, load
@@ -64,6 +65,7 @@ def run_ablation(
     sweep = settings(host, centre)
     _check(names, seeds, resolve(host, common).prompt, observer)
     clip = load(model, device=resolve_device(device))
+    observer.note(measure_head(clip).line())
     recipe = recipe_for(model, "auto")
     images = open_images(clip, cache)
     datasets = [_without_test(name, images) for name in names]
@@ -215,6 +217,7 @@ class Bench:
             gradient_ratios=_mean_ratios(logged),
             perplexity=perplexity(context, self.clip.vocabulary),
             num_val={part: len(_part(dataset, part).val) for part in job.parts},
+            head=_numbers(self.clip),
             method=method.name,
             options=dict(method.options),
             model=self.model,
@@ -245,6 +248,12 @@ def _part(dataset: Dataset, part: str) -> Dataset:
     assert not dataset.test, "the ablation sees no test images"
     assert part in ("base", "novel", "all")
     return restrict(dataset, part)  # type: ignore[arg-type]
+
+
+def _numbers(clip: Clip) -> dict[str, float]:
+    """What a record says of the model's head."""
+    raw = measure_head(clip).raw
+    return {"natural": raw.natural, "shuffled": raw.shuffled, "random": raw.random, "above": raw.above}
 
 
 def _mean_ratios(logged: Iterable[Mapping[str, object]]) -> dict[str, float]:

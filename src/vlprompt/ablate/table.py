@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -56,7 +57,19 @@ def _head(cells: Sequence[Cell]) -> str:
     epochs = _listed(str(len(cell.by_epoch)) for cell in cells)
     return (
         f"Model {models}; {shots} shots; seeds {seeds}; {epochs} epochs. Measured on **validation** images ({images}); test "
-        "images were not read."
+        f"images were not read.{_head_line(cells[-1].head)}"
+    )
+
+
+def _head_line(head: Mapping[str, float]) -> str:
+    """What the last cell says of the model's head; nothing where it is an older record."""
+    if not head:
+        return ""
+    natural, shuffled, random = (f"{math.exp(head[name]):,.0f}" for name in ("natural", "shuffled", "random"))
+    warning = "" if head["natural"] < min(head["shuffled"], head["random"]) else " **It is not a language model.**"
+    return (
+        f" The head's perplexity is {natural} on plain captions, {shuffled} on the same words shuffled, {random} on random tokens; it "
+        f"finds {100 * head['above']:.0f} % of all words likelier than the true next one.{warning}"
     )
 
 

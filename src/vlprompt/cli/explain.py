@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vlprompt.cli import console, options
+from vlprompt.cli.head import shown
 
 if TYPE_CHECKING:
     from vlprompt.explain import Reading, Words
@@ -41,6 +42,8 @@ def explain(
     learned = reading.learned
     console.show(f"{learned.method.name} on {learned.model}, {len(learned.class_names)} classes: {picked.reason}.")
     console.show(*_tensors(reading), *words_and_perplexity(reading))
+    if reading.words is not None:
+        console.show(*shown(reading.words.head))
 
 
 def read_run(run: Path) -> Reading:
@@ -132,6 +135,7 @@ def _as_dict(reading: Reading, directory: str) -> dict[str, object]:
             "perplexity": words.perplexity,
             "perplexity_start": words.perplexity_start,
             "perplexity_template": words.perplexity_template,
+            "head": words.head.as_dict(),
         },
     }
 

@@ -22,6 +22,7 @@ from vlprompt.engine.observer import SILENT, Observer
 from vlprompt.engine.optim import batches, lr_at, sgd
 from vlprompt.engine.precision import generator
 from vlprompt.engine.step import Place, accumulate, gradients_of, measured_gradients, require_finite, take, weighted
+from vlprompt.head import measure_head
 from vlprompt.towers import Clip
 from vlprompt.towers.tokens import longest
 from vlprompt.types import ClassSampling, Method, PromptSpec, Views
@@ -125,6 +126,8 @@ def train(
     observer.advance(done * steps, {})
     if (said := said_of(method.classes, len(lesson.class_names))) is not None:
         observer.note(said)
+    if method.needs & {"host_states", "context_states"}:
+        observer.note(measure_head(clip).line())
 
     for epoch in range(done, schedule.epochs):
         began, rate = time.perf_counter(), lr_at(epoch, schedule)

@@ -28,12 +28,26 @@ def lengths(vectors: Tensor) -> Tensor:
     return torch.where(length > 0, length, torch.full_like(length, torch.inf))
 
 
+def bounded(vectors: Tensor, length: Tensor) -> Tensor:
+    """The same vectors (..., D); the gradient of those shorter than `length` is multiplied by ``(|v| / length)^2``.
+
+    The gradient of a cosine grows as 1 / |v| without end. With this factor it is largest at `length`, falls to 0 with |v| below
+    it, and is untouched above (project's choice).
+    """
+    held = vectors.detach()
+    factor = (torch.linalg.vector_norm(held, dim=-1, keepdim=True) / length).square().clamp(max=1)
+    out: Tensor = held + factor * (vectors - held)
+    return out
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WordTable:
     """A frozen matrix with one row per word of A (every id but [SOS] and [EOT]); words are meant by their row here."""
 
     rows_AD: Tensor
     lengths_A: Tensor
+    mean_length: Tensor
+    """A scalar: the mean Euclidean length of the rows."""
     order_A: Tensor | None = None
     """None: word j is compared with row j; else with row ``order_A[j]``."""
 
@@ -95,7 +109,8 @@ def _build_table(vocabulary: Vocabulary, labels: Labels, seed: int) -> WordTable
         order_A = torch.randperm(num_words, generator=generator).to(rows_AD.device)
     elif labels == "random":
         rows_AD = torch.randn(rows_AD.shape, generator=generator, dtype=rows_AD.dtype).to(rows_AD.device)
-    return WordTable(rows_AD=rows_AD, lengths_A=lengths(rows_AD), order_A=order_A)
+    mean_length = torch.linalg.vector_norm(rows_AD, dim=-1).mean()
+    return WordTable(rows_AD=rows_AD, lengths_A=lengths(rows_AD), mean_length=mean_length, order_A=order_A)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

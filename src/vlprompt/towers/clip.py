@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 
 from vlprompt.errors import UserError
+from vlprompt.towers.captions import CAPTIONS
 from vlprompt.towers.config import ClipConfig, TowerConfig
 from vlprompt.towers.recompute import again
 from vlprompt.towers.resnet import ResNetTower
@@ -84,7 +86,38 @@ class Clip(nn.Module):
         weight_VD = self.text_tower.token_embedding.weight.float()
         ids = torch.arange(len(weight_VD), device=self.device)
         keep = (ids != self.tokenizer.start_id) & (ids != self.tokenizer.end_id)
-        return Vocabulary(weight_VD=weight_VD, word_ids=ids[keep], words=self.tokenizer.word)
+        return Vocabulary(
+            weight_VD=weight_VD, word_ids=ids[keep], words=self.tokenizer.word, mean_state=lambda: self.mean_state
+        )
+
+    @cached_property
+    def mean_state(self) -> Tensor:
+        """(D,) float32: the mean of the bare text tower's states that predict a word of `CAPTIONS` (project's choice)."""
+        states = [self.word_states(self.tokenizer.encode(caption)) for caption in CAPTIONS]
+        return torch.cat(states).mean(dim=0)
+
+    @torch.no_grad()
+    def word_states(self, ids: Sequence[int], prompted: Prompted = BARE) -> Tensor:
+        """The states after ln_final that predict each of these L words, (L, D) float32, without a gradient.
+
+        The rows are [SOS], the learned context of the layout if there is one (wherever its class name would stand; of
+        class-specific contexts the first class's) with its fixed words, then the words, as many as fit. The state before a word
+        predicts it.
+        """
+        layout, splices = prompted.layout, dict(prompted.text)
+        first = splices.get(0)
+        if first is not None and first.axis != "shared":
+            splices[0] = Splice(q=first.q[0])
+        head = [self.tokenizer.start_id]
+        if layout is not None:
+            head += [*(-1 - j for j in range(layout.num_tokens)), *self.tokenizer.encode(layout.words)]
+        ids = ids[: self.context_length - len(head) + 1]
+        rows = pack([""], [[*head, *ids]], layout and replace(layout, shared=True)).to(self.device).prefix
+        scaling = Scaling(self.dtype)
+        prefix = self.text_tower.prefix(rows, scaling.enter(splices), states=True)
+        assert prefix.states is not None
+        (states,) = scaling.leave(prefix.states)
+        return states[0, len(head) - 1 :]
 
     def embed_words(self, words: str) -> Tensor:
         """Words -> their rows of the token embedding, (number of tokens, text width), float32."""

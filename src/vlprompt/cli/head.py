@@ -1,0 +1,110 @@
+"""`vlprompt head`: what the text tower knows as a language model, before PLPP is asked to use it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich import box
+from rich.console import RenderableType
+from rich.table import Table
+
+from vlprompt.cli import console, options
+from vlprompt.errors import UserError
+
+if TYPE_CHECKING:
+    from vlprompt.head import Head, Scores
+
+Run = Annotated[
+    Path | None,
+    typer.Option("--run", metavar="RUN", help="Also with the learned prompt of this run.", show_default="no prompt"),
+]
+Name = Annotated[
+    str | None,
+    typer.Option(
+        "--method", metavar="NAME", help="Also with this method's prompt as it starts.", show_default="no prompt"
+    ),
+]
+MEANING = {
+    "raw": "raw: h W^T",
+    "centred": "centred: (h - mean h) W^T",
+    "cosine": "cosine: logit scale x cos(h, W)",
+}
+
+
+def head(
+    model: options.Backbone = None,
+    run: Run = None,
+    method: Name = None,
+    settings: options.Settings = None,
+    device: options.Device = "auto",
+    as_json: options.AsJson = False,
+) -> None:
+    """Ask the head that PLPP reads about plain captions, the same words shuffled, and random tokens.
+
+    A head that knows language finds plain captions the least surprising. Look at this before you use PLPP on a model.
+
+    Example: `vlprompt head --model openai/clip-vit-base-patch16`
+    """
+    if run is not None and (method is not None or settings):
+        raise UserError("--run already says the method. Leave out --method and --set, or leave out --run.")
+    if settings and method is None:
+        raise UserError(
+            "--set needs --method: without a prompt there is nothing to set. Add for example --method coop."
+        )
+    found = _of_run(run, model, device) if run else _of_model(model or options.POCKET_MODEL, method, settings, device)
+    if as_json:
+        console.dump(found.as_dict())
+        return
+    console.show(*shown(found))
+
+
+def _of_run(run: Path, model: str | None, device: str) -> Head:
+    from vlprompt.artifact import loaded, pick
+    from vlprompt.engine.precision import resolve_device
+    from vlprompt.explain import head_of
+    from vlprompt.towers import load
+
+    learned, clip = loaded(pick(run).directory, load(model, device=resolve_device(device)) if model else None)
+    return head_of(clip, learned.method.prompt, learned.prompt)
+
+
+def _of_model(model: str, method: str | None, settings: list[str] | None, device: str) -> Head:
+    from vlprompt.engine.precision import resolve_device
+    from vlprompt.engine.run import recipe_for
+    from vlprompt.engine.train import new_prompt
+    from vlprompt.explain import head_of
+    from vlprompt.methods.resolve import resolve
+    from vlprompt.towers import load
+
+    spec = None
+    if method is not None:
+        spec = resolve(method, options.parse_settings(settings), recipe=recipe_for(model, "auto")).prompt
+    clip = load(model, device=resolve_device(device))
+    return head_of(clip, spec, None if spec is None else new_prompt(clip, spec, 1, 1))
+
+
+def shown(found: Head) -> list[RenderableType]:
+    """The table, and the verdict in words."""
+    out: list[RenderableType] = [_table(found.heads, "Perplexity a token, and rank of the true next word")]
+    if found.prompted is not None:
+        out.append(_table(found.prompted, "The same behind the prompt's context"))
+    return [
+        *out,
+        f"{found.captions} captions, {found.num_words:,} words. Rank: share of the other words that are found likelier than the true "
+        "one; 50 % is chance.",
+        found.raw.verdict,
+    ]
+
+
+def _table(heads: Mapping[str, Scores], title: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left")
+    for name in ("head", "plain captions", "shuffled", "random tokens", "rank"):
+        table.add_column(name, justify="left" if name == "head" else "right")
+    for kind, one in heads.items():
+        numbers = (f"{math.exp(min(value, 700)):,.0f}" for value in (one.natural, one.shuffled, one.random))
+        table.add_row(MEANING[kind], *numbers, f"{100 * one.above:.0f} %")
+    return table
