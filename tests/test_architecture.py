@@ -165,6 +165,8 @@ def test_every_module_can_be_imported() -> None:
     [
         "import vlprompt",
         "import vlprompt.cli",
+        "import vlprompt.cli; assert vlprompt.cli.run(['data', 'list']) == 0",
+        "import vlprompt.cli; assert vlprompt.cli.run(['recipes']) == 0",
         "import vlprompt.cli; assert vlprompt.cli.run(['--help']) == 0",
         "import vlprompt.cli; assert vlprompt.cli.run(['train', '--help']) == 0",
     ],

@@ -10,7 +10,7 @@ from PIL import Image
 
 from tests.data.make import encoded, folder, noise
 from vlprompt import pocket
-from vlprompt.data import check
+from vlprompt.data.check import check
 from vlprompt.errors import UserError
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.data.make import encoded, folder, noise
-from vlprompt.data import check, open_dataset
+from vlprompt.data import open_dataset
+from vlprompt.data.check import check
 from vlprompt.errors import UserError
 
 datasets = pytest.importorskip("datasets", reason="needs the extra hub-data")

@@ -14,7 +14,8 @@ import pytest
 from tests.data import layouts
 from tests.data.layouts import DIRECTORIES, MAKERS, PREFIXES
 from tests.data.make import encoded, noise, put
-from vlprompt.data import check, few_shot, open_dataset, open_image
+from vlprompt.data import few_shot, open_dataset, open_image
+from vlprompt.data.check import check
 from vlprompt.data.papers import catalogue
 from vlprompt.data.papers.idx import read_idx
 from vlprompt.data.samples import PARTS, Dataset

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -154,3 +156,10 @@ def test_a_single_class_and_equal_names_are_encoded(clip: Clip) -> None:
     one = clip.encode_text(clip.class_tokens(["cat"])).pooled
     two = clip.encode_text(clip.class_tokens(["cat", "cat"])).pooled
     torch.testing.assert_close(two, one.expand(2, -1), rtol=1e-5, atol=1e-6)
+
+
+def test_loading_does_not_import_torchs_compiler() -> None:
+    """Start values drawn on the meta device would; it takes as long as everything else that `predict` does."""
+    code = "import sys; from vlprompt.towers import load; load('pocket-s'); assert 'torch._dynamo' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -148,7 +148,7 @@ def check_images(
 
     Example: `vlprompt data check my_photos`
     """
-    from vlprompt.data import check
+    from vlprompt.data.check import check
 
     with counting("looking at images") as progress:
         report = check(source, progress=progress)

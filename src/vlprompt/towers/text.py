@@ -48,7 +48,10 @@ class TextTower(nn.Module):
         super().__init__()
         tower = config.text
         self.heads = tower.heads
-        self.token_embedding = nn.Embedding(config.vocab_size, tower.width)
+        # From an empty tensor: to draw start values on the meta device, torch would import its compiler (a second or more).
+        self.token_embedding = nn.Embedding(
+            config.vocab_size, tower.width, _weight=torch.empty(config.vocab_size, tower.width)
+        )
         self.positional_embedding = nn.Parameter(torch.empty(config.context_length, tower.width))
         self.transformer = _Transformer([Block(tower) for _ in range(tower.layers)])
         self.ln_final = LayerNorm(tower.width, tower.eps)

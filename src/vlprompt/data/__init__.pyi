@@ -1,0 +1,75 @@
+from .check import ClassCount, Copies, Report, verify
+from .class_names import NamesReport, read_class_names
+from .fetch import Spool
+from .images import open_image
+from .large.corpus import Corpus, Listed, Pool
+from .large.imagenet21k import is_imagenet21k, open_imagenet21k
+from .large.shards import is_shards, open_shards, write_shards
+from .samples import DEFAULT_TEMPLATE, Dataset, Sample, Skipped
+from .sources import open_dataset
+from .splits import (
+    FewShot,
+    Split,
+    Subset,
+    few_shot,
+    halves,
+    read_split,
+    restrict,
+    split_by_rule,
+    split_hash,
+    write_split,
+)
+from .store import FeatureStore, Stats, default_root
+from .views import (
+    AUGMENTATION_VERSION,
+    AUGMENTATIONS,
+    Augmentation,
+    augmented_view,
+    load_pixels,
+    test_view,
+    train_view,
+)
+
+__all__ = [
+    "AUGMENTATIONS",
+    "AUGMENTATION_VERSION",
+    "DEFAULT_TEMPLATE",
+    "Augmentation",
+    "ClassCount",
+    "Copies",
+    "Corpus",
+    "Dataset",
+    "FeatureStore",
+    "FewShot",
+    "Listed",
+    "NamesReport",
+    "Pool",
+    "Report",
+    "Sample",
+    "Skipped",
+    "Split",
+    "Spool",
+    "Stats",
+    "Subset",
+    "augmented_view",
+    "default_root",
+    "few_shot",
+    "halves",
+    "is_imagenet21k",
+    "is_shards",
+    "load_pixels",
+    "open_dataset",
+    "open_image",
+    "open_imagenet21k",
+    "open_shards",
+    "read_class_names",
+    "read_split",
+    "restrict",
+    "split_by_rule",
+    "split_hash",
+    "test_view",
+    "train_view",
+    "verify",
+    "write_shards",
+    "write_split",
+]
