@@ -155,6 +155,11 @@ def _bounded(value: float) -> bool:
     return abs(value) < MAX_WHOLE if isinstance(value, int) else math.isfinite(value)
 
 
+def whole(content: str) -> int | None:
+    """The whole number from 0 that a text is, of at most 18 digits; None where it is none."""
+    return int(content) if content.isascii() and content.isdigit() and len(content) <= 18 else None
+
+
 def shown(value: object) -> str:
     """A value of a file in a message: short, whatever it is."""
     text = repr(value) if isinstance(value, str | int | float | bool | None) else _kind(value)

@@ -9,15 +9,17 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import io
-import json
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vlprompt import disk
+from vlprompt import disk, reading
 from vlprompt.errors import DATA, UserError
 
 SCHEMA = 1
@@ -133,35 +135,120 @@ def finished(directory: Path) -> bool:
 def read(path: Path) -> Record:
     """The record in a run's directory, or in the file itself. UserError where it is damaged or newer than this version."""
     path = path / RESULT if path.is_dir() else path
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as problem:
-        raise UserError(f"{path} cannot be read as a record: {problem}", exit_code=DATA) from problem
-    schema = values.get("schema") if isinstance(values, dict) else None
-    if not isinstance(schema, int):
+    values = reading.json_object(path)
+    schema = values.get("schema")
+    if type(schema) is not int:
         raise UserError(f"{path} is no record of vlprompt: it has no 'schema'.", exit_code=DATA)
     if schema > SCHEMA:
         raise UserError(
             f"{path} has schema {schema}; this version reads up to {SCHEMA}. Install a newer vlprompt.", exit_code=DATA
         )
-    known = {one.name: one for one in _fields(Record)}
-    missing = [
-        name
-        for name, one in known.items()
-        if name not in values and one.default is dataclasses.MISSING and one.default_factory is dataclasses.MISSING
+    record = reading.typed(Record, values, str(path))
+    if wrong := _out_of_range(record):
+        raise UserError(f"{path}: {'; '.join(wrong)}.", exit_code=DATA)
+    return record
+
+
+def _out_of_range(record: Record) -> list[str]:
+    """Numbers that no run can have, each in words: percentages beyond 0 to 100, negative counts and times, no method or data set."""
+    wrong = [f"{name} is empty" for name in ("method", "dataset", "model") if not getattr(record, name).strip()]
+    texts = [one for one in (getattr(record, each.name) for each in _fields(Record)) if isinstance(one, str)]
+    wrong += [f"{reading.shown(one)} is too long" for one in (*texts, *record.per_class) if len(one) > MAX_TEXT]
+    for name in PERCENT:
+        value = getattr(record, name)
+        if value is not None and not 0 <= value <= 100:
+            wrong.append(f"{name} is {value}, no percentage")
+    wrong += [
+        f"the recall of {reading.shown(name)} is {value}"
+        for name, value in record.per_class.items()
+        if not 0 <= value <= 100
     ]
-    if missing:
-        raise UserError(f"{path} lacks {', '.join(missing)}.", exit_code=DATA)
-    return Record(**{name: value for name, value in values.items() if name in known})
+    for name in COUNTS:
+        value = getattr(record, name)
+        if value is not None and value < 0:
+            wrong.append(f"{name} is {value}")
+    if record.num_classes > MAX_ROWS or len(record.per_class) > record.num_classes:
+        wrong.append(f"num_classes is {record.num_classes}, and {len(record.per_class)} classes have a recall")
+    return wrong
 
 
-def read_predictions(directory: Path) -> Predictions | None:
-    """The predictions beside a record; None where there are none."""
+PERCENT = ("top1", "zero_shot_top1", "top5", "macro_f1", "balanced_accuracy", "ece", "val_top1")
+COUNTS = (
+    "shots",
+    "seed",
+    "num_classes",
+    "num_test",
+    "num_train",
+    "num_val",
+    "epochs",
+    "parameters",
+    "seconds",
+    "seconds_features",
+    "peak_mib",
+)
+MAX_ROWS = 4_000_000
+"""Test images of one run, and classes."""
+MAX_HEADER, MAX_TEXT = 4096, 1000
+
+
+def read_predictions(directory: Path, record: Record | None = None) -> Predictions | None:
+    """The predictions beside a record; None where there are none. UserError: damaged, or another run's.
+
+    Sizes and types are compared with the record before anything is unpacked.
+    """
     path = directory / PREDICTIONS
     if not path.is_file():
         return None
-    with np.load(path, allow_pickle=False) as arrays:
-        return Predictions(**{one.name: arrays[one.name] for one in _fields(Predictions)})
+    record = record or read(directory)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            found = Predictions(
+                **{name: _column(archive, name, kind, record.num_test) for name, kind in COLUMNS.items()}
+            )
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        EOFError,
+        RuntimeError,
+        NotImplementedError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as problem:
+        raise UserError(f"{path} is damaged, or no predictions of vlprompt ({problem}).", exit_code=DATA) from problem
+    labels = np.concatenate([found.label, found.predicted])
+    chances = np.concatenate([found.label_probability, found.predicted_probability])
+    if len(labels) and not (labels.min() >= 0 and labels.max() < record.num_classes):
+        raise UserError(f"{path} has labels that are none of {record.num_classes} classes.", exit_code=DATA)
+    if not ((chances >= 0) & (chances <= 1.0001)).all():
+        raise UserError(f"{path} has probabilities that lie outside 0 to 1.", exit_code=DATA)
+    return found
+
+
+COLUMNS = {
+    "id_hash": "<U16",
+    "label": "<i8",
+    "predicted": "<i8",
+    "label_probability": "<f4",
+    "predicted_probability": "<f4",
+}
+"""Field of `Predictions` -> its type in the file."""
+
+
+def _column(archive: zipfile.ZipFile, name: str, kind: str, rows: int) -> NDArray[Any]:
+    """One array: a vector of this type with so many rows. ValueError where the file says something else."""
+    if rows > MAX_ROWS:
+        raise ValueError(f"{rows:,} test images; at most {MAX_ROWS:,} are read")
+    with archive.open(f"{name}.npy") as file:
+        major, _ = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(file, max_header_size=MAX_HEADER)
+        if shape != (rows,) or dtype != np.dtype(kind):
+            raise ValueError(f"{name} is {shape} {dtype}, and the record says ({rows},) {np.dtype(kind)}")
+        data = file.read(rows * dtype.itemsize)
+        if len(data) != rows * dtype.itemsize or file.read(1):
+            raise ValueError(f"{name} has another length than it says")
+    return np.frombuffer(data, dtype).copy()
 
 
 def find(root: Path) -> Iterator[tuple[Path, Record]]:

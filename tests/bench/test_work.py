@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -127,17 +128,20 @@ def test_a_killed_attempt_counts_unless_it_got_on(tmp_path: Path) -> None:
     place = tmp_path / "cell"
     place.mkdir()
     mark = place / ATTEMPTS
-    mark.write_text(json.dumps({"schema": 1, "begun": 1.0, "reasons": []}), encoding="utf-8")
+    mark.write_text(json.dumps({"schema": 1, "begun": True, "reasons": []}))
     with pytest.raises(KeyboardInterrupt), attempt(place, 2):
         raise KeyboardInterrupt
-    assert (read(place).begun, read(place).reasons) == (None, [SILENT_END])
-    mark.write_text(json.dumps({"schema": 1, "begun": 1.0, "reasons": [SILENT_END]}), encoding="utf-8")
+    assert (read(place).begun, read(place).reasons) == (False, [SILENT_END])
+    mark.write_text(json.dumps({"schema": 1, "begun": True, "reasons": [SILENT_END]}))
     with pytest.raises(GivenUp, match="without a word"), attempt(place, 2):
         raise AssertionError("never begun")
-    mark.write_text(json.dumps({"schema": 1, "begun": 1.0, "reasons": [SILENT_END]}), encoding="utf-8")
+    mark.write_text(json.dumps({"schema": 1, "begun": True, "reasons": [SILENT_END]}))
+    ahead = mark.stat().st_mtime + 3600  # the file server's clock; this machine's says something else
+    os.utime(mark, (ahead, ahead))
     (place / "checkpoint.safetensors").touch()
+    os.utime(place / "checkpoint.safetensors", (ahead + 1, ahead + 1))
     with attempt(place, 2):
-        assert read(place).begun is not None
+        assert read(place).begun
     assert not mark.exists()
 
 

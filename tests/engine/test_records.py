@@ -28,7 +28,7 @@ RECORD = Record(
     balanced_accuracy=50.0,
     ece=3.5,
     num_classes=2,
-    num_test=4,
+    num_test=2,
     split_hash="ab",
     seconds=1.0,
     seconds_features=0.5,
@@ -85,8 +85,8 @@ def test_what_cannot_be_read_is_said(tmp_path: Path, change: dict[str, object], 
 
 
 def test_damage_and_unknown_fields(tmp_path: Path) -> None:
-    (tmp_path / "result.json").write_text('{"schema": 1, ', encoding="utf-8")
-    with pytest.raises(UserError, match="cannot be read as a record"):
+    (tmp_path / "result.json").write_text('{"schema": 1, ')
+    with pytest.raises(UserError, match="damaged or no JSON"):
         records.read(tmp_path)
     (tmp_path / "result.json").write_text(json.dumps({**dataclasses.asdict(RECORD), "later": 1}), encoding="utf-8")
     assert records.read(tmp_path) == RECORD

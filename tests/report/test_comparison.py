@@ -33,7 +33,11 @@ def answers(right: Sequence[bool], *, prefix: str = "image") -> Predictions:
 
 
 def wrote(root: Path, found: Predictions | None, **changes: Any) -> Path:
-    one = record(**changes)
+    right = found.predicted == found.label if found is not None else np.zeros(0)
+    own: dict[str, Any] = (
+        {} if found is None else {"num_test": len(right), "top1": 100 * float(right.mean()) if len(right) else None}
+    )
+    one = record(**(own | changes))
     place = root / f"{one.dataset}-{one.shots}-{one.subset}" / f"seed{one.seed}"
     records.write(place, one, found)
     return root

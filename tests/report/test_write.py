@@ -154,6 +154,7 @@ def test_names_cannot_break_the_page_or_the_tables(tmp_path: Path) -> None:
         tmp_path, methods=("coop",), sets=("birds",), shots=(1,), classes=4, images=20, protocols=("few-shot",)
     )
     directory, _ = next(records.find(tmp_path))
+    (directory / records.PREDICTIONS).unlink()
     records.write(directory, made.record(dataset=name, method="co</script>op", per_class={name: 1.0}))
     write_report(tmp_path, title=name)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
@@ -172,7 +173,7 @@ def test_damaged_records_and_mixed_test_sets_are_told(tmp_path: Path) -> None:
     written = write_report(tmp_path)
     assert written.num_runs == 6
     notes = "\n".join(written.notes)
-    assert "cannot be read" in notes
+    assert "damaged or no JSON" in notes
     assert "birds: there are records with 3 and with 20 test images" in notes
     for file in ("report.html", "report.md"):
         assert "must not be compared" in (tmp_path / file).read_text(encoding="utf-8")

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vlprompt import disk
+from vlprompt import disk, reading
 from vlprompt.errors import DATA, UserError
 
 SCHEMA = 1
@@ -57,14 +57,14 @@ def read(out: Path) -> list[Cell]:
     cells = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         try:
-            values = json.loads(line)
-        except ValueError:
+            values = reading.json_value(line, str(path))
+        except UserError:
             continue
         if not isinstance(values, dict) or values.get("schema") != SCHEMA:
             raise UserError(
                 f"{path}, line {number}: no record of this version's ablation (schema {SCHEMA}).", exit_code=DATA
             )
-        cells.append(Cell(**{**values, "by_epoch": tuple(values["by_epoch"])}))
+        cells.append(reading.typed(Cell, values, f"{path}, line {number}"))
     return cells
 
 
@@ -77,7 +77,7 @@ def append(out: Path, cell: Cell) -> None:
 
 def _complete(line: str) -> bool:
     try:
-        json.loads(line)
-    except ValueError:
+        reading.json_value(line, FILE)
+    except UserError:
         return False
     return True

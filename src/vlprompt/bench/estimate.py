@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from vlprompt import artifact, records
+from vlprompt import artifact, reading, records
 from vlprompt.bench import work
 from vlprompt.bench.cells import PROMPTS, Cell, Course, Grid, Protocol
 from vlprompt.bench.protocols import Plan
@@ -105,18 +104,9 @@ class Measured:
 def _read(path: Path) -> Learning | None:
     """A prompt's facts; None where they are another version's."""
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-        learning = facts["learning"]
-        return Learning(
-            method=facts["method"],
-            dataset=facts["dataset"],
-            subset=facts["subset"],
-            shots=facts["shots"],
-            num_train=learning["num_train"],
-            seconds=learning["seconds"],
-            peak_mib=learning["peak_mib"],
-        )
-    except (OSError, ValueError, KeyError, TypeError):
+        facts = reading.json_object(path)
+        return reading.typed(Learning, facts | facts.get("learning", {}), str(path))
+    except (UserError, TypeError):
         return None
 
 

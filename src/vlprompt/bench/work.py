@@ -8,18 +8,17 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
-import json
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import nn
 
-from vlprompt import artifact, disk, records
+from vlprompt import artifact, disk, reading, records
 from vlprompt.artifact import Learned
 from vlprompt.bench.cells import CELL, COURSE, Cell, Course, Grid, Means, Outcome
 from vlprompt.bench.workspace import Desk
@@ -140,10 +139,7 @@ def check(path: Path, facts: Mapping[str, object]) -> bool:
     """Whether the file is there and says the same. UserError where it says something else."""
     if not path.is_file():
         return False
-    try:
-        before = dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as problem:
-        raise UserError(f"{path} cannot be read ({problem}). Use another --out.", exit_code=DATA) from problem
+    before = reading.json_object(path)
     if changed := differences(before, facts):
         more = "; ..." if len(changed) > SHOWN else ""
         raise UserError(
@@ -167,9 +163,9 @@ SILENT_END = "ended without a word (killed, out of memory, or the machine stoppe
 class History:
     """What is known of earlier attempts."""
 
-    begun: float | None
-    """When one began that has not ended, in seconds since 1970."""
-    reasons: list[str]
+    begun: bool = False
+    """Whether one began that has not ended: when, is the file's own time, by the clock of the file's machine."""
+    reasons: list[str] = field(default_factory=list)
     """Why attempts failed, the latest last."""
 
 
@@ -180,10 +176,9 @@ class GivenUp(Exception):
 def read(directory: Path) -> History:
     """The attempts in a directory; none where the file is missing or torn."""
     try:
-        stored = json.loads((directory / ATTEMPTS).read_text(encoding="utf-8"))
-        return History(begun=stored["begun"], reasons=[str(one) for one in stored["reasons"]])
-    except (OSError, ValueError, KeyError, TypeError):
-        return History(begun=None, reasons=[])
+        return reading.typed(History, reading.json_object(directory / ATTEMPTS), ATTEMPTS)
+    except UserError:
+        return History()
 
 
 @contextmanager
@@ -193,13 +188,13 @@ def attempt(directory: Path, limit: int) -> Iterator[None]:
     An attempt that was killed counts as a failure, unless it had reached a checkpoint: then it got on. Ctrl-C is no failure.
     """
     history = read(directory)
-    if history.begun is not None and not _got_on(directory, history.begun):
+    if history.begun and not _got_on(directory):
         history.reasons.append(SILENT_END)
-    history.begun = None
+    history.begun = False
     if len(history.reasons) >= limit:
         _write(directory, history)
         raise GivenUp(history.reasons[-1])
-    _write(directory, History(begun=time.time(), reasons=history.reasons))
+    _write(directory, History(begun=True, reasons=history.reasons))
     try:
         yield
     except Exception as error:
@@ -212,15 +207,16 @@ def attempt(directory: Path, limit: int) -> Iterator[None]:
     (directory / ATTEMPTS).unlink(missing_ok=True)
 
 
-def _got_on(directory: Path, begun: float) -> bool:
+def _got_on(directory: Path) -> bool:
+    """Whether a checkpoint is newer than the attempt's beginning: two times of files, which one clock has set."""
     try:
-        return (directory / CHECKPOINT).stat().st_mtime > begun
+        return (directory / CHECKPOINT).stat().st_mtime_ns > (directory / ATTEMPTS).stat().st_mtime_ns
     except OSError:
         return False
 
 
 def _write(directory: Path, history: History) -> None:
-    if history.begun is None and not history.reasons:
+    if not history.begun and not history.reasons:
         (directory / ATTEMPTS).unlink(missing_ok=True)
         return
     disk.write_json(directory / ATTEMPTS, {"schema": SCHEMA, "begun": history.begun, "reasons": list(history.reasons)})

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vlprompt import reading
 from vlprompt.data.listing import class_name, some
 from vlprompt.errors import DATA, UserError
 
@@ -99,9 +99,9 @@ def read_class_names(path: Path) -> dict[str, str]:
     if path.suffix in (".pth", ".pt"):
         return _strings(_tree(path), path)
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = reading.text(path)
         if path.suffix == ".json":
-            return _strings(json.loads(text), path)
+            return _strings(reading.json_value(text, str(path)), path)
     except ValueError as error:
         raise UserError(f"{path}: not readable as text ({error}). Allowed: {FORMATS}.", exit_code=DATA) from error
     return _from_lines(path, [line for line in text.splitlines() if line.strip()])
@@ -113,7 +113,7 @@ def _from_lines(path: Path, lines: list[str]) -> dict[str, str]:
         return {pair[0]: (pair[1] if len(pair) > 1 else "") for pair in pairs}
     beside = path.with_name(path.name.replace("lemmas", "ids"))
     if beside != path and beside.is_file():
-        keys = beside.read_text(encoding="utf-8-sig").split()
+        keys = reading.text(beside).split()
         if len(keys) == len(lines):
             return dict(zip(keys, lines, strict=True))
         raise UserError(f"{path} has {len(lines)} names, and {beside.name} {len(keys)} keys.", exit_code=DATA)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from vlprompt import disk
+from vlprompt import disk, reading
 from vlprompt.data.samples import PARTS, Dataset, Part, Sample, Skipped
 from vlprompt.errors import DATA, UserError
 
@@ -175,7 +175,7 @@ def write_split(path: Path, split: Split, *, dataset: str) -> None:
 def read_split(path: Path, dataset: Dataset) -> Split:
     """The split of a ``split.json`` with the images of `dataset`; UserError where they no longer fit each other."""
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored = reading.json_object(path)
         pairs = {part: [(str(id), int(label)) for id, label in stored[part]] for part in PARTS}
         intact = stored["hash"] == _hash({part: list(pairs[part]) for part in PARTS})
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -27,6 +27,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vlprompt import reading
 from vlprompt.data.samples import Sample
 from vlprompt.data.views import AUGMENTATION_VERSION, WORKERS, pixels
 from vlprompt.errors import DATA, NUMERICAL, UserError
@@ -261,7 +262,7 @@ class _Space:
     def _parse(self, path: Path) -> _Block | None:
         """The index of a block; None where it is torn or belongs elsewhere."""
         try:
-            index = json.loads(path.read_bytes())
+            index = reading.json_object(path)
             digest, hashes = str(index["sha256"]), tuple(str(content) for content in index["hashes"])
             intact = index["schema"] == SCHEMA and path.stem == _block_name(digest, hashes)
             return _Block(path.stem, hashes, digest=digest) if intact and index["space"] == self.key else None

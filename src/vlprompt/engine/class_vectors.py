@@ -14,7 +14,7 @@ import numpy as np
 from safetensors.numpy import save
 from torch import Tensor
 
-from vlprompt import __version__, artifact, disk
+from vlprompt import __version__, artifact, disk, reading
 from vlprompt.engine.evaluate import Classifier, check_classes
 from vlprompt.errors import DATA, UserError
 from vlprompt.towers import Clip
@@ -81,10 +81,10 @@ def read_names(path: Path) -> tuple[str, ...]:
     UserError: no such file, another form, no names.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        names = _from_json(json.loads(text)) if path.suffix == ".json" else [line.strip() for line in text.splitlines()]
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}).", exit_code=DATA) from error
+        if path.suffix == ".json":
+            names = _from_json(reading.json_file(path))
+        else:
+            names = [line.strip() for line in reading.text(path).splitlines()]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{path}: no list of names ({error}). Allowed: lines of text, a JSON list of names, or annotations with `categories`.",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 import warnings
 from collections.abc import Sequence
@@ -11,7 +10,7 @@ from pathlib import Path
 
 from torch import nn
 
-from vlprompt import artifact, disk, records
+from vlprompt import artifact, disk, reading, records
 from vlprompt.artifact import Learned
 from vlprompt.data import Dataset, FewShot, Sample, Split, open_dataset, restrict, split_by_rule, write_split
 from vlprompt.disk import locked
@@ -26,7 +25,7 @@ from vlprompt.engine.precision import generator, reset_peak, resolve_device, slo
 from vlprompt.engine.sampling import draw, said_of_short, said_of_skipped
 from vlprompt.engine.solve import solve
 from vlprompt.engine.train import Lesson, estimate_step, in_words, new_prompt, train
-from vlprompt.errors import DATA, UserError
+from vlprompt.errors import UserError
 from vlprompt.methods import recipes
 from vlprompt.methods.resolve import ignored, resolve
 from vlprompt.pocket import model_names
@@ -309,12 +308,7 @@ def _claim(directory: Path, chosen: Resolved, config: RunConfig) -> Record | Non
     done, begun = records.finished(directory), (directory / CHECKPOINT).is_file()
     if not done and not begun:
         return None
-    try:
-        before = dict(json.loads((directory / CONFIG).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as problem:
-        raise UserError(
-            f"{directory / CONFIG} cannot be read ({problem}). Use another --out.", exit_code=DATA
-        ) from problem
+    before = reading.json_object(directory / CONFIG)
     if before.get("hash") != chosen.hash:
         changed = differences(before, chosen.document(config))
         raise UserError(

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 
-from vlprompt import artifact, records
+from vlprompt import artifact, reading, records
 from vlprompt.artifact import Learned
 from vlprompt.data import Dataset, Sample, open_dataset, restrict, split_by_rule, split_hash
 from vlprompt.data.splits import Subset
@@ -95,7 +94,7 @@ def _images_seen(place: Path) -> set[str] | None:
     if not path.is_file():
         return None
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored = reading.json_object(path)
         return {str(id) for part in ("train", "val") for id, _ in stored[part]}
     except (ValueError, KeyError, TypeError) as problem:
         raise UserError(f"{path} is damaged ({problem}).", exit_code=DATA) from problem

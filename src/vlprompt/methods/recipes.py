@@ -7,12 +7,12 @@ The files lie beside this module, so that wheels carry them. `names` lists them,
 from __future__ import annotations
 
 import functools
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any, Literal, get_args
 
+from vlprompt import reading
 from vlprompt.errors import DATA, UserError, unknown
 
 Protocol = Literal["few-shot", "base-to-novel", "cross-dataset", "domain", "pretraining"]
@@ -140,10 +140,7 @@ def read(name: str) -> Recipe:
 
 def parse(name: str, text: str) -> Recipe:
     """A recipe from the text of its file. UserError (exit 3) that names the field and what it must be."""
-    try:
-        values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as problem:
-        raise UserError(f"recipe {name}: it is no TOML ({problem}).", exit_code=DATA) from problem
+    values = reading.toml_value(text, f"recipe {name}")
     fields = _Fields(name, values)
     recipe = Recipe(
         name=name,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from vlprompt import reading
 from vlprompt.errors import DATA, UserError
 from vlprompt.methods.templates import IMAGENET, SELECTED, SIXTY
 from vlprompt.types import Ensemble
@@ -52,8 +53,8 @@ def _listed(text: str) -> tuple[str, ...]:
 def _read(path: Path) -> list[str]:
     """The lines of a file that are not empty. UserError where it cannot be read or has none."""
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as problem:
+        lines = [line.strip() for line in reading.text(path).splitlines() if line.strip()]
+    except UserError as problem:
         raise UserError(
             f"templates={path}: it is none of {', '.join(LISTS)} and no file that can be read ({problem}).",
             exit_code=DATA,

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from vlprompt import artifact, disk
+from vlprompt import artifact, disk, reading
 from vlprompt.artifact import Learned
 from vlprompt.data import Corpus, default_root
 from vlprompt.disk import locked
@@ -27,7 +27,7 @@ from vlprompt.engine.observer import SILENT, Observer
 from vlprompt.engine.optim import sgd
 from vlprompt.engine.precision import peak_mib, reset_peak, resolve_device, versions
 from vlprompt.engine.train import new_prompt
-from vlprompt.errors import DATA, UserError
+from vlprompt.errors import UserError
 from vlprompt.pretrain import progress as record
 from vlprompt.pretrain.config import Chosen, PretrainConfig, pretraining_method
 from vlprompt.pretrain.feed import Batch, Cached, Decoding, Look, decoded
@@ -200,15 +200,12 @@ def _claimed(config: PretrainConfig, chosen: Chosen) -> tuple[dict[str, Any] | N
                 f"{out} is not empty and holds no pretraining (found {', '.join(names[:3])}). Use another --out."
             )
         return None, None
-    try:
-        before = dict(json.loads((out / CONFIG).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as problem:
-        raise UserError(f"{out / CONFIG} cannot be read ({problem}). Use another --out.", exit_code=DATA) from problem
+    before = reading.json_object(out / CONFIG)
     if before.get("hash") != chosen.hash:
         changed = "; ".join(differences(before, chosen.document(config)))
         raise UserError(f"{out} holds another configuration's work: {changed}. Use another --out, or its options.")
     if (out / SUMMARY).is_file():
-        return dict(json.loads((out / SUMMARY).read_text(encoding="utf-8"))), None
+        return reading.json_object(out / SUMMARY), None
     data = record.read(out)
     if data is not None and not (config.resume or restarted()):
         raise UserError(f"{out} holds unfinished work. Go on with it with --resume, or use another --out.")

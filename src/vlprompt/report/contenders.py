@@ -52,7 +52,10 @@ def gather(root: Path) -> tuple[list[Run], list[str]]:
     problems: list[str] = []
     for path in sorted(root.rglob(records.RESULT)):
         try:
-            runs.append(Run(path.parent, records.read(path)))
+            run = Run(path.parent, records.read(path))
+            if (path.parent / records.PREDICTIONS).is_file():
+                run.require_fit()
+            runs.append(run)
         except UserError as problem:
             problems.append(f"Left out: {problem}".replace(str(root), root.name or "."))
     return runs, problems

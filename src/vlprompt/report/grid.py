@@ -138,7 +138,8 @@ def _order(place: Place) -> tuple[object, ...]:
 
 def _natural(name: str) -> list[tuple[int, str]]:
     """For an order in which 2 comes before 10."""
-    return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", name.lower())]
+    parts = re.split(r"(\d+)", name.lower())
+    return [(len(part.lstrip("0")), part) if part.isdecimal() else (0, part) for part in parts]
 
 
 def _values(runs: Iterable[Run], metric: str, *, fixed: bool) -> Seeds:

@@ -26,6 +26,8 @@ FIELDS = {
 }
 """What must agree, and its name in messages."""
 Key = tuple[object, ...]
+ROUNDED = 0.01
+"""Points by which a stored accuracy may differ from the one counted again."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +40,23 @@ class Run:
     @cached_property
     def predictions(self) -> Predictions:
         """UserError where the run kept none."""
-        found = records.read_predictions(self.directory)
+        found = records.read_predictions(self.directory, self.record)
         if found is None:
             raise UserError(
                 f"{self.directory} has no {records.PREDICTIONS}, so that it cannot be compared image by image. Run it again.",
                 exit_code=DATA,
             )
         return found
+
+    def require_fit(self) -> None:
+        """UserError where the predictions are damaged, or give another accuracy than the record."""
+        found, said = self.predictions, self.record.top1
+        own = 100 * float((found.predicted == found.label).mean()) if len(found.label) else None
+        if (said is None) != (own is None) or abs((said or 0.0) - (own or 0.0)) > ROUNDED:
+            raise UserError(
+                f"{self.directory}: its record says {said} % top-1, its predictions give {own}; one of them was changed.",
+                exit_code=DATA,
+            )
 
     @cached_property
     def sorted_images(self) -> tuple[NDArray[np.str_], NDArray[np.int64], NDArray[np.bool_]]:

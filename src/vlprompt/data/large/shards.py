@@ -22,7 +22,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 from urllib.parse import urljoin
 
-from vlprompt import disk
+from vlprompt import disk, reading
 from vlprompt.data.class_names import named
 from vlprompt.data.fetch import Spool, is_url, read_url
 from vlprompt.data.folders import has_image_name
@@ -156,8 +156,10 @@ def read_at(path: Path, offset: int, size: int) -> bytes:
 
 def _label(data: bytes, is_json: bool, where: str) -> int:
     try:
-        value = json.loads(data)["label"] if is_json else data.decode().strip()
-        return int(value)
+        value = reading.json_value(data, where)["label"] if is_json else reading.whole(data.decode().strip())
+        if type(value) is not int:
+            raise ValueError(reading.shown(value))
+        return value
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{where}: its label is no whole number ({error}).", exit_code=DATA) from error
 
@@ -245,10 +247,12 @@ def _from_tars(directory: Path, names: Mapping[str, str] | None, spool: Spool) -
             f"lines of a label, a tab and a name, or JSON of label to name.",
             exit_code=DATA,
         )
-    try:
-        keys = sorted(names, key=int)
-    except ValueError as error:
-        raise UserError(f"the labels of shards are numbers, and the class-name file has others ({error}).") from error
+    odd = [key for key in names if reading.whole(key) is None]
+    if odd:
+        raise UserError(
+            f"the labels of shards are numbers, and the class-name file has others ({reading.shown(odd[0])})."
+        )
+    keys = sorted(names, key=int)
     if keys != [str(label) for label in range(len(keys))]:
         raise UserError(f"the class-name file must name the labels 0 to {len(keys) - 1}, each once.", exit_code=DATA)
     kept, chosen, report = named(keys, names)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 import os
 import re
 from collections import Counter
@@ -16,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from vlprompt import reading
 from vlprompt.data.folders import has_image_name, hidden
 from vlprompt.data.listing import Entry, Listing, some
 from vlprompt.data.papers import catalogue
@@ -80,7 +80,7 @@ def differences(row: Row, items: Iterable[Item], num_classes: int) -> list[str]:
 def from_split(row: Row, path: Path) -> Found:
     """The published split file: ``{"train": [[path, label, class name], ...], "val": ..., "test": ...}``."""
     try:
-        lists = json.loads(path.read_bytes())
+        lists = reading.json_file(path)
         items = [
             Item(f"{row.prefix}/{image}" if row.prefix else str(image), int(label), str(name), part)
             for part in PARTS
@@ -133,13 +133,14 @@ def numbered(row: Row, folder: Path) -> Found:
     images = row.images[0] if (folder / row.images[0]).is_dir() else "."
     skipped: list[Skipped] = []
     items: list[Item] = []
-    for key in sorted((key for key in _folders(folder / images) if key.isdecimal()), key=int):
-        if int(key) >= len(names):
+    numbers = {key: reading.whole(key) for key in _folders(folder / images)}
+    for key, label in sorted(((key, one) for key, one in numbers.items() if one is not None), key=lambda pair: pair[1]):
+        if label >= len(names):
             raise UserError(
                 f"{folder}: the class folder {key} has no line in {CLASS_NAMES}, which has {len(names)}.",
                 exit_code=DATA,
             )
-        items += [Item(path, int(key), names[int(key)], "test") for path in _images(folder, f"{images}/{key}", skipped)]
+        items += [Item(path, label, names[label], "test") for path in _images(folder, f"{images}/{key}", skipped)]
     return Found(items, skipped)
 
 
@@ -255,7 +256,7 @@ def pets(row: Row, folder: Path) -> Found:
             if line.startswith("#"):
                 continue
             words = line.split()
-            if len(words) != 4 or not words[1].isdecimal():
+            if len(words) != 4 or reading.whole(words[1]) is None:
                 raise _bad(folder / "annotations" / file, number, "image, class, species and breed")
             breed = words[0].rpartition("_")[0].lower()
             out.append(Item(f"{row.images[0]}/{words[0]}.jpg", int(words[1]) - 1, breed, part))
@@ -334,7 +335,7 @@ def ucf(row: Row, folder: Path) -> Found:
     label_of = {}
     for number, line in enumerate(lines(place / "classInd.txt"), 1):
         words = line.split()
-        if len(words) != 2 or not words[0].isdecimal():
+        if len(words) != 2 or reading.whole(words[0]) is None:
             raise _bad(place / "classInd.txt", number, "a class from 1 and its name")
         label_of[words[1]] = int(words[0]) - 1
 
@@ -388,7 +389,7 @@ def _mat(path: Path, name: str) -> Any:
 
 def _json(path: Path) -> Mapping[str, str]:
     try:
-        value = json.loads(path.read_bytes())
+        value = reading.json_file(path)
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: not JSON that can be read ({error}).", exit_code=DATA) from error
     if not isinstance(value, dict):

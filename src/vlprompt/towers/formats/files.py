@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from vlprompt import reading
 from vlprompt.errors import DATA, UserError
 from vlprompt.towers.clip_vocabulary import byte_pair_tokenizer
 from vlprompt.towers.tokenizer import Tokenizer
@@ -27,12 +27,9 @@ def require(directory: Path, name: str, holds: str) -> Path:
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a file."""
     try:
-        value = json.loads(path.read_bytes())
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UserError(f"{path} is not valid JSON: {error}. Fetch the file again.", exit_code=DATA) from error
-    if not isinstance(value, dict):
-        raise UserError(f"{path} holds no JSON object. Fetch the file again.", exit_code=DATA)
-    return value
+        return reading.json_object(path)
+    except UserError as error:
+        raise UserError(f"{error} Fetch the file again.", exit_code=DATA) from error
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -54,7 +51,7 @@ def read_tokenizer(directory: Path) -> Tokenizer | None:
     if not (vocab.is_file() and merges.is_file()):
         return None
     try:
-        lines = merges.read_text(encoding="utf-8-sig").split("\n")
+        lines = reading.text(merges).split("\n")
         lines = lines[1:] if lines[0].startswith("#version") else lines
         pairs = [(left, right) for left, right in (line.split() for line in lines if line.strip())]
         return byte_pair_tokenizer(read_json(vocab), pairs)
