@@ -172,19 +172,13 @@ def _out_of_range(record: Record) -> list[str]:
     return wrong
 
 
-PERCENT = ("top1", "zero_shot_top1", "top5", "macro_f1", "balanced_accuracy", "ece", "val_top1")
+PERCENT = (
+    *("top1", "zero_shot_top1", "top5", "macro_f1", "balanced_accuracy", "ece", "val_top1"),
+    *("hand_written_top1", "majority_top1"),
+)
 COUNTS = (
-    "shots",
-    "seed",
-    "num_classes",
-    "num_test",
-    "num_train",
-    "num_val",
-    "epochs",
-    "parameters",
-    "seconds",
-    "seconds_features",
-    "peak_mib",
+    *("shots", "seed", "num_classes", "num_test", "num_train", "num_val", "epochs", "parameters", "gained", "lost"),
+    *("seconds", "seconds_features", "peak_mib"),
 )
 MAX_ROWS = 4_000_000
 """Test images of one run, and classes."""

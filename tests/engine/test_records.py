@@ -85,7 +85,7 @@ def test_what_cannot_be_read_is_said(tmp_path: Path, change: dict[str, object], 
 
 
 def test_damage_and_unknown_fields(tmp_path: Path) -> None:
-    (tmp_path / "result.json").write_text('{"schema": 1, ')
+    (tmp_path / "result.json").write_text('{"schema": 1, ', encoding="utf-8")
     with pytest.raises(UserError, match="damaged or no JSON"):
         records.read(tmp_path)
     (tmp_path / "result.json").write_text(json.dumps({**dataclasses.asdict(RECORD), "later": 1}), encoding="utf-8")
