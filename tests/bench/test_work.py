@@ -128,14 +128,14 @@ def test_a_killed_attempt_counts_unless_it_got_on(tmp_path: Path) -> None:
     place = tmp_path / "cell"
     place.mkdir()
     mark = place / ATTEMPTS
-    mark.write_text(json.dumps({"schema": 1, "begun": True, "reasons": []}))
+    mark.write_text(json.dumps({"schema": 1, "begun": True, "reasons": []}), encoding="utf-8")
     with pytest.raises(KeyboardInterrupt), attempt(place, 2):
         raise KeyboardInterrupt
     assert (read(place).begun, read(place).reasons) == (False, [SILENT_END])
-    mark.write_text(json.dumps({"schema": 1, "begun": True, "reasons": [SILENT_END]}))
+    mark.write_text(json.dumps({"schema": 1, "begun": True, "reasons": [SILENT_END]}), encoding="utf-8")
     with pytest.raises(GivenUp, match="without a word"), attempt(place, 2):
         raise AssertionError("never begun")
-    mark.write_text(json.dumps({"schema": 1, "begun": True, "reasons": [SILENT_END]}))
+    mark.write_text(json.dumps({"schema": 1, "begun": True, "reasons": [SILENT_END]}), encoding="utf-8")
     ahead = mark.stat().st_mtime + 3600  # the file server's clock; this machine's says something else
     os.utime(mark, (ahead, ahead))
     (place / "checkpoint.safetensors").touch()
