@@ -13,9 +13,8 @@ from tests.bench.made import QUICK, grid_of, plan_of, request
 from tests.engine.made import config
 from vlprompt import artifact, records
 from vlprompt.bench import Desk, Grid, Means, run_cell
-from vlprompt.bench import workspace as desk_module
 from vlprompt.bench.work import learn
-from vlprompt.data import Sample, open_dataset
+from vlprompt.data import Sample, sources
 from vlprompt.engine.run import train_run
 from vlprompt.engine.test import evaluate_run
 from vlprompt.losses import CROSS_ENTROPY
@@ -108,12 +107,15 @@ def test_a_validation_image_that_is_a_test_image_too_is_not_chosen_by(
     sets: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As in ImageNet, whose published validation images are its test images."""
-    honest = open_dataset(sets / "shades")
-    both = dataclasses.replace(honest, val=(*honest.val[:2], *honest.test))
-    monkeypatch.setattr(desk_module, "open_dataset", lambda _: both)
+    honest = sources.list_source(sets / "shades")
+    again = tuple(dataclasses.replace(one, part="val") for one in honest.entries if one.part == "test")
+    monkeypatch.setattr(
+        sources, "list_source", lambda _: dataclasses.replace(honest, entries=(*honest.entries, *again))
+    )
     desk = Desk(Means(device="cpu"))
-    assert desk.questions("any").test == honest.test
-    assert desk.material("any").val == honest.val[:2]
+    assert len(desk.questions("any").test) == 12
+    assert {one.id.split("/")[0] for one in desk.material("any").val} == {"val"}
+    assert "12 images are listed as test images too" in desk.material("any").notes[0]
 
 
 @pytest.mark.parametrize("name", ["coop", "linear-probe", "zero-shot", "ivlp"])

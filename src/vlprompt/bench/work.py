@@ -31,6 +31,7 @@ from vlprompt.engine.observer import SILENT, Observer
 from vlprompt.engine.precision import peak_mib, reset_peak
 from vlprompt.engine.run import SPLIT, Setup, begun, learn_seed, recipe_template, resolved
 from vlprompt.engine.sampling import draw, said_of_skipped
+from vlprompt.engine.test import seen_among
 from vlprompt.engine.train import view_of
 from vlprompt.errors import DATA, UserError
 from vlprompt.methods.resolve import resolve
@@ -368,6 +369,11 @@ def examine_cell(cell: Cell, learned_at: Path, directory: Path, desk: Desk) -> R
     began, features_began = time.perf_counter(), images.seconds
     skipped = {skip.id: skip.reason for skip in asked.skipped}
     test = images.usable(asked.test, skipped, strict=False)
+    if learned.prompt is not None:
+        skipped |= dict.fromkeys(
+            seen_among(test, learned_at), "learned from, or chosen by: a copy is among those images"
+        )
+        test = tuple(one for one in test if one.id not in skipped)
     if not test:
         raise UserError(f"{cell.dataset} has no test images that can be used.", exit_code=DATA)
     desk.encode(images, test, [None])

@@ -56,8 +56,7 @@ class Desk:
                 images.features(samples, view, quiet=True)
 
     def material(self, data: str) -> Dataset:
-        """A set to learn and to choose from: its training and validation images, without those that are test images too (of
-        ImageNet the published validation images are)."""
+        """A set to learn and to choose from: its training and validation images."""
         return self._halves(data)[0]
 
     def questions(self, data: str) -> Dataset:
@@ -67,10 +66,8 @@ class Desk:
     def _halves(self, data: str) -> tuple[Dataset, Dataset]:
         if data not in self._datasets:
             dataset = split_by_rule(open_dataset(data))
-            asked = {sample.id for sample in dataset.test}
-            train, val = (tuple(one for one in part if one.id not in asked) for part in (dataset.train, dataset.val))
             self._datasets[data] = (
-                dataclasses.replace(dataset, train=train, val=val, test=()),
+                dataclasses.replace(dataset, test=(), tested=None),
                 dataclasses.replace(dataset, train=(), val=()),
             )
         return self._datasets[data]

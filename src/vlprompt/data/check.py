@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
+import functools
 import statistics
 from collections import Counter
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+import numpy as np
+from PIL import Image
 
 from vlprompt.data.images import open_image
 from vlprompt.data.listing import Listing, as_dataset, problems, some
@@ -65,6 +68,8 @@ class Report:
     median_edge: int | None
     """Median of the short edges, in pixels."""
     largest: tuple[int, int] | None
+    near: tuple[tuple[str, str], ...] = ()
+    """(training or validation image, test image) that look the same in small, though their bytes differ."""
     notes: tuple[str, ...] = ()
     """What the source itself has to say, as sizes that are not the published ones."""
 
@@ -89,6 +94,10 @@ class Report:
         plain = sum(len(copies.ids) - 1 for copies in self.copies if not copies.leak and not copies.conflict)
         if plain:
             out.append(f"note: {plain} files are copies of others of the same class and part")
+        if self.near:
+            pairs = some([f"{learned} and {tested}" for learned, tested in self.near], 3)
+            number = len({tested for _, tested in self.near})
+            out.append(f"note: {number} test images look as training images do (resized or saved again?): {pairs}")
         by_reason: dict[str, list[str]] = {}
         for skip in self.skipped:
             by_reason.setdefault(skip.reason, []).append(skip.id)
@@ -121,9 +130,10 @@ def check(spec: str | Path, *, progress: Callable[[int], None] | None = None) ->
     UserError only where there is nothing that could be listed. `progress` is called with the number of images just done.
     """
     listing = list_source(spec)
-    found, sizes, contents, damaged = _decode_all(listing, progress)
+    found, looks, damaged = _decode_all(listing, progress)
+    sizes = [look.size for look in looks]
     dataset = split_by_rule(found)
-    parts = {sample.id: part for part in PARTS for sample in getattr(dataset, part)}
+    went = {sample.id: part for part in PARTS for sample in getattr(dataset, part)}
     counts = {part: Counter(sample.label for sample in getattr(dataset, part)) for part in PARTS}
     names = listing.class_names
     classes = tuple(
@@ -140,7 +150,8 @@ def check(spec: str | Path, *, progress: Callable[[int], None] | None = None) ->
         classes=classes,
         problems=tuple(problems(judged)),
         skipped=skipped,
-        copies=_copies(contents, parts),
+        copies=_copies(looks, went if not found.divided else {}),
+        near=_near(looks) if found.divided else (),
         few={c.name: c.train for c in classes if c.train < SHOTS} if dataset.train else {},
         number_names=tuple(name for name in names if not any(letter.isalpha() for letter in name)),
         smallest=by_edge[0] if by_edge else None,
@@ -150,13 +161,22 @@ def check(spec: str | Path, *, progress: Callable[[int], None] | None = None) ->
     )
 
 
-def _decode_all(
-    listing: Listing, progress: Callable[[int], None] | None
-) -> tuple[Dataset, list[tuple[int, int]], dict[str, list[Sample]], list[Skipped]]:
-    """The data set of all that decodes, the images' sizes, samples by content, and what does not decode."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Look:
+    """What is kept of a decoded image."""
+
+    sample: Sample
+    part: Part
+    content: str
+    size: tuple[int, int]
+    small: bytes
+    """9 x 8 pixels, RGB: what near copies have in common."""
+
+
+def _decode_all(listing: Listing, progress: Callable[[int], None] | None) -> tuple[Dataset, list[_Look], list[Skipped]]:
+    """The data set of all that decodes, how its images look, and what does not decode."""
     dataset = as_dataset(listing)
-    sizes: list[tuple[int, int]] = []
-    contents: dict[str, list[Sample]] = {}
+    looks: list[_Look] = []
     damaged: list[Skipped] = []
     good: dict[Part, tuple[Sample, ...]] = {}
     for part in PARTS:
@@ -164,13 +184,12 @@ def _decode_all(
         fine = []
         for start in range(0, len(samples), CHUNK):
             chunk = samples[start : start + CHUNK]
-            for sample, (content, size) in zip(chunk, in_threads(_look, chunk), strict=True):
-                if size is None:
-                    damaged.append(Skipped(sample.id, content))
+            for sample, look in zip(chunk, in_threads(functools.partial(_look, part), chunk), strict=True):
+                if isinstance(look, Skipped):
+                    damaged.append(look)
                     continue
                 fine.append(sample)
-                sizes.append(size)
-                contents.setdefault(content, []).append(sample)
+                looks.append(look)
             if progress:
                 progress(len(chunk))
         good[part] = tuple(fine)
@@ -182,28 +201,66 @@ def _decode_all(
         test=good["test"],
         divided=dataset.divided,
     )
-    return whole, sizes, contents, damaged
+    return whole, looks, damaged
 
 
-def _look(sample: Sample) -> tuple[str, tuple[int, int] | None]:
-    """(content hash, size in pixels), or (the reason why not, None)."""
+def _look(part: Part, sample: Sample) -> _Look | Skipped:
     try:
         data = sample.read()
-        return hashlib.sha256(data).hexdigest(), open_image(data, name=sample.id).size
+        image = open_image(data, name=sample.id)
     except UserError as error:
-        return str(error).removeprefix(f"{sample.id}: ").removesuffix("."), None
+        return Skipped(sample.id, str(error).removeprefix(f"{sample.id}: ").removesuffix("."))
+    small = image.resize((9, 8), Image.Resampling.BOX).tobytes()
+    return _Look(sample=sample, part=part, content=sample.content_hash, size=image.size, small=small)
 
 
-def _copies(contents: Mapping[str, Sequence[Sample]], parts: Mapping[str, Part]) -> tuple[Copies, ...]:
+def _copies(looks: Sequence[_Look], went: Mapping[str, Part]) -> tuple[Copies, ...]:
+    """Files with one content; `went`: the parts of a data set that names none."""
+    contents: dict[str, list[_Look]] = {}
+    for look in looks:
+        contents.setdefault(look.content, []).append(look)
     return tuple(
         Copies(
-            ids=tuple(sample.id for sample in samples),
-            leak=len({parts[sample.id] for sample in samples}) > 1,
-            conflict=len({sample.label for sample in samples}) > 1,
+            ids=tuple(dict.fromkeys(look.sample.id for look in same)),
+            leak=len({went.get(look.sample.id, look.part) for look in same}) > 1,
+            conflict=len({look.sample.label for look in same}) > 1,
         )
-        for samples in contents.values()
-        if len(samples) > 1
+        for same in contents.values()
+        if len(same) > 1
     )
+
+
+NEAR_BITS, NEAR_LEVELS = 3, 6.0
+"""How far two pictures in small may be apart to count as one: signs of 64 brightness steps, mean levels of 255 (project's choice)."""
+
+
+def _near(looks: Sequence[_Look]) -> tuple[tuple[str, str], ...]:
+    """(learned from, tested on) that look the same, other than copies byte for byte.
+
+    By the signs of brightness steps (64 bits): two that differ in at most three share one quarter of them, so that only pairs with a
+    quarter in common are compared. Pictures of one plain colour have hardly a step and are left out.
+    """
+    small = np.array([np.frombuffer(look.small, np.uint8) for look in looks], np.int16).reshape(-1, 8, 9, 3)
+    steps = np.diff(small.mean(3), axis=2)
+    bits = np.packbits(steps.reshape(-1, 64) > 0, axis=1)
+    plain = (np.abs(steps) > 2).reshape(-1, 64).sum(1) < 8
+    quarters: dict[tuple[int, bytes], list[int]] = {}
+    for number, look in enumerate(looks):
+        if look.part != "test" and not plain[number]:
+            for quarter in range(4):
+                quarters.setdefault((quarter, bits[number, 2 * quarter : 2 * quarter + 2].tobytes()), []).append(number)
+    found = []
+    for number, look in enumerate(looks):
+        if look.part != "test" or plain[number]:
+            continue
+        near = {n for q in range(4) for n in quarters.get((q, bits[number, 2 * q : 2 * q + 2].tobytes()), ())}
+        for other in sorted(near):
+            apart = int(np.unpackbits(bits[number] ^ bits[other]).sum())
+            level = float(np.abs(small[number] - small[other]).mean())
+            if apart <= NEAR_BITS and level <= NEAR_LEVELS and looks[other].content != look.content:
+                found.append((looks[other].sample.id, look.sample.id))
+                break
+    return tuple(found)
 
 
 def verify(

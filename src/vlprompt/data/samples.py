@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, final
 
 from vlprompt.errors import DATA, UserError
 
@@ -53,6 +53,7 @@ class Sample:
             raise UserError(f"{self.id}: cannot be read ({reason}).", exit_code=DATA) from error
         if "content" not in self._memo:
             self._memo["content"] = hashlib.sha256(data).hexdigest()
+            self._memo["size"] = str(len(data))
         return data
 
     @property
@@ -61,6 +62,35 @@ class Sample:
         if "content" not in self._memo:
             self.read()
         return self._memo["content"]
+
+    @property
+    def num_bytes(self) -> int | None:
+        """The file's size, where known without reading it now."""
+        return int(self._memo["size"]) if "size" in self._memo else self.size
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Tested:
+    """The test images of a data set, which are asked one thing alone: whether another image is a copy of one of them."""
+
+    samples: tuple[Sample, ...]
+    _by_size: dict[int | None, list[Sample]] = field(default_factory=dict, repr=False)
+
+    def copy_of(self, sample: Sample) -> str | None:
+        """The id of a test image with the same bytes; None: there is none. Test images of another size are not read."""
+        if not self._by_size:
+            for one in self.samples:
+                self._by_size.setdefault(one.size, []).append(one)
+        content = sample.content_hash
+        same = [one for size in {sample.num_bytes, None} for one in self._by_size.get(size, [])]
+        for one in same:
+            try:
+                if one.content_hash == content:
+                    return one.id
+            except UserError:  # it cannot be read, and so is not tested on either
+                continue
+        return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,3 +109,5 @@ class Dataset:
     """False: the source names no parts and all images are in `train`; see `split_by_rule`."""
     notes: tuple[str, ...] = ()
     """What the user should know of the source, a sentence each."""
+    tested: Tested | None = field(default=None, repr=False, compare=False)
+    """The source's test part, for as long as only copies of it are asked for: kept where `test` itself is taken away."""

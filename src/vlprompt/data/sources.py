@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import functools
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 from vlprompt.data.folders import LAYOUT, scan_folder
 from vlprompt.data.listing import Entry, Listing, as_dataset, problems, some
 from vlprompt.data.papers import catalogue, readers
-from vlprompt.data.samples import PART_NAMES, Dataset
+from vlprompt.data.samples import PART_NAMES, Dataset, Tested
 from vlprompt.data.tables import COMMAS, LINES, scan_table
 from vlprompt.errors import DATA, UserError
 
@@ -33,7 +34,25 @@ def open_dataset(spec: str | Path, *, strict: bool = False) -> Dataset:
         raise UserError(f"{spec}: {' '.join(found)} {LAYOUT if not listing.entries else ''}".rstrip(), exit_code=DATA)
     if strict and listing.skipped:
         raise strict_error(str(spec), [f"{skip.id} ({skip.reason})" for skip in listing.skipped])
-    return as_dataset(listing)
+    return apart(as_dataset(listing))
+
+
+def apart(dataset: Dataset) -> Dataset:
+    """A data set whose test images are nowhere among its others: an image in several parts is a test image only.
+
+    Copies under other names are found when images are drawn (`Dataset.tested`), since that takes reading them.
+    """
+    asked = {sample.id for sample in dataset.test}
+    train, val = (tuple(one for one in part if one.id not in asked) for part in (dataset.train, dataset.val))
+    lost = [one.id for one in (*dataset.train, *dataset.val) if one.id in asked]
+    note = f"{len(lost)} images are listed as test images too, and are not learned from: {some(lost, 3)}."
+    return dataclasses.replace(
+        dataset,
+        train=train,
+        val=val,
+        tested=Tested(dataset.test) if dataset.test else None,
+        notes=(*dataset.notes, *([note] if lost else [])),
+    )
 
 
 def strict_error(where: str, bad: list[str]) -> UserError:

@@ -167,9 +167,10 @@ def split_hash(train: Sequence[Sample], val: Sequence[Sample], test: Sequence[Sa
 
 
 def write_split(path: Path, split: Split, *, dataset: str) -> None:
-    """Write ``split.json``: relative paths and labels, and their hash."""
+    """Write ``split.json``: relative paths and labels, and their hash; `seen`: SHA-256 (hex) of the images to learn and choose from."""
     pairs: dict[str, object] = {part: _pairs(getattr(split, part)) for part in PARTS}
-    disk.write_json(path, {"schema": SCHEMA, "dataset": dataset, "hash": split.hash, **pairs})
+    seen = sorted({sample.content_hash for sample in (*split.train, *split.val)})
+    disk.write_json(path, {"schema": SCHEMA, "dataset": dataset, "hash": split.hash, **pairs, "seen": seen})
 
 
 def read_split(path: Path, dataset: Dataset) -> Split:

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import MutableMapping
 
 from vlprompt.data import Dataset, FewShot, few_shot, restrict
+from vlprompt.data.sources import strict_error
 from vlprompt.data.splits import Subset
 from vlprompt.engine.images import Images
 from vlprompt.errors import DATA, UserError
@@ -23,13 +24,18 @@ def draw(
 ) -> FewShot:
     """The few-shot sample of a seed, drawn of all classes before they are halved (as published).
 
-    An image that cannot be decoded is added to `skipped` and counts as not there: the sample is drawn again without it
-    (project's choice). UserError: with `strict` such an image; a class that has no image left.
+    An image that cannot be decoded, or that is a copy of a test image, is added to `skipped` and counts as not there: the sample is
+    drawn again without it (project's choice). UserError: with `strict` such an image; a class that has no image left.
     """
     while True:
         sample = restrict(few_shot(dataset, shots, seed), subset)
         before = len(skipped)
-        images.usable((*sample.train, *sample.val), skipped, strict=strict)
+        good = images.usable((*sample.train, *sample.val), skipped, strict=strict)
+        if dataset.tested is not None:
+            copies = {one.id: "a copy of a test image" for one in good if dataset.tested.copy_of(one) is not None}
+            if strict and copies:
+                raise strict_error(dataset.name, [f"{id} ({reason})" for id, reason in copies.items()])
+            skipped.update(copies)
         if len(skipped) == before:
             break
         dataset = dataclasses.replace(
@@ -42,7 +48,7 @@ def draw(
         names = ", ".join(sample.class_names[label] for label in empty[:5])
         raise UserError(
             f"{dataset.name}: {len(empty)} of {len(sample.class_names)} classes have no training image that can be used ({names}). "
-            f"Add images, or take the classes out.",
+            f"{said_of_skipped(skipped) + ' ' if skipped else ''}Add images, or take the classes out.",
             exit_code=DATA,
         )
     return sample

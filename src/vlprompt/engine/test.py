@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from vlprompt import artifact, reading, records
 from vlprompt.artifact import Learned
 from vlprompt.data import Dataset, Sample, open_dataset, restrict, split_by_rule, split_hash
+from vlprompt.data.listing import some
 from vlprompt.data.splits import Subset
 from vlprompt.engine.evaluate import check_classes, classifier_of, examine
 from vlprompt.engine.images import Images, open_images
@@ -53,6 +56,8 @@ def evaluate_run(
         test = images.usable(chosen.test, skipped, strict=strict)
         if not test:
             raise UserError(f"{data} has no test images that can be used.", exit_code=DATA)
+        if learned.prompt is not None:
+            _refuse_seen(seen_among(test, place), len(test), data)
         record, answers = _one(learned, place, chosen, test, images, template or dataset.template, skipped, subset)
         if out is not None:
             records.write(out / f"seed{record.seed}", record, answers)
@@ -70,7 +75,7 @@ def divided(dataset: Dataset, data: str, place: Path, learned: Learned, observer
     if dataset.divided:
         return dataset
     seen = _images_seen(place)
-    if seen is None or any(sample.id in seen for sample in dataset.train):
+    if seen is None or any(map(seen.has, dataset.train)):
         observer.note(
             f"{data} has no test folder and may hold training images: tested on the 30 % that are never trained on."
         )
@@ -88,16 +93,50 @@ def divided(dataset: Dataset, data: str, place: Path, learned: Learned, observer
     )
 
 
-def _images_seen(place: Path) -> set[str] | None:
-    """Ids of the images that a run's seed learned from or chose by; None where there is no `split.json`."""
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """The images that a run's seed learned from or chose by."""
+
+    ids: frozenset[str]
+    contents: frozenset[str]
+    """SHA-256 of their bytes; empty in runs of earlier versions, whose images are known by their ids alone."""
+
+    def has(self, sample: Sample) -> bool:
+        try:
+            return sample.content_hash in self.contents if self.contents else sample.id in self.ids
+        except UserError:  # it cannot be read, which is said where it is asked for
+            return False
+
+
+def _images_seen(place: Path) -> _Seen | None:
+    """None where there is no `split.json`."""
     path = place / SPLIT
     if not path.is_file():
         return None
     try:
         stored = reading.json_object(path)
-        return {str(id) for part in ("train", "val") for id, _ in stored[part]}
+        ids = frozenset(str(id) for part in ("train", "val") for id, _ in stored[part])
+        return _Seen(ids, frozenset(map(str, stored.get("seen", ()))))
     except (ValueError, KeyError, TypeError) as problem:
         raise UserError(f"{path} is damaged ({problem}).", exit_code=DATA) from problem
+
+
+def seen_among(test: Sequence[Sample], place: Path) -> list[str]:
+    """Ids of the test images that the prompt in `place` learned from or was chosen by, by their bytes.
+
+    None of a prompt that was saved by itself, or by an earlier version: it does not say what it has seen.
+    """
+    seen = _images_seen(place)
+    return [] if seen is None or not seen.contents else [sample.id for sample in test if seen.has(sample)]
+
+
+def _refuse_seen(known: Sequence[str], number: int, data: str) -> None:
+    if known:
+        raise UserError(
+            f"{len(known)} of the {number} test images of {data} were learned from, or chosen by: {some(known, 3)}. Accuracy on them "
+            "means nothing. Take them out of the test images, or test on other images.",
+            exit_code=DATA,
+        )
 
 
 def _one(
