@@ -214,3 +214,12 @@ def test_versions_agree() -> None:
     assert f'version = "{vlprompt.__version__}"' in project
     assert f"version: {vlprompt.__version__}\n" in citation
     assert f"## {vlprompt.__version__}" in changes
+
+
+def test_pictures_are_opened_as_one_of_the_named_formats() -> None:
+    """Pillow hands PostScript to another program, under whatever name the file comes."""
+    files = [path for place in ("src", "tools", "benchmarks") for path in (ROOT / place).rglob("*.py")]
+    for path in files:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("Image.open", "PIL.Image.open"):
+                assert any(one.arg == "formats" for one in node.keywords), f"{path}:{node.lineno}"

@@ -32,7 +32,7 @@ def data(path: Path, *, most: int = MAX_BYTES) -> bytes:
             found = file.read(most + 1)
     except (OSError, ValueError) as problem:
         reason = getattr(problem, "strerror", None) or problem
-        raise UserError(f"{path} cannot be read ({reason}).", exit_code=DATA) from problem
+        raise UserError(f"{path}: cannot be read ({reason}).", exit_code=DATA) from problem
     if len(found) > most:
         raise UserError(f"{path} has more than {most:,} bytes, which no such file needs.", exit_code=DATA)
     return found

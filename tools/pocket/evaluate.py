@@ -33,7 +33,7 @@ def encode_images(model: CLIPModel, folder: Path, keys: list[str]) -> torch.Tens
     mean, std = (torch.tensor(facts[k])[:, None, None] for k in ("image_mean", "image_std"))
     pictures = []
     for key in keys:
-        image = Image.open(io.BytesIO(pocket.read(key))).convert("RGB")
+        image = Image.open(io.BytesIO(pocket.read(key)), formats=("WEBP",)).convert("RGB")
         if image.size != (side, side):
             image = image.resize((side, side), Image.Resampling.BICUBIC)
         pictures.append(torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1))

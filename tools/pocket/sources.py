@@ -184,7 +184,7 @@ def render(drawing: Drawing) -> np.ndarray | None:
 
 def _open(path: Path) -> Image.Image:
     if path.suffix != ".svg":
-        return Image.open(path).convert("RGBA")
+        return Image.open(path, formats=("PNG",)).convert("RGBA")
     import resvg_py
 
     text = path.read_text(encoding="utf-8", errors="ignore")
@@ -193,7 +193,7 @@ def _open(path: Path) -> Image.Image:
     scale = 4 * SIZE / max(width, height)
     size = {"width": max(1, round(width * scale)), "height": max(1, round(height * scale))}
     png = resvg_py.svg_to_bytes(svg_string=text, dpi=90, skip_system_fonts=True, **size)
-    return _trim(Image.open(io.BytesIO(png)).convert("RGBA"))
+    return _trim(Image.open(io.BytesIO(png), formats=("PNG",)).convert("RGBA"))
 
 
 def _aspect(text: str) -> tuple[float, float]:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import io
+import math
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +15,22 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from vlprompt import reading
 from vlprompt.errors import DATA, UserError
 
 Source = bytes | str | Path | Image.Image | NDArray[Any] | torch.Tensor
 WHITE = (255, 255, 255, 255)
+Image.init()
+FORMATS = tuple(
+    name
+    for name in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "TGA", "ICO", "PPM")
+    if name in Image.OPEN
+)
+"""What is opened, whatever a file is called: Pillow knows more, and hands PostScript to another program."""
+LARGE = 1 << 24
+"""Pixels; above it, one image at a time is decoded, and converted by rows."""
+MAX_BYTES = 1 << 30
+_one_large = threading.RLock()
 
 
 def open_image(source: Source, *, name: str | None = None) -> Image.Image:
@@ -26,31 +42,46 @@ def open_image(source: Source, *, name: str | None = None) -> Image.Image:
     ``PIL.Image.MAX_IMAGE_PIXELS``, other shapes and values. (EXIF, white and scaling are the project's choice; the
     published code calls ``convert("RGB")``.)
     """
-    if isinstance(source, torch.Tensor):
-        return _from_array(_channels_last(source, name), name or "the tensor")
-    if isinstance(source, np.ndarray):
-        return _from_array(source, name or "the array")
-    if isinstance(source, Image.Image):
-        return _as_rgb(source, name or "the image")
-    if isinstance(source, str | Path):
-        path = Path(source).expanduser()
-        name = name or str(source)
-        try:
-            source = path.read_bytes()
-        except OSError as error:
-            raise _bad(name, f"cannot be read ({error.strerror})") from error
-    if not isinstance(source, bytes | bytearray | memoryview):
-        raise UserError(
-            f"an image cannot be made of {type(source).__name__}; give a path, bytes, PIL image, array or tensor."
-        )
-    return _decode(bytes(source), name or "the image")
+    with opened(source, name=name) as image:
+        return image
 
 
-def _decode(data: bytes, name: str) -> Image.Image:
+@contextmanager
+def opened(source: Source, *, name: str | None = None) -> Iterator[Image.Image]:
+    """As `open_image`, for as long as the image is worked with: threads hold one image of more than 16 megapixels at a time."""
+    with ExitStack() as held:
+        if isinstance(source, torch.Tensor):
+            yield _from_array(_channels_last(source, name), name or "the tensor")
+        elif isinstance(source, np.ndarray):
+            yield _from_array(source, name or "the array")
+        elif isinstance(source, Image.Image):
+            yield _as_rgb(source, name or "the image")
+        elif isinstance(source, str | Path):
+            yield _decode(_content(Path(source).expanduser(), name or str(source)), name or str(source), held)
+        elif isinstance(source, bytes | bytearray | memoryview):
+            yield _decode(bytes(source), name or "the image", held)
+        else:
+            raise UserError(
+                f"an image cannot be made of {type(source).__name__}; give a path, bytes, PIL image, array or tensor."
+            )
+
+
+def _content(path: Path, name: str) -> bytes:
+    try:
+        if path.exists() and not path.is_file():
+            raise _bad(name, "not a regular file")
+        return reading.data(path, most=MAX_BYTES)
+    except OSError as error:
+        raise _bad(name, f"cannot be read ({error.strerror})") from error
+
+
+def _decode(data: bytes, name: str, held: ExitStack) -> Image.Image:
     if not data:
         raise _bad(name, "an empty file (0 bytes)")
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            if image.width * image.height > LARGE:
+                held.enter_context(_one_large)
             return _as_rgb(image, name)
     except (UserError, MemoryError):
         raise
@@ -59,16 +90,41 @@ def _decode(data: bytes, name: str) -> Image.Image:
 
 
 def _as_rgb(image: Image.Image, name: str) -> Image.Image:
-    limit = Image.MAX_IMAGE_PIXELS
-    if limit is not None and image.width * image.height > limit:
-        raise _bad(name, f"too many pixels ({image.width} x {image.height}); the limit is {limit}")
+    if image.format not in (None, "MPO", *FORMATS):
+        raise _bad(name, f"a {image.format} file, which is not opened. Allowed: {', '.join(FORMATS)}")
+    _require_few(image, name)
     try:
         image.load()
-        return _flatten(_upright(image))
+        _require_few(image, name)  # an icon may hold a larger picture than it says
+        upright = _upright(image)
+        rows = max(1, LARGE // upright.width)
+        if upright.height <= rows:
+            return _flatten(upright)
+        return _flatten_by_rows(upright, rows)
     except MemoryError:
         raise
     except Exception as error:  # as above, for images that were opened elsewhere and are read only now
         raise _bad(name, _reason(error)) from error
+
+
+def _require_few(image: Image.Image, name: str) -> None:
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and image.width * image.height > limit:
+        raise _bad(name, f"too many pixels ({image.width} x {image.height}); the limit is {limit}")
+
+
+def _flatten_by_rows(image: Image.Image, rows: int) -> Image.Image:
+    """As `_flatten`, some rows at a time: a conversion of a whole large picture holds several copies of it."""
+    scale = _scale(np.asarray(image)) if _is_deep(image) else None
+    out = Image.new("RGB", image.size)
+    for top in range(0, image.height, rows):
+        part = image.crop((0, top, image.width, min(top + rows, image.height)))
+        out.paste(_flatten(part, scale), (0, top))
+    return out
+
+
+def _is_deep(image: Image.Image) -> bool:
+    return image.mode in ("I", "F") or image.mode.startswith("I;16")
 
 
 def _reason(error: Exception, data: bytes = b"") -> str:
@@ -89,9 +145,10 @@ def _upright(image: Image.Image) -> Image.Image:
         return image
 
 
-def _flatten(image: Image.Image) -> Image.Image:
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return Image.fromarray(_to_bytes(np.asarray(image))).convert("RGB")
+def _flatten(image: Image.Image, scale: tuple[float, float] | None = None) -> Image.Image:
+    if _is_deep(image):
+        grey = np.asarray(image)
+        return Image.fromarray(_to_bytes(grey, scale or _scale(grey))).convert("RGB")
     if image.mode == "La":
         image = image.convert("LA")
     if image.mode in ("LA", "RGBA", "RGBa", "PA") or "transparency" in image.info:
@@ -100,19 +157,24 @@ def _flatten(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _to_bytes(grey: NDArray[Any]) -> NDArray[np.uint8]:
-    """Grey values of more than 8 bits as 8 bits.
+def _scale(grey: NDArray[Any]) -> tuple[float, float]:
+    """What becomes 0, and how much more becomes 255, of grey values of more than 8 bits.
 
     Integers are 16-bit (0 .. 65535), floats 0 .. 1 or 0 .. 255; where values lie outside, least and greatest become
     0 and 255.
     """
-    values = grey.astype(np.float64)
-    if not np.isfinite(values).all():
+    low, high = float(grey.min()), float(grey.max())
+    if not (math.isfinite(low) and math.isfinite(high)):
         raise ValueError("grey values that are not finite")
-    low, high = float(values.min()), float(values.max())
     full = 65535.0 if grey.dtype.kind in "iu" else (1.0 if high <= 1 else 255.0)
-    if low < 0 or high > full:
-        values, full = values - low, max(high - low, 1e-30)
+    return (low, max(high - low, 1e-30)) if low < 0 or high > full else (0.0, full)
+
+
+def _to_bytes(grey: NDArray[Any], scale: tuple[float, float]) -> NDArray[np.uint8]:
+    low, full = scale
+    values = grey.astype(np.float64)
+    if low:
+        values -= low
     return np.rint(values * (255 / full)).astype(np.uint8)
 
 

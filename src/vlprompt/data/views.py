@@ -14,7 +14,7 @@ import torch
 from PIL import Image, ImageEnhance, ImageOps
 from torch import Tensor
 
-from vlprompt.data.images import open_image
+from vlprompt.data.images import opened
 from vlprompt.data.samples import Sample
 from vlprompt.types import Preprocess
 
@@ -98,10 +98,10 @@ def load_pixels(samples: Sequence[Sample], preprocess: Preprocess, view: int | N
 
 def pixels(sample: Sample, preprocess: Preprocess, view: int | None) -> Tensor:
     """(3, S, S) float32: one sample's view, as `load_pixels`."""
-    image = open_image(sample.read(), name=sample.id)
-    if view is None:
-        return test_view(image, preprocess)
-    return train_view(image, preprocess, sample.content_hash, view)
+    with opened(sample.read(), name=sample.id) as image:
+        if view is None:
+            return test_view(image, preprocess)
+        return train_view(image, preprocess, sample.content_hash, view)
 
 
 def in_threads(work: Callable[[Sample], Result], samples: Sequence[Sample]) -> list[Result]:

@@ -1,0 +1,74 @@
+"""Pictures that are something else, or far larger than their file."""
+
+from __future__ import annotations
+
+import io
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import EpsImagePlugin, Image
+
+from tests.data.make import noise
+from tests.hostile import values
+from vlprompt.data import images, open_image
+from vlprompt.errors import DATA, UserError
+
+POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n{} loop\n"
+
+
+@pytest.mark.parametrize(
+    "data", [POSTSCRIPT, b"\xc5\xd0\xd3\xc6" + POSTSCRIPT, b"SIMPLE  =", b"8BPS\x00\x01", b"gimp xcf", b"<svg></svg>"]
+)
+def test_no_other_program_is_asked(data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("Ghostscript was asked")
+
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", never)
+    with pytest.raises(UserError, match=r"cat\.jpg") as problem:
+        open_image(data, name="cat.jpg")
+    assert problem.value.exit_code == DATA
+
+
+def test_an_image_opened_elsewhere_is_asked_for_its_format(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match="a EPS file"):
+        open_image(Image.open(io.BytesIO(POSTSCRIPT)))
+
+
+def test_no_device_is_read(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="not a regular file"):
+        open_image("/dev/zero")
+    with pytest.raises(UserError, match="cannot be read"):
+        open_image(tmp_path / "nothing.png")
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "P", "I;16", "I", "F", "CMYK", "1"])
+def test_a_large_picture_is_the_same_by_rows(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = np.random.default_rng(0)
+    if mode in ("I;16", "I", "F"):
+        kinds = {"I;16": np.uint16, "I": np.int32, "F": np.float32}
+        picture = Image.fromarray(
+            (numbers.random((40, 30)) * 3000 - (0 if mode == "I;16" else 900)).astype(kinds[mode])
+        )
+    else:
+        picture = Image.fromarray(numbers.integers(0, 256, (40, 30, 4), dtype=np.uint8), "RGBA").convert(mode)
+    if mode == "P":
+        picture.info["transparency"] = 3
+    whole = open_image(picture).tobytes()
+    monkeypatch.setattr(images, "LARGE", 100)
+    assert open_image(picture).tobytes() == whole
+
+
+def test_torn_pictures_are_pictures_or_user_errors() -> None:
+    stream = random.Random(0)
+    wholes = []
+    for kind in ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "TGA", "ICO", "PPM"):
+        out = io.BytesIO()
+        noise(1).resize((32, 32)).save(out, kind)
+        wholes.append(out.getvalue())
+    for number in range(600):
+        try:
+            open_image(values.torn(wholes[number % len(wholes)], stream), name="torn")
+        except UserError as problem:
+            assert problem.exit_code == DATA  # noqa: PT017
