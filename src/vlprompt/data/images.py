@@ -68,7 +68,7 @@ def opened(source: Source, *, name: str | None = None) -> Iterator[Image.Image]:
 
 def _content(path: Path, name: str) -> bytes:
     try:
-        if path.exists() and not path.is_file():
+        if path.exists() and not (path.is_file() or path.is_dir()):
             raise _bad(name, "not a regular file")
         return reading.data(path, most=MAX_BYTES)
     except OSError as error:
