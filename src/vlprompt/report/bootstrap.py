@@ -6,7 +6,9 @@ and a resample draws both anew:
 
 - other images: N images with replacement, each with all of its seeds (that is what makes the bootstrap paired);
 - other seeds: resampling three seeds can at best give an interval that covers three times in four, because the mean of three values
-  lies between the smallest and the largest of them only that often. So the mean over seeds is drawn from Student's t instead.
+  lies between the smallest and the largest of them only that often. So the mean over seeds is drawn from Student's t instead. Where
+  a seed's prompt is tested on several data sets, the mean over data sets is taken seed by seed first: what the prompt gains on one it
+  may well gain on the others, so that the data sets are not independent.
 
 The noise of single cells (this image with this seed) shows in both, and is counted once: it is left to the seeds, and the deviations of the
 image bootstrap are shrunk by ``sqrt(1 - MS_cell / MS_image)``, the mean squares of the two-way table. (Project's choice; the tests
@@ -53,6 +55,8 @@ class PairedTest:
     """The factor on the deviations of the image bootstrap, 0 to 1."""
     seed_variance: float | None
     """Squared standard error of the mean over seeds; None with one seed, where it cannot be known."""
+    mean_S: NDArray[np.float64]
+    """The mean over images of each seed, points."""
 
     @property
     def image_variance(self) -> float:
@@ -83,6 +87,7 @@ def paired_test(difference_SN: Table, *, fixed: bool = False) -> PairedTest:
         share_K=count_K[used] / num_images,
         image_share=image_share,
         seed_variance=seed_variance,
+        mean_S=100 * difference_SN.mean(1),
     )
 
 
@@ -117,13 +122,18 @@ class Estimate:
     """Whether the spread over seeds could be measured; with one seed the interval holds for that seed alone."""
 
 
-def estimate(tests: Sequence[PairedTest], *, margin: float = MARGIN, resamples: int = RESAMPLES) -> Estimate:
+def estimate(
+    tests: Sequence[PairedTest], *, shared: bool = False, margin: float = MARGIN, resamples: int = RESAMPLES
+) -> Estimate:
     """The mean over data sets, its interval and the verdict: `same` where the whole interval lies within the margin, `better` or
-    `worse` where it leaves out zero, else `cannot tell`; with one seed always `cannot tell`."""
+    `worse` where it leaves out zero, else `cannot tell`; with one seed always `cannot tell`.
+
+    shared: a seed has one prompt for all data sets; the tables then have the same seeds in the same order.
+    """
     mean = float(np.mean([one.mean for one in tests]))
-    low, high = np.quantile(draws(tests, resamples=resamples), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    low, high = np.quantile(draws(tests, shared=shared, resamples=resamples), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     known = all(one.seed_variance is not None for one in tests)
-    seeds, factor = _needed(tests, mean, margin)
+    seeds, factor = _needed(tests, mean, margin, shared=shared)
     return Estimate(
         difference=mean,
         low=float(low),
@@ -135,12 +145,12 @@ def estimate(tests: Sequence[PairedTest], *, margin: float = MARGIN, resamples: 
     )
 
 
-def draws(tests: Sequence[PairedTest], *, resamples: int = RESAMPLES) -> NDArray[np.float64]:
+def draws(tests: Sequence[PairedTest], *, shared: bool = False, resamples: int = RESAMPLES) -> NDArray[np.float64]:
     """(R,) draws of the mean over data sets, always the same ones."""
     mean_R = np.zeros(resamples)
     for one in tests:
         mean_R += one.mean + one.image_share * (image_draws(one, resamples) - one.mean)
-    variance, freedom = seed_part(tests)
+    variance, freedom = seed_part(tests, shared=shared)
     if variance:
         mean_R += len(tests) * math.sqrt(variance) * np.random.default_rng(SEED).standard_t(freedom, size=resamples)
     return mean_R / len(tests)
@@ -159,12 +169,15 @@ def image_draws(one: PairedTest, resamples: int) -> NDArray[np.float64]:
     return drawn_R
 
 
-def seed_part(tests: Sequence[PairedTest]) -> tuple[float, float]:
+def seed_part(tests: Sequence[PairedTest], *, shared: bool = False) -> tuple[float, float]:
     """Squared standard error over seeds of the mean over data sets, and its degrees of freedom.
 
-    Seeds of different data sets are independent. S - 1 for one data set; source:
-    Satterthwaite, Biometrics Bulletin 2 (1946).
+    S - 1 where there is one mean for each seed: for one data set, or where a seed's prompt is shared by all. Else seeds of different
+    data sets are independent; source: Satterthwaite, Biometrics Bulletin 2 (1946).
     """
+    if shared and tests[0].num_seeds > 1:
+        mean_S = np.mean([one.mean_S for one in tests], axis=0)
+        return float(mean_S.var(ddof=1)) / len(mean_S), len(mean_S) - 1
     parts = [((one.seed_variance or 0.0) / len(tests) ** 2, one.num_seeds - 1) for one in tests if one.num_seeds > 1]
     variance = sum(part for part, _ in parts)
     if variance == 0:
@@ -180,7 +193,7 @@ def _verdict(low: float, high: float, margin: float) -> Verdict:
     return "worse" if high < 0 else "cannot tell"
 
 
-def _needed(tests: Sequence[PairedTest], mean: float, margin: float) -> tuple[int | None, float]:
+def _needed(tests: Sequence[PairedTest], mean: float, margin: float, *, shared: bool) -> tuple[int | None, float]:
     """Seeds after which the interval would leave out zero or lie within the margin; and the images' factor."""
     target = max(abs(mean), margin - abs(mean))
     image_variance = sum(one.image_variance for one in tests) / len(tests) ** 2
@@ -188,7 +201,7 @@ def _needed(tests: Sequence[PairedTest], mean: float, margin: float) -> tuple[in
     factor = (of_images / target) ** 2 if target > 0 else math.inf
     if factor >= 1:
         return None, factor
-    variance, freedom = seed_part(tests)
+    variance, freedom = seed_part(tests, shared=shared)
     if variance == 0:
         return 1, factor
     now = min(one.num_seeds for one in tests if one.num_seeds > 1)

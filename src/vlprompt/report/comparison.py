@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import statistics
 from collections.abc import Collection, Sequence
@@ -71,19 +72,64 @@ def compare_cells(
     """As `compare`, for cells that are already paired: single data sets, then averages, and notes."""
     singles: list[Comparison] = []
     notes: list[str] = []
-    groups: dict[tuple[object, ...], list[tuple[Comparison, PairedTest]]] = {}
+    groups: dict[tuple[object, ...], list[_Single]] = {}
     for a, b in pairs:
         table, seeds, lone = paired_table(a, b)
-        test = paired_test(table, fixed=a.fixed and b.fixed)
         if lone:
             notes.append(f"{a.runs[0].record.dataset}: seeds {_list(lone)} are on one side only and left out")
-        found = _comparison(a, b, test, seeds, margin, resamples)
+        single = _Single(first=a, second=b, table=table, seeds=seeds)
+        found = _comparison([single], margin, resamples)
         singles.append(found)
         group = (found.protocol, found.subset, found.source, found.shots, a.runs[0].record.model)
-        groups.setdefault(group, []).append((found, test))
+        groups.setdefault(group, []).append(single)
     singles.sort(key=_order)
-    averages = [_average(group, margin, resamples) for group in groups.values() if len(group) > 1]
+    averages = []
+    for several in (group for group in groups.values() if len(group) > 1):
+        if _shares_prompts(several):
+            several, left_out = _common_seeds(several)
+            notes += left_out
+        if several:
+            averages.append(_comparison(several, margin, resamples))
     return (*singles, *sorted(averages, key=_order)), notes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Single:
+    """Two cells on one data set."""
+
+    first: Cell
+    second: Cell
+    table: Table
+    seeds: tuple[int, ...]
+    """Of the table's rows; empty where neither cell depends on one."""
+
+    @property
+    def dataset(self) -> str:
+        return self.first.runs[0].record.dataset
+
+    @property
+    def test(self) -> PairedTest:
+        return paired_test(self.table, fixed=self.first.fixed and self.second.fixed)
+
+
+def _shares_prompts(group: Sequence[_Single]) -> bool:
+    """Whether a seed's prompt, learned on one source, is tested on all data sets of a group."""
+    return any(cell.runs[0].record.source for one in group for cell in (one.first, one.second) if not cell.fixed)
+
+
+def _common_seeds(group: Sequence[_Single]) -> tuple[list[_Single], list[str]]:
+    """The group with the seeds that all of its data sets have, and a note on the others."""
+    common = sorted(set.intersection(*(set(one.seeds) for one in group)))
+    lone = sorted({seed for one in group for seed in one.seeds} - set(common))
+    names = ", ".join(one.dataset for one in group)
+    notes = [f"average of {names}: seeds {_list(lone)} are not on all of them and left out"] if lone else []
+    if not common:
+        return [], notes
+    rows = [[one.seeds.index(seed) for seed in common] for one in group]
+    kept = [
+        dataclasses.replace(one, table=one.table[of], seeds=tuple(common)) for one, of in zip(group, rows, strict=True)
+    ]
+    return kept, notes
 
 
 def _order(one: Comparison) -> tuple[object, ...]:
@@ -137,43 +183,25 @@ def _table(rows: Sequence[tuple[Run, Run]]) -> Table:
     return np.stack(out)
 
 
-def _comparison(
-    first: Cell, second: Cell, test: PairedTest, seeds: tuple[int, ...], margin: float, resamples: int
-) -> Comparison:
-    a, b = first.runs[0].record, second.runs[0].record
-    learned: Record = b if first.fixed else a
+def _comparison(group: Sequence[_Single], margin: float, resamples: int) -> Comparison:
+    """On one data set, or the plain mean over several; data sets are given, not drawn."""
+    a, b = group[0].first.runs[0].record, group[0].second.runs[0].record
+    learned: Record = b if group[0].first.fixed else a
     return Comparison(
         first=name_of(a),
         second=name_of(b),
         protocol=learned.protocol,
-        datasets=(learned.dataset,),
+        datasets=tuple(one.dataset for one in group),
         subset=learned.subset,
         source=learned.source,
         shots=learned.shots,
-        first_top1=_accuracy(first, seeds),
-        second_top1=_accuracy(second, seeds),
-        seeds=seeds,
-        num_images=test.num_images,
-        estimate=estimate([test], margin=margin, resamples=resamples),
-    )
-
-
-def _average(group: Sequence[tuple[Comparison, PairedTest]], margin: float, resamples: int) -> Comparison:
-    """The plain mean over data sets; data sets are given, not drawn."""
-    found = [one for one, _ in group]
-    return Comparison(
-        first=found[0].first,
-        second=found[0].second,
-        protocol=found[0].protocol,
-        datasets=tuple(name for one in found for name in one.datasets),
-        subset=found[0].subset,
-        source=found[0].source,
-        shots=found[0].shots,
-        first_top1=statistics.fmean(one.first_top1 for one in found),
-        second_top1=statistics.fmean(one.second_top1 for one in found),
-        seeds=tuple(sorted({seed for one in found for seed in one.seeds})),
-        num_images=sum(one.num_images for one in found),
-        estimate=estimate([test for _, test in group], margin=margin, resamples=resamples),
+        first_top1=statistics.fmean(_accuracy(one.first, one.seeds) for one in group),
+        second_top1=statistics.fmean(_accuracy(one.second, one.seeds) for one in group),
+        seeds=tuple(sorted({seed for one in group for seed in one.seeds})),
+        num_images=sum(one.table.shape[1] for one in group),
+        estimate=estimate(
+            [one.test for one in group], shared=_shares_prompts(group), margin=margin, resamples=resamples
+        ),
     )
 
 
