@@ -12,17 +12,25 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from vlprompt.report import bootstrap
-from vlprompt.report.bootstrap import Table, draws, estimate, paired_test, seed_part
+from vlprompt.report.bootstrap import PairedTest, Table, draws, estimate, paired_test, seed_part
 
 
 def table(
-    rng: np.random.Generator, *, seeds: int, images: int, gain: float, of_seed: float, of_image: float
+    rng: np.random.Generator,
+    *,
+    seeds: int,
+    images: int,
+    gain: float,
+    of_seed: float,
+    of_image: float,
+    of_prompt_S: NDArray[np.float64] | float = 0.0,
 ) -> tuple[Table, float]:
     """A simulated table: the second method is right with `gain` points more, moved by each seed and by each image.
 
-    of_seed, of_image: standard deviations (points) of the gain over seeds and over images. Returns the truth, in points, too.
+    of_seed, of_image: standard deviations (points) of the gain over seeds and over images. of_prompt_S: what each seed's prompt gains
+    on other data sets as well, in points. Returns the truth, in points, too.
     """
-    shift_S = rng.normal(0, of_seed, seeds)
+    shift_S = rng.normal(0, of_seed, seeds) + of_prompt_S
     shift_N = rng.choice([-1.0, 1.0], images) * of_image
     chance_SN = np.clip((gain + shift_S[:, None] + shift_N[None]) / 100, -0.9, 0.9)
     differs_SN = rng.random((seeds, images))
@@ -60,6 +68,41 @@ def test_the_interval_of_a_mean_over_data_sets_covers_and_is_no_wider_than_it_mu
         means.append(found.difference)
     assert held / 300 >= 0.925
     assert np.mean(widths) < 1.8 * 2 * 1.96 * np.std(means)
+
+
+TRIALS = 250
+
+
+def of_one_prompt(rng: np.random.Generator, gain: float) -> list[PairedTest]:
+    """Six data sets on which the same three prompts are tested."""
+    prompt_S = rng.normal(0, 5.0, 3)
+    made = {"seeds": 3, "gain": gain, "of_seed": 1.0, "of_image": 40.0, "of_prompt_S": prompt_S}
+    return [paired_test(table(rng, images=images, **made)[0]) for images in (300, 400, 500, 600, 400, 300)]
+
+
+def test_data_sets_that_share_their_prompts_are_averaged_seed_by_seed_first() -> None:
+    """Coverage of a known truth, and verdicts where there is no difference; taken as independent, both would be far off."""
+    rng = np.random.default_rng(2)
+    held, false = {True: 0, False: 0}, {True: 0, False: 0}
+    for _ in range(TRIALS):
+        found, nothing = of_one_prompt(rng, 3.0), of_one_prompt(rng, 0.0)
+        for shared in held:
+            said = estimate(found, shared=shared, resamples=1000)
+            held[shared] += said.low <= 0.9 * 3.0 <= said.high
+            false[shared] += estimate(nothing, shared=shared, resamples=1000).verdict in ("better", "worse")
+    assert held[True] / TRIALS >= 0.92
+    assert held[False] / TRIALS < 0.85
+    assert false[True] / TRIALS <= 0.08
+    assert false[False] / TRIALS > 0.12
+
+
+def test_the_freedom_of_shared_prompts_does_not_grow_with_data_sets() -> None:
+    rng = np.random.default_rng(0)
+    one = paired_test(table(rng, seeds=3, images=500, gain=2, of_seed=3, of_image=0)[0])
+    assert seed_part([one] * 4, shared=True) == (pytest.approx(one.seed_variance), 2)
+    assert estimate([one], shared=True) == estimate([one])
+    alone = paired_test(table(rng, seeds=1, images=50, gain=2, of_seed=3, of_image=0)[0])
+    assert estimate([alone, alone], shared=True).verdict == "cannot tell"
 
 
 def test_resampling_three_seeds_alone_would_not_cover() -> None:
@@ -218,6 +261,10 @@ def test_the_benchmark_of_coverage_prints_a_row_per_case(capsys: pytest.CaptureF
     from benchmarks import coverage
 
     coverage.main(["--trials", "2"])
-    rows = capsys.readouterr().out.splitlines()[2:]
+    first, second = capsys.readouterr().out.split("\n\n")
+    rows = first.splitlines()[2:]
     assert [row.split(" | ")[0].strip("| ") for row in rows] == [case[0] for case in coverage.CASES]
     assert all(row.count("%") == 2 for row in rows)
+    rows = second.splitlines()[2:]
+    assert [row.split(" | ")[0].strip("| ") for row in rows] == [case[0] for case in coverage.SHARED]
+    assert all(row.count("%") == 4 for row in rows)

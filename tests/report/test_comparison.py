@@ -103,6 +103,62 @@ def test_several_data_sets_have_an_average(sides: tuple[Path, Path], tmp_path: P
     assert average.num_images == 160
 
 
+def moved(root: Path, gains: dict[str, dict[int, int]], source: str = "birds", **changes: Any) -> tuple[Path, Path]:
+    """Two methods on several targets: set -> seed -> how many more of 80 the second gets right."""
+    for dataset, by_seed in gains.items():
+        for seed, gain in by_seed.items():
+            for side, right in (("a", 30), ("b", 30 + gain)):
+                found = answers(first_n(right), prefix=dataset)
+                own = {"method": "coop" if side == "a" else "plpp+coop", **changes}
+                wrote(root / side, found, dataset=dataset, source=source, seed=seed, protocol="cross-dataset", **own)
+    return root / "a", root / "b"
+
+
+def test_targets_of_one_prompt_are_averaged_seed_by_seed_first(tmp_path: Path) -> None:
+    """Each prompt gains the same on all targets, so that more targets make the interval no narrower; opposite gains cancel."""
+    same = {name: {1: 0, 2: 4, 3: 8} for name in ("food", "cars", "pets")}
+    first, second = moved(tmp_path / "same", same)
+    *singles, average = compare(read_side(first), read_side(second)).comparisons
+    width = average.estimate.high - average.estimate.low
+    assert width == pytest.approx(singles[0].estimate.high - singles[0].estimate.low, rel=0.05)
+    apart = moved(tmp_path / "apart", same, source="")
+    *_, independent = compare(*map(read_side, apart)).comparisons
+    assert width > 2 * (independent.estimate.high - independent.estimate.low)
+    cancel = moved(tmp_path / "cancel", {"food": {1: 0, 2: 4, 3: 8}, "cars": {1: 8, 2: 4, 3: 0}})
+    *_, average = compare(*map(read_side, cancel)).comparisons
+    assert average.estimate.verdict == "better"
+    assert average.estimate.difference == pytest.approx(5.0)
+
+
+def test_an_average_over_targets_has_the_seeds_that_all_of_them_have(tmp_path: Path) -> None:
+    sides = moved(tmp_path / "some", {"food": {1: 2, 2: 4, 3: 40}, "cars": {1: 2, 2: 4}})
+    found = compare(*map(read_side, sides))
+    assert found.comparisons[-1].seeds == (1, 2)
+    assert found.comparisons[-1].estimate.difference == pytest.approx(100 * 3 / 80)
+    assert found.comparisons[-1].second_top1 == pytest.approx(100 * 33 / 80)
+    assert "average of cars, food: seeds 3 are not on all of them and left out" in found.notes
+    sides = moved(tmp_path / "none", {"food": {1: 2}, "cars": {2: 2}})
+    found = compare(*map(read_side, sides))
+    assert [one.datasets for one in found.comparisons] == [("cars",), ("food",)]
+    assert any("seeds 1, 2 are not on all" in note for note in found.notes)
+
+
+def test_zero_shot_is_set_against_targets_of_one_prompt_in_the_same_way(tmp_path: Path) -> None:
+    _, learned = moved(tmp_path / "l", {name: {1: 0, 2: 4, 3: 8} for name in ("food", "cars")})
+    for dataset in ("food", "cars"):
+        none = {"method": "zero-shot", "parameters": 0, "epochs": 0, "shots": None, "seed": 0}
+        wrote(
+            tmp_path / "z",
+            answers(first_n(30), prefix=dataset),
+            dataset=dataset,
+            source="birds",
+            protocol="cross-dataset",
+            **none,
+        )
+    one, _, average = compare(read_side(tmp_path / "z"), read_side(learned)).comparisons
+    assert average.estimate.high - average.estimate.low == pytest.approx(one.estimate.high - one.estimate.low, rel=0.05)
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [

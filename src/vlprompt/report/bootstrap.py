@@ -175,7 +175,7 @@ def seed_part(tests: Sequence[PairedTest], *, shared: bool = False) -> tuple[flo
     S - 1 where there is one mean for each seed: for one data set, or where a seed's prompt is shared by all. Else seeds of different
     data sets are independent; source: Satterthwaite, Biometrics Bulletin 2 (1946).
     """
-    if shared and tests[0].num_seeds > 1:
+    if shared and len(tests) > 1 and tests[0].num_seeds > 1:
         mean_S = np.mean([one.mean_S for one in tests], axis=0)
         return float(mean_S.var(ddof=1)) / len(mean_S), len(mean_S) - 1
     parts = [((one.seed_variance or 0.0) / len(tests) ** 2, one.num_seeds - 1) for one in tests if one.num_seeds > 1]
