@@ -81,9 +81,9 @@ def shared_prompts(trials: int) -> None:
             tests, truth = of_one_prompt(rng, targets, of_prompt, GAIN)
             nothing, _ = of_one_prompt(rng, targets, of_prompt, 0.0)
             for way, shared in enumerate((True, False)):
-                found = estimate(tests, shared=shared, resamples=RESAMPLES)
+                found = estimate(tests, shared=shared)
                 held[way] += found.low <= truth <= found.high
-                false[way] += estimate(nothing, shared=shared, resamples=RESAMPLES).verdict in ("better", "worse")
+                false[way] += estimate(nothing, shared=shared).verdict in ("better", "worse")
         shares = " | ".join(f"{100 * count / trials:.1f} %" for count in (*held, *false))
         print(f"| {words} | {targets} | {shares} |")
 

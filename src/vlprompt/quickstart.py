@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from vlprompt.artifact import pick
-from vlprompt.data import Sample, open_dataset, open_image
+from vlprompt.data import Sample, open_dataset, picture
 from vlprompt.engine.config import RunConfig
 from vlprompt.engine.observer import Observer
 from vlprompt.engine.run import train_run
@@ -96,7 +96,7 @@ def pictures(plan: Plan) -> list[plots.Picture]:
     chosen = _one_per_class([(samples[key], key) for key in both])
     return [
         plots.Picture(
-            pixels=np.asarray(open_image(sample.read(), name=sample.id)),
+            pixels=np.asarray(picture(sample)),
             truth=dataset.class_names[sample.label],
             before=dataset.class_names[said_before[key]],
             after=dataset.class_names[said_after[key]],

@@ -61,6 +61,45 @@ def test_exif_turns_the_picture() -> None:
     assert values(open_image(encoded(stored, exif=exif))) == [[[0, 0, 255], [255, 0, 0]]]
 
 
+def clear() -> Image.Image:
+    """A red picture that is half transparent, so that on white it would be pink."""
+    return Image.new("RGBA", (2, 2), (200, 0, 0, 128))
+
+
+def turned() -> bytes:
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    return encoded(noise(1), exif=exif)
+
+
+def palette() -> bytes:
+    picture = noise(2).quantize(8)
+    return encoded(picture, transparency=bytes([0, 128] + [255] * 6))
+
+
+def deep() -> bytes:
+    return encoded(Image.fromarray(np.array([[0, 100, 300, 60000]], dtype=np.uint16)))
+
+
+PUBLISHED = {"turned": turned, "transparent": lambda: encoded(clear()), "palette": palette, "16-bit grey": deep}
+
+
+@pytest.mark.filterwarnings("ignore:Palette images with Transparency:UserWarning")
+@pytest.mark.parametrize("kind", PUBLISHED)
+def test_published_decoding_is_convert_rgb_alone(kind: str) -> None:
+    """As the papers' code reads its data sets; everybody's own pictures are seen upright, on white and scaled."""
+    data = PUBLISHED[kind]()
+    with Image.open(io.BytesIO(data)) as stored:
+        plain = values(stored.convert("RGB"))
+    assert values(open_image(data, decoding="published")) == plain
+    assert values(open_image(data)) != plain
+
+
+@pytest.mark.parametrize("kind", PUBLISHED)
+def test_published_decoding_warns_of_nothing(kind: str) -> None:
+    open_image(PUBLISHED[kind](), decoding="published")
+
+
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data:UserWarning")
 @pytest.mark.parametrize(
     "exif", [b"garbage", b"Exif\0\0garbage", b"Exif\0\0II*\0\x08\0\0\0\xff\xff", b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01"]

@@ -54,6 +54,7 @@ def test_a_miniature_is_read_by_name_and_by_its_folder(root: Path, name: str) ->
     assert len(found) == sum(expected.counts.values())
     assert {id: found[id] for id in expected.sample} == expected.sample
     assert all(sample.read() for sample in (*data.train, *data.val, *data.test))
+    assert {sample.decoding for sample in (*data.train, *data.val, *data.test)} == {"published"}
     again = open_dataset(root / DIRECTORIES[name])
     assert [getattr(again, part) for part in PARTS] == [getattr(data, part) for part in PARTS]
     assert again.name == name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import threading
@@ -156,6 +157,19 @@ def test_a_running_process_finds_what_another_wrote_meanwhile(tmp_path: Path, sa
     ask(two, samples, tower)
     ask(one, samples, tower)
     assert tower.images == 10
+
+
+def test_one_content_that_is_decoded_in_two_ways_is_two_pictures(tmp_path: Path, samples: list[Sample]) -> None:
+    store, tower = FeatureStore(tmp_path), Tower()
+    ask(store, samples, tower)
+    published = [dataclasses.replace(sample, decoding="published") for sample in samples]
+    assert [one.content_hash for one in published] == [one.content_hash for one in samples]
+    ask(store, published, tower)
+    assert tower.images == 2 * len(samples)
+    known = store.known(model_key="m", preprocess=PLAIN, view=None)
+    assert {one.picture_hash for one in (*samples, *published)} == known
+    ask(FeatureStore(tmp_path), [*samples, *published], tower)
+    assert tower.images == 2 * len(samples)
 
 
 def test_memory_only_writes_nothing(tmp_path: Path, samples: list[Sample], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,7 +62,7 @@ def test_a_step_is_timed_and_not_looked_up(clip: Clip, folder: Path) -> None:
 
 def test_images_count_that_the_cache_lacks_and_epochs_that_are_left(clip: Clip, folder: Path) -> None:
     plan, work, store = method(epochs=5), lesson(folder, views=3), images(clip)
-    number = len({sample.content_hash for sample in work.samples})
+    number = len({sample.picture_hash for sample in work.samples})
     assert measure(clip, plan, work, store, max_rows=None).images == 3 * number
     last = measure(clip, plan, work, store, max_rows=None, done=4)
     assert (last.images, last.steps) == (number, 2)

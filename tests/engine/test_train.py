@@ -15,10 +15,10 @@ from tests.engine.conftest import Memory
 from tests.engine.made import images, lesson, method
 from vlprompt.engine.checkpoint import Checkpoints
 from vlprompt.engine.optim import lr_at
-from vlprompt.engine.train import new_prompt, train
+from vlprompt.engine.train import new_prompt, train, view_of
 from vlprompt.errors import NUMERICAL, UserError
 from vlprompt.towers import Clip
-from vlprompt.types import Method, Term, View
+from vlprompt.types import Method, Term, View, Views
 
 NAMES = ("coop", "plpp+coop")
 
@@ -95,6 +95,20 @@ def test_a_stopped_run_goes_on_to_the_same_bits(clip: Clip, folder: Path, tmp_pa
         for line in log:
             del line["seconds"]
     assert logs[0] == logs[1]
+
+
+@pytest.mark.parametrize("views", [2, "epochs"])
+def test_every_seed_has_its_own_crops(clip: Clip, folder: Path, views: Views) -> None:
+    """So that the spread over seeds has their part: the features that two seeds learn from differ, one seed's do not."""
+    of = {seed: [view_of(views, epoch, seed) for epoch in range(4)] for seed in (0, 1, 2, 3)}
+    assert of[1] == ([0, 1, 0, 1] if views == 2 else [0, 1, 2, 3])
+    numbers = [number for found in of.values() for number in set(found)]
+    assert len(set(numbers)) == len(numbers)
+    store, samples = images(clip), lesson(folder).samples
+    first, again, second = (store.features(samples, view_of(views, 0, seed)) for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert (first != second).any(1).all()
+    assert view_of("centre", 3, 2) is None
 
 
 def test_metrics_say_what_happened(clip: Clip, folder: Path, tmp_path: Path) -> None:

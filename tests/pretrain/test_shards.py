@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import tarfile
@@ -68,6 +69,14 @@ def test_writing_again_gives_the_same_bytes_and_keeps_finished_tars(
     )
     with pytest.raises(UserError, match="other samples"):
         write_shards(corpus, tmp_path, per_shard=8)
+
+
+def test_shards_keep_how_their_pictures_are_decoded(corpus: Corpus, shards: Path, tmp_path: Path) -> None:
+    assert corpus.train.sample(0).decoding == "published"
+    assert open_shards(str(shards), spool=Spool(tmp_path)).train.sample(0).decoding == "published"
+    own = dataclasses.replace(corpus.train.sample(0), decoding="upright")
+    write_shards(dataclasses.replace(corpus, train=Listed((own,))), tmp_path / "again")
+    assert open_shards(str(tmp_path / "again"), spool=Spool(tmp_path)).train.sample(0).decoding == "upright"
 
 
 def test_over_http_each_tar_is_fetched_once_and_checked(corpus: Corpus, shards: Path, tmp_path: Path) -> None:

@@ -150,11 +150,12 @@ SINGLE: dict[str, tuple[Edit, str]] = {
     "no class names": (entry("class_names", value=None), "has no 'class_names'"),
     "no config": (entry("cases", 0, "config", value=None), "has no 'config'"),
     "a manifest that is not there": (entry("weights", "manifest", value="other.json"), "other.json cannot be read"),
-    "a manifest that is no JSON": (written("vit.json", b"\xff["), "vit.json is no JSON file"),
+    "a manifest that is no JSON": (written("vit.json", b"\xff["), "vit.json is not UTF-8 text"),
     "a manifest of something else": (written("vit.json", b'[["weight", [3, 3]]]'), "it has no text_projection"),
     "a manifest without pairs": (written("vit.json", b'[["weight"]]'), "is not as parity/README.md has it"),
     "no numbers": (written("coop_words.npz", None), "coop_words.npz cannot be read"),
-    "damaged numbers": (written("coop_words.npz", b"PK\x03\x04"), "is no .npz file or is damaged"),
+    "damaged numbers": (written("coop_words.npz", b"PK\x03\x04"), "is no .npz file of numbers or is damaged"),
+    "numbers that would be executed": (numbers(loss=np.array([{}], dtype=object)), "is no .npz file of numbers"),
     "a number that is unknown": (numbers(entropy=np.ones(1)), "not computed here: entropy"),
     "a gradient that is not there": (
         numbers(**{"grad:prompt_learner.ctx": None}),
@@ -202,10 +203,22 @@ def test_what_is_malformed_is_named(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "Traceback" not in err
 
 
-@pytest.mark.parametrize("place", ["missing", "empty", "file"])
-def test_what_is_no_folder_of_cases_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], place: str) -> None:
-    (tmp_path / "empty").mkdir()
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ("missing", "index.json cannot be read"),
+        ("empty", "index.json cannot be read"),
+        ("file", "index.json cannot be read"),
+        ("list", "index.json holds a list, not a JSON object"),
+    ],
+)
+def test_what_is_no_folder_of_cases_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], place: str, words: str
+) -> None:
+    for name in ("empty", "list"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "list" / INDEX).write_text("[1]", encoding="utf-8")
     (tmp_path / "file").write_text("cases", encoding="utf-8")
     code, _, err = run(capsys, tmp_path / place)
     assert code == 3
-    assert "index.json cannot be read" in " ".join(err.split())
+    assert words in " ".join(err.split())

@@ -315,4 +315,4 @@ def _views(course: Course) -> Iterator[int | None]:
     if method.solver is not None:
         yield None
     elif method.prompt is not None and method.schedule is not None and reads_frozen(method.prompt, method.needs):
-        yield from {view_of(course.views, epoch) for epoch in range(method.schedule.epochs)}
+        yield from {view_of(course.views, epoch, course.seed) for epoch in range(method.schedule.epochs)}

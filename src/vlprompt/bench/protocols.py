@@ -230,7 +230,7 @@ def cached_features(plan: Plan, grid: Grid, desk: Desk) -> tuple[int, int] | Non
     images = desk.images(todo[0].course.model, todo[0].course.dtype)
     assert images.store is not None
     known = images.store.known(model_key=images.model_key, preprocess=images.clip.preprocess, view=None)
-    return sum(one.content_hash in known for one in samples), len(samples)
+    return sum(one.picture_hash in known for one in samples), len(samples)
 
 
 def done(plan: Plan, grid: Grid) -> list[records.Record]:

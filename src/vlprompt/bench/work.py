@@ -288,7 +288,7 @@ def _taught(
     sample = draw(material, images, skipped, shots=course.shots, seed=course.seed, subset=course.subset)
     if skipped:
         observer.note(f"{material.name}: {said_of_skipped(skipped)}")
-    desk.encode(images, sample.train, _cached_views(setup))
+    desk.encode(images, sample.train, _cached_views(setup, course.seed))
     desk.encode(images, sample.val, [None])
     split = Split(train=sample.train, val=sample.val, test=())
     chosen = resolved(setup, course.seed, sample, split)
@@ -308,14 +308,14 @@ def _taught(
     }
 
 
-def _cached_views(setup: Setup) -> list[int | None]:
+def _cached_views(setup: Setup, seed: int) -> list[int | None]:
     """The views whose features learning reads over and over; none where it reads pixels, or each view once."""
     spec, schedule = setup.method.prompt, setup.method.schedule
     if spec is None or schedule is None:
         return [None]
     if setup.views == "epochs" or (spec.prompts_image and not spec.conditioned):
         return []
-    return sorted({view_of(setup.views, epoch) for epoch in range(schedule.epochs)}, key=str)
+    return sorted({view_of(setup.views, epoch, seed) for epoch in range(schedule.epochs)}, key=str)
 
 
 def config_of(course: Course, directory: Path, means: Means) -> RunConfig:

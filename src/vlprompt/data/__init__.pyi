@@ -1,7 +1,7 @@
 from .check import ClassCount, Copies, Report, verify
 from .class_names import NamesReport, read_class_names
 from .fetch import Spool
-from .images import open_image
+from .images import open_image, picture
 from .large.corpus import Corpus, Listed, Pool
 from .large.imagenet21k import is_imagenet21k, open_imagenet21k
 from .large.shards import is_shards, open_shards, write_shards
@@ -62,6 +62,7 @@ __all__ = [
     "open_image",
     "open_imagenet21k",
     "open_shards",
+    "picture",
     "read_class_names",
     "read_split",
     "restrict",

@@ -207,7 +207,7 @@ def _decode_all(listing: Listing, progress: Callable[[int], None] | None) -> tup
 def _look(part: Part, sample: Sample) -> _Look | Skipped:
     try:
         data = sample.read()
-        image = open_image(data, name=sample.id)
+        image = open_image(data, name=sample.id, decoding=sample.decoding)
     except UserError as error:
         return Skipped(sample.id, str(error).removeprefix(f"{sample.id}: ").removesuffix("."))
     small = image.resize((9, 8), Image.Resampling.BOX).tobytes()
@@ -272,7 +272,7 @@ def verify(
 ) -> tuple[tuple[Sample, ...], tuple[Skipped, ...]]:
     """The samples that decode, in order, and those that do not, each with the reason.
 
-    `known`: content hashes of images that have been decoded before (`FeatureStore.known`), which are not decoded again.
+    `known`: picture hashes of images that have been decoded before (`FeatureStore.known`), which are not decoded again.
     `progress` is called with the number of images just done. With `strict`, a UserError in place of skips.
     """
     good: list[Sample] = []
@@ -295,8 +295,8 @@ def damage(sample: Sample, known: Container[str] = frozenset()) -> str | None:
     """Why a sample cannot be decoded; None: it can."""
     try:
         data = sample.read()
-        if sample.content_hash not in known:
-            open_image(data, name=sample.id)
+        if sample.picture_hash not in known:
+            open_image(data, name=sample.id, decoding=sample.decoding)
     except UserError as error:
         return str(error).removeprefix(f"{sample.id}: ").removesuffix(".")
     return None

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vlprompt import reading
+from vlprompt.data.samples import Decoding, Sample
 from vlprompt.errors import DATA, UserError
 
 Source = bytes | str | Path | Image.Image | NDArray[Any] | torch.Tensor
@@ -33,21 +34,22 @@ MAX_BYTES = 1 << 30
 _one_large = threading.RLock()
 
 
-def open_image(source: Source, *, name: str | None = None) -> Image.Image:
+def open_image(source: Source, *, name: str | None = None, decoding: Decoding = "upright") -> Image.Image:
     """An image as 8-bit RGB.
 
     Files (a path or the bytes): the first frame, turned as EXIF says; transparency on white; 16-bit grey scaled, not
-    clipped; CMYK converted. Arrays: (H, W) or (H, W, C), C = 1, 3 or 4; tensors: (H, W) or (C, H, W); uint8, or float from
-    0 to 1. UserError (exit code 3) with the name: unreadable, truncated or empty files, more pixels than
-    ``PIL.Image.MAX_IMAGE_PIXELS``, other shapes and values. (EXIF, white and scaling are the project's choice; the
-    published code calls ``convert("RGB")``.)
+    clipped; CMYK converted. With decoding ``published`` Pillow's ``convert("RGB")`` and nothing else: neither turned nor scaled,
+    and what stands below a transparent pixel shows. Arrays: (H, W) or (H, W, C), C = 1, 3 or 4; tensors: (H, W) or (C, H, W);
+    uint8, or float from 0 to 1. UserError (exit code 3) with the name: unreadable, truncated or empty files, more pixels than
+    ``PIL.Image.MAX_IMAGE_PIXELS``, other shapes and values. (EXIF, white and scaling are the project's choice. The papers' data
+    sets are read as their code reads them: KaiyangZhou/Dassl.pytorch, dassl/utils/tools.py, ``read_image``.)
     """
-    with opened(source, name=name) as image:
+    with opened(source, name=name, decoding=decoding) as image:
         return image
 
 
 @contextmanager
-def opened(source: Source, *, name: str | None = None) -> Iterator[Image.Image]:
+def opened(source: Source, *, name: str | None = None, decoding: Decoding = "upright") -> Iterator[Image.Image]:
     """As `open_image`, for as long as the image is worked with: threads hold one image of more than 16 megapixels at a time."""
     with ExitStack() as held:
         if isinstance(source, torch.Tensor):
@@ -57,13 +59,19 @@ def opened(source: Source, *, name: str | None = None) -> Iterator[Image.Image]:
         elif isinstance(source, Image.Image):
             yield _as_rgb(source, name or "the image")
         elif isinstance(source, str | Path):
-            yield _decode(_content(Path(source).expanduser(), name or str(source)), name or str(source), held)
+            content = _content(Path(source).expanduser(), name or str(source))
+            yield _decode(content, name or str(source), held, decoding)
         elif isinstance(source, bytes | bytearray | memoryview):
-            yield _decode(bytes(source), name or "the image", held)
+            yield _decode(bytes(source), name or "the image", held, decoding)
         else:
             raise UserError(
                 f"an image cannot be made of {type(source).__name__}; give a path, bytes, PIL image, array or tensor."
             )
+
+
+def picture(sample: Sample) -> Image.Image:
+    """A sample as 8-bit RGB, decoded as its data set says. UserError as `open_image`."""
+    return open_image(sample.read(), name=sample.id, decoding=sample.decoding)
 
 
 def _content(path: Path, name: str) -> bytes:
@@ -75,27 +83,30 @@ def _content(path: Path, name: str) -> bytes:
         raise _bad(name, f"cannot be read ({error.strerror})") from error
 
 
-def _decode(data: bytes, name: str, held: ExitStack) -> Image.Image:
+def _decode(data: bytes, name: str, held: ExitStack, decoding: Decoding) -> Image.Image:
     if not data:
         raise _bad(name, "an empty file (0 bytes)")
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if image.width * image.height > LARGE:
                 held.enter_context(_one_large)
-            return _as_rgb(image, name)
+            return _as_rgb(image, name, decoding)
     except (UserError, MemoryError):
         raise
     except Exception as error:  # decoders of damaged files raise whatever they stumble over
         raise _bad(name, _reason(error, data)) from error
 
 
-def _as_rgb(image: Image.Image, name: str) -> Image.Image:
+def _as_rgb(image: Image.Image, name: str, decoding: Decoding = "upright") -> Image.Image:
     if image.format not in (None, "MPO", *FORMATS):
         raise _bad(name, f"a {image.format} file, which is not opened. Allowed: {', '.join(FORMATS)}")
     _require_few(image, name)
     try:
         image.load()
         _require_few(image, name)  # an icon may hold a larger picture than it says
+        if decoding == "published":
+            image.info.pop("transparency", None)  # Pillow warns of it, and then leaves it away
+            return image.convert("RGB")
         upright = _upright(image)
         rows = max(1, LARGE // upright.width)
         if upright.height <= rows:

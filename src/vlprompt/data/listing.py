@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from vlprompt.data.samples import DEFAULT_TEMPLATE, Dataset, Part, Sample, Skipped
+from vlprompt.data.samples import DEFAULT_TEMPLATE, Dataset, Decoding, Part, Sample, Skipped
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +34,8 @@ class Listing:
     template: str = DEFAULT_TEMPLATE
     own_names: tuple[str, ...] = ()
     """Class names in label order where the source gives them apart from the keys; two classes may then have one name."""
+    decoding: Decoding = "upright"
+    """How its files become RGB."""
     in_order: bool = False
     """Whether the order of the entries means something (a published split) and is kept."""
     notes: tuple[str, ...] = ()
@@ -108,7 +110,13 @@ def as_dataset(listing: Listing) -> Dataset:
     if not listing.in_order:
         entries = sorted(entries, key=lambda entry: (label_of[entry.class_key], entry.id))
     for entry in entries:
-        sample = Sample(id=entry.id, label=label_of[entry.class_key], source=entry.source, size=entry.size)
+        sample = Sample(
+            id=entry.id,
+            label=label_of[entry.class_key],
+            source=entry.source,
+            size=entry.size,
+            decoding=listing.decoding,
+        )
         parts[entry.part or "train"].append(sample)
     return Dataset(
         name=listing.name,

@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple, final
 from vlprompt.errors import DATA, UserError
 
 Part = Literal["train", "val", "test"]
+Decoding = Literal["upright", "published"]
 PARTS: tuple[Part, ...] = ("train", "val", "test")
 PART_NAMES: dict[str, Part] = {
     "train": "train",
@@ -42,6 +43,8 @@ class Sample:
     source: Callable[[], bytes] = field(repr=False, compare=False)
     size: int | None = field(default=None, repr=False, compare=False)
     """Bytes, where known without reading."""
+    decoding: Decoding = field(default="upright", repr=False, compare=False)
+    """How the file becomes RGB, as `images.open_image` takes it."""
     _memo: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     def read(self) -> bytes:
@@ -67,6 +70,11 @@ class Sample:
     def num_bytes(self) -> int | None:
         """The file's size, where known without reading it now."""
         return int(self._memo["size"]) if "size" in self._memo else self.size
+
+    @property
+    def picture_hash(self) -> str:
+        """What the pixels depend on: the content, and how it is decoded. The feature cache keeps features by it."""
+        return self.content_hash if self.decoding == "upright" else f"{self.content_hash} {self.decoding}"
 
 
 @final

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
-from vlprompt.data.images import open_image
+from vlprompt.data.images import picture
 from vlprompt.data.samples import PARTS, Dataset, Sample
 from vlprompt.errors import UserError
 
@@ -36,10 +36,10 @@ def contact_sheet(dataset: Dataset, *, columns: int = 12, rows: int = 60) -> Ima
         y = top + row * (SIDE + GAP)
         pen.text((MARGIN, y + SIDE // 2), name, fill=INK, font=font, anchor="lm")
         for column, sample in enumerate(_some(dataset, row, columns)):
-            picture = open_image(sample.read(), name=sample.id)
-            picture.thumbnail((SIDE, SIDE), Image.Resampling.BICUBIC)
+            small_one = picture(sample)
+            small_one.thumbnail((SIDE, SIDE), Image.Resampling.BICUBIC)
             x = MARGIN + label_width + column * (SIDE + GAP)
-            sheet.paste(picture, (x + (SIDE - picture.width) // 2, y + (SIDE - picture.height) // 2))
+            sheet.paste(small_one, (x + (SIDE - small_one.width) // 2, y + (SIDE - small_one.height) // 2))
     return sheet
 
 

@@ -2,7 +2,7 @@
 
     ROOT/features/SPACE/space.json    what the space is: model, preprocessing, view
     ROOT/features/SPACE/BLOCK.npy     (n, E) float32, never changed once there
-    ROOT/features/SPACE/BLOCK.json    the n content hashes of its rows, and the SHA-256 of BLOCK.npy
+    ROOT/features/SPACE/BLOCK.json    the n picture hashes of its rows, and the SHA-256 of BLOCK.npy
 
 A block's name is made of its content, and its ``.json`` is renamed into place last: it alone means that the block is whole.
 So processes need no locks: two that compute the same rows write two blocks, or one block twice. A block that does not fit
@@ -92,7 +92,7 @@ class FeatureStore:
         if not samples:
             return torch.empty(0, 0)
         space = self._space(model_key, preprocess, view)
-        hashes = [sample.content_hash for sample in samples]
+        hashes = [sample.picture_hash for sample in samples]
         rows = space.fetch(hashes)
         missing = {content: sample for content, sample in zip(hashes, samples, strict=True) if content not in rows}
         self.stats.hits += len(samples) - len(missing)
@@ -107,7 +107,7 @@ class FeatureStore:
         return torch.from_numpy(np.stack([rows[content] for content in hashes]))
 
     def known(self, *, model_key: str, preprocess: Preprocess, view: int | None) -> Set[str]:
-        """Content hashes of the images whose features are there, and which therefore could be decoded once."""
+        """Picture hashes of the images whose features are there, and which therefore could be decoded once."""
         space = self._space(model_key, preprocess, view)
         space.refresh()
         return space.place.keys()

@@ -48,6 +48,14 @@ def test_view(image: Image.Image, preprocess: Preprocess) -> Tensor:
 test_view.__test__ = False  # type: ignore[attr-defined]  # pytest takes names in test_ for tests
 
 
+VIEWS_PER_SEED = 1_000_000
+
+
+def first_view(seed: int) -> int:
+    """The number of a seed's first training view. Every seed sees crops of its own, so that the spread over seeds has their part."""
+    return (seed - 1) * VIEWS_PER_SEED
+
+
 def train_view(image: Image.Image, preprocess: Preprocess, content_hash: str, view: int) -> Tensor:
     """(3, S, S) float32: random crop of view number `view` of an image, resized (bicubic), flipped or not, normalised.
 
@@ -98,7 +106,7 @@ def load_pixels(samples: Sequence[Sample], preprocess: Preprocess, view: int | N
 
 def pixels(sample: Sample, preprocess: Preprocess, view: int | None) -> Tensor:
     """(3, S, S) float32: one sample's view, as `load_pixels`."""
-    with opened(sample.read(), name=sample.id) as image:
+    with opened(sample.read(), name=sample.id, decoding=sample.decoding) as image:
         if view is None:
             return test_view(image, preprocess)
         return train_view(image, preprocess, sample.content_hash, view)

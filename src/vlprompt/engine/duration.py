@@ -62,8 +62,8 @@ def measure(
     step, timed = _step(forward, method, lesson, images, per_epoch)
     missing = 0
     if forward.reads_frozen:
-        contents = {sample.content_hash for sample in lesson.samples}
-        views = {view_of(lesson.views, epoch) for epoch in range(done, schedule.epochs)}
+        contents = {sample.picture_hash for sample in lesson.samples}
+        views = {view_of(lesson.views, epoch, lesson.seed) for epoch in range(done, schedule.epochs)}
         missing = sum(len(contents - images.known(view)) for view in views)
     return Duration(
         step=step,
@@ -110,7 +110,7 @@ def _view(
     forward: Forward, method: Method, lesson: Lesson, images: Images, batch: Sequence[Sample], prompt: nn.Module
 ) -> View:
     """A batch's view; features are all ones, which take as long as any."""
-    device, crop = forward.clip.device, view_of(lesson.views, 0)
+    device, crop = forward.clip.device, view_of(lesson.views, 0, lesson.seed)
     labels = torch.tensor([sample.label for sample in batch])
     frozen = torch.ones(len(batch), forward.clip.facts.embed_dim) if forward.reads_frozen else None
     pixels = images.pixels(batch, crop) if forward.spec.prompts_image else None
@@ -124,7 +124,7 @@ def _image(lesson: Lesson, images: Images, missing: int) -> float:
     while True:
         samples = lesson.samples[:number]
         began = time.perf_counter()
-        images.encode(samples, view_of(lesson.views, 0))
+        images.encode(samples, view_of(lesson.views, 0, lesson.seed))
         took = time.perf_counter() - began
         if took > ENOUGH or number >= min(BATCH, missing, len(lesson.samples)):
             return took / len(samples)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from vlprompt.data import Sample
+from vlprompt.data.views import first_view
 from vlprompt.engine.checkpoint import Checkpoints, State, capture, put_back, restore
 from vlprompt.engine.classes import draw, said_of
 from vlprompt.engine.forward import Forward
@@ -120,7 +121,8 @@ def train(
     steps = len(lesson.batches(0, schedule.batch))
     if forward.reads_frozen and lesson.views != "epochs":
         images.prepare(
-            lesson.samples, sorted({view_of(lesson.views, epoch) for epoch in range(schedule.epochs)}, key=str)
+            lesson.samples,
+            sorted({view_of(lesson.views, epoch, lesson.seed) for epoch in range(schedule.epochs)}, key=str),
         )
     observer.stage(f"seed {lesson.seed}: learning", schedule.epochs * steps)
     observer.advance(done * steps, {})
@@ -151,11 +153,11 @@ def train(
     return prompt.requires_grad_(False)
 
 
-def view_of(views: Views, epoch: int) -> int | None:
+def view_of(views: Views, epoch: int, seed: int) -> int | None:
     """The view of the training images that an epoch (from 0) sees; None: the test view."""
     if views == "centre":
         return None
-    return epoch if views == "epochs" else epoch % views
+    return first_view(seed) + (epoch if views == "epochs" else epoch % views)
 
 
 def _epoch(
@@ -173,7 +175,7 @@ def _epoch(
     assert method.schedule is not None
     device, parameters = forward.clip.device, list(prompt.parameters())
     labels = torch.tensor([sample.label for sample in lesson.samples])
-    crop = view_of(lesson.views, epoch)
+    crop = view_of(lesson.views, epoch, lesson.seed)
     frozen_NE = images.features(lesson.samples, crop, quiet=True) if forward.reads_frozen else None
     tally = Tally(view=crop)
     for step, index in enumerate(lesson.batches(epoch, method.schedule.batch)):

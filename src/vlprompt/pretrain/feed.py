@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from vlprompt.data import Pool, Sample, augmented_view, open_image, test_view, train_view
-from vlprompt.data.views import in_threads
+from vlprompt.data import Pool, Sample, augmented_view, picture, test_view, train_view
+from vlprompt.data.views import first_view, in_threads
 from vlprompt.engine.distributed import Alone
 from vlprompt.engine.images import Images
 from vlprompt.errors import UserError
@@ -48,17 +48,20 @@ class Look:
 
     views: Views
     copies: int
+    seed: int
+    """A run's own crops begin at it, as those of `vlprompt train`."""
 
     def numbers(self, epoch: int) -> tuple[int | None, ...]:
         """The numbers of the views that an epoch shows; None: the test view."""
         if self.views == "centre":
             return (None,)
         fresh = range(epoch * self.copies, (epoch + 1) * self.copies)
-        return tuple(number % self.views for number in fresh) if isinstance(self.views, int) else tuple(fresh)
+        of_seed = [number % self.views for number in fresh] if isinstance(self.views, int) else fresh
+        return tuple(first_view(self.seed) + number for number in of_seed)
 
     def pixels(self, sample: Sample, preprocess: Preprocess, epoch: int) -> Tensor:
         """(copies, 3, S, S) of one image."""
-        image = open_image(sample.read(), name=sample.id)
+        image = picture(sample)
         out = []
         for number in self.numbers(epoch):
             if number is None:
@@ -206,7 +209,7 @@ def checked(pool: Pool, number: int) -> Sample | tuple[str, str]:
     try:
         sample = pool.sample(number)
         name = sample.id
-        open_image(sample.read(), name=name)
+        picture(sample)
     except UserError as error:
         return name, str(error)
     return sample

@@ -242,7 +242,7 @@ def plan_of(setup: Setup) -> Plan:
 def feed_of(setup: Setup, plan: Plan, start: int) -> Iterator[Batch]:
     """The batches of this rank from a step on."""
     config, ranks = setup.config, setup.ranks
-    look = Look(views=config.seen, copies=config.num_copies)
+    look = Look(views=config.seen, copies=config.num_copies, seed=config.seed)
     if setup.cached:
         cached = Cached(setup.corpus.train, plan, look, setup.images, ranks)
         cached.prepare()

@@ -66,14 +66,19 @@ def error(ours: Tensor, theirs: NDArray[Any]) -> float:
     masks = theirs64 < MASKED
     if not (ours64[masks] < MASKED).all():
         return math.inf
-    return float(np.abs(ours64 - theirs64)[~masks].max() / np.abs(theirs64[~masks]).max())
+    return float(np.abs(ours64 - theirs64)[~masks].max() / _scale(np.abs(theirs64[~masks]).max()))
 
 
 def step_error(ours: Tensor, theirs: NDArray[Any], *, relative: bool) -> float:
     """The largest |ours - theirs| of all steps; relative: each beside its own |theirs|."""
     ours64, theirs64 = _both(ours, theirs)
     off = np.abs(ours64 - theirs64)
-    return float((off / np.abs(theirs64) if relative else off).max())
+    return float((off / _scale(theirs64) if relative else off).max())
+
+
+def _scale(theirs: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What a difference is relative to; 1 where theirs is 0."""
+    return np.where(theirs == 0, 1.0, np.abs(theirs))
 
 
 def _both(ours: Tensor, theirs: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

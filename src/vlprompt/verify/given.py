@@ -66,7 +66,7 @@ def telling(where: str) -> Iterator[None]:
         raise UserError(f"{where}: {problem}", exit_code=DATA) from problem
     except KeyError as problem:
         raise UserError(f"{where} has no {problem}.", exit_code=DATA) from problem
-    except (TypeError, ValueError, IndexError, AttributeError) as problem:
+    except (TypeError, ValueError, IndexError, AttributeError, OverflowError, MemoryError) as problem:
         raise UserError(f"{where} is not as parity/README.md has it ({problem}).", exit_code=DATA) from problem
 
 

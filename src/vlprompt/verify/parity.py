@@ -5,8 +5,6 @@ Cases are rebuilt from seeds with numpy's frozen `RandomState` stream, in OpenAI
 
 from __future__ import annotations
 
-import json
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -17,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vlprompt import reading
 from vlprompt.errors import DATA, UserError
 
 INDEX, TRAJECTORIES = "index.json", "trajectories"
@@ -30,42 +29,28 @@ class Folder:
 
     def index(self) -> dict[str, Any]:
         """The list of cases: sources, configurations, seeds of weights, images and learned tensors."""
-        found = self._json(INDEX)
-        cases = found.get("cases") if isinstance(found, dict) else None
+        found = reading.json_object(self.place / INDEX)
+        cases = found.get("cases")
         if not isinstance(cases, list) or not all(
             isinstance(one, dict) and isinstance(one.get("name"), str) for one in cases
         ):
             raise UserError(f"{self.place / INDEX} must have a list 'cases', each with a 'name'.", exit_code=DATA)
-        return dict(found)
+        return found
 
     def manifest(self, name: str) -> tuple[tuple[str, tuple[int, ...]], ...]:
         """Tensor names and shapes of a weight set, in the order in which they are drawn."""
-        return tuple((str(key), tuple(int(n) for n in shape)) for key, shape in self._json(name))
+        return tuple((str(key), tuple(int(n) for n in shape)) for key, shape in reading.json_file(self.place / name))
 
     def case(self, name: str) -> dict[str, NDArray[Any]]:
         """What the published implementation gave: token ids, logits, losses, gradients, or the numbers of a whole run."""
+        data = reading.data(self.place / f"{name}.npz")
         try:
-            with np.load(BytesIO(self._read(f"{name}.npz"))) as arrays:
+            with np.load(BytesIO(data)) as arrays:
                 return dict(arrays)
-        except (ValueError, OSError, EOFError, zipfile.BadZipFile) as problem:
+        except Exception as problem:  # readers of damaged files raise whatever they stumble over
+            where = self.place / f"{name}.npz"
             raise UserError(
-                f"{self.place / name}.npz is no .npz file or is damaged ({problem}).", exit_code=DATA
-            ) from problem
-
-    def _json(self, name: str) -> Any:
-        try:
-            return json.loads(self._read(name).decode("utf-8"))
-        except ValueError as problem:
-            raise UserError(f"{self.place / name} is no JSON file ({problem}).", exit_code=DATA) from problem
-
-    def _read(self, name: str) -> bytes:
-        try:
-            return (self.place / name).read_bytes()
-        except OSError as problem:
-            raise UserError(
-                f"{self.place / name} cannot be read ({problem.strerror}). A folder of cases has an {INDEX}, the manifests that it "
-                f"names, and an .npz file for each case.",
-                exit_code=DATA,
+                f"{where} is no .npz file of numbers or is damaged ({problem}).", exit_code=DATA
             ) from problem
 
 

@@ -50,6 +50,7 @@ class ClassFolders:
             id=f"{self.root.name}/{self.folders[place]}/{name}",
             label=self.labels[place],
             source=functools.partial(_read, str(path)),
+            decoding="published",
         )
 
     def _names(self, place: int) -> list[str]:

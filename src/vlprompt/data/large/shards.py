@@ -28,7 +28,7 @@ from vlprompt.data.fetch import Spool, is_url, read_url
 from vlprompt.data.folders import has_image_name
 from vlprompt.data.images import open_image
 from vlprompt.data.large.corpus import Corpus, Listed, Offsets, Pool, listed_identity
-from vlprompt.data.samples import DEFAULT_TEMPLATE, Sample, Skipped
+from vlprompt.data.samples import DEFAULT_TEMPLATE, Decoding, Sample, Skipped
 from vlprompt.errors import DATA, UserError
 
 MANIFEST = "shards.json"
@@ -64,8 +64,9 @@ class Member(NamedTuple):
 class TarShards:
     """A pool of the samples of tars, numbered in the order of tars and of samples in them."""
 
-    def __init__(self, shards: Sequence[Shard], num_classes: int, spool: Spool) -> None:
+    def __init__(self, shards: Sequence[Shard], num_classes: int, spool: Spool, decoding: Decoding = "upright") -> None:
         self.shards, self.num_classes, self.spool = tuple(shards), num_classes, spool
+        self.decoding: Decoding = decoding
         self._offsets = Offsets([shard.samples for shard in shards])
         self._members: OrderedDict[int, tuple[Path, list[Member]]] = OrderedDict()
         self._lost: dict[int, str] = {}
@@ -98,7 +99,8 @@ class TarShards:
         label = _label(read_at(path, *member.label), member.is_json, where)
         if not 0 <= label < self.num_classes:
             raise UserError(f"{where}: label {label} is none of {self.num_classes} classes.", exit_code=DATA)
-        return Sample(id=where, label=label, source=functools.partial(read_at, path, *member.image))
+        source = functools.partial(read_at, path, *member.image)
+        return Sample(id=where, label=label, source=source, decoding=self.decoding)
 
     def _open(self, place: int) -> tuple[Path, list[Member]]:
         if place in self._members:
@@ -206,6 +208,7 @@ def _from_manifest(data: bytes, base: str, spool: Spool) -> Corpus:
             for part, listed in facts["parts"].items()
         }
         name, template = str(facts["name"]), str(facts.get("template", DEFAULT_TEMPLATE))
+        decoding: Decoding = "published" if facts.get("decoding") == "published" else "upright"
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{base} is no list of shards that this version reads ({error}). `vlprompt data shards` writes one.",
@@ -219,8 +222,8 @@ def _from_manifest(data: bytes, base: str, spool: Spool) -> Corpus:
         name=name,
         class_names=class_names,
         template=template,
-        train=TarShards(parts["train"], len(class_names), spool),
-        held_out=TarShards(parts.get(part, []), len(class_names), spool),
+        train=TarShards(parts["train"], len(class_names), spool, decoding),
+        held_out=TarShards(parts.get(part, []), len(class_names), spool, decoding),
         held_out_part=part,
         names=report,
         notes=tuple(report.lines()),
@@ -302,10 +305,21 @@ def write_shards(
             "name": corpus.name,
             "template": corpus.template,
             "class_names": list(corpus.class_names),
+            "decoding": decoding_of(corpus.train),
             "parts": parts,
         },
     )
     return tuple(skipped)
+
+
+def decoding_of(pool: Pool) -> Decoding:
+    """How the files of a pool become RGB, by the first that can be read."""
+    for number in range(len(pool)):
+        try:
+            return pool.sample(number).decoding
+        except UserError:
+            continue
+    return "upright"
 
 
 def _write_part(
@@ -351,7 +365,7 @@ def _write_tar(path: Path, pool: Pool, numbers: Sequence[int], first: int, skipp
             sample = pool.sample(number)
             data = sample.read()
             if skipped is not None:
-                open_image(data, name=sample.id)
+                open_image(data, name=sample.id, decoding=sample.decoding)
         except UserError as error:
             if skipped is None:
                 raise

@@ -60,6 +60,7 @@ def read(row: Row, folder: Path) -> Listing:
         entries=entries,
         skipped=tuple(sorted((*found.skipped, *gone))),
         template=row.template,
+        decoding=row.decoding,
         in_order=True,
         notes=tuple(f"{row.title}: {note}" for note in notes),
     )

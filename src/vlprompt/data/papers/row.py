@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from vlprompt.data.samples import Decoding
+
 UNKNOWN = "unknown"
 Reader = Literal[
     "folders", "pets", "cars", "flowers", "aircraft", "sun", "ucf", "imagenet", "numbered", "wordnet", "21k", "idx"
@@ -62,6 +64,8 @@ class Row:
     """The published split file; empty: the data set has official parts."""
     needs: tuple[str, ...] = ()
     """Files that are read where there is no split file."""
+    decoding: Decoding = "published"
+    """How its files become RGB: as the published code reads them, or ``upright`` as everybody else's."""
     template: str
     aliases: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
