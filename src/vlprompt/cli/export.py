@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vlprompt.cli import console, failures, options
 
-app = typer.Typer(help="Files for other programs: class vectors.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from vlprompt.engine.deploy import Kind
+
+app = typer.Typer(help="Files for other programs: a model that answers, class vectors.", no_args_is_help=True)
+Classes = Annotated[
+    Path | None,
+    typer.Option(
+        "--names",
+        metavar="FILE",
+        help="A name per line, a JSON list, or COCO / LVIS annotations.",
+        show_default="the classes it was learned on",
+    ),
+]
 
 
 @app.callback()
@@ -22,15 +34,7 @@ def _group() -> None:
 def class_vectors(
     run: options.Run,
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="vectors.npy or vectors.safetensors.")],
-    names: Annotated[
-        Path | None,
-        typer.Option(
-            "--names",
-            metavar="FILE",
-            help="A name per line, a JSON list, or COCO / LVIS annotations.",
-            show_default="the classes it was learned on",
-        ),
-    ] = None,
+    names: Classes = None,
     unit: Annotated[bool, typer.Option("--unit", help="Vectors of length 1 (Detic normalises by itself).")] = False,
     model: options.Backbone = None,
     device: options.Device = "auto",
@@ -52,4 +56,52 @@ def class_vectors(
     write_vectors(out, vectors_CE, chosen, learned)
     console.show(
         f"{out}: {vectors_CE.shape[0]} x {vectors_CE.shape[1]} float32, of {learned.method.name} on {learned.model}"
+    )
+
+
+@app.command("onnx", epilog=options.ANYWHERE)
+@failures.guarded
+def onnx(
+    run: options.Run,
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="For example model.onnx.")],
+    names: Classes = None,
+    half: Annotated[bool, typer.Option("--half", help="Weights in float16: half the size.")] = False,
+    model: options.Backbone = None,
+) -> None:
+    """Write one ONNX file that answers without vlprompt: pixels in, class probabilities out.
+
+    Class names and preprocessing are in its metadata. `examples/onnx_only.py` uses it. Needs: pip install 'vlprompt[onnx]'.
+
+    Example: `vlprompt export onnx runs/mine --out mine.onnx`
+    """
+    _write(run, out, names, model, "onnx", half=half)
+
+
+@app.command("torch", epilog=options.ANYWHERE)
+@failures.guarded
+def torch_export(
+    run: options.Run,
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="For example model.pt2.")],
+    names: Classes = None,
+    model: options.Backbone = None,
+) -> None:
+    """Write a torch.export program: pixels in, class probabilities out. `torch.export.load` reads it.
+
+    Example: `vlprompt export torch runs/mine --out mine.pt2`
+    """
+    _write(run, out, names, model, "torch-export", half=False)
+
+
+def _write(run: Path, out: Path, names: Path | None, model: str | None, kind: Kind, *, half: bool) -> None:
+    from vlprompt.engine.class_vectors import read_names
+    from vlprompt.engine.deploy import deployed, write
+    from vlprompt.towers import load
+
+    chosen = read_names(names) if names is not None else None
+    module, facts = deployed(run, chosen, load(model) if model is not None else None)
+    write(out, kind, module, facts, half=half)
+    side = facts["crop"]
+    console.show(
+        f"{out}: {out.stat().st_size / 2**20:.1f} MiB, of {facts['method']} on {facts['model']}. Input `pixels`: any number of images, "
+        f"(N, 3, {side}, {side}), RGB from 0 to 1. Outputs: `probability` and `logits`, (N, classes)."
     )

@@ -127,7 +127,7 @@ class Block(nn.Module):
 def overwrite(x_GLD: Tensor, start: int, rows: Tensor) -> Tensor:
     """`x` with its rows from `start` replaced by `rows`, (N, D) or (G, N, D); G of either may be 1."""
     rows_GND = rows.to(x_GLD.dtype).reshape(-1, *rows.shape[-2:])
-    groups = max(len(x_GLD), len(rows_GND))
+    groups = x_GLD.shape[0] if rows_GND.shape[0] == 1 else rows_GND.shape[0]
     x_GLD, rows_GND = x_GLD.expand(groups, -1, -1), rows_GND.expand(groups, -1, -1)
     return torch.cat([x_GLD[:, :start], rows_GND, x_GLD[:, start + rows_GND.shape[1] :]], dim=1)
 

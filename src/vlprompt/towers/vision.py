@@ -43,7 +43,7 @@ class VisionTower(nn.Module):
     def forward(self, pixels_B3HW: Tensor, splices: Mapping[int, Splice]) -> Tensor:
         """Normalised pixels (B, 3, H, W) -> un-normalised embeddings (B, E), float32."""
         patches_BLD = self._patches(pixels_B3HW.to(self.proj.dtype))
-        class_B1D = self.class_embedding.expand(len(patches_BLD), 1, -1)
+        class_B1D = self.class_embedding.expand(patches_BLD.shape[0], 1, -1)
         x_BLD = self.ln_pre(torch.cat([class_B1D, patches_BLD], dim=1) + self.positional_embedding)
         start = x_BLD.shape[1]
         first = splices.get(0)
@@ -51,7 +51,7 @@ class VisionTower(nn.Module):
             # No position embedding, but ln_pre: as the prompts of the field's image towers (arXiv 2210.03117, its code).
             first = entering(first, lambda rows: self.ln_pre(rows.to(x_BLD.dtype)))
             rows = entry_rows(first)
-            x_BLD = torch.cat([x_BLD, rows.expand(len(x_BLD), *rows.shape[-2:])], dim=1)
+            x_BLD = torch.cat([x_BLD, rows.expand(x_BLD.shape[0], *rows.shape[-2:])], dim=1)
         last = len(self.transformer.resblocks) - 1
         for i, block in enumerate(self.transformer.resblocks):
             assert isinstance(block, Block)
