@@ -291,7 +291,7 @@ DAMAGE = {
         '{"1": "rose"}',
         "no name for the classes [2]",
     ),
-    "imagenet: a name is missing": ("imagenet", "classnames.txt", "n01440764 tench\n", "4 class folders have no line"),
+    "imagenet: a name is missing": ("imagenet", "classnames.txt", "n01440764 tench\n", "4 class folders have no name"),
     "v2: too few lines": ("imagenetv2", "classnames.txt", "n01440764 tench\n", "class folder 1 has no line"),
 }
 
@@ -312,16 +312,14 @@ def test_a_wrong_variable_in_a_mat_file(root: Path) -> None:
     fails("stanford_cars", "class_names")
 
 
-def test_one_label_with_two_names_is_noted(root: Path) -> None:
+def test_one_label_with_two_names_is_refused(root: Path) -> None:
     layouts.write_split(
         root / "dtd/split_zhou_DescribableTextures.json",
         {"train": [["a.jpg", 0, "x"], ["b.jpg", 1, "y"]], "val": [], "test": [["c.jpg", 0, "z"]]},
     )
-    for name in "abc":
-        put(root / f"dtd/images/{name}.jpg")
-    data = open_dataset("dtd")
-    assert data.class_names == ("x", "y")
-    assert any("'x' and 'z'" in note for note in data.notes)
+    put(root / "dtd/images/a.jpg")
+    with pytest.raises(UserError, match=r"label 0 is called 'x' .* and 'z' .* Mend the split file"):
+        open_dataset("dtd")
 
 
 def test_a_file_that_is_no_image_is_skipped(root: Path) -> None:

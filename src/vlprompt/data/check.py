@@ -16,7 +16,7 @@ from PIL import Image
 from vlprompt.data.images import open_image
 from vlprompt.data.listing import Listing, as_dataset, problems, some
 from vlprompt.data.samples import PARTS, Dataset, Part, Sample, Skipped
-from vlprompt.data.sources import list_source, strict_error
+from vlprompt.data.sources import list_source, notes_of, strict_error
 from vlprompt.data.splits import split_by_rule
 from vlprompt.data.views import WORKERS, in_threads
 from vlprompt.errors import UserError
@@ -61,8 +61,6 @@ class Report:
     copies: tuple[Copies, ...]
     few: Mapping[str, int]
     """Class -> training images, where they are fewer than 16."""
-    number_names: tuple[str, ...]
-    """Class names without a letter, which a text tower can make nothing of."""
     smallest: tuple[int, int] | None
     """(width, height) of the image with the shortest short edge, in pixels."""
     median_edge: int | None
@@ -108,8 +106,6 @@ class Report:
         untested = [count.name for count in self.classes if not count.test]
         if 0 < len(untested) < len(self.classes):
             out.append(f"note: no test images in {some(untested)}")
-        if self.number_names:
-            out.append(f"note: class names are read as words, and these have none: {some(self.number_names)}")
         return out + [f"note: {note}" for note in self.notes] + self._counts()
 
     def _counts(self) -> list[str]:
@@ -153,11 +149,10 @@ def check(spec: str | Path, *, progress: Callable[[int], None] | None = None) ->
         copies=_copies(looks, went if not found.divided else {}),
         near=_near(looks) if found.divided else (),
         few={c.name: c.train for c in classes if c.train < SHOTS} if dataset.train else {},
-        number_names=tuple(name for name in names if not any(letter.isalpha() for letter in name)),
         smallest=by_edge[0] if by_edge else None,
         median_edge=round(statistics.median(min(size) for size in sizes)) if sizes else None,
         largest=by_edge[-1] if by_edge else None,
-        notes=listing.notes,
+        notes=notes_of(listing),
     )
 
 

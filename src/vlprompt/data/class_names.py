@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -92,8 +92,33 @@ def published_file(root: Path) -> Path | None:
     return None
 
 
-def read_class_names(path: Path) -> dict[str, str]:
-    """Key -> name(s) of a class-name file. UserError (exit 3): no such file, or a format that is none of FORMATS."""
+def is_code(key: str) -> bool:
+    """Whether a class key is a number or a WordNet id, and no word that a text tower knows."""
+    return WORDNET_ID.fullmatch(key) is not None or not any(letter.isalpha() for letter in key)
+
+
+def odd_names(names: Sequence[str]) -> list[str]:
+    """What is odd about class names as words of a sentence, a note each."""
+    codes = [name for name in names if is_code(name)]
+    numbered = [name for name in names if name not in codes and re.match(r"(n\d{8}|\d{2,})[\s.\-]", name)]
+    out = []
+    if codes:
+        out.append(
+            f"class names are read as words, and these have none: {some(codes)}. Put a {PUBLISHED[2]} with lines as "
+            f"`{codes[0]} its name` into the folder"
+        )
+    if len(numbered) > len(names) / 2:
+        out.append(
+            f"class names are read as words, number and all: {some(numbered, 3)}. Rename the classes, without the number"
+        )
+    return out
+
+
+def read_class_names(path: Path, keys: Collection[str] = ()) -> dict[str, str]:
+    """Key -> name(s) of a class-name file. UserError (exit 3): no such file, or a format that is none of FORMATS.
+
+    keys: that lines of text may begin with, if they are not WordNet ids.
+    """
     if not path.is_file():
         raise UserError(f"{path}: there is no such class-name file. Allowed: {FORMATS}.", exit_code=DATA)
     if path.suffix in (".pth", ".pt"):
@@ -104,19 +129,19 @@ def read_class_names(path: Path) -> dict[str, str]:
             return _strings(reading.json_value(text, str(path)), path)
     except ValueError as error:
         raise UserError(f"{path}: not readable as text ({error}). Allowed: {FORMATS}.", exit_code=DATA) from error
-    return _from_lines(path, [line for line in text.splitlines() if line.strip()])
+    return _from_lines(path, [line for line in text.splitlines() if line.strip()], keys)
 
 
-def _from_lines(path: Path, lines: list[str]) -> dict[str, str]:
+def _from_lines(path: Path, lines: list[str], keys: Collection[str] = ()) -> dict[str, str]:
     pairs = [re.split(r"\s+", line.strip(), maxsplit=1) for line in lines]
-    if all(WORDNET_ID.fullmatch(pair[0]) for pair in pairs):
+    if all(WORDNET_ID.fullmatch(pair[0]) or pair[0] in keys for pair in pairs):
         return {pair[0]: (pair[1] if len(pair) > 1 else "") for pair in pairs}
     beside = path.with_name(path.name.replace("lemmas", "ids"))
     if beside != path and beside.is_file():
-        keys = reading.text(beside).split()
-        if len(keys) == len(lines):
-            return dict(zip(keys, lines, strict=True))
-        raise UserError(f"{path} has {len(lines)} names, and {beside.name} {len(keys)} keys.", exit_code=DATA)
+        ids = reading.text(beside).split()
+        if len(ids) == len(lines):
+            return dict(zip(ids, lines, strict=True))
+        raise UserError(f"{path} has {len(lines)} names, and {beside.name} {len(ids)} keys.", exit_code=DATA)
     if all("\t" in line for line in lines):
         return {key.strip(): names.strip() for key, names in (line.split("\t", 1) for line in lines)}
     raise UserError(f"{path}: its lines do not begin with a class key. Allowed: {FORMATS}.", exit_code=DATA)

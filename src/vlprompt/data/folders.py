@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
+from vlprompt.data.class_names import is_code, published_file, read_class_names
 from vlprompt.data.listing import Entry, Listing, some
-from vlprompt.data.samples import PART_NAMES, PARTS, Part, Skipped
+from vlprompt.data.samples import PARTS, Part, Skipped, part_of
 from vlprompt.errors import DATA, UserError
 
 LAYOUT = "Expected CLASS/image.jpg, or train/CLASS/image.jpg (and val/..., test/...)."
@@ -26,6 +27,7 @@ class _Scan:
     entries: list[Entry] = field(default_factory=list)
     class_keys: set[str] = field(default_factory=set)
     skipped: list[Skipped] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def skip(self, path: Path, reason: str) -> None:
         self.skipped.append(Skipped(self.id_of(path), reason))
@@ -49,8 +51,12 @@ def scan_folder(root: Path) -> Listing:
     if not folders:
         where = f"{len(scan.skipped)} images lie directly in it" if scan.skipped else "it holds no folders"
         raise _layout_error(root, where)
+    # An archive's own folder: one folder alone is no set of classes.
+    while len(folders) == 1 and part_of(folders[0].name) is None and _peek(folders[0]) == "folders":
+        folders = _children(scan, folders[0])[0]
     parts = _part_folders(scan, folders)
     if parts is None:
+        _refuse_unnamed_parts(scan, folders)
         _scan_classes(scan, folders, None, {_real(root)})
     else:
         for part, folder in parts.items():
@@ -59,23 +65,42 @@ def scan_folder(root: Path) -> Listing:
                 if has_image_name(path.name):
                     scan.skip(path, "an image outside the class folders")
             _scan_classes(scan, classes, part, {_real(root), _real(folder)})
+    keys = tuple(sorted(scan.class_keys))
+    own_names, said = names_beside(root, keys)
     return Listing(
         name=root.resolve().name,
-        class_keys=tuple(sorted(scan.class_keys)),
+        class_keys=keys,
+        own_names=own_names,
         entries=tuple(scan.entries),
         skipped=tuple(sorted(scan.skipped)),
+        notes=(*scan.notes, *said),
     )
+
+
+def names_beside(root: Path, keys: tuple[str, ...]) -> tuple[tuple[str, ...], list[str]]:
+    """(names, notes): the classes' names of the file in the folder that says what WordNet ids and numbers mean; () where none does.
+
+    Names follow the keys, never the order of the lines.
+    """
+    path = published_file(root) if keys and all(is_code(key) for key in keys) else None
+    if path is None:
+        return (), []
+    known = read_class_names(path, keys)
+    nameless = [key for key in keys if not known.get(key)]
+    if nameless:
+        return (), [f"{path.name} says nothing of {some(nameless)}, and so is not used."]
+    return tuple(known[key].split(",")[0] for key in keys), [f"the classes' names are those of {path.name}."]
 
 
 def _part_folders(scan: _Scan, folders: list[Path]) -> dict[Part, Path] | None:
     """The folders that are train, val and test; None where all folders are classes (one may be called 'train')."""
-    named = [folder for folder in folders if folder.name.casefold() in PART_NAMES]
+    named = [folder for folder in folders if part_of(folder.name) is not None]
     others = [folder for folder in folders if folder not in named]
     inside = {folder: _peek(folder) for folder in folders}
     holders = [folder for folder in named if inside[folder] == "folders"]
-    if named and not others and any(inside[folder] == "images" for folder in named):
-        bare = some([f"{folder.name}/" for folder in named if inside[folder] == "images"])
-        raise _layout_error(scan.root, f"images lie directly in {bare}")
+    bare = [folder for folder in named if inside[folder] == "images"]
+    if bare and not others and {part_of(folder.name) for folder in holders} in (set(), {"train"}, {"val"}, {"test"}):
+        raise _layout_error(scan.root, f"images lie directly in {some([f'{folder.name}/' for folder in bare])}")
     if not holders:
         return None
     classlike = [folder.name for folder in others if inside[folder] == "images"]
@@ -83,9 +108,14 @@ def _part_folders(scan: _Scan, folders: list[Path]) -> dict[Part, Path] | None:
         raise _layout_error(
             scan.root, f"{holders[0].name}/ is divided into folders while {some(classlike)} beside it hold images"
         )
+    for folder in bare:
+        scan.skip(folder, "images without class folders, whose classes nobody knows")
+        scan.notes.append(f"{folder.name}/ holds images without class folders, and is not used.")
+        named.remove(folder)
     parts: dict[Part, Path] = {}
     for folder in named:
-        part = PART_NAMES[folder.name.casefold()]
+        part = part_of(folder.name)
+        assert part is not None
         if part in parts:
             raise UserError(
                 f"{scan.root}: {parts[part].name!r} and {folder.name!r} both mean {part}: keep one.", exit_code=DATA
@@ -100,7 +130,28 @@ def _part_folders(scan: _Scan, folders: list[Path]) -> dict[Part, Path] | None:
                 exit_code=DATA,
             )
         scan.skip(folder, "a folder that is neither train, val nor test")
-    return parts
+        scan.notes.append(f"{folder.name}/ is neither train, val nor test, and is not used.")
+    return {part: _innermost(scan, folder, part) for part, folder in parts.items()}
+
+
+def _innermost(scan: _Scan, folder: Path, part: Part) -> Path:
+    """The folder that holds the classes: ``seg_train/seg_train``, ``train/images`` are one folder in another."""
+    folders = _children(scan, folder)[0]
+    if len(folders) == 1 and _peek(folders[0]) == "folders":
+        return _innermost(scan, folders[0], part)
+    return folder
+
+
+def _refuse_unnamed_parts(scan: _Scan, folders: list[Path]) -> None:
+    """UserError where all folders have the same folders in them, so that they are parts (or domains) and no classes."""
+    inside = [{child.name for child in _children(_Scan(scan.root), folder)[0]} for folder in folders]
+    shared = set.intersection(*inside) if len(inside) > 1 else set()
+    if len(shared) > 1:
+        raise UserError(
+            f"{scan.root}: {some([folder.name + '/' for folder in folders])} hold the same folders ({some(sorted(shared))}), so that "
+            "these look like the classes. Are they train/ and test/? Call them so (train, val, test), or give one of them as the data.",
+            exit_code=DATA,
+        )
 
 
 def _scan_classes(scan: _Scan, folders: list[Path], part: Part | None, above: set[str]) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
 from vlprompt.data.listing import Entry, Listing, some
-from vlprompt.data.samples import PART_NAMES, Part, Skipped
+from vlprompt.data.samples import Part, Skipped, part_of
 from vlprompt.errors import DATA, UserError
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def listing_of(
     from datasets import Image
 
     columns = _columns(tables, name, image, label)
-    parts: dict[str, Part] = {key: PART_NAMES[key.lower()] for key in tables if key.lower() in PART_NAMES}
+    parts: dict[str, Part] = {key: part for key in tables if (part := part_of(key)) is not None}
     others = [key for key in tables if key not in parts]
     undivided = set(parts.values()) <= {"train"}
     chosen = list(parts) or others[:1]

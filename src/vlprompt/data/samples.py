@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, final
@@ -18,10 +19,43 @@ PART_NAMES: dict[str, Part] = {
     "val": "val",
     "valid": "val",
     "validation": "val",
+    "dev": "val",
     "test": "test",
     "testing": "test",
 }
 """What folders and table cells may call a part, in lower case."""
+FILLERS = frozenset(
+    (
+        *(
+            "set",
+            "sets",
+            "split",
+            "data",
+            "dataset",
+            "folder",
+            "images",
+            "image",
+            "imgs",
+            "img",
+            "pictures",
+            "photos",
+            "pics",
+        ),
+        *("seg", "ilsvrc", "ilsvrc2012"),
+    )
+)
+"""Words that may stand beside it: ``training_set``, ``seg_train``, ``ILSVRC_train``, ``test-images``."""
+
+
+def part_of(name: str) -> Part | None:
+    """The part that a folder or a cell means by its name; None: it is a name of something else."""
+    words = [word for word in re.split(r"[^a-z0-9]+", name.casefold()) if word and word not in FILLERS]
+    if len(words) != 1:
+        return None
+    fused = re.fullmatch(f"({'|'.join(PART_NAMES)})({'|'.join(FILLERS)})?", words[0])
+    return PART_NAMES[fused[1]] if fused else None
+
+
 DEFAULT_TEMPLATE = "a photo of a {}."
 
 

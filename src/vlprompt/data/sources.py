@@ -7,10 +7,11 @@ import difflib
 import functools
 from pathlib import Path
 
+from vlprompt.data.class_names import odd_names
 from vlprompt.data.folders import LAYOUT, scan_folder
 from vlprompt.data.listing import Entry, Listing, as_dataset, problems, some
 from vlprompt.data.papers import catalogue, readers
-from vlprompt.data.samples import PART_NAMES, Dataset, Tested
+from vlprompt.data.samples import Dataset, Tested, part_of
 from vlprompt.data.tables import COMMAS, LINES, scan_table
 from vlprompt.errors import DATA, UserError
 
@@ -34,7 +35,12 @@ def open_dataset(spec: str | Path, *, strict: bool = False) -> Dataset:
         raise UserError(f"{spec}: {' '.join(found)} {LAYOUT if not listing.entries else ''}".rstrip(), exit_code=DATA)
     if strict and listing.skipped:
         raise strict_error(str(spec), [f"{skip.id} ({skip.reason})" for skip in listing.skipped])
-    return apart(as_dataset(listing))
+    return apart(dataclasses.replace(as_dataset(listing), notes=notes_of(listing)))
+
+
+def notes_of(listing: Listing) -> tuple[str, ...]:
+    """What to know of a source: its own notes, and class names that are no words."""
+    return (*listing.notes, *(() if listing.own_names else odd_names(listing.class_names)))
 
 
 def apart(dataset: Dataset) -> Dataset:
@@ -65,7 +71,24 @@ def strict_error(where: str, bad: list[str]) -> UserError:
 
 
 def list_source(spec: str | Path) -> Listing:
-    """All that a source holds, unjudged; UserError where `spec` means nothing or its layout cannot be read."""
+    """All that a source holds, unjudged; UserError where `spec` means nothing or its layout cannot be read.
+
+    Where there are train and val but no test, the val images are the test images.
+    """
+    listing = _listed(spec)
+    parts = {entry.part for entry in listing.entries}
+    if "train" not in parts or "test" in parts:
+        return listing
+    if "val" not in parts:
+        return dataclasses.replace(
+            listing, notes=(*listing.notes, "there are no test images, so that no accuracy is measured.")
+        )
+    moved = tuple(dataclasses.replace(one, part="test") if one.part == "val" else one for one in listing.entries)
+    note = "there are no test images: accuracy is measured on the validation images, and none are left to choose a seed by."
+    return dataclasses.replace(listing, entries=moved, notes=(*listing.notes, note))
+
+
+def _listed(spec: str | Path) -> Listing:
     from vlprompt import pocket
 
     if isinstance(spec, str) and spec in pocket.names():
@@ -116,7 +139,7 @@ def _scan_pocket(name: str) -> Listing:
         Entry(
             id=row.key,
             class_key=facts.class_names[row.label],
-            part=PART_NAMES[row.split],
+            part=part_of(row.split),
             source=functools.partial(pocket.read, row.key),
         )
         for row in pocket.rows(name)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vlprompt import reading
+from vlprompt.data.class_names import read_class_names
 from vlprompt.data.folders import has_image_name, hidden
 from vlprompt.data.listing import Entry, Listing, some
 from vlprompt.data.papers import catalogue
@@ -83,7 +84,12 @@ def from_split(row: Row, path: Path) -> Found:
     try:
         lists = reading.json_file(path)
         items = [
-            Item(f"{row.prefix}/{image}" if row.prefix else str(image), int(label), str(name), part)
+            Item(
+                f"{row.prefix}/{image}" if row.prefix else str(image),
+                int(label),
+                "" if name is None else str(name),
+                part,
+            )
             for part in PARTS
             for image, label, name in lists[part]
         ]
@@ -111,21 +117,27 @@ def class_folders(row: Row, folder: Path) -> Found:
 
 
 def imagenet(row: Row, folder: Path) -> Found:
-    """``images/train/nXXXXXXXX/``, and ``images/val/`` for testing; there are no validation images of its own."""
+    """``images/train/nXXXXXXXX/``, and ``images/val/`` for testing; there are no validation images of its own.
+
+    The classes are the folders of train; those of val that train has not are left out.
+    """
     names = _class_names(folder)
     skipped: list[Skipped] = []
-    items: list[Item] = []
-    parts: tuple[tuple[str, Part], ...] = ((row.images[0], "train"), (row.images[1], "test"))
-    for images, part in parts:
-        items += _wordnet_items(folder, images, names, part, skipped)
-    return Found(items, skipped)
+    train, val = row.images
+    keys = _folders(folder / train)
+    more = sorted(set(_folders(folder / val)) - set(keys))
+    items = _wordnet_items(folder, train, keys, names, "train", skipped)
+    items += _wordnet_items(folder, val, [key for key in keys if key not in more], names, "test", skipped)
+    notes = [f"{len(more)} class folders of {val} are not in {train}, and are left out: {some(more)}."] if more else []
+    return Found(items, skipped, notes)
 
 
 def wordnet(row: Row, folder: Path) -> Found:
     """Class folders called after WordNet ids, for testing only; labels count the folders that are there, sorted."""
     images = row.images[0] if (folder / row.images[0]).is_dir() else "."
     skipped: list[Skipped] = []
-    return Found(_wordnet_items(folder, images, _class_names(folder), "test", skipped), skipped)
+    keys = _folders(folder / images)
+    return Found(_wordnet_items(folder, images, keys, _class_names(folder), "test", skipped), skipped)
 
 
 def numbered(row: Row, folder: Path) -> Found:
@@ -146,27 +158,33 @@ def numbered(row: Row, folder: Path) -> Found:
 
 
 def _wordnet_items(
-    folder: Path, images: str, names: Mapping[str, str], part: Part, skipped: list[Skipped]
+    folder: Path, images: str, keys: Sequence[str], names: Mapping[str, str], part: Part, skipped: list[Skipped]
 ) -> list[Item]:
-    keys = _folders(folder / images)
-    nameless = [key for key in keys if key not in names]
+    """The images of class folders. Labels follow `keys`, the same for every part, whichever folders a part has."""
+    there = set(_folders(folder / images))
+    if not there and any(has_image_name(child.name) for child in _children(folder / images)):
+        raise UserError(
+            f"{folder}: images lie directly in {images}/. Sort them into class folders (n01440764/, ...), as train has them.",
+            exit_code=DATA,
+        )
+    nameless = [key for key in keys if not names.get(key)]
     if nameless:
         raise UserError(
-            f"{folder}: {len(nameless)} class folders have no line in {CLASS_NAMES}: {some(nameless)}.",
+            f"{folder}: {len(nameless)} class folders have no name in {CLASS_NAMES}: {some(nameless)}.",
             exit_code=DATA,
         )
     return [
         Item(path, label, names[key], part)
         for label, key in enumerate(keys)
+        if key in there
         for path in _images(folder, key if images == "." else f"{images}/{key}", skipped)
     ]
 
 
 def _class_names(folder: Path) -> dict[str, str]:
-    """WordNet id -> class name of ``classnames.txt``, in the order of its lines."""
+    """WordNet id -> class name of ``classnames.txt``, in the order of its lines; of synonyms with commas the first."""
     path = next(one for one in catalogue.class_names_files(folder) if one.is_file())
-    pairs = (line.strip().partition(" ") for line in lines(path))
-    return {key: name for key, _, name in pairs}
+    return {key: names.split(",")[0].strip() for key, names in read_class_names(path).items()}
 
 
 def _own_lists(row: Row) -> Callable[[Row, Path], Found]:
@@ -190,18 +208,24 @@ def _own_lists(row: Row) -> Callable[[Row, Path], Found]:
 
 
 def _classes(items: Iterable[Item]) -> tuple[dict[int, str], dict[int, str], list[str]]:
-    """Label -> a key that no other label has; label -> name; and what is odd about them."""
-    names: dict[int, str] = {}
-    odd = []
+    """Label -> a key that no other label has; label -> name; and what is odd about them. UserError: a label with two names."""
+    first: dict[int, Item] = {}
     for item in items:
-        if names.setdefault(item.label, item.name) != item.name:
-            odd.append(f"class {item.label} is called {names[item.label]!r} and {item.name!r}; the first is used.")
+        other = first.setdefault(item.label, item)
+        if other.name != item.name or not item.name.strip():
+            raise UserError(
+                f"label {item.label} is called {other.name!r} ({other.path}, {other.part}) and {item.name!r} ({item.path}, {item.part}). "
+                "A label must have one name everywhere, since answers are compared by it. Mend the split file or list."
+                if item.name.strip()
+                else f"{item.path}: its class (label {item.label}) has no name. Give it one in the split file or list.",
+                exit_code=DATA,
+            )
+    names = {label: item.name for label, item in first.items()}
     counts = Counter(names.values())
     keys = {label: name if counts[name] == 1 else f"{name} ({label})" for label, name in names.items()}
     double = [name for name, count in counts.items() if count > 1]
-    if double:
-        odd.append(f"several classes have one name, which no text can tell apart: {some(double)}.")
-    return keys, names, list(dict.fromkeys(odd))
+    odd = [f"several classes have one name, which no text can tell apart: {some(double)}."] if double else []
+    return keys, names, odd
 
 
 class _Disk:
