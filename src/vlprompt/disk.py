@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import sys
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+
+from filelock import FileLock, Timeout
 
 from vlprompt.errors import UserError
 
@@ -72,32 +71,28 @@ def locked(directory: Path) -> Iterator[None]:
 def locked_if_free(directory: Path) -> Iterator[bool]:
     """As `locked`, but where another process holds the directory the value is False and there is no error."""
     directory.mkdir(parents=True, exist_ok=True)
-    with (directory / LOCK).open("a+", encoding="utf-8") as file:
-        yield _try_lock(file)
+    lock = FileLock(directory / LOCK)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
 
 
 @contextmanager
 def locked_in_turn(directory: Path) -> Iterator[None]:
     """As `locked`, but a directory that another process holds is waited for, however long it takes."""
-    while True:
-        with locked_if_free(directory) as ours:
-            if ours:
-                yield
-                return
-        time.sleep(SECONDS_BETWEEN_LOOKS)
+    with one_at_a_time(directory / LOCK):
+        yield
 
 
-def _try_lock(file: IO[str]) -> bool:
-    """An exclusive lock that the system releases with the file handle; False where another handle has it."""
-    try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
+@contextmanager
+def one_at_a_time(file: Path) -> Iterator[None]:
+    """Wait for a lock file's lock, which goes with the process."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(file, poll_interval=SECONDS_BETWEEN_LOOKS):
+        yield

@@ -1,6 +1,6 @@
 from .check import ClassCount, Copies, Report, verify
 from .class_names import NamesReport, read_class_names
-from .fetch import Spool
+from .download import Spool
 from .images import open_image, picture
 from .large.corpus import Corpus, Listed, Pool
 from .large.imagenet21k import is_imagenet21k, open_imagenet21k

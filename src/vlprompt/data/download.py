@@ -1,4 +1,5 @@
-"""Fetching one file: resumed after a cut, checked against its published checksum, there whole or not at all.
+"""Fetching files, the one way: resumed after a cut, never longer than stated, checked against the published checksum, there whole or
+not at all.
 
 FILE.part         what has come so far
 FILE.part.json    of which version of the file (ETag or date), so that two versions are never joined
@@ -8,20 +9,22 @@ from __future__ import annotations
 
 import hashlib
 import http.client
-import json
 import os
 import re
+import tempfile
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from email.message import Message
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, Any
+from urllib.parse import urlsplit
 
-from vlprompt import disk
+from vlprompt import disk, reading
 from vlprompt.data.papers.row import UNKNOWN, Address
+from vlprompt.errors import DATA, UserError
 
 TRIES = 5
 """How often a transfer may fail in a row without a new byte."""
@@ -30,10 +33,20 @@ FIRST_WAIT = 1.0
 TIMEOUT = 60.0
 CHUNK = 1 << 20
 AGENT = "vlprompt"
+MOST_UNSTATED, SMALL = 1 << 36, 1 << 26
+"""Bytes: of a file whose size nobody states, and of one that is read into memory."""
 HUB_DIGEST = "X-Linked-ETag"
 """Where the Hub says a file's SHA-256, on the answer that sends on to the storage."""
 Progress = Callable[[int, int | None], None]
 """Called with the bytes that are there by now, and the file's size where it is known."""
+
+
+def is_url(place: str) -> bool:
+    """Whether a place is behind http or https."""
+    try:
+        return urlsplit(place).scheme in ("http", "https")
+    except ValueError:
+        return False
 
 
 class Broken(Exception):
@@ -92,7 +105,7 @@ class Fetcher:
             return said
 
     def _once(self, address: Address, part: Path, progress: Progress) -> str:
-        """One request: from the end of what is there, or from the beginning. Broken: more has to come."""
+        """One request: from the end of what is there, or from the beginning. Broken: more has to come. Refused: too much came."""
         tag = _tag_of(part)
         have = _size(part) if tag else 0
         headers = {"User-Agent": AGENT, "Accept-Encoding": "identity"}
@@ -103,16 +116,21 @@ class Fetcher:
             if answer.start not in (0, have):
                 part.unlink(missing_ok=True)
                 raise Broken(f"bytes from {have:,} were asked for, those from {answer.start:,} came")
+            size = address.size if answer.size is None else answer.size
+            if size != (address.size or size):
+                raise Refused(f"the file has {size:,} bytes; stated are {address.size:,}")
+            if size is None and address.checksum == UNKNOWN and not answer.framed:
+                raise Refused("nothing says how long the file is, so that nobody could tell a part from the whole")
             if not answer.start:
                 disk.write_json(_tag_file(part), {"tag": answer.tag})
-            have = _copy(stream, part, answer.start, progress, answer.size)
-        if answer.size is not None and have != answer.size:
-            if have > answer.size:
-                part.unlink()
-            raise Broken(f"{have:,} of {answer.size:,} bytes came")
+            have = _copy(stream, part, answer.start, progress, size)
+        if size is not None and have != size:
+            raise Broken(f"{have:,} of {size:,} bytes came")
         return answer.sha256
 
     def _ask(self, url: str, headers: Mapping[str, str], part: Path) -> _Answer:
+        if not is_url(url):
+            raise Refused("only http and https are fetched from")
         hops = _Hops()
         try:
             request = urllib.request.Request(url, headers=dict(headers))
@@ -126,7 +144,30 @@ class Fetcher:
             raise Broken(said) if error.code in (408, 425, 429) or error.code >= 500 else Refused(said) from error
         except (OSError, http.client.HTTPException) as error:
             raise Broken(str(getattr(error, "reason", "") or error or type(error).__name__)) from error
+        except ValueError as error:
+            raise Refused(f"it is no address ({error})") from error
         return _Answer.of(stream, hops.sha256)
+
+    def small(self, url: str, most: int = SMALL) -> bytes:
+        """A small file's bytes. Refused: it cannot be had, or is larger than `most`."""
+        with tempfile.TemporaryDirectory() as folder:
+            address = Address(url=url, source="", size=None, name="file")
+            part, failures = Path(folder, "file"), 0
+            while True:
+                try:
+                    with self._ask(
+                        address.url, {"User-Agent": AGENT, "Accept-Encoding": "identity"}, part
+                    ).stream as stream:
+                        have = _copy(stream, part, 0, lambda done, size: None, None, most)
+                        length = stream.headers.get("Content-Length", "")
+                    if length and reading.whole(length) != have:
+                        raise Broken(f"{have:,} of {length} bytes came")
+                    return part.read_bytes()
+                except Broken as problem:
+                    failures += 1
+                    if failures >= self.tries:
+                        raise Refused(f"{problem}, {failures} times in a row") from problem
+                    self.sleep(self.wait * 2 ** (failures - 1))
 
 
 class _Hops(urllib.request.HTTPRedirectHandler):
@@ -140,6 +181,8 @@ class _Hops(urllib.request.HTTPRedirectHandler):
         said = str(headers.get(HUB_DIGEST, "")).strip('"')
         if re.fullmatch("[0-9a-f]{64}", said):
             self.sha256 = said
+        if not is_url(newurl) or (req.full_url.startswith("https:") and not newurl.startswith("https:")):
+            raise Refused(f"it leads from {urlsplit(req.full_url).scheme} to {urlsplit(newurl).scheme or 'nowhere'}")
         return super().redirect_request(req, fp, code, msg, headers, newurl)  # type: ignore[arg-type]
 
 
@@ -155,6 +198,8 @@ class _Answer:
     tag: str
     """Of this version of the file; empty where the server names none that can be relied on."""
     sha256: str
+    framed: bool
+    """Whether the transfer itself says where it ends."""
 
     @classmethod
     def of(cls, stream: Any, sha256: str) -> _Answer:
@@ -165,11 +210,10 @@ class _Answer:
             raise Refused("a page for people came instead of the file")
         part = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", headers.get("Content-Range", ""))
         length = headers.get("Content-Length", "")
-        size = int(length) if length.isdecimal() else None
-        start = 0
+        size, start = reading.whole(length), 0
         if stream.status == 206 and part:
-            start = int(part[1])
-            size = int(part[2]) if part[2] != "*" else None if size is None else start + size
+            start = reading.whole(part[1]) or 0
+            size = reading.whole(part[2]) if part[2] != "*" else None if size is None else start + size
         tag = headers.get("ETag", "")
         weak = tag.startswith("W/")
         return cls(
@@ -178,12 +222,13 @@ class _Answer:
             size=size,
             tag=headers.get("Last-Modified", "") if weak or not tag else tag,
             sha256=sha256,
+            framed=bool(getattr(stream, "chunked", False)),
         )
 
 
-def _copy(stream: Any, part: Path, start: int, progress: Progress, size: int | None) -> int:
-    """Append what comes at `start`; the bytes that are there in the end. Broken: it broke off."""
-    done = start
+def _copy(stream: Any, part: Path, start: int, progress: Progress, size: int | None, most: int = MOST_UNSTATED) -> int:
+    """Append what comes at `start`; the bytes that are there in the end. Broken: it broke off. Refused: more came than stated."""
+    done, most = start, most if size is None else size
     with part.open("r+b" if start else "wb") as file:
         file.seek(start)
         file.truncate()
@@ -197,9 +242,70 @@ def _copy(stream: Any, part: Path, start: int, progress: Progress, size: int | N
                 raise Broken(str(error) or type(error).__name__) from error
             if not block:
                 return done
-            file.write(block)
             done += len(block)
+            if done > most:
+                break
+            file.write(block)
             progress(done, size)
+    part.unlink()
+    raise Refused(f"more than {most:,} bytes came")
+
+
+class Spool:
+    """Where fetched shards are kept: the least recently used go when there are more than `limit` bytes of them."""
+
+    def __init__(self, root: Path, limit: int = 20 * 2**30, fetcher: Fetcher | None = None) -> None:
+        self.root, self.limit, self.fetcher = root, limit, fetcher or Fetcher()
+
+    def path(self, place: str, size: int | None, sha256: str | None) -> Path:
+        """A local file with the content of a path or URL, checked against `size` and `sha256` where it is fetched.
+
+        Several processes may ask at once: one fetches, the others wait. UserError where it cannot be had.
+        """
+        if not is_url(place):
+            return Path(place)
+        name = hashlib.sha256(f"{place} {sha256 or size or ''}".encode()).hexdigest()[:16]
+        path = self.root / f"{name}-{PurePosixPath(urlsplit(place).path).name[-100:]}"
+        if not path.is_file():
+            address = Address(
+                url=place,
+                source="the list of shards",
+                checksum=f"sha256:{sha256}" if sha256 else UNKNOWN,
+                checksum_source="the list of shards",
+                size=size,
+                name=path.name,
+            )
+            with disk.one_at_a_time(self.root / f".{name}.lock"):
+                if not path.is_file():
+                    try:
+                        self.fetcher.fetch(address, self.root)
+                    except Refused as problem:
+                        raise UserError(f"{place} cannot be fetched ({problem}).", exit_code=DATA) from problem
+                    self._trim(path)
+        os.utime(path)
+        return path
+
+    def read(self, url: str) -> bytes:
+        """A small file's bytes, which are not kept. UserError where it cannot be had."""
+        try:
+            return self.fetcher.small(url)
+        except Refused as problem:
+            raise UserError(f"{url} cannot be fetched ({problem}).", exit_code=DATA) from problem
+
+    def _trim(self, newest: Path) -> None:
+        """Delete the files that were not used for the longest time. Who has one open can read on."""
+        files = sorted((one for one in self.root.iterdir() if one.suffix == ".tar"), key=_used)
+        total = sum(one.stat().st_size for one in files)
+        for one in files:
+            if total <= self.limit:
+                return
+            if one != newest:
+                total -= one.stat().st_size
+                one.unlink(missing_ok=True)
+
+
+def _used(path: Path) -> float:
+    return path.stat().st_mtime
 
 
 def _compared(address: Address, path: Path, said: str) -> str:
@@ -231,6 +337,6 @@ def _tag_file(part: Path) -> Path:
 def _tag_of(part: Path) -> str:
     """Of which version a part is; empty: nobody knows, so that it cannot be gone on with."""
     try:
-        return str(json.loads(_tag_file(part).read_text(encoding="utf-8"))["tag"])
+        return str(reading.json_object(_tag_file(part))["tag"])
     except (OSError, ValueError, KeyError, TypeError):
         return ""

@@ -11,20 +11,21 @@ from __future__ import annotations
 import functools
 import hashlib
 import io
-import json
 import os
 import random
+import re
 import tarfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
-from urllib.parse import urljoin
+from urllib.parse import quote, urljoin
 
 from vlprompt import disk, reading
+from vlprompt.data.archive import forwards
 from vlprompt.data.class_names import named
-from vlprompt.data.fetch import Spool, is_url, read_url
+from vlprompt.data.download import Spool, is_url
 from vlprompt.data.folders import has_image_name
 from vlprompt.data.images import open_image
 from vlprompt.data.large.corpus import Corpus, Listed, Offsets, Pool, listed_identity
@@ -124,18 +125,19 @@ class TarShards:
 def members(path: Path) -> list[Member]:
     """The samples of a tar in order. What stands before a damaged place is kept; UserError where nothing can be read."""
     found: dict[str, dict[str, tuple[int, int]]] = {}
+    whole = path.stat().st_size if path.is_file() else 0
     try:
         with tarfile.open(path, "r:") as archive:
             try:
-                for one in archive:
-                    if one.isfile():
+                for one in forwards(archive):
+                    if one.isfile() and one.offset_data + one.size <= whole:
                         folder, _, name = one.name.rpartition("/")
                         stem, dot, suffix = name.partition(".")
                         key = f"{folder}/{stem}" if folder else stem
                         found.setdefault(key, {})[dot + suffix.lower()] = (one.offset_data, one.size)
-            except (tarfile.TarError, OSError, EOFError, ValueError):
+            except (tarfile.TarError, OSError, EOFError, ValueError, OverflowError, MemoryError):
                 pass  # the rest is counted as missing, sample by sample
-    except (tarfile.TarError, OSError, EOFError) as error:
+    except (tarfile.TarError, OSError, EOFError, ValueError, OverflowError, MemoryError) as error:
         raise UserError(f"{path.name}: no readable tar ({error}).", exit_code=DATA) from error
     return [_member(key, parts) for key, parts in found.items()]
 
@@ -174,7 +176,7 @@ def open_shards(source: str, *, names: Mapping[str, str] | None = None, spool: S
     """
     base = source if source.endswith(MANIFEST) else source.rstrip("/") + "/" + MANIFEST
     if is_url(source):
-        return _from_manifest(read_url(base), base, spool)
+        return _from_manifest(spool.read(base), base, spool)
     path = Path(base).expanduser()
     if path.is_file():
         return _from_manifest(path.read_bytes(), str(path), spool)
@@ -191,29 +193,20 @@ def is_shards(source: str) -> bool:
 
 def _from_manifest(data: bytes, base: str, spool: Spool) -> Corpus:
     try:
-        facts = json.loads(data)
-        if facts["schema"] != SCHEMA:
-            raise ValueError(f"schema {facts['schema']}")
-        class_names = tuple(str(name) for name in facts["class_names"])
-        parts = {
-            part: [
-                Shard(
-                    place=_beside(base, one["file"]),
-                    samples=int(one["samples"]),
-                    size=one["bytes"],
-                    sha256=one["sha256"],
-                )
-                for one in listed
-            ]
-            for part, listed in facts["parts"].items()
-        }
-        name, template = str(facts["name"]), str(facts.get("template", DEFAULT_TEMPLATE))
-        decoding: Decoding = "published" if facts.get("decoding") == "published" else "upright"
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        found = reading.json_value(data, base)
+        if not isinstance(found, dict) or found.get("schema") != SCHEMA:
+            raise ValueError(f"schema {reading.shown(found.get('schema')) if isinstance(found, dict) else 'none'}")
+        facts = reading.typed(_Manifest, found, base)
+        class_names, name, template = tuple(facts.class_names), facts.name, facts.template
+        parts = {part: [_shard(base, one) for one in listed] for part, listed in facts.parts.items()}
+        decoding = facts.decoding
+    except ValueError as error:
         raise UserError(
             f"{base} is no list of shards that this version reads ({error}). `vlprompt data shards` writes one.",
             exit_code=DATA,
         ) from error
+    if sum(shard.samples for listed in parts.values() for shard in listed) > MOST:
+        raise UserError(f"{base}: it lists more than {MOST:,} images.", exit_code=DATA)
     if not any(shard.samples for shard in parts.get("train", [])):
         raise UserError(f"{base}: it lists no training images.", exit_code=DATA)
     part = next((one for one in HELD_OUT if parts.get(one)), "val")
@@ -230,13 +223,60 @@ def _from_manifest(data: bytes, base: str, spool: Spool) -> Corpus:
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Manifest:
+    """The types of ``shards.json``."""
+
+    schema: int
+    name: str
+    class_names: Sequence[str]
+    parts: Mapping[str, Sequence[Mapping[str, object]]]
+    template: str = DEFAULT_TEMPLATE
+    decoding: Decoding = "upright"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Row:
+    """One shard in it."""
+
+    file: str
+    samples: int
+    bytes: int | None = None
+    sha256: str | None = None
+
+
+MOST, MOST_UNSTATED = 10**9, 10**6
+"""Samples of a list, and of a shard whose bytes are not listed."""
+BYTES_PER_SAMPLE = 1024
+"""Two headers of a tar, at least."""
+
+
+def _shard(base: str, values: Mapping[str, object]) -> Shard:
+    """ValueError: more samples than its bytes can hold, or a file that is somewhere else."""
+    row = reading.typed(_Row, values, base)
+    most = MOST_UNSTATED if row.bytes is None else row.bytes // BYTES_PER_SAMPLE
+    if not 0 <= row.samples <= most:
+        raise ValueError(
+            f"{reading.shown(row.file)} is said to have {row.samples:,} samples, which its bytes cannot hold"
+        )
+    if row.sha256 is not None and not re.fullmatch("[0-9a-f]{64}", row.sha256):
+        raise ValueError(f"{reading.shown(row.sha256)} is no SHA-256")
+    return Shard(place=_beside(base, row.file), samples=row.samples, size=row.bytes, sha256=row.sha256)
+
+
 def _numbered(names: Sequence[str]) -> list[tuple[str, str]]:
     """(number, name), a comma in a name being part of it here."""
     return [(str(label), name.replace(",", " ")) for label, name in enumerate(names)]
 
 
 def _beside(base: str, name: str) -> str:
-    return urljoin(base, name) if is_url(base) else os.path.join(os.path.dirname(base), name)
+    """A shard's place: a path from the list on, downwards; or a URL, which a list behind https gives as https."""
+    if is_url(name) and not (base.startswith("https:") and not name.startswith("https:")):
+        return name
+    path = PurePosixPath(name)
+    if not name or path.is_absolute() or ".." in path.parts or any(sign in name for sign in "\\:\x00"):
+        raise ValueError(f"the file {reading.shown(name)} is not below the list")
+    return urljoin(base, quote(name)) if is_url(base) else os.path.join(os.path.dirname(base), name)
 
 
 def _from_tars(directory: Path, names: Mapping[str, str] | None, spool: Spool) -> Corpus:

@@ -20,22 +20,23 @@ from PIL import Image
 
 from vlprompt.errors import DATA, UserError
 
-BYTES = 8
+BYTES, MOST = 8, 1 << 30
 
 
 @functools.lru_cache(maxsize=4)
 def read_idx(path: Path) -> NDArray[np.uint8]:
     """The array of a file: images (N, height, width) or labels (N,). UserError: not such a file."""
     try:
-        data = gzip.decompress(path.read_bytes())
-        kind, axes = data[2], data[3]
-        shape = struct.unpack(f">{axes}I", data[4 : 4 + 4 * axes])
-    except (OSError, EOFError, zlib.error, IndexError, struct.error) as error:
+        with gzip.open(path) as file:
+            kind, axes = file.read(4)[2:]
+            shape = struct.unpack(f">{axes}I", file.read(4 * axes))
+            wanted = math.prod(shape)
+            data = file.read(wanted + 1) if axes in (1, 3) and wanted <= MOST else b""
+    except (OSError, ValueError, EOFError, zlib.error, IndexError, struct.error) as error:
         raise UserError(f"{path}: cannot be read ({error}). Fetch it anew.", exit_code=DATA) from error
-    values = np.frombuffer(data, np.uint8, offset=4 + 4 * axes)
-    if kind != BYTES or values.size != math.prod(shape):
-        raise UserError(f"{path}: not a file of {math.prod(shape):,} bytes in {shape}. Fetch it anew.", exit_code=DATA)
-    return values.reshape(shape)
+    if kind != BYTES or len(data) != wanted:
+        raise UserError(f"{path}: not a file of {wanted:,} bytes in {shape}. Fetch it anew.", exit_code=DATA)
+    return np.frombuffer(data, np.uint8).reshape(shape)
 
 
 def idx_image(folder: str, path: str) -> bytes:

@@ -6,20 +6,18 @@ ROOT/.downloads/NAME/         archives, until they are unpacked; a stopped trans
 from __future__ import annotations
 
 import shutil
-import tarfile
-import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from vlprompt.data import archive
 from vlprompt.data.download import Fetcher, Progress, Refused
 from vlprompt.data.papers import catalogue
 from vlprompt.data.papers.row import Address, Download, Row
 from vlprompt.errors import DATA, UserError
 
 KEPT = ".downloads"
-TAR, ZIP = (".tar", ".tar.gz", ".tgz"), (".zip",)
 DEPTH = 4
 """How deep in an archive the data set's own folder may lie."""
 
@@ -120,7 +118,7 @@ def by_hand(row: Row, folder: Path) -> str:
 def place(row: Row, download: Download, file: Path, folder: Path) -> None:
     """Move what a fetched file brings into the data set's folder. Refused: it does not bring what it should."""
     folder.mkdir(parents=True, exist_ok=True)
-    if not file.name.endswith((*TAR, *ZIP)):
+    if not file.name.endswith((*archive.TAR, *archive.ZIP)):
         if file.name.endswith(".json") and not file.read_bytes().lstrip().startswith(b"{"):
             file.unlink()
             raise Refused("what came is no JSON")
@@ -145,20 +143,11 @@ def place(row: Row, download: Download, file: Path, folder: Path) -> None:
 
 def _unpack(file: Path, into: Path) -> None:
     """Refused: damaged, or with a member that would leave the folder."""
-    into.mkdir(parents=True)
     try:
-        if file.name.endswith(ZIP):
-            with zipfile.ZipFile(file) as archive:
-                for name in archive.namelist():
-                    if name.startswith("/") or ".." in Path(name).parts:
-                        raise Refused(f"{file.name} has a member outside of it: {name}")
-                archive.extractall(into)
-        else:
-            with tarfile.open(file) as archive:
-                archive.extractall(into, filter="data")
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, ValueError) as error:
+        archive.unpack(file, into)
+    except archive.Unsafe as problem:
         file.unlink()
-        raise Refused(f"{file.name} is damaged ({error})") from error
+        raise Refused(f"{file.name} {problem}") from problem
 
 
 def _folder_of(unpacked: Path, gives: Sequence[str]) -> Path | None:
