@@ -41,10 +41,11 @@ def facts_of(name: str) -> dict[str, object]:
     return facts | {"description": EMOJI_FACTS[name]}
 
 
-def webp(rgb: np.ndarray, quality: int) -> bytes:
-    """Encode one (64, 64, 3) picture."""
+def webp(rgb: np.ndarray, quality: int | None) -> bytes:
+    """Encode one (height, width, 3) picture; without a quality, to the same pixels again."""
     out = io.BytesIO()
-    Image.fromarray(rgb).save(out, "WEBP", quality=quality, method=6)
+    how = {"lossless": True, "quality": 100} if quality is None else {"quality": quality}
+    Image.fromarray(rgb).save(out, "WEBP", method=6, **how)
     return out.getvalue()
 
 
@@ -98,7 +99,7 @@ def manifest(drawings: list[dict], members: list[dict], archive: str) -> dict:
 
 
 def write(target: Path, facts: dict, pixels: np.ndarray, quality: int) -> None:
-    """Store pictures and manifest uncompressed, in sorted order, with one fixed date."""
+    """Encode the pictures that a manifest names, and store them."""
     files = {}
     for entry in facts["sets"].values():
         for image in entry["images"]:
@@ -107,7 +108,12 @@ def write(target: Path, facts: dict, pixels: np.ndarray, quality: int) -> None:
                 files[image["path"]] = webp(changed(pixels[index], how), quality)
     if target.name == "openmoji.zip":
         files["LICENSE.txt"] = LICENCE.read_bytes()
-    files["manifest.json"] = json.dumps(facts, indent=0, sort_keys=True).encode()
+    store(target, facts, files)
+
+
+def store(target: Path, facts: dict, files: dict[str, bytes]) -> None:
+    """Write an archive's files (path -> bytes) and its manifest: the same bytes every time."""
+    files = {**files, "manifest.json": json.dumps(facts, indent=0, sort_keys=True).encode()}
     with zipfile.ZipFile(target, "w") as archive:
         for name in sorted(files):
             info = zipfile.ZipInfo(name, WHEN)

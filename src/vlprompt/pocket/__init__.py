@@ -1,6 +1,6 @@
-"""The pocket: small data sets of real drawings and a small CLIP, inside the package.
+"""The pocket: small data sets of real drawings and photographs and a small CLIP, inside the package.
 
-Nothing here needs torch. Pictures are WebP bytes, 64 x 64; the model is a directory in the Hugging Face layout.
+Nothing here needs torch. Pictures are WebP bytes, of 28 to 128 pixels and more; the model is a directory in the Hugging Face layout.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["PocketRow", "PocketSet", "Role", "info", "model_dir", "model_names",
 _HERE = Path(__file__).resolve().parent
 _LOCK = threading.Lock()
 _MANIFEST = "manifest.json"
-Role = Literal["benchmark", "domain", "pretraining"]
+Role = Literal["benchmark", "domain", "pretraining", "test"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,14 +34,16 @@ class PocketSet:
     sources: tuple[str, ...]
     """The hands that drew it, sorted."""
     role: Role = "benchmark"
-    """`domain`: test images alone, in the classes of another set; `pretraining`: images that the shipped models have seen."""
+    """`domain`: test images alone, in the classes of another set; `test`: test images alone, too few to learn from;
+    `pretraining`: images that the shipped models have seen."""
     domain_of: str | None = None
     """The set whose classes a domain has."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PocketRow:
-    """One image: its key (path in an archive), label, split, and the concept and hand that drew it.
+    """One image: its key (path in an archive), label, split, its concept (what must stay in one split: for an icon all that its hand
+    drew, else the thing shown) and the hand that made it.
 
     All images of one concept are in one split, but in the pretraining set, whose classes are the concepts.
     """
