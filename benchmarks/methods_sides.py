@@ -12,7 +12,7 @@ from benchmarks.methods_plain import PlainForward
 from benchmarks.text_sides import class_names
 from vlprompt.engine.forward import Forward
 from vlprompt.engine.step import gradients_of, weighted
-from vlprompt.methods.resolve import resolve
+from vlprompt.methods.resolve import recipe_of, resolve
 from vlprompt.towers import Clip
 from vlprompt.towers.config import ClipConfig, TowerConfig
 from vlprompt.towers.random_clip import draw_clip, tower
@@ -73,7 +73,7 @@ def batch_of(method: Method) -> int:
 
 def made(name: str, clip: Clip, classes: int) -> Task:
     """The published method with random images."""
-    method = resolve(name, SETTINGS.get(name.split("+")[-1], {}))
+    method = resolve(name, SETTINGS.get(name.split("+")[-1], {}), recipe=recipe_of(name, "few-shot", ""), shots=16)
     assert method.prompt is not None
     generator = torch.Generator().manual_seed(1)
     batch, side = batch_of(method), clip.preprocess.crop

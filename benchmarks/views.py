@@ -26,9 +26,8 @@ from vlprompt.data import FeatureStore, few_shot
 from vlprompt.engine.checkpoint import State, Watch
 from vlprompt.engine.evaluate import Classifier, accuracy
 from vlprompt.engine.images import Images
-from vlprompt.engine.run import recipe_for
 from vlprompt.engine.train import Lesson, prompt_at, train
-from vlprompt.methods.resolve import resolve
+from vlprompt.methods.resolve import recipe_of, resolve
 from vlprompt.towers import Clip, load
 from vlprompt.types import Views
 
@@ -71,7 +70,7 @@ def learn(clip: Clip, data: str, seed: int, views: Views, arguments: argparse.Na
         arguments.method,
         dict(one.split("=", 1) for one in arguments.set),
         shots=arguments.shots,
-        recipe=recipe_for(arguments.model, "auto"),
+        recipe=recipe_of(arguments.method, "few-shot", arguments.model),
         dataset=dataset.name,
     )
     assert chosen.prompt is not None, f"{arguments.method} learns nothing in steps"

@@ -12,6 +12,7 @@ import torch
 
 from tests.engine.made import config, images, lesson, write_images
 from vlprompt import PromptClassifier, artifact
+from vlprompt.bench import Desk, Grid, Means, Request, carrier, done, make, work_off
 from vlprompt.describe import describe
 from vlprompt.engine.run import train_run
 from vlprompt.engine.train import train
@@ -73,11 +74,22 @@ def test_it_learns_is_saved_and_answers_for_new_classes(host: Host, clip_dir: Pa
     (record,) = train_run(config(clip_dir, folder, tmp_path / "run", method=name, **asked))
     assert record.parameters == 4 * 1 + 1 * 64
     assert record.options["rank"] == 1
+    assert (record.recipe, record.choices) == ("", "changed"), "it has no file of its own"
     classifier = PromptClassifier.load(tmp_path / "run", cache=tmp_path / "cache")
     probabilities = classifier.predict_proba([folder / "test" / "cat" / "0.png"], class_names=["house", "red tree"])
     assert probabilities.shape == (1, 2)
     facts = artifact.read_facts(tmp_path / "run" / "seed1")
     assert facts["tensors"] == {"left": [4, 1], "right": [1, 64]}
+
+
+def test_a_grid_takes_it_without_a_recipe(host: Host, clip_dir: Path, tmp_path: Path) -> None:
+    folder = write_images(tmp_path / "colours")
+    asked = {"methods": ("low-rank",), "shots": (2,), "seeds": (1,), "overrides": {"epochs": "2"}}
+    grid = Grid(out=tmp_path / "grid", means=Means(device="cpu", cache=tmp_path / "cache"))
+    plan = make(Request(protocols=("few-shot",), data=(str(folder),), model=str(clip_dir), **asked), Desk(grid.means))
+    work_off(plan.cells, grid, carrier(1))
+    (record,) = done(plan, grid)
+    assert (record.recipe, record.recipe_hash, record.choices, record.options["rank"]) == ("", "", "changed", 2)
 
 
 def test_what_it_asks_is_what_the_page_says(host: Host, clip: Clip, tmp_path: Path) -> None:

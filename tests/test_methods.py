@@ -13,15 +13,16 @@ from vlprompt.errors import UserError
 from vlprompt.losses import CROSS_ENTROPY
 from vlprompt.losses.plpp import PlppOptions
 from vlprompt.methods.options import options_of
-from vlprompt.methods.resolve import HOSTS, RECIPES, every, ignored, options, resolve, table
+from vlprompt.methods.resolve import HOSTS, every, ignored, options, recipe_of, resolve, table, whose
 from vlprompt.prompts import ContextSpec
+from vlprompt.towers import Clip
 from vlprompt.types import Schedule
 
 NAMES = (*(host.name for host in HOSTS), "plpp+coop", "plpp+kgcoop", "plpp+pomp")
 
 
 def test_coop_is_the_published_one() -> None:
-    method = resolve("coop")
+    method = resolve("coop", recipe="coop-few-shot")
     assert method.prompt == ContextSpec(n_ctx=16, init="normal", position="end", per_class=False)
     assert method.schedule == Schedule(epochs=200, lr=0.002, batch=32, momentum=0.9, weight_decay=5e-4)
     assert method.terms == (CROSS_ENTROPY,)
@@ -34,13 +35,13 @@ def test_coop_is_the_published_one() -> None:
 )
 def test_published_epochs_by_shots_and_the_next_larger_count_between(shots: int | None, epochs: int) -> None:
     for name in ("coop", "plpp+coop"):
-        schedule = resolve(name, shots=shots).schedule
+        schedule = resolve(name, shots=shots, recipe="coop-few-shot").schedule
         assert schedule is not None
         assert schedule.epochs == epochs
 
 
 def test_the_pockets_recipe_is_another_and_shorter() -> None:
-    published, pocket = resolve("coop").schedule, resolve("coop", recipe="pocket").schedule
+    published, pocket = (resolve("coop", recipe=one).schedule for one in ("coop-few-shot", "coop-pocket"))
     assert published is not None
     assert pocket is not None
     assert pocket.epochs < published.epochs
@@ -217,11 +218,11 @@ def test_the_table_lists_methods_and_overlays_with_sources() -> None:
 
 def test_a_recipe_may_have_its_own_defaults_for_an_overlay() -> None:
     """Where the context starts from zeros PLPP's inverse term has no bound: the pocket's recipe leaves it out."""
-    assert [term.name for term in resolve("plpp+prograd", recipe="pocket").terms][-1] == "plpp"
-    assert [term.name for term in resolve("plpp+prograd").terms][-1] == "plpp-inverse"
-    asked = resolve("plpp+prograd", {"plpp.mutual": "both"}, recipe="pocket")
+    assert [term.name for term in resolve("plpp+prograd", recipe="plpp-prograd-pocket").terms][-1] == "plpp"
+    assert [term.name for term in resolve("plpp+prograd", recipe="plpp-prograd-few-shot").terms][-1] == "plpp-inverse"
+    asked = resolve("plpp+prograd", {"plpp.mutual": "both"}, recipe="plpp-prograd-pocket")
     assert [term.name for term in asked.terms][-2:] == ["plpp", "plpp-inverse"]
-    listed = {option.name: option.default for option in options("plpp+prograd", recipe="pocket")}
+    listed = {option.name: option.default for option in options("plpp+prograd", recipe="plpp-prograd-pocket")}
     assert listed["plpp.mutual"] == "ppl"
 
 
@@ -233,9 +234,38 @@ def test_all_methods_are_the_hosts_and_the_overlays_on_those_with_a_text_context
     assert set(known[len(hosts) :]) == {f"plpp+{name}" for name in hosts if name not in without}
 
 
-def test_every_host_that_learns_has_every_recipe() -> None:
-    for host in HOSTS:
-        assert set(host.recipes) in ({*()}, set(RECIPES))
+def test_a_recipes_depth_that_a_tower_has_not_is_the_rows(clip: Clip) -> None:
+    shallow = resolve("maple", recipe="maple-few-shot", facts=clip.facts)
+    assert (resolve("maple", recipe="maple-few-shot").options["depth"], shallow.options["depth"]) == (9, "auto")
+    assert resolve("maple", {"depth": 30}, recipe="maple-few-shot", facts=clip.facts).options["depth"] == 30
+
+
+@pytest.mark.parametrize(
+    ("method", "overrides", "dataset", "shots", "answer"),
+    [
+        ("coop", {}, "dtd", 16, "published"),
+        ("coop", {"epochs": "200"}, "dtd", 16, "published"),
+        ("coop", {"epochs": "20"}, "dtd", 16, "changed"),
+        ("coop", {}, "dtd", 3, "project"),
+        ("coop", {}, "my photos", 16, "project"),
+        ("maple", {}, "dtd", 16, "project"),
+        ("plpp+coop", {}, "dtd", 16, "project"),
+    ],
+)
+def test_whose_settings_a_run_has(
+    method: str, overrides: dict[str, object], dataset: str, shots: int, answer: str
+) -> None:
+    recipe = recipe_of(method, "few-shot", "a/clip")
+    found = resolve(method, overrides, recipe=recipe, shots=shots, dataset=dataset)
+    assert whose(found, overrides, recipe, dataset=dataset, shots=shots) == answer
+    if answer == "published":
+        assert whose(found, overrides, recipe, dataset=dataset, shots=shots, changed=True) == "changed"
+
+
+def test_fixed_words_stand_before_the_name_alone() -> None:
+    assert resolve("coop", {"words": "of a"}).prompt.layout.words == "of a"  # type: ignore[union-attr]
+    with pytest.raises(UserError, match="stand before the class name, and position is middle"):
+        resolve("coop", {"words": "of a", "position": "middle"})
 
 
 @pytest.mark.parametrize(
@@ -243,7 +273,11 @@ def test_every_host_that_learns_has_every_recipe() -> None:
 )
 def test_the_methods_page_has_every_option_with_its_default(name: str, page: str) -> None:
     text = (Path(__file__).parents[1] / "docs" / "methods" / page).read_text(encoding="utf-8")
-    own = [option for option in options(name) if ("." in option.name) == ("+" in name)]
+    own = [
+        option
+        for option in options(name, recipe=recipe_of(name, "few-shot", ""))
+        if ("." in option.name) == ("+" in name)
+    ]
     for option in own:
         if option.name not in {field.name for field in fields(Schedule)}:
             assert f"| `{option.name}` | `{option.default}` |" in text

@@ -27,7 +27,6 @@ seeds = [1, 2, 3]
 views = "epochs"
 train = {train}
 {test}
-commands = ["vlprompt train"]
 """
 
 

@@ -27,12 +27,12 @@ from vlprompt.engine.config import default_views
 from vlprompt.engine.evaluate import Classifier, check_classes, classifier_of, probabilities, training_hash
 from vlprompt.engine.images import Images, open_images
 from vlprompt.engine.precision import resolve_device
-from vlprompt.engine.run import recipe_for, recipe_template
-from vlprompt.engine.sampling import draw, said_of_short, said_of_skipped
+from vlprompt.engine.run import recipe_template
+from vlprompt.engine.sampling import draw, said_of_held_out, said_of_short, said_of_skipped
 from vlprompt.engine.solve import solve
 from vlprompt.engine.train import Lesson, train
 from vlprompt.errors import DATA, UserError
-from vlprompt.methods.resolve import resolve
+from vlprompt.methods.resolve import recipe_of, resolve, whose
 from vlprompt.towers import Clip, load
 from vlprompt.types import Views
 
@@ -48,22 +48,23 @@ class PromptClassifier:
     def __init__(
         self,
         model: str | Path = "pocket-s",
-        method: str = "plpp+coop",
+        method: str = "coop",
         *,
         recipe: str = "auto",
         init_from: str | Path | None = None,
         seed: int = 1,
         template: str | None = None,
         views: Views | None = None,
-        device: str = "cpu",
+        device: str = "auto",
         dtype: str = "float32",
         cache: str | Path | None = None,
         **options: object,
     ) -> None:
         """model: a pocket model's name, a directory or a Hub id. cache: the feature cache's directory; None: the user's.
 
-        recipe: whose defaults: `published`, `pocket`, a name of `vlprompt recipes`, or auto. init_from: a saved prompt or a run
-        whose learned tensors `fit` begins with (`--init`); None: the method's own start, which its option `init` chooses.
+        recipe: whose settings: a name of `vlprompt recipes`, `published` (the method's few-shot one), `pocket`, or auto. init_from: a
+        saved prompt or a run whose learned tensors `fit` begins with (`--init`); None: the method's own start, which its option `init`
+        chooses.
 
         options: of the method and its schedule, as ``--set`` names them (``epochs=5``; dots as ``**{"plpp.k": 5}``).
         Nothing is loaded before it is needed; a misspelt method or option is a UserError at once.
@@ -73,11 +74,15 @@ class PromptClassifier:
         self.cache = Path(cache) if cache is not None else None
         self.init_from = Path(init_from) if init_from is not None else None
         self.options = dict(options)
-        resolve(method, self.options, recipe=recipe_for(self.model, recipe))
+        resolve(method, self.options, recipe=self._recipe)
         self._clip: Clip | None = None
         self._cached: Images | None = None
         self._learned: Learned | None = None
         self._answers: tuple[tuple[str, ...], Classifier] | None = None
+
+    @property
+    def _recipe(self) -> str:
+        return recipe_of(self.method, "few-shot", self.model, self.recipe)
 
     @property
     def classes_(self) -> NDArray[np.str_]:
@@ -99,15 +104,26 @@ class PromptClassifier:
     def fit(self, data: Data, shots: int | None = 16) -> PromptClassifier:
         """Learn a prompt from `shots` images per class (None: all); of a data set, from its training part alone."""
         dataset = _as_dataset(data)
-        recipe = recipe_for(self.model, self.recipe)
-        method = resolve(self.method, self.options, shots=shots, recipe=recipe, dataset=dataset.name)
+        recipe = self._recipe
+        method = resolve(
+            self.method, self.options, shots=shots, recipe=recipe, dataset=dataset.name, facts=self.clip.facts
+        )
         began: dict[str, str] = {}
         if self.init_from is not None:
             method, began["init"] = artifact.start_from(self.init_from, method, self.clip, len(dataset.class_names))
         skipped: dict[str, str] = {}
-        sample = draw(dataset, self._images_of_sets, skipped, shots=shots, seed=self.seed)
+        sample = draw(
+            dataset,
+            self._images_of_sets,
+            skipped,
+            shots=shots,
+            seed=self.seed,
+            hold_out=method.solver is not None,
+        )
         if skipped:
             warnings.warn(said_of_skipped(skipped), UserWarning, stacklevel=2)
+        if sample.held_out:
+            warnings.warn(said_of_held_out(dataset, sample), UserWarning, stacklevel=2)
         if sample.short:
             warnings.warn(said_of_short(sample, shots), UserWarning, stacklevel=2)
         template = self.template or recipe_template(recipe, dataset) or dataset.template
@@ -121,7 +137,7 @@ class PromptClassifier:
                 class_names=sample.class_names,
                 template=template,
                 seed=self.seed,
-                views=default_views(recipe) if self.views is None else self.views,
+                views=default_views(recipe, dataset.name, wanted=self.recipe) if self.views is None else self.views,
             )
             prompt = train(self.clip, method, lesson, self._images_of_sets)
         self._learned = Learned(
@@ -137,6 +153,7 @@ class PromptClassifier:
                 "seed": self.seed,
                 "subset": "all",
                 "recipe": recipe,
+                "choices": whose(method, self.options, recipe, dataset=dataset.name, shots=shots, changed=bool(began)),
                 "training_hash": training_hash(sample.train),
                 **began,
                 "metrics": {},
@@ -195,7 +212,7 @@ class PromptClassifier:
         directory: str | Path,
         *,
         model: str | Path | None = None,
-        device: str = "cpu",
+        device: str = "auto",
         dtype: str = "float32",
         cache: str | Path | None = None,
     ) -> PromptClassifier:
@@ -210,7 +227,6 @@ class PromptClassifier:
         out = cls(
             model=clip.name,
             method=learned.method.name,
-            recipe=learned.facts.get("recipe", "auto"),
             seed=int(learned.facts.get("seed") or 0),
             template=learned.template,
             device=device,

@@ -78,12 +78,21 @@ class Record:
     """Of the frozen weights."""
     weight_hash: str = ""
     recipe: str = ""
+    """The recipe that the settings come from: the name of its file in `vlprompt/recipes`; "": the method's neutral values. Records of
+    earlier versions say `published` or `pocket`."""
+    recipe_hash: str = ""
+    """SHA-256 (hex) of the recipe's files."""
+    choices: str = ""
+    """Whose the settings are: `published` as they are for this method, data set and shots, the `project`'s, or `changed` from the
+    recipe by whoever asked for the run."""
     options: Mapping[str, object] = field(default_factory=dict)
     config_hash: str = ""
     per_class: Mapping[str, float] = field(default_factory=dict)
     """Class name -> recall, for the classes that have test images."""
     num_train: int = 0
     num_val: int = 0
+    val_from: str = ""
+    """`training images` where unused ones were held out, because the data set has no validation images."""
     skipped: Mapping[str, str] = field(default_factory=dict)
     """Image -> why it could not be used."""
     hand_written: str = ""

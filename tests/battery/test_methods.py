@@ -29,10 +29,16 @@ from vlprompt.towers import Clip, load
 from vlprompt.types import Method, ModelFacts
 
 EPOCHS, BATCH, STEPS = 10, 8, 2
-SETTINGS: dict[str, dict[str, object]] = {"coop": {"n_ctx": 4}, "prograd": {"n_ctx": 6}, "pomp": {"classes": 2}}
+WORDS = {"n_ctx": 4, "init": "a photo of a"}
+SETTINGS: dict[str, dict[str, object]] = {
+    "coop": {"n_ctx": 4},
+    "kgcoop": WORDS,
+    "prograd": {"n_ctx": 6, "init": "zeros + a photo of a"},
+    "pomp": {"n_ctx": 4, "classes": 2},
+}
 """What a row needs to be small, or to do on three classes what it does on many."""
-LEARNING = [host.name for host in HOSTS if host.recipes]
-LABELLED = [host.name for host in HOSTS if host.recipes and host.recipes["published"].prompt.layout is not None]
+LEARNING = [host.name for host in HOSTS if host.prompt is not None]
+LABELLED = [host.name for host in HOSTS if host.prompt is not None and host.prompt.layout is not None]
 NAMES = [*LEARNING, *(f"plpp+{name}" for name in LABELLED)]
 NEW = ("red tree", "house", "green truck", "a circle")
 DRIFT = 0.03

@@ -15,9 +15,9 @@ def pocket() -> Clip:
     return load(model_names()[0])
 
 
-@pytest.mark.parametrize("name", [host.name for host in HOSTS if host.recipes])
+@pytest.mark.parametrize("name", [host.name for host in HOSTS if host.prompt is not None])
 def test_a_pocket_recipes_prompt_can_be_built(pocket: Clip, name: str) -> None:
-    method = resolve(name, recipe="pocket")
+    method = resolve(name, recipe=f"{name}-pocket")
     assert method.prompt is not None
     module = method.prompt.build(pocket.facts, torch.Generator().manual_seed(0), 3)
     places = module.places()  # type: ignore[operator]

@@ -14,7 +14,7 @@ from vlprompt.bench import Desk, Grid, Means, Plan, Request, make
 SHADES = {"cat": (200, 40, 40), "dog": (40, 200, 40), "bird": (40, 40, 200), "tree": (160, 160, 40)}
 OTHERS = {"house": (90, 20, 90), "truck": (20, 120, 120), "green pet": (60, 180, 60)}
 PARTS = {"train": 4, "val": 2, "test": 3}
-QUICK = {"epochs": "2", "n_ctx": "3", "batch": "8", "lr": "0.01"}
+QUICK = {"epochs": "2", "n_ctx": "3", "init": "normal", "batch": "8", "lr": "0.01"}
 
 
 def write_set(root: Path, shades: Mapping[str, tuple[int, int, int]], parts: Mapping[str, int], seed: int) -> Path:

@@ -38,8 +38,8 @@ from vlprompt.towers.random_clip import draw_clip, tower
 METHODS = ("zero-shot", "linear-probe", "coop", "maple", "promptsrc")
 TINY = ClipConfig(
     embed_dim=64,
-    text=tower(64, 3),
-    image=tower(64, 3),
+    text=tower(64, 4),
+    image=tower(64, 4),
     vocab_size=49408,
     context_length=77,
     image_size=32,
@@ -149,31 +149,36 @@ def test_time_follows_from_the_steps_that_were_timed(
     plan = make(wanted, desk := SizedDesk(Means(device="cpu", cache=tmp_path / "cache")))
     said: list[str] = []
     ahead = look_ahead(plan, desk, said.append)
-    assert said == [
-        "Timing the image tower",
-        "Timing steps of coop",
-        "Timing steps of maple",
-        "Timing answers of maple",
-        "Timing steps of promptsrc",
-        "Timing answers of promptsrc",
-    ], "each once"
-    by_method = {step.method: step for step in ahead.steps}
-    assert set(by_method) == {"coop", "maple", "promptsrc"}
-    (one,) = [
+    assert Counter(said) == {
+        "Timing the image tower": 1,
+        "Timing steps of coop": 2,
+        "Timing steps of maple": 2,
+        "Timing answers of maple": 2,
+        "Timing steps of promptsrc": 2,
+        "Timing answers of promptsrc": 2,
+    }, "once for each shape: 16 and 4 tokens, and the depths of the protocols"
+    assert {step.method for step in ahead.steps} == {"coop", "maple", "promptsrc"}
+    found = [
         learning
         for learning in ahead.learnings
         if (learning.method, learning.dataset, learning.subset, learning.shots) == ("maple", "imagenet", "all", 2)
     ]
-    steps = 3 * (10 // by_method["maple"].batch)
-    assert one.num_train == 10
-    assert one.seconds == pytest.approx(steps * by_method["maple"].line.at(5))
+    timed = [step for step in ahead.steps if step.method == "maple"]
+    assert [one.variant for one in found] == ["", "cross-dataset"]
+    for one, step in zip(found, timed, strict=True):
+        assert one.num_train == 10
+        assert one.seconds == pytest.approx(3 * (10 // step.batch) * step.line.at(5))
     assert set(ahead.tests) == {cell.place for cell in plan.cells if cell.course.method in ("maple", "promptsrc")}, (
         "others read the cache"
     )
-    found = lines(plan, grid_of(tmp_path / "none", sets), ahead.learnings, ahead.tests)
-    assert {line.method for line in found if line.need.unknown} == {"linear-probe"}, "it takes no steps"
-    coop = [line for line in found if line.method == "coop" and line.prompts]
-    own = {(one.dataset, one.subset, one.shots): one.seconds for one in ahead.learnings if one.method == "coop"}
+    shown = lines(plan, grid_of(tmp_path / "none", sets), ahead.learnings, ahead.tests)
+    assert {line.method for line in shown if line.need.unknown} == {"linear-probe"}, "it takes no steps"
+    coop = [line for line in shown if line.method == "coop" and line.prompts]
+    own = {
+        (one.dataset, one.subset, one.shots, one.variant): one.seconds
+        for one in ahead.learnings
+        if one.method == "coop"
+    }
     assert sum(line.need.seconds for line in coop) == pytest.approx(2 * sum(own.values())), "two seeds of each"
     assert not (tmp_path / "cache" / "features").exists(), "nothing is kept"
     assert ahead.features == pytest.approx(ahead.image * sum(one.pairs for one in ahead.held))

@@ -27,7 +27,6 @@ shots = [1, 2]
 seeds = [1, 2, 3]
 views = 1
 train = ["caltech101"]
-commands = ["vlprompt train"]
 
 [options]
 n_ctx = 2
@@ -71,19 +70,15 @@ def root(tmp_path: Path) -> Path:
 def own_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A recipe of some milliseconds, found as the real ones are."""
 
-    class Resources:
-        @staticmethod
-        def files(package: str) -> Path:
-            return tmp_path
-
+    remembered = (recipes.names, recipes.read, recipes._files, recipes._loaded, recipes._overlays)
     (tmp_path / "recipes").mkdir()
     (tmp_path / "recipes/own.toml").write_text(OWN, encoding="utf-8")
-    monkeypatch.setattr(recipes, "resources", Resources)
-    recipes.names.cache_clear()
-    recipes.read.cache_clear()
+    monkeypatch.setattr(recipes, "FOLDER", tmp_path / "recipes")
+    for one in remembered:
+        one.cache_clear()
     yield "own"
-    recipes.names.cache_clear()
-    recipes.read.cache_clear()
+    for one in remembered:
+        one.cache_clear()
 
 
 def test_a_row_is_run_and_put_beside_the_published_numbers(

@@ -23,7 +23,7 @@ from vlprompt.pretrain.run import pretrain_run
 
 
 def small(root: Path, out: Path, method: str = "rpp", **changes: Any) -> PretrainConfig:
-    overrides = {"n_ctx": 2, "batch": 8, "lr": 0.01, **changes.pop("overrides", {})}
+    overrides = {"n_ctx": 2, "init": "normal", "batch": 8, "lr": 0.01, **changes.pop("overrides", {})}
     return config(root, out, method, overrides=overrides, **changes)
 
 
@@ -154,7 +154,7 @@ def test_the_method_that_follows_from_the_options(root: Path, tmp_path: Path) ->
     assert "log10" in pomp.terms[0].formula
     assert "ln(" in rpp.terms[0].formula
     assert "ln(" in maple.terms[0].formula
-    assert (pomp.schedule.epochs, rpp.schedule.lr, maple.schedule.batch) == (5, 0.002, 32)
+    assert (pomp.schedule.epochs, rpp.schedule.lr, maple.schedule.batch) == (5, 0.002, 256)
     assert of("rpp", 8, batch_per_rank=32).schedule.batch == 256
     assert of("coop", classes_per_step=0).classes is None
     assert of("pomp", classes_per_step=0).classes is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.data import layouts
+from tests.engine.conftest import Memory
 from tests.engine.made import config, write_images
 from vlprompt import PromptClassifier, artifact
+from vlprompt.bench import Desk, Grid, Means, Request, carrier, done, make, work_off
 from vlprompt.data import open_dataset
 from vlprompt.engine.run import train_run
 from vlprompt.errors import UserError
@@ -137,6 +141,49 @@ def test_a_run_writes_records_an_artifact_and_answers(clip_dir: Path, folder: Pa
     assert again.top1 == record.top1
     one, two = ((tmp_path / run / "seed1" / "prompt.safetensors").read_bytes() for run in ("run", "again"))
     assert one == two
+
+
+@pytest.fixture
+def imagenet(tmp_path: Path) -> Path:
+    """ImageNet's layout: four training images a class, none to validate, two to test."""
+    layouts.MAKERS["imagenet"](tmp_path / "imagenet")
+    return tmp_path / "imagenet"
+
+
+def test_on_imagenet_c_is_chosen_on_unused_training_images(clip_dir: Path, imagenet: Path, tmp_path: Path) -> None:
+    chosen = config(clip_dir, imagenet, tmp_path / "run", method="linear-probe", shots=2)
+    memory = Memory()
+    (record,) = train_run(dataclasses.replace(chosen, overrides={"steps": 2}), memory)
+    assert (record.num_train, record.num_val, record.val_from) == (10, 10, "training images")
+    assert any("10 unused training images are held out" in note for note in memory.notes)
+    split = json.loads((tmp_path / "run" / "seed1" / "split.json").read_text(encoding="utf-8"))
+    used, held, asked = ({one for one, _ in split[part]} for part in ("train", "val", "test"))
+    assert not used & held
+    assert not held & asked
+    assert all("images/train/" in one for one in held)
+    other = train_run(dataclasses.replace(chosen, overrides={"steps": 2}, seeds=(2,), out=tmp_path / "other"))[0]
+    assert other.split_hash != record.split_hash
+    (plain,) = train_run(config(clip_dir, imagenet, tmp_path / "coop", shots=2))
+    assert (plain.num_val, plain.val_from, plain.val_top1) == (0, "", None), (
+        "nothing is held out for those that do not choose"
+    )
+
+
+def test_a_grid_holds_training_images_out_too(clip_dir: Path, imagenet: Path, tmp_path: Path) -> None:
+    asked = Request(
+        protocols=("few-shot",),
+        data=(str(imagenet),),
+        model=str(clip_dir),
+        methods=("linear-probe",),
+        shots=(2,),
+        seeds=(1,),
+    )
+    grid = Grid(out=tmp_path / "grid", means=Means(device="cpu", cache=tmp_path / "cache"))
+    desk = Desk(grid.means)
+    plan = make(asked, desk)
+    work_off(plan.cells, grid, carrier(1, desk=desk))
+    (record,) = done(plan, grid)
+    assert (record.num_val, record.val_from, record.recipe) == (10, "training images", "linear-probe-few-shot")
 
 
 def test_images_in_memory_have_no_validation_part_so_that_c_is_given(

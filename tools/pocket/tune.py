@@ -23,7 +23,7 @@ from vlprompt.engine.checkpoint import Watch
 from vlprompt.engine.evaluate import Classifier, accuracy
 from vlprompt.engine.images import open_images
 from vlprompt.engine.train import Lesson, prompt_at, train
-from vlprompt.methods.resolve import resolve
+from vlprompt.methods.resolve import recipe_of, resolve
 from vlprompt.towers import load
 
 SETS = ("emoji-groups", "emoji-people", "emoji-symbols", "clipart-things")
@@ -80,7 +80,7 @@ def main() -> None:
 def measure(clip, images, name: str, options: dict[str, object], dataset: str, seed: int) -> dict[str, object]:
     """One line."""
     whole = dataclasses.replace(split_by_rule(open_dataset(dataset)), test=())
-    method = resolve(name, options, shots=16, recipe="pocket")
+    method = resolve(name, options, shots=16, recipe=recipe_of(name, "few-shot", "", "pocket"))
     sample = restrict(few_shot(whole, 16, seed), "base")
     lesson = Lesson(
         samples=sample.train,

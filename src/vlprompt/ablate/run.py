@@ -27,14 +27,13 @@ from vlprompt.engine.evaluate import Classifier, accuracy
 from vlprompt.engine.images import Images, open_images
 from vlprompt.engine.observer import SILENT, Observer
 from vlprompt.engine.precision import resolve_device
-from vlprompt.engine.run import recipe_for
 from vlprompt.engine.train import Lesson, prompt_at, train
 from vlprompt.errors import DATA, UserError
 from vlprompt.head import measure_head
 from vlprompt.losses.perplexity import perplexity
-from vlprompt.methods.resolve import resolve
+from vlprompt.methods.resolve import recipe_of, resolve
 from vlprompt.towers import Clip, load
-from vlprompt.types import Method, PromptSpec
+from vlprompt.types import Method, PromptSpec, Views
 
 TABLE = "ablation.md"
 Subset = Literal["base", "all"]
@@ -66,7 +65,6 @@ def run_ablation(
     _check(names, seeds, resolve(host, common).prompt, observer)
     clip = load(model, device=resolve_device(device))
     observer.note(measure_head(clip).line())
-    recipe = recipe_for(model, "auto")
     images = open_images(clip, cache)
     datasets = [_without_test(name, images) for name in names]
     jobs = [
@@ -76,7 +74,7 @@ def run_ablation(
         for dataset in datasets
         for seed in seeds
     ]
-    bench = Bench(clip=clip, images=images, model=model, recipe=recipe, shots=shots, common=common)
+    bench = Bench(clip=clip, images=images, model=model, shots=shots, common=common)
     with locked(out):
         done = {cell.key: cell for cell in read(out)}
         observer.stage("ablation", len(jobs))
@@ -149,7 +147,6 @@ class Bench:
     clip: Clip
     images: Images
     model: str
-    recipe: str
     shots: int
     common: Mapping[str, object]
     zero_shots: dict[tuple[str, str], float] = field(default_factory=dict)
@@ -159,7 +156,19 @@ class Bench:
         overrides = {**self.common, **job.setting.overrides}
         if job.setting.factor == "control":
             overrides["plpp.labels_seed"] = job.seed
-        return resolve(job.setting.method, overrides, shots=self.shots, recipe=self.recipe)
+        recipe = recipe_of(job.setting.method, "few-shot", self.model)
+        return resolve(
+            job.setting.method,
+            overrides,
+            shots=self.shots,
+            recipe=recipe,
+            dataset=job.dataset.name,
+            facts=self.clip.facts,
+        )
+
+    def views(self, job: Job) -> Views:
+        """Of the recipe of the setting's method."""
+        return default_views(recipe_of(job.setting.method, "few-shot", self.model), job.dataset.name)
 
     def key(self, job: Job) -> str:
         """SHA-256 of all that decides a cell's numbers."""
@@ -173,7 +182,7 @@ class Bench:
             "weights": self.clip.weight_hash,
             "dtype": str(self.clip.dtype),
             "shots": self.shots,
-            "views": default_views(self.recipe),
+            "views": self.views(job),
             "seed": job.seed,
             "subset": job.subset,
             "setting": job.setting.name,
@@ -192,7 +201,7 @@ class Bench:
             class_names=sample.class_names,
             template=dataset.template,
             seed=job.seed,
-            views=default_views(self.recipe),
+            views=self.views(job),
         )
         val = restrict(dataset, job.subset).val
         by_epoch: list[float] = []

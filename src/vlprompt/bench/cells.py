@@ -3,6 +3,7 @@
 All of them are plain: they can be pickled, sent to another process or machine, and carried out there by `run_cell`.
 
     OUT/prompts/SET/all/METHOD/shots16/seed1/              what a course leaves: the learned prompt, its log, its checkpoint
+    OUT/prompts/SET/all/METHOD@cross-dataset/shots16/...   where cross-dataset (and domain) has other settings than few-shot
     OUT/few-shot/SET/METHOD/shots16/seed1/                 a cell: result.json (last), predictions.npz, per_class.csv
     OUT/base-to-novel/SET/METHOD/shots16/seed1/base|novel/
     OUT/cross-dataset/SOURCE/METHOD/shots16/seed1/SET/     and the same for domain
@@ -19,6 +20,7 @@ from typing import Literal
 
 from vlprompt import records
 from vlprompt.data import Subset
+from vlprompt.methods import recipes
 from vlprompt.types import Views
 
 Protocol = Literal["few-shot", "base-to-novel", "cross-dataset", "domain", "transfer"]
@@ -38,6 +40,9 @@ class Course:
     overrides: Mapping[str, str]
     """Of them those that were asked for, as ``--set`` gives them."""
     recipe: str
+    """The name of its file; "": the method's neutral values."""
+    choices: str
+    """Whose the settings are, as `whose` says it."""
     model: str
     weight_hash: str
     dtype: str
@@ -59,11 +64,14 @@ class Course:
     init_hash: str = ""
     num_train: int = 0
     """Training images that the sample will have: for estimates only."""
+    variant: str = ""
+    """The protocol whose settings it has, where few-shot's on the same images are others."""
 
     @property
     def place(self) -> Path:
         """Relative to the grid's directory."""
-        return Path(PROMPTS, self.dataset, self.subset, *_steps(self))
+        method, *others = _steps(self)
+        return Path(PROMPTS, self.dataset, self.subset, f"{method}@{self.variant}" if self.variant else method, *others)
 
     @property
     def facts(self) -> dict[str, object]:
@@ -72,7 +80,8 @@ class Course:
         return {name: value for name, value in values.items() if name not in _MAY_CHANGE}
 
 
-_MAY_CHANGE = ("overrides", "model", "data", "init", "num_train")
+_MAY_CHANGE = ("overrides", "recipe", "choices", "model", "data", "init", "num_train")
+"""A recipe's settings count, not its name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +121,29 @@ class Cell:
         """All that decides the record."""
         own = {"tested on": self.dataset, "tested classes": self.subset, "test_hash": self.test_hash}
         return {"protocol": self.protocol, **own, **self.course.facts}
+
+    @property
+    def planned(self) -> dict[str, object]:
+        """What a dry run says of it, as JSON has it."""
+        course = self.course
+        known = recipes.read(course.recipe) if course.recipe else None
+        return {
+            "place": str(self.place),
+            "method": course.method,
+            "data": self.dataset,
+            "learned_on": course.dataset,
+            "subset": self.subset,
+            "protocol": self.protocol,
+            "shots": course.shots,
+            "seed": course.seed,
+            "recipe": course.recipe,
+            "recipe_files": list(known.files) if known else [],
+            "recipe_hash": known.hash if known else "",
+            "choices": course.choices,
+            "views": course.views,
+            "template": course.template,
+            "settings": dict(course.options),
+        }
 
     @property
     def name(self) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import io
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ from vlprompt.engine.precision import device_name, synchronize
 from vlprompt.engine.step import gradients_of
 from vlprompt.engine.train import Lesson, estimate_step, new_prompt, view_of
 from vlprompt.methods.resolve import resolve
-from vlprompt.types import Method
+from vlprompt.types import Method, PromptSpec
 
 FEW, MANY, VERY_MANY = 10, 200, 1000
 """Classes that a step is timed with: few and many, and very many where a step with few takes less than QUICK seconds, since on a
@@ -121,7 +122,7 @@ def look_ahead(plan: Plan, desk: Desk, say: Callable[[str], None] = lambda text:
     tests: dict[Path, float] = {}
     for cell in plan.cells:
         course, method = cell.course, resolved(cell.course)
-        key = (course.method, course.dataset, course.subset, course.shots)
+        key = (course.method, course.dataset, course.subset, course.shots, course.variant)
         if course.shots != 0 and key not in learnings and (learning := probe.learning(course, method)) is not None:
             learnings[key] = learning
         if method.prompt is not None and (method.prompt.prompts_image or method.prompt.conditioned):
@@ -138,19 +139,23 @@ def look_ahead(plan: Plan, desk: Desk, say: Callable[[str], None] = lambda text:
 
 
 @functools.cache
-def _resolve(method: str, overrides: tuple[tuple[str, str], ...], shots: int | None, recipe: str, data: str) -> Method:
-    return resolve(method, dict(overrides), shots=shots, recipe=recipe, dataset=data)
+def _resolve(method: str, options: tuple[tuple[str, object], ...]) -> Method:
+    return resolve(method, dict(options))
 
 
 def resolved(course: Course) -> Method:
     """A course's method with every choice made."""
-    settings = tuple(course.overrides.items())
-    return _resolve(course.method, settings, course.shots or None, course.recipe, course.dataset)
+    return _resolve(course.method, tuple(course.options.items()))
 
 
 def _names(desk: Desk, data: str, subset: Subset) -> tuple[str, ...]:
     names = desk.material(data).class_names
     return tuple(names[label] for label in labels_of(len(names), subset))
+
+
+def _shape(prompt: PromptSpec | None) -> str:
+    """What of a prompt decides how long a step takes: all but the values that it starts from."""
+    return re.sub(r"init='[^']*'", "", repr(prompt))
 
 
 class _Probe:
@@ -182,13 +187,14 @@ class _Probe:
             num_train=course.num_train,
             seconds=method.schedule.epochs * per_epoch * line.at(len(names)),
             peak_mib=self._peak(course, method, names),
+            variant=course.variant,
         )
 
     def test(self, course: Course, method: Method) -> Line:
         """Seconds of answering for one image, of a method whose features are not in the cache; by the class where its text depends
         on the image."""
         assert method.prompt is not None
-        key = repr(method.prompt)  # which losses it was learned by makes no difference
+        key = _shape(method.prompt)  # which losses it was learned by makes no difference
         if key not in self._tests:
             self.say(f"Timing answers of {course.method}")
             few = self._answer(course, method, FEW)
@@ -198,7 +204,7 @@ class _Probe:
 
     def _step(self, course: Course, method: Method) -> Step:
         assert method.schedule is not None
-        key = (course.method, method.schedule.batch, repr(method.prompt))
+        key = (course.method, method.schedule.batch, _shape(method.prompt))
         if key not in self.steps:
             self.say(f"Timing steps of {course.method}")
             few = self._seconds(course, method, FEW)
@@ -240,7 +246,7 @@ class _Probe:
         """MiB of a step of the course's own classes, as `estimate_step` counts them."""
         assert method.schedule is not None
         batch = min(method.schedule.batch, course.num_train)
-        key = (course.method, repr(method.prompt), batch, names)
+        key = (course.method, _shape(method.prompt), batch, names)
         if key not in self._peaks:
             lesson = self._lesson(course, names, photographs(batch))
             self._peaks[key] = estimate_step(self.images.clip, method, lesson).total / 2**20
@@ -291,9 +297,10 @@ def held(plan: Plan, desk: Desk, embed_dim: int) -> tuple[Held, ...]:
         names[cell.data] = cell.dataset
     samples: dict[tuple[object, ...], FewShot] = {}
     for course in {cell.course.place: cell.course for cell in plan.cells if cell.course.shots != 0}.values():
-        material, key = desk.material(course.data), (course.data, course.shots, course.seed)
+        hold_out = resolved(course).solver is not None
+        material, key = desk.material(course.data), (course.data, course.shots, course.seed, hold_out)
         if key not in samples:
-            samples[key] = few_shot(material, course.shots, course.seed)
+            samples[key] = few_shot(material, course.shots, course.seed, hold_out=hold_out)
         labels = labels_of(len(material.class_names), course.subset)
         names[course.data], views = course.dataset, found.setdefault(course.data, {})
         views.setdefault(None, set()).update(one.id for one in samples[key].val if one.label in labels)

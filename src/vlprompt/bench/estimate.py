@@ -19,6 +19,7 @@ from vlprompt.engine.duration import measure
 from vlprompt.engine.run import begun
 from vlprompt.engine.train import Lesson, estimate_step
 from vlprompt.errors import UserError
+from vlprompt.methods import recipes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +33,8 @@ class Learning:
     num_train: int
     seconds: float
     peak_mib: float
+    variant: str = ""
+    """As the course's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,8 +77,8 @@ class Measured:
         """Seconds to learn a course's prompt: the mean over other seeds of the same; else by images from the same method's
         other prompts (their median); None where there is none."""
         own = [one for one in self.learnings if one.method == course.method]
-        same = (course.dataset, course.subset, course.shots)
-        if exact := [one.seconds for one in own if (one.dataset, one.subset, one.shots) == same]:
+        same = (course.dataset, course.subset, course.shots, course.variant)
+        if exact := [one.seconds for one in own if (one.dataset, one.subset, one.shots, one.variant) == same]:
             return statistics.fmean(exact)
         rates = [one.seconds / one.num_train for one in own if one.num_train]
         return statistics.median(rates) * course.num_train if rates else None
@@ -123,6 +126,8 @@ class Line:
     prompts: int
     """Still to be learned."""
     need: Need
+    recipe: str
+    """The file that its settings come from, and whose they are."""
 
 
 def lines(
@@ -146,6 +151,7 @@ def lines(
                 failed=sum(_has_failed(cell, grid) for cell in todo),
                 prompts=sum(_to_learn(course, grid) for course in new.values()),
                 need=measured.need(todo, grid, new.values()),
+                recipe=_said_of(own[0].course.recipe),
             )
         )
     return out
@@ -160,6 +166,15 @@ def total(found: Iterable[Line]) -> Need:
         unknown=sum(need.unknown for need in needs),
         peak_mib=max(peaks, default=None),
     )
+
+
+def _said_of(recipe: str) -> str:
+    """The recipe's file, the overlay's before it, and whose its settings are."""
+    if not recipe:
+        return "none: the method's neutral values"
+    known = recipes.read(recipe)
+    own = known.files[:2] if known.files[0] != f"{recipe}{recipes.ENDING}" else known.files[:1]
+    return f"{' over '.join(own)} ({known.choices})"
 
 
 def _to_learn(course: Course, grid: Grid) -> bool:
@@ -208,4 +223,5 @@ def _probed(course: Course, desk: Desk) -> Learning | None:
         num_train=len(sample.train),
         seconds=duration.seconds,
         peak_mib=need.total / 2**20,
+        variant=course.variant,
     )

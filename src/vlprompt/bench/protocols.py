@@ -38,7 +38,7 @@ def few_shot(maker: Maker, method: str) -> Found:
         if (reason := _unusable(known)) is not None:
             yield Refused(protocol="few-shot", method=method, data=known.data, reason=reason)
             continue
-        for course in maker.courses(method, known, maker.shots("few-shot")):
+        for course in maker.courses("few-shot", method, known):
             yield maker.cell("few-shot", course, known)
 
 
@@ -48,11 +48,11 @@ def base_to_novel(maker: Maker, method: str) -> Found:
         reason = _unusable(known)
         if reason is None and len(known.class_names) < 2 * HALF:
             reason = f"{known.name} has {len(known.class_names)} classes; each half needs at least {HALF} to be a classification."
-        reason = reason or _unseen(maker, method, known.names_of("base"), known.names_of("novel"))
+        reason = reason or _unseen(maker, "base-to-novel", method, known.names_of("base"), known.names_of("novel"))
         if reason is not None:
             yield Refused(protocol="base-to-novel", method=method, data=known.data, reason=reason)
             continue
-        for course in maker.courses(method, known, maker.shots("base-to-novel"), subset="base"):
+        for course in maker.courses("base-to-novel", method, known, subset="base"):
             yield maker.cell("base-to-novel", course, known, subset="base")
             yield maker.cell("base-to-novel", course, known, subset="novel")
 
@@ -99,7 +99,7 @@ def transfer(maker: Maker, method: str) -> Found:
         if reason is None and known.material.train:
             reason = maker.misfit(method, known)
             if reason is None:
-                for course in maker.courses(method, known, maker.shots("transfer"), pretrained=True):
+                for course in maker.courses("transfer", method, known, pretrained=True):
                     yield maker.cell("transfer", course, known)
         if reason is not None:
             yield Refused(protocol="transfer", method=method, data=known.data, reason=reason)
@@ -120,10 +120,10 @@ def _elsewhere(protocol: Protocol, maker: Maker, method: str, source: Known, tar
     if reason is not None:
         yield Refused(protocol=protocol, method=method, data=source.data, reason=reason)
         return
-    courses: list[Course] = list(maker.courses(method, source, maker.shots(protocol)))
+    courses: list[Course] = list(maker.courses(protocol, method, source))
     answered = False
     for target in targets:
-        reason = _untested(target) or _unseen(maker, method, source.class_names, target.class_names)
+        reason = _untested(target) or _unseen(maker, protocol, method, source.class_names, target.class_names)
         if reason is not None:
             yield Refused(protocol=protocol, method=method, data=target.data, reason=reason)
             continue
@@ -133,9 +133,11 @@ def _elsewhere(protocol: Protocol, maker: Maker, method: str, source: Known, tar
         yield from (maker.cell(protocol, course, source) for course in courses)
 
 
-def _unseen(maker: Maker, method: str, learned: tuple[str, ...], asked: tuple[str, ...]) -> str | None:
+def _unseen(
+    maker: Maker, protocol: Protocol, method: str, learned: tuple[str, ...], asked: tuple[str, ...]
+) -> str | None:
     """Why a method cannot answer for classes that it has not learned on; None where it can."""
-    return _unanswered(maker.method(method), learned, asked)
+    return _unanswered(maker.method(method, protocol), learned, asked)
 
 
 def _unanswered(resolved: Method, learned: tuple[str, ...], asked: tuple[str, ...]) -> str | None:

@@ -97,7 +97,9 @@ def sets_of(wanted: Wanted) -> Sets:
     """The data sets that are run. UserError: none of them is there, or the one that all are learned from is not."""
     recipe = wanted.recipe
     if recipe.protocol == "pretraining":
-        raise UserError(f"{recipe.name} is a pretraining; `vlprompt pretrain --recipe {recipe.name}` runs it.")
+        raise UserError(f"{recipe.name} is a pretraining, which another command runs: {recipe.commands[0]}")
+    if recipe.protocol == recipes.ANY:
+        raise UserError(f"{recipe.name} is for no protocol of the papers. `{recipe.commands[0]}` learns with it.")
     asked = wanted.data or recipe.test or recipe.train
     there = {name: _is_there(name) for name in dict.fromkeys((*asked, *(recipe.train if recipe.test else ())))}
     used = tuple(name for name in asked if there[name])

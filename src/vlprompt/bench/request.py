@@ -13,11 +13,11 @@ from vlprompt.bench.cells import Cell, Course, Protocol
 from vlprompt.bench.workspace import Desk
 from vlprompt.data import Dataset, Subset, halves, restrict, split_hash
 from vlprompt.engine.config import default_views
-from vlprompt.engine.run import recipe_for, recipe_template
+from vlprompt.engine.run import recipe_template
 from vlprompt.errors import DATA, UserError
 from vlprompt.methods.options import options_of
 from vlprompt.methods.recipes import FOUR, GROUPS
-from vlprompt.methods.resolve import every, ignored, options, resolve
+from vlprompt.methods.resolve import every, ignored, options, recipe_of, resolve, whose
 from vlprompt.types import Method, Views
 
 DEFAULT_SHOTS: dict[Protocol, tuple[int | None, ...]] = {
@@ -46,6 +46,8 @@ EVERY = ("all",)
 """In place of methods: each one, and each overlay on each method that it can stand on."""
 DEFAULT_SEEDS, QUICK_SEEDS = (1, 2, 3), (1,)
 NO_SHOTS = 0
+ALL_CLASSES: tuple[Protocol, ...] = ("few-shot", "cross-dataset", "domain")
+"""Protocols that learn on all classes of a set: where their settings are the same, they share prompts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,14 +89,14 @@ class Maker:
         """UserError: a set or a model that cannot be opened, an option that no method knows, a pretrained prompt that does not
         fit."""
         self.request, self.desk = request, desk
-        self.recipe = recipe_for(request.model, request.recipe)
         self.methods = _asked(request)
         self.seeds = request.seeds or (QUICK_SEEDS if request.quick else DEFAULT_SEEDS)
         names = quick_sets(request.data) if request.quick else expand(request.data)
         self._given = open_sets(names, desk)
         self._more: dict[str, Known] = {}
-        self._resolved: dict[tuple[str, int | None, str, bool], Method] = {}
-        self.weight_hash = desk.clip(request.model, request.dtype).weight_hash
+        self._resolved: dict[tuple[str, Protocol, int | None, str, bool], Method] = {}
+        clip = desk.clip(request.model, request.dtype)
+        self.weight_hash, self._facts = clip.weight_hash, clip.facts
         self._pretrained: dict[str, Any] = _read_pretrained(request.init, self.weight_hash) if request.init else {}
         self._settings = {
             name: _own_settings(name, request.overrides) for name in {*self.methods, *self._pretrained_method}
@@ -136,19 +138,27 @@ class Maker:
             return given
         return (None,) if None in given else (max(one for one in given if one is not None),)
 
-    def method(self, name: str, shots: int | None = None, dataset: str = "", *, pretrained: bool = False) -> Method:
+    def recipe(self, name: str, protocol: Protocol) -> str:
+        """The recipe of a method of the grid by a protocol; "": there is none."""
+        return recipe_of(name, protocol, self.request.model, self.request.recipe)
+
+    def method(
+        self, name: str, protocol: Protocol, shots: int | None = None, dataset: str = "", *, pretrained: bool = False
+    ) -> Method:
         """A method of the grid with every choice made; `pretrained`: as it goes on from the pretrained prompt."""
-        key = (name, shots, dataset, pretrained)
+        key = (name, protocol, shots, dataset, pretrained)
         if key not in self._resolved:
-            settings = self._settings_of(name, pretrained=pretrained)
-            self._resolved[key] = resolve(name, settings, shots=shots, recipe=self.recipe, dataset=dataset)
+            settings, recipe = self._settings_of(name, pretrained=pretrained), self.recipe(name, protocol)
+            self._resolved[key] = resolve(
+                name, settings, shots=shots, recipe=recipe, dataset=dataset, facts=self._facts
+            )
         return self._resolved[key]
 
     def _settings_of(self, name: str, *, pretrained: bool) -> Mapping[str, str]:
         """What is set of a method: what was asked for, and for going on the shape of the pretrained prompt."""
         if not pretrained:
             return self._settings[name]
-        own = resolve(name, self._settings[name], recipe=self.recipe)
+        own = resolve(name, self._settings[name])
         if own.prompt is None:
             return self._settings[name]
         before = self._pretrained["options"]
@@ -159,7 +169,7 @@ class Maker:
         """Why a method cannot go on from the pretrained prompt on a set; None where it can."""
         clip = self.desk.clip(self.request.model, self.request.dtype)
         try:
-            method = self.method(name, dataset=known.name, pretrained=True)
+            method = self.method(name, "transfer", dataset=known.name, pretrained=True)
             artifact.start_from(self._pretrained["place"], method, clip, len(known.class_names))
         except UserError as problem:
             return str(problem)
@@ -171,26 +181,20 @@ class Maker:
         return resolve(self.pretrained_method, self._pretrained["options"])
 
     def courses(
-        self,
-        name: str,
-        known: Known,
-        shots: Sequence[int | None],
-        *,
-        subset: Subset = "all",
-        pretrained: bool = False,
+        self, protocol: Protocol, name: str, known: Known, *, subset: Subset = "all", pretrained: bool = False
     ) -> Iterator[Course]:
         """One for each count and seed; one altogether of a method that learns nothing."""
-        resolved = self.method(name)
+        resolved = self.method(name, protocol)
         if resolved.prompt is None and resolved.solver is None:
-            yield self._course(name, known, NO_SHOTS, self.seeds[0], subset)
+            yield self._course(protocol, name, known, NO_SHOTS, self.seeds[0], subset)
             return
-        for number in shots:
+        for number in self.shots(protocol):
             for seed in self.seeds:
-                yield self._course(name, known, number, seed, subset, pretrained=pretrained)
+                yield self._course(protocol, name, known, number, seed, subset, pretrained=pretrained)
 
     def pretrained(self, known: Known) -> Course:
         """The pretrained prompt as it is, for a set that it has learned nothing of."""
-        return self._course(self.pretrained_method, known, NO_SHOTS, self.seeds[0], "all", pretrained=True)
+        return self._course("transfer", self.pretrained_method, known, NO_SHOTS, self.seeds[0], "all", pretrained=True)
 
     def cell(self, protocol: Protocol, course: Course, known: Known, *, subset: Subset = "all") -> Cell:
         """The course tested on a set, or a half of it."""
@@ -227,33 +231,62 @@ class Maker:
         return self._more[data]
 
     def _course(
-        self, name: str, known: Known, shots: int | None, seed: int, subset: Subset, *, pretrained: bool = False
+        self,
+        protocol: Protocol,
+        name: str,
+        known: Known,
+        shots: int | None,
+        seed: int,
+        subset: Subset,
+        *,
+        pretrained: bool = False,
     ) -> Course:
         request = self.request
         as_it_is = pretrained and shots == NO_SHOTS
         settings = self._settings_of(name, pretrained=pretrained and not as_it_is)
-        chosen = self.method(name, shots or None, known.name, pretrained=pretrained and not as_it_is)
+        chosen = self.method(name, protocol, shots or None, known.name, pretrained=pretrained and not as_it_is)
+        recipe, usual = self.recipe(name, protocol), self._views(name, protocol, known)
+        views = usual if request.views is None else request.views
         options = self._pretrained["options"] if as_it_is else chosen.options
         return Course(
             method=name,
             options=dict(options),
             overrides=settings,
-            recipe=self.recipe,
+            recipe=recipe,
+            choices=whose(
+                chosen, settings, recipe, dataset=known.name, shots=shots, changed=pretrained or views != usual
+            ),
             model=request.model,
             weight_hash=self.weight_hash,
             dtype=request.dtype,
-            views=default_views(self.recipe) if request.views is None else request.views,
+            views=views,
             data=known.data,
             dataset=known.name,
             data_hash=known.data_hash(),
-            template=recipe_template(self.recipe, known.material) or known.template,
+            template=recipe_template(recipe, known.material) or known.template,
             subset=subset,
             shots=shots,
             seed=seed,
             init=str(self._pretrained["place"]) if pretrained else "",
             init_hash=str(self._pretrained["tensors_hash"]) if pretrained else "",
             num_train=0 if shots == NO_SHOTS else known.num_train(subset, shots),
+            variant="" if pretrained else self._variant(protocol, name, known, shots),
         )
+
+    def _views(self, name: str, protocol: Protocol, known: Known) -> Views:
+        return default_views(self.recipe(name, protocol), known.name, wanted=self.request.recipe)
+
+    def _variant(self, protocol: Protocol, name: str, known: Known, shots: int | None) -> str:
+        """The first protocol that learns on all classes with the same settings; "" for few-shot."""
+
+        def decides(one: Protocol) -> tuple[object, ...]:
+            template = recipe_template(self.recipe(name, one), known.material)
+            return self.method(name, one, shots or None, known.name).options, self._views(name, one, known), template
+
+        if protocol not in ALL_CLASSES:
+            return ""
+        own = decides(protocol)
+        return next(f"{one}" if one != ALL_CLASSES[0] else "" for one in ALL_CLASSES if decides(one) == own)
 
 
 def _asked(request: Request) -> tuple[str, ...]:

@@ -30,10 +30,11 @@ from vlprompt.engine.evaluate import accuracy, check_classes, classifier_of, exa
 from vlprompt.engine.observer import SILENT, Observer
 from vlprompt.engine.precision import peak_mib, reset_peak
 from vlprompt.engine.run import SPLIT, Setup, begun, learn_seed, recipe_template, resolved
-from vlprompt.engine.sampling import draw, said_of_skipped
+from vlprompt.engine.sampling import draw, said_of_held_out, said_of_skipped
 from vlprompt.engine.test import seen_among
 from vlprompt.engine.train import view_of
 from vlprompt.errors import DATA, UserError
+from vlprompt.methods.recipes import hash_of
 from vlprompt.methods.resolve import resolve
 from vlprompt.records import Predictions, Record
 from vlprompt.towers import Clip
@@ -247,7 +248,9 @@ def learn(course: Course, directory: Path, desk: Desk, observer: Observer = SILE
         "shots": course.shots,
         "seed": course.seed,
         "subset": course.subset,
+        "variant": course.variant,
         "recipe": course.recipe,
+        "choices": course.choices,
         "init": course.init_hash,
         "metrics": {"val_top1": learning["val_top1"]},
         "learning": learning,
@@ -260,7 +263,7 @@ def _given(course: Course, material: Dataset, desk: Desk) -> tuple[Learned, dict
     clip = desk.clip(course.model, course.dtype)
     learning = {"seconds": 0.0, "seconds_features": 0.0, "num_train": 0, "num_val": 0, "val_top1": None}
     if not course.init:
-        method = resolve(course.method, course.overrides, recipe=course.recipe, dataset=course.dataset)
+        method = resolve(course.method, course.options)
         return _learned(course, method, None, restrict(material, course.subset).class_names, clip), learning
     given = artifact.load(Path(course.init), clip)
     return dataclasses.replace(given, facts={"dataset": given.facts.get("dataset", "")}), learning
@@ -285,7 +288,17 @@ def _taught(
         init=init,
     )
     skipped = {skip.id: skip.reason for skip in material.skipped}
-    sample = draw(material, images, skipped, shots=course.shots, seed=course.seed, subset=course.subset)
+    sample = draw(
+        material,
+        images,
+        skipped,
+        shots=course.shots,
+        seed=course.seed,
+        subset=course.subset,
+        hold_out=method.solver is not None,
+    )
+    if sample.held_out:
+        observer.note(said_of_held_out(material, sample))
     if skipped:
         observer.note(f"{material.name}: {said_of_skipped(skipped)}")
     desk.encode(images, sample.train, _cached_views(setup, course.seed))
@@ -303,6 +316,7 @@ def _taught(
         "val_top1": accuracy(classifier, sample.val, images),
         "skipped": skipped,
         "short_classes": dict(sample.short),
+        "val_from": "training images" if sample.held_out else "",
         "config_hash": chosen.hash,
         "training_hash": training_hash(sample.train),
     }
@@ -393,6 +407,8 @@ def examine_cell(cell: Cell, learned_at: Path, directory: Path, desk: Desk) -> R
         source=_source(cell, learned),
         init=course.init_hash,
         recipe=course.recipe,
+        recipe_hash=hash_of(course.recipe),
+        choices=course.choices,
         options=dict(learned.method.options),
         epochs=learned.method.schedule.epochs if learned.method.schedule and course.shots != 0 else 0,
         split_hash=_split_hash(cell, learned_at, test, desk) if own else split_hash((), (), test),
@@ -401,6 +417,7 @@ def examine_cell(cell: Cell, learned_at: Path, directory: Path, desk: Desk) -> R
         seconds_features=learning["seconds_features"] + images.seconds - features_began,
         num_train=learning["num_train"],
         num_val=learning["num_val"],
+        val_from=learning.get("val_from", ""),
         skipped={**learning.get("skipped", {}), **skipped} if own else skipped,
         short_classes=learning.get("short_classes", {}),
         parameters=learned.num_parameters,

@@ -74,16 +74,15 @@ def _of_run(run: Path, model: str | None, device: str) -> Head:
 
 def _of_model(model: str, method: str | None, settings: list[str] | None, device: str) -> Head:
     from vlprompt.engine.precision import resolve_device
-    from vlprompt.engine.run import recipe_for
     from vlprompt.engine.train import new_prompt
     from vlprompt.explain import head_of
-    from vlprompt.methods.resolve import resolve
+    from vlprompt.methods.resolve import recipe_of, resolve
     from vlprompt.towers import load
 
-    spec = None
+    clip, spec = load(model, device=resolve_device(device)), None
     if method is not None:
-        spec = resolve(method, options.parse_settings(settings), recipe=recipe_for(model, "auto")).prompt
-    clip = load(model, device=resolve_device(device))
+        recipe = recipe_of(method, "few-shot", model)
+        spec = resolve(method, options.parse_settings(settings), recipe=recipe, facts=clip.facts).prompt
     return head_of(clip, spec, None if spec is None else new_prompt(clip, spec, 1, 1))
 
 

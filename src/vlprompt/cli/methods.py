@@ -54,13 +54,11 @@ def _list(as_json: bool) -> None:
 
 def _explain(name: str, model: str, as_json: bool) -> None:
     from vlprompt.describe import describe
-    from vlprompt.engine.run import recipe_for
-    from vlprompt.methods.resolve import options, resolve
+    from vlprompt.methods.resolve import options, recipe_of, resolve
     from vlprompt.towers import load
 
-    recipe = recipe_for(model, "auto")
-    method = resolve(name, recipe=recipe)
-    about = describe(method, load(model))
+    recipe, clip = recipe_of(name, "few-shot", model), load(model)
+    about = describe(resolve(name, recipe=recipe, facts=clip.facts), clip)
     choices = options(name, recipe=recipe)
     if as_json:
         console.dump(about.as_dict() | {"recipe": recipe, "choices": [one.as_dict() for one in choices]})
@@ -106,7 +104,7 @@ def _reach(about: Description) -> Table:
 
 def _options(choices: Sequence[Option], recipe: str) -> Table:
     table = Table(
-        box=box.SIMPLE_HEAD, title=f"Options for --set (defaults of the {recipe} recipe)", title_justify="left"
+        box=box.SIMPLE_HEAD, title=f"Options for --set (defaults of the recipe {recipe})", title_justify="left"
     )
     for name in ("name", "default", "allowed", "meaning"):
         table.add_column(name, no_wrap=name == "name")

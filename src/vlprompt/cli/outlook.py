@@ -42,7 +42,7 @@ def _as_data(plan: Plan, grid: Grid, desk: SizedDesk, found: Sequence[Line], ahe
 
     whole = total(found)
     return {
-        "cells": [{"place": str(one.place), "finished": grid.finished(one)} for one in plan.cells],
+        "cells": [{**one.planned, "finished": grid.finished(one)} for one in plan.cells],
         "plan": [dataclasses.asdict(line) for line in found],
         "refused": [dataclasses.asdict(one) for one in plan.refused],
         "features": None,
@@ -114,14 +114,14 @@ def _table(*names: str) -> Any:
 
 
 def _plan(found: Sequence[Line]) -> Any:
-    table = _table("protocol", "method", "cells", "to learn", "time", "memory")
-    table.columns[1].justify = "left"
+    table = _table("protocol", "method", "cells", "to learn", "time", "memory", "recipe")
+    table.columns[1].justify = table.columns[6].justify = "left"
     for line in found:
         need = line.need
         known = _hours(need.seconds) if need.seconds else ""
         time = f"{known} +" if known and need.unknown else known or ("no steps" if need.unknown else "features only")
         memory = "" if need.peak_mib is None else _memory(need)
-        table.add_row(line.protocol, line.method, f"{line.cells:,}", f"{line.prompts:,}", time, memory)
+        table.add_row(line.protocol, line.method, f"{line.cells:,}", f"{line.prompts:,}", time, memory, line.recipe)
     return table
 
 

@@ -6,7 +6,7 @@ import dataclasses
 import os
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich import box
@@ -19,32 +19,55 @@ from vlprompt.errors import UserError
 
 if TYPE_CHECKING:
     from vlprompt.losses.sampled import Correction
+    from vlprompt.methods.recipes import Recipe as ARecipe
     from vlprompt.pretrain.config import PretrainConfig, Views
 
 Data = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--data",
         metavar="DIR|URL|NAME",
         help="An ImageNet-21K folder, tar shards (a directory, its URL, or shards.json), any folder, table or embedded set, or "
         "`pocket`: the embedded pretraining set.",
+        show_default="pocket, or the recipe's",
     ),
+]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model", metavar="NAME|DIR|ID", help="As in `train`.", show_default=f"{options.POCKET_MODEL}, or the recipe's"
+    ),
+]
+Method = Annotated[
+    str | None,
+    typer.Option("--method", metavar="NAME", help="As in `train`.", show_default="rpp, or the recipe's"),
 ]
 Names = Annotated[
     Path | None,
     typer.Option("--class-names", metavar="FILE", help="Folder (or label) to name.", show_default="beside the data"),
 ]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Sample, order, classes of each step, initial prompt.")]
+Seed = Annotated[
+    int | None,
+    typer.Option(
+        "--seed", min=0, help="Sample, order, classes of each step, initial prompt.", show_default="42, or the recipe's"
+    ),
+]
 PerStep = Annotated[
     int | None,
     typer.Option(
-        "--classes-per-step", metavar="K", min=2, help="Classes an image is compared with.", show_default="1000"
+        "--classes-per-step",
+        metavar="K",
+        min=2,
+        help="Classes an image is compared with.",
+        show_default="the recipe's: 1000",
     ),
 ]
 AllClasses = Annotated[bool, typer.Option("--all-classes", help="Every step sees all classes, exactly.")]
 CorrectionOption = Annotated[
     str | None,
-    typer.Option("--correction", help="natural, log10 or none.", show_default="natural; log10 for published pomp"),
+    typer.Option(
+        "--correction", help="natural, log10 or none.", show_default="the recipe's: natural, and log10 for pomp"
+    ),
 ]
 ViewsOption = Annotated[
     str | None,
@@ -52,13 +75,13 @@ ViewsOption = Annotated[
         "--views",
         metavar="published|crops|N|centre",
         help="Fresh crop, flip and two operations; fresh crop and flip; N fixed crops (cached for text prompts); no crop.",
-        show_default="published; centre with the pocket recipe",
+        show_default="the recipe's: published; centre for an embedded model",
     ),
 ]
 Copies = Annotated[
     int | None,
     typer.Option(
-        "--copies", min=1, help="Views of an image in its step.", show_default="4 with published views, else 1"
+        "--copies", min=1, help="Views of an image in its step.", show_default="the recipe's: 4 published views, else 1"
     ),
 ]
 PerRank = Annotated[
@@ -83,23 +106,36 @@ MaxMemory = Annotated[
     str | None,
     typer.Option("--max-memory", metavar="4G", help="Class names a part at a time, exactly.", show_default="4096 rows"),
 ]
-Recipe = Annotated[str, typer.Option("--recipe", help="published, pocket, or auto: pocket for an embedded model.")]
+Recipe = Annotated[
+    str,
+    typer.Option(
+        "--recipe",
+        metavar="NAME",
+        help="Whose settings: a name of `vlprompt recipes`, or the method's own: published, pocket, or auto: by the model.",
+    ),
+]
 Shots = Annotated[
-    int, typer.Option("--shots", min=0, help="Training images per class; 0 takes all (shards: always all).")
+    int | None,
+    typer.Option(
+        "--shots",
+        min=0,
+        help="Training images per class; 0 takes all (shards: always all).",
+        show_default="16, or the recipe's",
+    ),
 ]
 
 
 def pretrain(
-    data: Data = "pocket",
-    model: options.Model = options.POCKET_MODEL,
-    method: options.Method = "rpp",
+    data: Data = None,
+    model: Model = None,
+    method: Method = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", metavar="DIR", help="Where the run goes.", show_default="runs/pretrain-METHOD"),
     ] = None,
     class_names: Names = None,
-    shots: Shots = 16,
-    seed: Seed = 42,
+    shots: Shots = None,
+    seed: Seed = None,
     settings: options.Settings = None,
     recipe: Recipe = "auto",
     classes_per_step: PerStep = None,
@@ -128,8 +164,7 @@ def pretrain(
     Under torchrun the processes share images and classes; the result is the same as alone. A process that dies is started again
     from the last checkpoint.
 
-    Example: `torchrun --nproc-per-node 8 -m vlprompt pretrain --method rpp --data imagenet21k_resized --model
-    openai/clip-vit-base-patch16 --batch-per-rank 32 --out runs/rpp21k`
+    Example: `torchrun --nproc-per-node 8 -m vlprompt pretrain --recipe pomp-pretraining --data imagenet21k_resized --out runs/pomp21k`
     """
     from vlprompt.pretrain.run import pretrain_run
 
@@ -152,12 +187,18 @@ def _config(asked: dict[str, Any]) -> PretrainConfig:
     if asked["all_classes"] and asked["classes_per_step"] is not None:
         raise UserError("--all-classes and --classes-per-step exclude each other: give one.")
     known = {field.name for field in dataclasses.fields(PretrainConfig)}
-    memory = asked["max_memory"]
+    memory, recipe = asked["max_memory"], _recipe(asked["recipe"])
+    usual = {"method": "rpp", "model": options.POCKET_MODEL, "data": "pocket", "shots": 16, "seed": 42}
+    if recipe is not None:
+        train, shots, seeds = recipe.train or ("pocket",), recipe.shots or (0,), recipe.seeds or (42,)
+        usual = {"method": recipe.method, "model": recipe.model, "data": train[0], "shots": shots[-1], "seed": seeds[0]}
+        if recipe.model == "pocket":
+            usual["model"] = options.POCKET_MODEL
+    asked |= {name: value for name, value in usual.items() if asked[name] is None}
     made = {
         "out": asked["out"] or Path("runs") / f"pretrain-{asked['method']}",
         "overrides": options.parse_settings(asked["settings"]),
         "shots": asked["shots"] or None,
-        "recipe": _recipe(asked["recipe"], asked["model"]),
         "classes_per_step": 0 if asked["all_classes"] else asked["classes_per_step"],
         "correction": _correction(asked["correction"]),
         "views": _views(asked["views"]),
@@ -166,13 +207,20 @@ def _config(asked: dict[str, Any]) -> PretrainConfig:
     return PretrainConfig(**{name: value for name, value in asked.items() if name in known} | made)
 
 
-def _recipe(recipe: str, model: str) -> Literal["published", "pocket"]:
-    from vlprompt.pocket import model_names
+def _recipe(name: str) -> ARecipe | None:
+    """The recipe that is asked for by its name; None for `auto`, `published` and `pocket`. UserError: one of another protocol."""
+    from vlprompt.methods.recipes import ANY, read
+    from vlprompt.methods.resolve import RECIPES
 
-    chosen = options.one_of("--recipe", recipe, options.RECIPES)
-    if chosen == "auto":
-        return "pocket" if model in model_names() else "published"
-    return chosen
+    if name in RECIPES:
+        return None
+    found = read(name)
+    if found.protocol not in ("pretraining", ANY):
+        raise UserError(
+            f"--recipe {name} is for {found.protocol}, not for pretraining. Use `vlprompt train --recipe {name}`, or a recipe whose name "
+            "ends in pretraining (`vlprompt recipes`)."
+        )
+    return found
 
 
 def _correction(text: str | None) -> Correction | None:
@@ -198,6 +246,7 @@ def _show(summary: dict[str, Any], place: Path) -> None:
         "classes": f"{summary['classes']:,}",
         f"held-out ({summary['held_out_part']}) top-1, last": _percent(summary["top1"]),
         "best": f"{_percent(summary['best_top1'])} (step {summary['best_step']:,})",
+        "kept as best/": "the best on held-out images" if summary["kept"] == "best" else "the last",
         "training images' top-1, last": _percent(summary["train_top1"]),
         "zero-shot": _percent(summary["zero_shot_top1"]),
         "images a second": "-" if summary["images_per_s"] is None else f"{summary['images_per_s']:.1f}",

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vlprompt.cli import console, options
+from vlprompt.errors import DATA
 
 if TYPE_CHECKING:
     from vlprompt.methods.recipes import Recipe
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
 
 def recipes(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="A recipe, for `train --recipe`.")] = None,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check", help="Whether all files are whole: each setting known, each method and protocol there."
+        ),
+    ] = False,
     as_json: options.AsJson = False,
 ) -> None:
     """List the recipes, one per method and protocol, or show one: settings, source, published numbers and its commands.
@@ -26,7 +33,9 @@ def recipes(
     """
     from vlprompt.methods.recipes import names, read
 
-    if as_json:
+    if check:
+        _check(as_json=as_json)
+    elif as_json:
         console.dump([as_dict(read(one)) for one in names()] if name is None else as_dict(read(name)))
     elif name is None:
         _list([read(one) for one in names()])
@@ -34,9 +43,26 @@ def recipes(
         _show(read(name))
 
 
+def _check(*, as_json: bool) -> None:
+    """Say what is wrong with the files, and end with exit code 3 if anything is."""
+    from vlprompt.methods.audit import problems
+    from vlprompt.methods.recipes import names, read
+
+    found, files = problems(), {file for name in names() for file in read(name).files}
+    if as_json:
+        console.dump({"recipes": len(names()), "files": len(files), "problems": found})
+    elif not found:
+        console.show(f"{len(names())} recipes of {len(files)} files: all whole.")
+    for problem in found if not as_json else ():
+        console.warn(problem)
+    if found:
+        raise typer.Exit(DATA)
+
+
 def as_dict(recipe: Recipe) -> dict[str, object]:
     """As JSON has it: shots that are keys are strings."""
-    return dataclasses.asdict(recipe) | {"epochs": {str(shots): count for shots, count in recipe.epochs.items()}}
+    epochs = {str(shots): count for shots, count in recipe.epochs.items()}
+    return dataclasses.asdict(recipe) | {"epochs": epochs, "commands": recipe.commands}
 
 
 def _list(found: list[Recipe]) -> None:
@@ -57,9 +83,10 @@ def _show(recipe: Recipe) -> None:
         "method": recipe.method,
         "protocol": recipe.protocol,
         "settings": f"{whose}: {recipe.source}",
+        "file": " over ".join(recipe.files),
         **({"note": recipe.note} if recipe.note else {}),
         "model": recipe.model,
-        "learned on": ", ".join(recipe.train),
+        **({"learned on": ", ".join(recipe.train)} if recipe.train else {}),
         **({"tested on": ", ".join(recipe.test)} if recipe.test else {}),
         "images per class": ", ".join(map(str, recipe.shots)),
         "seeds": ", ".join(map(str, recipe.seeds)),
@@ -84,6 +111,15 @@ def _settings(recipe: Recipe) -> Table:
     rows = [(name, value, "") for name, value in {**recipe.options, **recipe.schedule}.items()]
     rows += [("epochs", count, f"{shots} images per class") for shots, count in recipe.epochs.items()]
     rows += [(name, value, on) for on, own in recipe.datasets.items() for name, value in own.items()]
+    for case in recipe.cases:
+        where = f"{', '.join(case.datasets)} with {', '.join(map(str, case.shots))} images per class"
+        rows += [(name, value, where) for name, value in case.settings.items()]
+    if recipe.protocol == "pretraining":
+        pretrain = dataclasses.asdict(recipe.pretrain)
+        own = () if recipe.pretrain.classes else ("classes", "correction")  # options of the method then
+        rows += [
+            (name, value, "pretraining") for name, value in pretrain.items() if value is not None and name not in own
+        ]
     for name, value, where in rows:
         table.add_row(*map(Text, (name, str(value), where)))
     return table

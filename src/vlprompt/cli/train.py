@@ -26,7 +26,7 @@ Recipe = Annotated[
     typer.Option(
         "--recipe",
         metavar="NAME",
-        help="Whose defaults: published (the papers'), pocket, auto: pocket for an embedded model; or a name of `vlprompt recipes`.",
+        help="Whose settings: a name of `vlprompt recipes`, or the method's own: published (few-shot), pocket, auto: by the model.",
     ),
 ]
 MethodOrRecipes = Annotated[
@@ -53,7 +53,7 @@ Views = Annotated[
         "--views",
         metavar="N|epochs|centre",
         help="Fixed random crops per image; `epochs`: a fresh one each epoch, as published; `centre`: no crop.",
-        show_default="8; centre with the pocket recipe",
+        show_default="8; a recipe's own on its data sets; centre for an embedded model",
     ),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with unfinished work in --out.")]

@@ -37,7 +37,7 @@ def show_plan(
     if as_json:
         console.dump(
             {
-                "cells": [{"place": str(one.place), "finished": grid.finished(one)} for one in plan.cells],
+                "cells": [{**one.planned, "finished": grid.finished(one)} for one in plan.cells],
                 "plan": [dataclasses.asdict(line) for line in found],
                 "refused": [dataclasses.asdict(one) for one in plan.refused],
                 "features": None if cached is None else {"cached": cached[0], "images": cached[1]},
@@ -65,11 +65,12 @@ def _table(found: Sequence[Line]) -> Any:
         table.add_column(name, justify="left" if side == "left" else "right")
     for name in ("failed before", "to learn", "time", "memory"):
         table.add_column(name, justify="right")
+    table.add_column("recipe")
     for line in found:
         counts = (line.cells, line.finished, line.failed or "", line.prompts)
         idle = line.cells == line.finished
         costs = ("", "") if idle else (_time(line.need, 1, brief=True), _memory(line.need, 1, brief=True))
-        table.add_row(line.protocol, line.method, *map(str, counts), *costs)
+        table.add_row(line.protocol, line.method, *map(str, counts), *costs, line.recipe)
     return table
 
 

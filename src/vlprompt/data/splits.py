@@ -30,14 +30,18 @@ class FewShot:
     val: tuple[Sample, ...]
     short: Mapping[str, int] = field(default_factory=dict)
     """Class name -> training images there are, for classes with fewer than the shots asked for."""
+    held_out: bool = False
+    """Whether `val` are training images that were not drawn, because the data set has no validation images."""
 
 
-def few_shot(dataset: Dataset, shots: int | None, seed: int) -> FewShot:
+def few_shot(dataset: Dataset, shots: int | None, seed: int, *, hold_out: bool = False) -> FewShot:
     """Draw `shots` training and ``min(shots, 4)`` validation images per class, as published; None: all images.
 
     Python's generator seeded with `seed`; classes in order of first appearance; ``random.sample`` of a class that has
     enough, all images of one that has not (no repetition); then validation likewise from the same stream.
     Source: KaiyangZhou/Dassl.pytorch ``base_dataset.py``, KaiyangZhou/CoOp ``datasets/oxford_pets.py``.
+    hold_out: where the data set has no validation images, draw as many from the training images that were not drawn (project's
+    choice: of ImageNet, whose published validation images are its test images).
     """
     if shots is None:
         return FewShot(class_names=dataset.class_names, train=dataset.train, val=dataset.val)
@@ -45,10 +49,13 @@ def few_shot(dataset: Dataset, shots: int | None, seed: int) -> FewShot:
         raise UserError(f"shots is {shots}; it must be at least 1, or left out to use all images.")
     stream = random.Random(seed)
     train = _draw(dataset.train, shots, stream)
-    val = _draw(dataset.val, min(shots, MAX_VAL_SHOTS), stream)
+    instead = hold_out and not dataset.val
+    taken = {sample.id for sample in train} if instead else set()
+    rest = [sample for sample in dataset.train if sample.id not in taken] if instead else dataset.val
+    val = _draw(rest, min(shots, MAX_VAL_SHOTS), stream)
     counts = Counter(sample.label for sample in train)
     short = {name: counts[label] for label, name in enumerate(dataset.class_names) if counts[label] < shots}
-    return FewShot(class_names=dataset.class_names, train=train, val=val, short=short)
+    return FewShot(class_names=dataset.class_names, train=train, val=val, short=short, held_out=instead and bool(val))
 
 
 def _draw(samples: Sequence[Sample], number: int, stream: random.Random) -> tuple[Sample, ...]:

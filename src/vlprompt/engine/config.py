@@ -13,22 +13,24 @@ from typing import Literal
 from vlprompt.engine.precision import DTYPES
 from vlprompt.errors import UserError, unknown
 from vlprompt.methods import recipes
+from vlprompt.methods.resolve import RECIPES
 from vlprompt.types import Views
 
 SUBSETS = ("all", "base", "novel")
-RECIPES = ("auto", "published", "pocket")
 SCHEMA = 1
 DEFAULT_VIEWS = 8
 """Fixed random crops per training image, cycled by epoch: project's choice, eight encodings per image instead of one per
 epoch (200 as published at 16 shots)."""
 
 
-def default_views(recipe: str) -> Views:
-    """A recipe's views; of `published` and `pocket` project's choice. The pocket's drawings fill their 64 pixels, and a crop of 8 %
-    of one shows nothing."""
-    if recipe not in RECIPES:
-        return recipes.read(recipe).views
-    return "centre" if recipe == "pocket" else DEFAULT_VIEWS
+def default_views(recipe: str, dataset: str, *, wanted: str = "auto") -> Views:
+    """The views of a recipe where it was asked for by its name, or is for this data set, or for the small models inside the package;
+    else `DEFAULT_VIEWS`. wanted: the recipe as it was asked for."""
+    if not recipe:
+        return DEFAULT_VIEWS
+    known = recipes.read(recipe)
+    meant = wanted not in RECIPES or known.model == recipes.POCKET or known.is_for(dataset, 0)
+    return known.views if meant else DEFAULT_VIEWS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,8 +52,8 @@ class RunConfig:
     seeds: tuple[int, ...] = (1,)
     """A seed decides the few-shot sample, the initial prompt and the order of the images."""
     recipe: str = "auto"
-    """Whose schedule and options where `overrides` is silent: `published`, `pocket`, or a name of `vlprompt recipes`; auto: the
-    pocket's for a pocket model, else the published."""
+    """Whose settings where `overrides` is silent: a name of `vlprompt recipes`, or the method's own: `pocket` for the small models,
+    `published` the few-shot one (with `subset` base the base-to-novel one); auto: by the model; "": none."""
     init: Path | None = None
     """An artifact or a run whose learned tensors the prompt begins with; None: the method's own start."""
     template: str | None = None
@@ -77,6 +79,11 @@ class RunConfig:
     track: Literal["tensorboard"] | None = None
     """Where learning curves go beside `metrics.jsonl`."""
 
+    @property
+    def protocol(self) -> Literal["few-shot", "base-to-novel"]:
+        """What the run is a part of."""
+        return "few-shot" if self.subset == "all" else "base-to-novel"
+
     def __post_init__(self) -> None:
         if self.shots is not None and self.shots < 1:
             raise UserError(f"shots is {self.shots}; it must be at least 1, or left out to use all images.")
@@ -86,7 +93,7 @@ class RunConfig:
             )
         for name, value, allowed in (
             ("subset", self.subset, SUBSETS),
-            ("recipe", self.recipe, (*RECIPES, *recipes.names())),
+            ("recipe", self.recipe, ("", *RECIPES, *recipes.names())),
             ("dtype", self.dtype, DTYPES),
         ):
             if value not in allowed:
@@ -125,8 +132,9 @@ class Resolved:
 
     @property
     def hash(self) -> str:
-        """SHA-256 of the values, hex."""
-        return hashlib.sha256(json.dumps(self.as_dict(), sort_keys=True).encode()).hexdigest()
+        """SHA-256 (hex) of the values but the recipe's name: two recipes with the same settings learn the same prompt."""
+        values = {name: value for name, value in self.as_dict().items() if name != "recipe"}
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
     def as_dict(self) -> dict[str, object]:
         """As JSON has it: options that are no numbers, strings or lists become strings."""

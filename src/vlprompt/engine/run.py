@@ -22,13 +22,12 @@ from vlprompt.engine.images import Images, open_images
 from vlprompt.engine.observer import SILENT, Observer
 from vlprompt.engine.optim import batches
 from vlprompt.engine.precision import generator, reset_peak, resolve_device, slow_note
-from vlprompt.engine.sampling import draw, said_of_short, said_of_skipped
+from vlprompt.engine.sampling import draw, said_of_held_out, said_of_short, said_of_skipped
 from vlprompt.engine.solve import solve
 from vlprompt.engine.train import Lesson, estimate_step, in_words, new_prompt, train
 from vlprompt.errors import UserError
 from vlprompt.methods import recipes
-from vlprompt.methods.resolve import ignored, resolve
-from vlprompt.pocket import model_names
+from vlprompt.methods.resolve import ignored, recipe_of, resolve, whose
 from vlprompt.records import Record
 from vlprompt.towers import Clip, load
 from vlprompt.types import Method, Views
@@ -51,11 +50,29 @@ class Setup:
 
     @property
     def views(self) -> Views:
-        return default_views(self.recipe) if self.config.views is None else self.config.views
+        return self._views if self.config.views is None else self.config.views
+
+    @property
+    def _views(self) -> Views:
+        return default_views(self.recipe, self.dataset.name, wanted=self.config.recipe)
 
     @property
     def template(self) -> str:
         return self.config.template or recipe_template(self.recipe, self.dataset) or self.dataset.template
+
+    @property
+    def choices(self) -> str:
+        """Whose the settings are, as `whose` says it."""
+        config = self.config
+        changed = config.template is not None or bool(self.init) or self.views != self._views
+        return whose(
+            self.method,
+            config.overrides,
+            self.recipe,
+            dataset=self.dataset.name,
+            shots=0 if self.method.prompt is None and self.method.solver is None else config.shots,
+            changed=changed,
+        )
 
 
 def train_run(config: RunConfig, observer: Observer = SILENT) -> list[Record]:
@@ -63,7 +80,7 @@ def train_run(config: RunConfig, observer: Observer = SILENT) -> list[Record]:
 
     UserError: anything that the user can mend, named. KeyboardInterrupt leaves a run that `resume` goes on with.
     """
-    recipe = recipe_for(config.model, config.recipe)
+    recipe = recipe_of(config.method, config.protocol, config.model, config.recipe)
     resolve(config.method, config.overrides, shots=config.shots, recipe=recipe)  # refused before anything is read
     for name in ignored(config.method, config.overrides):
         observer.note(f"{config.method} takes no gradient steps: {name} is ignored.")
@@ -88,7 +105,7 @@ def train_run(config: RunConfig, observer: Observer = SILENT) -> list[Record]:
 
 def recipe_template(recipe: str, dataset: Dataset) -> str | None:
     """The template that a named recipe has of its own for a data set."""
-    return recipes.read(recipe).template(dataset.name) if recipe in recipes.names() else None
+    return recipes.read(recipe).template(dataset.name) if recipe else None
 
 
 def begun(config: RunConfig, dataset: Dataset, clip: Clip, recipe: str) -> tuple[Method, str]:
@@ -97,7 +114,9 @@ def begun(config: RunConfig, dataset: Dataset, clip: Clip, recipe: str) -> tuple
     UserError, before an image is read, where the prompt cannot be built for this model (image tokens for a ResNet, words of other
     lengths), or where `config.init` does not fit, as `artifact.start_from`.
     """
-    method = resolve(config.method, config.overrides, shots=config.shots, recipe=recipe, dataset=dataset.name)
+    method = resolve(
+        config.method, config.overrides, shots=config.shots, recipe=recipe, dataset=dataset.name, facts=clip.facts
+    )
     classes = restrict(dataset, config.subset).class_names
     if config.init is not None:
         return artifact.start_from(config.init, method, clip, len(classes))
@@ -105,13 +124,6 @@ def begun(config: RunConfig, dataset: Dataset, clip: Clip, recipe: str) -> tuple
         with warnings.catch_warnings(action="ignore"):  # learning builds it again, and warns then
             method.prompt.build(clip.facts, generator("begun"), len(classes))
     return method, ""
-
-
-def recipe_for(model: str, recipe: str) -> str:
-    """`auto` -> the pocket's for a pocket model, else the published."""
-    if recipe != "auto":
-        return recipe
-    return "pocket" if model in model_names() else "published"
 
 
 def run_seed(setup: Setup, seed: int, observer: Observer) -> Record:
@@ -127,16 +139,20 @@ def run_seed(setup: Setup, seed: int, observer: Observer) -> Record:
         return record
     if skipped:
         observer.note(f"seed {seed}: {said_of_skipped(skipped)} They are listed in result.json.")
+    if sample.held_out:
+        observer.note(f"seed {seed}: {said_of_held_out(setup.dataset, sample)}")
     prompt, before = learn_seed(setup, sample, split, chosen, directory, observer)
     parts = _examine(setup, sample, test, prompt)
     record = Record(
         method=setup.method.name,
         dataset=setup.dataset.name,
-        protocol="few-shot" if config.subset == "all" else "base-to-novel",
+        protocol=config.protocol,
         shots=config.shots,
         seed=seed,
         subset=config.subset,
         recipe=setup.recipe,
+        recipe_hash=recipes.hash_of(setup.recipe),
+        choices=setup.choices,
         options=dict(setup.method.options),
         epochs=setup.method.schedule.epochs if setup.method.schedule else 0,
         split_hash=split.hash,
@@ -146,6 +162,7 @@ def run_seed(setup: Setup, seed: int, observer: Observer) -> Record:
         seconds_features=images.seconds - features_began,
         num_train=len(sample.train) if prompt is not None else 0,
         num_val=len(sample.val),
+        val_from="training images" if sample.held_out else "",
         skipped=skipped,
         short_classes=dict(sample.short),
         parameters=_count(prompt),
@@ -256,6 +273,7 @@ def _learned(setup: Setup, sample: FewShot, prompt: nn.Module | None, record: Re
             "seed": record.seed,
             "subset": setup.config.subset,
             "recipe": setup.recipe,
+            "choices": setup.choices,
             "split_hash": record.split_hash,
             "training_hash": training_hash(sample.train),
             **({"init": setup.init} if setup.init else {}),
@@ -281,6 +299,7 @@ def _usable(setup: Setup, seed: int) -> tuple[FewShot, tuple[Sample, ...], dict[
         seed=seed,
         subset=config.subset,
         strict=config.strict,
+        hold_out=setup.method.solver is not None,
     )
     test = images.usable(restrict(dataset, config.subset).test, skipped, strict=config.strict)
     return sample, test, skipped

@@ -21,14 +21,17 @@ def draw(
     seed: int,
     subset: Subset = "all",
     strict: bool = False,
+    hold_out: bool = False,
 ) -> FewShot:
     """The few-shot sample of a seed, drawn of all classes before they are halved (as published).
+
+    hold_out: as `few_shot`, for methods that choose on validation images.
 
     An image that cannot be decoded, or that is a copy of a test image, is added to `skipped` and counts as not there: the sample is
     drawn again without it (project's choice). UserError: with `strict` such an image; a class that has no image left.
     """
     while True:
-        sample = restrict(few_shot(dataset, shots, seed), subset)
+        sample = restrict(few_shot(dataset, shots, seed, hold_out=hold_out), subset)
         before = len(skipped)
         good = images.usable((*sample.train, *sample.val), skipped, strict=strict)
         if dataset.tested is not None:
@@ -65,6 +68,13 @@ def said_of_skipped(skipped: MutableMapping[str, str]) -> str:
     )
     more = f"; and {len(files) - 5} more reasons" if len(files) > 5 else ""
     return f"{len(skipped)} image{'s were' if len(skipped) != 1 else ' was'} skipped: {listed}{more}."
+
+
+def said_of_held_out(dataset: Dataset, sample: FewShot) -> str:
+    """Where the validation images come from, if the data set has none."""
+    return (
+        f"{dataset.name} has no validation images: {len(sample.val)} unused training images are held out to choose on."
+    )
 
 
 def said_of_short(sample: FewShot, shots: int | None) -> str:

@@ -174,6 +174,7 @@ def _one(
         source="" if same else str(facts.get("dataset", "")),
         init=str(facts.get("init", "")),
         recipe=str(facts.get("recipe", "")),
+        choices=str(facts.get("choices", "")),
         options=dict(learned.method.options),
         epochs=learned.method.schedule.epochs if learned.method.schedule else 0,
         split_hash=split_hash((), (), test),

@@ -42,7 +42,7 @@ class Option:
 def options_of(values: Any, prefix: str = "") -> tuple[Option, ...]:
     """The options of a dataclass instance; its values are the defaults."""
     helps = _helps(type(values))
-    hints = typing.get_type_hints(type(values))
+    hints = _hints(type(values))
     return tuple(
         Option(
             name=prefix + field.name,
@@ -71,7 +71,7 @@ def replaced(values: T, changes: Mapping[str, object], prefix: str = "") -> T:
     allow.
     """
     instance: Any = values
-    hints = typing.get_type_hints(type(instance))
+    hints = _hints(type(instance))
     fields = {field.name: field for field in dataclasses.fields(instance)}
     converted = {name: convert(prefix + name, value, hints[name], fields[name]) for name, value in changes.items()}
     changed: T = dataclasses.replace(instance, **converted)
@@ -131,6 +131,16 @@ def _allowed(hint: Any, field: dataclasses.Field[Any]) -> str:
         for kind in _kinds(hint)
     ]
     return " or ".join(kinds + [f'"{word}"' for word in field.metadata.get("words", {})])
+
+
+_known_hints: dict[type, dict[str, Any]] = {}
+
+
+def _hints(kind: type) -> dict[str, Any]:
+    """Field name -> its type; read once for a class."""
+    if kind not in _known_hints:
+        _known_hints[kind] = typing.get_type_hints(kind)
+    return _known_hints[kind]
 
 
 _known_helps: dict[type, dict[str, str]] = {}

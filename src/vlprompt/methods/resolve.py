@@ -13,12 +13,14 @@ from typing import Any
 from vlprompt.errors import UserError, unknown
 from vlprompt.methods import recipes
 from vlprompt.methods.options import Option, options_of, replaced
-from vlprompt.methods.row import Host, Overlay, Recipe
+from vlprompt.methods.row import Host, Overlay
 from vlprompt.methods.table import HOSTS
 from vlprompt.methods.text import OVERLAYS
-from vlprompt.types import Method, Schedule
+from vlprompt.pocket import model_names
+from vlprompt.types import Method, ModelFacts, Schedule
 
-RECIPES = ("published", "pocket")
+RECIPES = ("auto", "published", "pocket")
+"""Words that stand for a method's own recipes."""
 SCHEDULE_FIELDS = tuple(field.name for field in dataclasses.fields(Schedule))
 
 
@@ -84,39 +86,52 @@ def _tables() -> str:
     return f" Methods: {hosts}. Overlays, written before a method: {overlays}."
 
 
+def recipe_of(method: str, protocol: str, model: str, wanted: str = "auto") -> str:
+    """The name of the recipe of a method on a model by a protocol; "" where there is none, so that the row's neutral values hold.
+
+    wanted: `auto` (the small models' for one of those, else the protocol's), `published` (the protocol's), `pocket`, or a name.
+    """
+    if wanted not in RECIPES:
+        return wanted
+    small = wanted == "pocket" or (wanted == "auto" and model in model_names())
+    return recipes.named(method, protocol, pocket=small)
+
+
 def resolve(
     name: str,
     overrides: Mapping[str, object] | None = None,
     *,
+    recipe: str = "",
     shots: int | None = None,
-    recipe: str = "published",
     dataset: str = "",
+    facts: ModelFacts | None = None,
 ) -> Method:
-    """A method with every choice made.
+    """A method with every choice made: the row's neutral values, a recipe's settings over them, the overrides over those.
 
-    overrides: options and schedule fields as ``--set`` gives them; strings are converted by the option's type. shots:
-    images per class, for schedules that depend on it (None: the largest count). recipe: whose defaults: `published` or
-    `pocket` (a method that has none of that name takes its published one), or a recipe by name (`vlprompt recipes`), whose
-    settings may depend on the data set. UserError: unknown names, values out of range, impossible pairs.
+    overrides: options and schedule fields as ``--set`` gives them; strings are converted by the option's type. recipe: a name of
+    `vlprompt recipes` (`recipe_of` has a method's), whose settings may depend on shots (images per class; None: all) and on the
+    data set; "": none. facts: of the towers; where a recipe's `depth` is more layers than a tower has, the row's own holds.
+    UserError: unknown names, values out of range, impossible pairs.
     """
     overlays, host = parse(name)
-    preset = _preset(name, recipe, shots, dataset)
-    if not host.recipes and overlays:
+    if host.prompt is None and overlays:
         raise UserError(
             f"{name!r}: {host.name!r} learns nothing, so there is no context for {overlays[0].name!r} to work on. "
             f"Use for example '{overlays[0].name}+coop'."
         )
+    preset = _preset(name, recipe, shots, dataset)
+    if facts is not None and _too_deep(preset.get("depth"), facts):
+        del preset["depth"]
     settings = _checked(name, preset, overlays, host)
     for part, changed in _checked(name, overrides or {}, overlays, host).items():
         settings[part] = settings.get(part, {}) | changed
-    if not host.recipes:
+    if host.prompt is None:
         return _without_steps(host, settings.get("asks", {}))
-    chosen = host.recipes.get(recipe, host.recipes["published"])
-    prompt = replaced(chosen.prompt, settings.get("", {}))
-    schedule = replaced(chosen.schedule_for(shots), settings.get("schedule", {}))
+    prompt = replaced(host.prompt, settings.get("", {}))
+    schedule = replaced(Schedule(), settings.get("schedule", {}))
     _check_schedule(schedule)
     resolved: dict[str, object] = _values(prompt)
-    own = chosen.options
+    own = host.options
     if own is not None:
         own = replaced(own, settings.get("asks", {}))
         resolved |= _values(own)
@@ -124,9 +139,9 @@ def resolve(
     terms = asked.terms
     for overlay in overlays:
         prefix = f"{overlay.name}."
-        options = replaced(_defaults(overlay, chosen), settings.get(overlay.name, {}), prefix)
-        resolved |= _values(options, prefix)
-        terms += overlay.build(options, prompt)
+        chosen = replaced(overlay.options, settings.get(overlay.name, {}), prefix)
+        resolved |= _values(chosen, prefix)
+        terms += overlay.build(chosen, prompt)
     return Method(
         name=name,
         prompt=prompt,
@@ -140,14 +155,36 @@ def resolve(
     )
 
 
-def _defaults(overlay: Overlay, chosen: Recipe) -> Any:
-    """An overlay's options as a recipe has them."""
-    return replaced(overlay.options, chosen.overlays.get(overlay.name, {}))
+def whose(
+    method: Method,
+    overrides: Mapping[str, object],
+    recipe: str,
+    *,
+    dataset: str,
+    shots: int | None,
+    changed: bool = False,
+) -> str:
+    """Whose choices a resolved method's settings are: `published`, `project`, or `changed` by whoever asked for the run.
+
+    They are published where the recipe's source has a run of this method on this data set with so many images per class, and nothing
+    differs from it. changed: whether something beside the settings was (views, template, the learned start).
+    """
+    plain = resolve(method.name, recipe=recipe, shots=shots or None, dataset=dataset)
+    if changed or (overrides and plain.options != method.options):
+        return "changed"
+    known = recipes.read(recipe) if recipe else None
+    if known is None or known.method != method.name or plain.options != method.options:
+        return "project"
+    return known.choices if known.is_for(dataset, shots) else "project"
 
 
-def _preset(name: str, recipe: str, shots: int | None, dataset: str) -> Mapping[str, object]:
-    """What a named recipe sets. UserError: an unknown one, or another method's."""
-    if recipe in RECIPES:
+def _too_deep(depth: object, facts: ModelFacts) -> bool:
+    return isinstance(depth, int) and depth > min(facts.text_layers, facts.image_layers)
+
+
+def _preset(name: str, recipe: str, shots: int | None, dataset: str) -> dict[str, Any]:
+    """What a recipe sets. UserError: an unknown one, or another method's."""
+    if not recipe:
         return {}
     if recipe not in recipes.names():
         raise unknown("recipe", recipe, [*RECIPES, *recipes.names()])
@@ -174,17 +211,16 @@ def _without_steps(host: Host, settings: Mapping[str, object]) -> Method:
     )
 
 
-def options(name: str, *, shots: int | None = None, recipe: str = "published") -> tuple[Option, ...]:
-    """Every option that ``--set`` takes for a method, with its default, allowed values and help."""
+def options(name: str, *, recipe: str = "", shots: int | None = None) -> tuple[Option, ...]:
+    """Every option that ``--set`` takes for a method, with its default (the recipe's, where one is named), allowed values and help."""
     overlays, host = parse(name)
-    if not host.recipes:
-        return (options_of(host.options) if host.options is not None else ()) + options_of(Schedule())
-    chosen = host.recipes.get(recipe, host.recipes["published"])
-    own = options_of(chosen.prompt) + (options_of(chosen.options) if chosen.options is not None else ())
-    added = tuple(
-        option for overlay in overlays for option in options_of(_defaults(overlay, chosen), f"{overlay.name}.")
-    )
-    return own + added + options_of(chosen.schedule_for(shots))
+    values = [one for one in (host.prompt, host.options, Schedule()) if one is not None]
+    found = [option for one in values for option in options_of(one)]
+    found[-len(SCHEDULE_FIELDS) : -len(SCHEDULE_FIELDS)] = [
+        option for overlay in overlays for option in options_of(overlay.options, f"{overlay.name}.")
+    ]
+    defaults = resolve(name, recipe=recipe, shots=shots).options
+    return tuple(dataclasses.replace(one, default=defaults.get(one.name, one.default)) for one in found)
 
 
 def overlay_costs(method: Method, *, width: int, words: int, classes: int) -> tuple[str, ...]:
@@ -202,7 +238,7 @@ def overlay_costs(method: Method, *, width: int, words: int, classes: int) -> tu
 def ignored(name: str, overrides: Mapping[str, object]) -> tuple[str, ...]:
     """The settings that are accepted but do nothing: schedule fields of a method without gradient steps."""
     _, host = parse(name)
-    return () if host.recipes else tuple(key for key in overrides if key in SCHEDULE_FIELDS)
+    return () if host.prompt is not None else tuple(key for key in overrides if key in SCHEDULE_FIELDS)
 
 
 def _checked(
@@ -210,8 +246,7 @@ def _checked(
 ) -> dict[str, dict[str, object]]:
     """The settings by owner: "" the prompt's, "asks", "schedule", and each overlay's by its name."""
     owners: dict[str, tuple[str, str]] = {field: ("schedule", field) for field in SCHEDULE_FIELDS}
-    recipe = host.recipes.get("published")
-    parts = {"": recipe.prompt, "asks": recipe.options} if recipe else {"asks": host.options}
+    parts = {"": host.prompt, "asks": host.options}
     for part, values in parts.items():
         for option in options_of(values) if values is not None else ():
             owners |= {known: (part, option.name) for known in (option.name, option.alias) if known}

@@ -1,9 +1,9 @@
 """The published methods: literal tables that can be read from top to bottom."""
 
 from vlprompt.methods.both import BOTH
-from vlprompt.methods.row import Host, Overlay, Recipe
+from vlprompt.methods.row import Host, Overlay
 from vlprompt.methods.text import OVERLAYS, TEXT
 
 HOSTS: tuple[Host, ...] = TEXT + BOTH
 
-__all__ = ["HOSTS", "OVERLAYS", "Host", "Overlay", "Recipe"]
+__all__ = ["HOSTS", "OVERLAYS", "Host", "Overlay"]

@@ -14,20 +14,15 @@ from vlprompt.engine.precision import DTYPES
 from vlprompt.errors import UserError, unknown
 from vlprompt.losses import CROSS_ENTROPY
 from vlprompt.losses.sampled import Correction, SamplingOptions, sampled_cross_entropy
-from vlprompt.methods.resolve import options, parse, resolve
-from vlprompt.types import Method
+from vlprompt.methods import recipes
+from vlprompt.methods.resolve import options, parse, recipe_of, resolve
+from vlprompt.types import Method, ModelFacts
 
 Views = int | Literal["published", "crops", "centre"]
 WORDS: tuple[Literal["published", "crops", "centre"], ...] = ("published", "crops", "centre")
 CORRECTIONS: tuple[Correction, ...] = ("natural", "log10", "none")
-CLASSES = 1000
-"""K of POMP's code."""
-SEED = 42
-"""Of POMP's scripts."""
-COPIES = 4
-"""Augmented copies of an image in its step, as in POMP's scripts."""
-SCHEDULE = {"epochs": 5, "lr": 0.002, "batch": 32}
-"""POMP's, for every method unless --set says otherwise (batch: images of a step in all; published 32 on each of 8 GPUs)."""
+OTHERS = "coop-pretraining"
+"""The recipe whose schedule and views a method takes that has none of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,18 +39,19 @@ class PretrainConfig:
     """The class-name file; None: found beside the data, else the folders' names."""
     shots: int | None = 16
     """Training images per class; None: all. Shards are read whole."""
-    seed: int = SEED
-    recipe: Literal["published", "pocket"] = "published"
+    seed: int = 42
+    recipe: str = "auto"
+    """Whose settings where nothing else is said: a name of `vlprompt recipes`, or `published`, `pocket`, or auto: by the model."""
     classes_per_step: int | None = None
-    """K; None: 1000. 0: every step sees all classes."""
+    """K; None: the recipe's. 0: every step sees all classes."""
     correction: Correction | None = None
-    """None: log10 for POMP with its published recipe, as its code; natural for everything else."""
+    """None: the recipe's."""
     template: str | None = None
     views: Views | None = None
     """What an image looks like: `published` (fresh crop, flip and two operations), `crops` (fresh crop and flip), a number of fixed
-    crops and flips, or `centre`; None: `published`, and `centre` with the pocket's recipe."""
+    crops and flips, or `centre`; None: the recipe's."""
     copies: int | None = None
-    """Views of an image in its step; None: 4 with `published` views, else 1."""
+    """Views of an image in its step; None: the recipe's, with other views than its own 4 for `published` ones and else 1."""
     batch_per_rank: int | None = None
     """Images of a step on each process; None: the schedule's `batch` is that of all together."""
     held_out: int = 5000
@@ -104,46 +100,94 @@ class PretrainConfig:
             )
 
     @property
+    def recipe_name(self) -> str:
+        """The recipe's; "" for a method that has none."""
+        return recipe_of(self.method, "pretraining", self.model, self.recipe)
+
+    @property
+    def known(self) -> recipes.Recipe:
+        """The recipe, or for a method without one `OTHERS`."""
+        return recipes.read(self.recipe_name or OTHERS)
+
+    @property
     def seen(self) -> Views:
         """The views with the default resolved."""
-        if self.views is not None:
-            return self.views
-        return "centre" if self.recipe == "pocket" else "published"
+        return self.known.pretrain.views if self.views is None else self.views
 
     @property
     def num_copies(self) -> int:
-        return self.copies or (COPIES if self.seen == "published" else 1)
+        if self.copies is not None:
+            return self.copies
+        usual = self.known if self.seen == self.known.pretrain.views else recipes.read(OTHERS)
+        return usual.pretrain.copies if self.seen == usual.pretrain.views else 1
 
 
-def pretraining_method(config: PretrainConfig, world: int) -> Method:
-    """The method with its sampled classes. UserError: one that cannot be pretrained, with the reason."""
+def pretraining_method(config: PretrainConfig, world: int, facts: ModelFacts | None = None) -> Method:
+    """The method with its sampled classes, on towers of these facts. UserError: one that cannot be pretrained, with the reason."""
     _, host = parse(config.method)
-    schedule = (
-        dict(SCHEDULE) if config.recipe == "published" else {"epochs": SCHEDULE["epochs"], "batch": SCHEDULE["batch"]}
-    )
-    overrides = schedule | dict(config.overrides)
-    if config.batch_per_rank is not None:
-        if "batch" in config.overrides:
-            raise UserError("--set batch (images of a step in all) and --batch-per-rank exclude each other: give one.")
-        overrides["batch"] = config.batch_per_rank * world
-    number = CLASSES if config.classes_per_step is None else config.classes_per_step
-    correction = config.correction or ("log10" if host.name == "pomp" and config.recipe == "published" else "natural")
-    own = host.recipes and _knows_classes(config.method)
-    if own:
-        for option, value in (("classes", number or "all"), ("correction", correction)):
-            given = config.classes_per_step if option == "classes" else config.correction
-            if option in config.overrides and given is not None:
-                raise UserError(
-                    f"--set {option} and --{'classes-per-step' if option == 'classes' else option} say the same: give one."
-                )
-            overrides.setdefault(option, str(value))
-    if not host.recipes:
+    if host.prompt is None:
         raise UserError(
             f"{config.method!r} learns nothing by gradient steps, so that there is nothing to pretrain. Use rpp or pomp."
         )
-    method = resolve(config.method, overrides, shots=config.shots, recipe=config.recipe)
+    known, usual = config.known, config.known.pretrain
+    overrides = dict(config.overrides)
+    if config.batch_per_rank is not None:
+        if "batch" in overrides:
+            raise UserError("--set batch (images of a step in all) and --batch-per-rank exclude each other: give one.")
+        overrides["batch"] = config.batch_per_rank * world
+    number = (usual.classes or None) if config.classes_per_step is None else config.classes_per_step
+    correction = config.correction or (usual.correction if usual.classes else None)
+    own = _knows_classes(config.method)
+    if own:
+        for option, value, given in (
+            ("classes", number, config.classes_per_step),
+            ("correction", correction, config.correction),
+        ):
+            if option in config.overrides and given is not None:
+                flag = "classes-per-step" if option == "classes" else option
+                raise UserError(f"--set {option} and --{flag} say the same: give one.")
+            if value is not None:
+                overrides.setdefault(option, str(value or "all"))
+    base = {"epochs": usual.epochs, "batch": usual.batch} if config.recipe_name else known.schedule
+    overrides = {name: value for name, value in base.items() if value is not None} | overrides
+    method = resolve(
+        config.method,
+        overrides,
+        shots=config.shots,
+        recipe=config.recipe_name,
+        dataset=known.train[0] if known.train else "",
+        facts=facts,
+    )
     _refuse(method)
-    return method if own or not number else _sampled(method, number, correction)
+    return method if own or not number else _sampled(method, number, correction or usual.correction)
+
+
+def chooses(config: PretrainConfig, held_out_part: str) -> bool:
+    """Whether `best` is the best of the epochs on held-out images: never on test images, which choose nothing."""
+    return config.known.pretrain.keep == "best" and held_out_part != "test"
+
+
+def said_of_processes(config: PretrainConfig, method: Method, world: int) -> str:
+    """What another number of processes than the recipe's changes, or other images of a step; "" where all is as there."""
+    known, schedule = config.known, method.schedule
+    assert schedule is not None
+    images = int(known.pretrain.batch or known.schedule.get("batch", schedule.batch))
+    processes = known.pretrain.processes
+    if (world, schedule.batch) == (processes, images):
+        return ""
+    said = (
+        f"The recipe {known.name} has {processes} process(es) with {images // processes} images of a step each, {images} in all; "
+        f"here are {world}."
+    )
+    if schedule.batch == images:
+        return (
+            f"{said} A step has {images} images as there, {images / world:g} on each, and the rate stays {schedule.lr:g}: the result is "
+            "the same but for rounding."
+        )
+    return (
+        f"{said} A step has {schedule.batch} images, so that an epoch has {images / schedule.batch:.3g} times as many steps, and the "
+        f"rate stays {schedule.lr:g} (the published code does not change it either). --set batch={images} takes the recipe's."
+    )
 
 
 def _knows_classes(name: str) -> bool:
@@ -181,6 +225,7 @@ class Chosen:
     method: str
     options: Mapping[str, object]
     recipe: str
+    """The name of its file."""
     classes_per_step: int | None
     losses: Sequence[str]
     """Weights and formulas."""

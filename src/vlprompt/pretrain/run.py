@@ -29,7 +29,7 @@ from vlprompt.engine.precision import peak_mib, reset_peak, resolve_device, vers
 from vlprompt.engine.train import new_prompt
 from vlprompt.errors import UserError
 from vlprompt.pretrain import progress as record
-from vlprompt.pretrain.config import Chosen, PretrainConfig, pretraining_method
+from vlprompt.pretrain.config import Chosen, PretrainConfig, chooses, pretraining_method, said_of_processes
 from vlprompt.pretrain.feed import Batch, Cached, Decoding, Look, decoded
 from vlprompt.pretrain.heldout import Slice, alike, all_classes, zero_shot
 from vlprompt.pretrain.loop import Loop, Times
@@ -84,12 +84,16 @@ def pretrain_run(config: PretrainConfig, observer: Observer = SILENT) -> dict[st
     device = resolve_device(own_device(config.device))
     with joined(device) as ranks:
         observer = observer if ranks.rank == 0 else SILENT
-        method = pretraining_method(config, ranks.world)
+        pretraining_method(config, ranks.world)  # refused before anything is read
         corpus = open_corpus(config, config.cache or default_root())
         for note in corpus.notes:
             observer.note(note)
         clip = load(config.model, device=device, dtype=config.dtype)
+        method = pretraining_method(config, ranks.world, clip.facts)
         images = open_images(clip, config.cache, observer)
+        for note in (said_of_processes(config, method, ranks.world), said_of_best(config, corpus)):
+            if note:
+                observer.note(note)
         setup = Setup(
             config=config, clip=clip, method=method, corpus=corpus, images=images, ranks=ranks, observer=observer
         )
@@ -105,6 +109,7 @@ def _run(setup: Setup) -> dict[str, Any]:
         return done
     reset_peak(setup.clip.device)
     forward, plan = forward_of(setup), plan_of(setup)
+    chosen_by_best = chooses(config, setup.corpus.held_out_part)
     assert setup.method.prompt is not None
     assert setup.method.schedule is not None
     prompt = new_prompt(setup.clip, setup.method.prompt, len(setup.corpus.class_names), config.seed)
@@ -128,7 +133,7 @@ def _run(setup: Setup) -> dict[str, Any]:
         config_hash=chosen.hash,
         observer=setup.observer,
         test=lambda prompt: _test(forward, held, prompt),
-        better=lambda prompt: _save(setup, BEST, prompt, progress),
+        better=lambda prompt: _save(setup, BEST, prompt, progress) if chosen_by_best else None,
     )
     began = time.perf_counter()
     base = _zero_shot(setup, forward, held)
@@ -140,7 +145,7 @@ def _run(setup: Setup) -> dict[str, Any]:
     _finish(loop)
     if ranks.rank == 0:
         _save(setup, LAST, prompt, progress)
-        if progress.best_top1 is None:
+        if progress.best_top1 is None or not chosen_by_best:
             _save(setup, BEST, prompt, progress)
     return _summary(setup, chosen, plan, progress, base, time.perf_counter() - began)
 
@@ -151,7 +156,7 @@ def chosen_of(setup: Setup) -> Chosen:
     return Chosen(
         method=setup.method.name,
         options=dict(setup.method.options),
-        recipe=config.recipe,
+        recipe=config.recipe_name,
         classes_per_step=setup.method.classes.num if setup.method.classes else None,
         losses=[f"{term.weight:g} {term.formula}" for term in setup.method.terms],
         weight_hash=setup.clip.weight_hash,
@@ -323,6 +328,13 @@ def said(setup: Setup, plan: Plan, prompt: nn.Module, base: float | None) -> str
     )
 
 
+def said_of_best(config: PretrainConfig, corpus: Corpus) -> str:
+    """Why `best` is the last prompt, where it is."""
+    if not len(corpus.held_out) or not config.held_out or chooses(config, corpus.held_out_part):
+        return ""
+    return f"`best` is the last prompt: the held-out images of {corpus.name} are its {corpus.held_out_part} images, which choose nothing."
+
+
 def _save(setup: Setup, name: str, prompt: nn.Module, progress: Progress) -> None:
     """Write an artifact."""
     last = progress.tests[-1] if progress.tests else {}
@@ -342,7 +354,8 @@ def _save(setup: Setup, name: str, prompt: nn.Module, progress: Progress) -> Non
                 "data": config.data,
                 "shots": config.shots,
                 "seed": config.seed,
-                "recipe": config.recipe,
+                "recipe": config.recipe_name,
+                "choices": config.known.choices if config.recipe_name else "project",
                 "pretraining": {"steps": progress.step, "images": progress.images, "views": config.seen},
                 "metrics": {f"held-out {key}": value for key, value in metrics.items() if value is not None},
             },
@@ -375,6 +388,7 @@ def _summary(
         "train_largest_loss": last.get("train_largest_loss"),
         "best_top1": progress.best_top1,
         "best_step": progress.best_step,
+        "kept": BEST if progress.tests and chooses(setup.config, corpus.held_out_part) else LAST,
         "tests": progress.tests,
         "seconds": round(progress.seconds, 3),
         "images_per_s": round(progress.images / progress.seconds, 3) if progress.seconds else None,

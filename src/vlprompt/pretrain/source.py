@@ -20,6 +20,7 @@ from vlprompt.data import (
 )
 from vlprompt.data.class_names import named
 from vlprompt.data.listing import some
+from vlprompt.data.papers import catalogue
 from vlprompt.errors import DATA, UserError
 from vlprompt.pretrain.config import PretrainConfig
 
@@ -40,6 +41,12 @@ def open_corpus(config: PretrainConfig, cache: Path) -> Corpus:
             )
         source = found[0]
     path = Path(source).expanduser()
+    row = None if path.is_dir() else catalogue.find(source)
+    if row is not None and row.reader == "21k":
+        place = catalogue.place(source, None)
+        if place is None or not place.is_dir():
+            raise catalogue.not_there(row, source, place)
+        path = place
     if source not in pocket.names() and path.is_dir() and is_imagenet21k(path):
         return open_imagenet21k(path, names_file=config.class_names, shots=config.shots, seed=config.seed)
     if is_shards(source):

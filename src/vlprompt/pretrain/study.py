@@ -153,7 +153,6 @@ def _row(study: Study, cell: Cell, seed: int, observer: Observer) -> dict[str, A
         overrides={"epochs": study.epochs, **cell.settings},
         shots=cell.shots,
         seed=seed,
-        recipe="pocket" if study.model in pocket.model_names() else "published",
         classes_per_step=CLASSES,
         device=study.device,
         cache=study.cache,

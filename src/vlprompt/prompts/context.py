@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from vlprompt.errors import UserError
 from vlprompt.prompts.layers import NORMAL, STD, first_values
 from vlprompt.types import Axis, ModelFacts, Position, Prompted, Splice, TextLayout
 
@@ -26,6 +27,14 @@ class ContextSpec:
     """Where the class name stands: end, middle or front."""
     per_class: bool = False
     """A context for each class (CoOp's class-specific context) instead of one for all."""
+    words: str = ""
+    """Fixed words between the context and a class name at the end (ProGrad's where its template has a comma)."""
+
+    def __post_init__(self) -> None:
+        if self.words and self.position != "end":
+            raise UserError(
+                f"words={self.words!r} stand before the class name, and position is {self.position}. Use position=end."
+            )
 
     @property
     def conditioned(self) -> bool:
@@ -41,7 +50,7 @@ class ContextSpec:
 
     @property
     def layout(self) -> TextLayout:
-        return TextLayout(num_tokens=self.n_ctx, position=self.position, shared=not self.per_class)
+        return TextLayout(num_tokens=self.n_ctx, position=self.position, words=self.words, shared=not self.per_class)
 
     def build(self, facts: ModelFacts, generator: torch.Generator, num_classes: int) -> ContextPrompt:
         """The module: (M, D) or (C, M, D) values from the generator, or the words' embeddings."""

@@ -195,6 +195,7 @@ def _facts(grid: Grid) -> dict[str, list[str]]:
         for name, value in one.versions.items():
             versions.setdefault(name, set()).add(str(value))
     count = sum(len(one.runs) for one in grid.contenders)
+    held_out = _distinct(f"{one.method} on {one.dataset}: held-out {one.val_from}" for one in runs if one.val_from)
     return {
         "runs": [f"{count:,}"],
         "methods": [f"{len(grid.contenders)}"],
@@ -202,7 +203,10 @@ def _facts(grid: Grid) -> dict[str, list[str]]:
         "seeds": _distinct(str(one.seed) for one in runs if one.parameters or one.epochs),
         "model": _distinct(f"{one.model} ({one.weight_hash[:12]})" if one.weight_hash else one.model for one in runs),
         "zero-shot words": _distinct(one.template for one in runs),
-        "recipe": _distinct(one.recipe for one in runs if one.recipe),
+        "recipe": _distinct(
+            f"{one.recipe} ({one.choices})" if one.choices else one.recipe for one in runs if one.recipe or one.choices
+        ),
+        **({"chosen on": held_out} if held_out else {}),
         "device": _distinct(one.device for one in runs),
         "weights": _distinct(one.dtype for one in runs),
         **{name: sorted(values) for name, values in sorted(versions.items())},
