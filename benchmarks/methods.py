@@ -36,13 +36,13 @@ from benchmarks.figures import Figure, publish
 from benchmarks.methods_sides import SIDES, image_step, made, our_step, random_clip
 from benchmarks.text_tower import error, has_fast_bfloat16
 from vlprompt.errors import UserError
-from vlprompt.methods.resolve import HOSTS
+from vlprompt.methods.resolve import HOSTS, takes_steps
 from vlprompt.towers.random_clip import VIT_B16
 
 CLASSES = 100
 REACH = {"coop": 25, "kgcoop": 25, "cocoop": 8, "maple": 4, "ivlp": 4, "promptsrc": 4, "rpp": 4}
 """The methods that are measured where none are named, and the time ratio that is aimed at."""
-LEARNING = tuple(host.name for host in HOSTS if host.prompt is not None)
+LEARNING = tuple(host.name for host in HOSTS if takes_steps(host))
 OURS = 3
 """Timed steps of ours beside one of the plain side, which takes many times longer."""
 OVERHEAD = "plpp_overhead_coop"
@@ -96,7 +96,7 @@ def serve(job: Job, gradient_file: Path) -> None:
 
 def _prompts_image(job: Job) -> bool:
     host = next(host for host in HOSTS if host.name == job.method)
-    return job.side == "ours" and host.prompt is not None and host.prompt.prompts_image
+    return job.side == "ours" and host.prompt.reach.image_tower
 
 
 def _status(field_name: str) -> float:

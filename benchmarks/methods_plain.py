@@ -75,7 +75,7 @@ class PlainTowers:
         self.text_blocks = _blocks(clip.config.text, clip.text_tower.transformer.resblocks)
         assert isinstance(clip.config.image, TowerConfig)
         self.image_blocks = _blocks(clip.config.image, clip.visual.transformer.resblocks)
-        layout = None if method.prompt is None else method.prompt.layout
+        layout = method.prompt.layout
         if layout is None:
             return
         tokenizer, length = clip.tokenizer, clip.context_length
@@ -135,7 +135,6 @@ class PlainForward:
     """One batch through prompt and towers, the plain way."""
 
     def __init__(self, clip: Clip, method: Method, names: Sequence[str], template: str) -> None:
-        assert method.prompt is not None
         self.clip, self.method, self.towers = clip, method, PlainTowers(clip, names, method)
         self.fixed = zero_shot_text(clip, names, template) if method.prompt.layout is None else None
         asks = method.needs & {"teacher_text", "teacher_logits"}
@@ -149,17 +148,16 @@ class PlainForward:
     def views(self, prompt: nn.Module, labels: Tensor, pixels: Tensor) -> Iterator[View]:
         """One view of the batch; where the text depends on the image one for each, so that a backward pass can follow each."""
         spec, needs = self.method.prompt, self.method.needs
-        assert spec is not None
         teaches = bool(needs & {"teacher_image", "teacher_logits"})
-        frozen = Features(pooled=self.frozen(pixels)) if teaches or not spec.prompts_image else None
-        if spec.conditioned:
+        frozen = Features(pooled=self.frozen(pixels)) if teaches or not spec.reach.image_tower else None
+        if spec.reach.sees:
             assert frozen is not None
             for label, pooled in zip(labels.split(1), frozen.pooled.split(1), strict=True):
                 one = Features(pooled=pooled)
-                yield self._view(prompt(one.unit), label, one)
+                yield self._view(prompt(image=one.unit), label, one)
             return
-        prompted = prompt(None)
-        image = Features(pooled=self.towers.images(pixels, prompted.image)) if spec.prompts_image else frozen
+        prompted = prompt()
+        image = Features(pooled=self.towers.images(pixels, prompted.image)) if spec.reach.image_tower else frozen
         assert image is not None
         yield self._view(prompted, labels, image, frozen)
 

@@ -67,14 +67,12 @@ class Task:
 
 def batch_of(method: Method) -> int:
     spec = method.prompt
-    assert spec is not None
-    return IMAGE_BATCH if spec.prompts_image or spec.conditioned else TEXT_BATCH
+    return IMAGE_BATCH if spec.reach.image_tower or spec.reach.sees else TEXT_BATCH
 
 
 def made(name: str, clip: Clip, classes: int) -> Task:
     """The published method with random images."""
     method = resolve(name, SETTINGS.get(name.split("+")[-1], {}), recipe=recipe_of(name, "few-shot", ""), shots=16)
-    assert method.prompt is not None
     generator = torch.Generator().manual_seed(1)
     batch, side = batch_of(method), clip.preprocess.crop
     return Task(
@@ -106,13 +104,12 @@ def plain_step(task: Task, clip: Clip) -> Step:
 def our_step(task: Task, clip: Clip) -> Step:
     """The library's own step; frozen features come from a cache, as in training."""
     spec = task.method.prompt
-    assert spec is not None
     forward = Forward(clip, spec, task.method.needs, task.names, TEMPLATE, teacher=task.method.teacher)
     frozen = None
     if forward.reads_frozen:
         with torch.no_grad():
             frozen = clip.encode_images(task.pixels).pooled
-    pixels = task.pixels if spec.prompts_image else None
+    pixels = task.pixels if spec.reach.image_tower else None
     parameters = list(task.parameters.values())
 
     def step() -> Gradients:
@@ -128,7 +125,7 @@ def image_step(task: Task, clip: Clip) -> Step:
     parameters = list(task.parameters.values())
 
     def step() -> Gradients:
-        features = clip.encode_images(task.pixels, task.prompt(None)).pooled
+        features = clip.encode_images(task.pixels, task.prompt()).pooled
         found = torch.autograd.grad(features.sum(), parameters, allow_unused=True)
         return _named(task, found)
 

@@ -33,7 +33,7 @@ from benchmarks.text_sides import random_clip
 from vlprompt.engine import step as gradient
 from vlprompt.engine.classes import said_of
 from vlprompt.engine.forward import Forward
-from vlprompt.engine.optim import sgd
+from vlprompt.engine.optim import optimiser_of
 from vlprompt.engine.step import take, weighted
 from vlprompt.engine.train import new_prompt
 from vlprompt.methods.resolve import resolve
@@ -65,17 +65,15 @@ def measure_text(clip: Clip, number: int, repeats: int, max_rows: int) -> dict[s
     """Steps on `number` classes: the median of their times, and of the text tower's share."""
     names = long_class_list(clip.tokenizer, number)
     method = resolve("rpp", {"towers": "text"})
-    assert method.prompt is not None
-    assert method.schedule is not None
     forward = Forward(clip, method.prompt, frozenset(), names, "a photo of a {}.", max_rows=max_rows)
     forward.needs = method.needs
     generator = torch.Generator().manual_seed(1)
-    forward.teacher_text = Features(pooled=torch.randn(number, 512, generator=generator).to(clip.device))
+    forward.frozen_text = Features(pooled=torch.randn(number, 512, generator=generator).to(clip.device))
     prompt = new_prompt(clip, method.prompt, number, 0)
-    optimiser = sgd(prompt.parameters(), method.schedule)
+    optimiser = optimiser_of(prompt.parameters(), method.schedule)
     frozen = torch.randn(IMAGES, 512, generator=generator).to(clip.device)
     labels = torch.randint(0, number, (IMAGES,), generator=generator).to(clip.device)
-    assert said_of(method.classes, number) is None
+    assert said_of(method.steps.classes, number) is None
     steps: list[float] = []
     texts: list[tuple[float, float]] = []
     for _ in range(repeats):
@@ -115,7 +113,6 @@ def _watch(forward: Forward) -> tuple[list[tuple[float, float]], list[Mark]]:
 def measure_images(clip: Clip, repeats: int) -> dict[str, float]:
     """Seconds an image: the frozen tower's forward pass, and a prompted forward and backward pass."""
     method = resolve("rpp", {"towers": "image"})
-    assert method.prompt is not None
     prompt = new_prompt(clip, method.prompt, 2, 0)
     pixels = torch.randn(IMAGES_OF_TOWER, 3, 224, 224, generator=torch.Generator().manual_seed(1)).to(clip.device)
     frozen, learned = [], []
@@ -124,7 +121,7 @@ def measure_images(clip: Clip, repeats: int) -> dict[str, float]:
         with torch.no_grad():
             clip.encode_images(pixels, BARE)
         middle = Mark(clip.device)
-        pooled: Tensor = clip.encode_images(pixels, prompt(None)).pooled
+        pooled: Tensor = clip.encode_images(pixels, prompt()).pooled
         torch.autograd.grad(pooled.square().sum(), list(prompt.parameters()), allow_unused=True)
         frozen.append(middle.since(begin))
         learned.append(Mark(clip.device).since(middle))
@@ -139,7 +136,6 @@ def measure_images(clip: Clip, repeats: int) -> dict[str, float]:
 def measure_whole(clip: Clip, repeats: int) -> dict[str, float]:
     """A whole RPP step of both towers on a few images and 100 classes: what the parts should add up to."""
     method = resolve("rpp", {})
-    assert method.prompt is not None
     forward = Forward(clip, method.prompt, method.needs, long_class_list(clip.tokenizer, 100), "a photo of a {}.")
     prompt = new_prompt(clip, method.prompt, 100, 0)
     pixels = torch.randn(IMAGES_OF_TOWER, 3, 224, 224, generator=torch.Generator().manual_seed(1)).to(clip.device)

@@ -73,7 +73,6 @@ def learn(clip: Clip, data: str, seed: int, views: Views, arguments: argparse.Na
         recipe=recipe_of(arguments.method, "few-shot", arguments.model),
         dataset=dataset.name,
     )
-    assert chosen.prompt is not None, f"{arguments.method} learns nothing in steps"
     lesson = Lesson(
         samples=few_shot(dataset, arguments.shots, seed).train,
         class_names=dataset.class_names,

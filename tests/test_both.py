@@ -47,7 +47,7 @@ def test_promptsrc_is_the_published_one() -> None:
         ("consistency-image", 10),
         ("consistency-logits", 1),
     ]
-    assert method.average == GaussianAverage(mean=15, std=1, epochs=20)
+    assert method.steps.average == GaussianAverage(mean=15, std=1, epochs=20)
     assert method.teacher == Ensemble(templates=SIXTY)
     assert resolve("promptsrc", {"teacher": "template"}).teacher is None
 
@@ -98,7 +98,7 @@ def test_the_counts_on_vit_b_16_are_those_of_the_pages(name: str, count: int) ->
         for part in ((9_216, 3_545_856) if name == "maple" else (count,))
     )
     layers = {"vpt": 1, "vpt-deep": 12}.get(name, 9)
-    assert set(module(None).image) == set(range(layers))
+    assert set(module().image) == set(range(layers))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -108,7 +108,11 @@ def test_settings_go_out_and_come_back(name: str) -> None:
         assert option.help
         assert resolve(name, {option.name: str(option.default)}).options == method.options
     again = resolve(name, {key: str(value) for key, value in method.options.items()})
-    assert (again.prompt, again.schedule, again.average) == (method.prompt, method.schedule, method.average)
+    assert (again.prompt, again.schedule, again.steps.average) == (
+        method.prompt,
+        method.schedule,
+        method.steps.average,
+    )
 
 
 @pytest.mark.parametrize(
@@ -142,7 +146,6 @@ def test_the_teacher_is_the_mean_of_unnormalised_features(clip: Clip) -> None:
 
 def test_the_teacher_of_a_view_is_the_methods(clip: Clip) -> None:
     method, names = resolve("promptsrc"), ["cat", "dog"]
-    assert method.prompt is not None
     frozen, pixels = torch.randn(2, 32, generator=torch.Generator().manual_seed(0)), torch.zeros(2, 3, 32, 32)
     forward = Forward(clip, method.prompt, method.needs, names, "a {}.", teacher=method.teacher)
     view = forward(new_prompt(clip, method.prompt, 2, seed=1), torch.tensor([0, 1]), frozen, pixels)
@@ -203,7 +206,6 @@ def test_it_learns_colours_through_the_one_loop(clip: Clip, name: str, tmp_path:
     method = resolve(name, {"epochs": 8, "lr": 0.02, "batch": 6, "warmup_epochs": 0})
     lesson = Lesson(samples=data.train, class_names=data.class_names, template="a photo of a {}.", seed=1, views=2)
     images = Images(clip, FeatureStore(None))
-    assert method.prompt is not None
     start = new_prompt(clip, method.prompt, len(data.class_names), lesson.seed)
     memory = Memory()
     prompt = train(clip, method, lesson, images, observer=memory)
@@ -220,7 +222,7 @@ def test_the_result_of_promptsrc_is_the_average_of_the_epochs(clip: Clip, tmp_pa
     found = []
     for averaged in (narrow, {**narrow, "average_std": 50}, None):
         method = resolve("promptsrc", {"epochs": 3, "lr": 0.02, "batch": 6, "teacher": "template", **(averaged or {})})
-        method = method if averaged else replace(method, average=None)
+        method = method if averaged else replace(method, learner=replace(method.steps, average=None))
         found.append(dict(train(clip, method, lesson, Images(clip, FeatureStore(None))).named_parameters()))
     at_last, wide, last = found
     for name, tensor in last.items():

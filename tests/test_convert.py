@@ -105,7 +105,6 @@ def logits(clip: Clip, method: Any, prompt: nn.Module | None, folder: Path) -> T
 def ours(clip: Clip, name: str, options: Mapping[str, object], tensors: Mapping[str, Tensor]) -> tuple[Any, nn.Module]:
     """The same prompt, built by our own names."""
     method = resolve(name, options)
-    assert method.prompt is not None
     prompt = method.prompt.build(clip.facts, torch.Generator().manual_seed(3), len(NAMES))
     with torch.no_grad():
         for key, parameter in prompt.named_parameters():
@@ -168,9 +167,8 @@ def test_the_text_of_a_converted_prompt_is_the_published_one(clip: Clip, tmp_pat
     """The sentences of the published code, put together from its own buffers, in our tower whole: the same class features."""
     tensors = coop_tensors(clip)
     found = convert(save(tensors, tmp_path / "f"), clip, NAMES, tmp_path / "out", model="tiny")
-    assert found.prompt is not None
     layout = found.method.prompt.layout if found.method.prompt else None
-    got = clip.encode_text(clip.class_tokens(NAMES, layout), found.prompt(None)).pooled
+    got = clip.encode_text(clip.class_tokens(NAMES, layout), found.prompt()).pooled
     context = tensors["ctx"].expand(len(NAMES), -1, -1)
     x = torch.cat([tensors["token_prefix"], context, tensors["token_suffix"]], dim=1)
     tower = clip.text_tower

@@ -17,7 +17,7 @@ from vlprompt.losses.words import word_table
 from vlprompt.methods.resolve import resolve
 from vlprompt.prompts import ContextSpec
 from vlprompt.towers import Clip
-from vlprompt.types import Method, ModelFacts, Prompted, Splice, TextLayout
+from vlprompt.types import Method, ModelFacts, Prompted, Reach, Splice, TextLayout
 
 ALL = (True,) * 4
 NONE = (False,) * 4
@@ -100,9 +100,7 @@ def test_the_separate_pass_gives_the_hosts_own_states_for_a_context_at_the_end(c
 class DeepSpec:
     """A throw-away host: a context whose rows the second layer's own tokens replace."""
 
-    conditioned: bool = False
-    prompts_image: bool = False
-    deep_text: bool = True
+    reach = Reach(deep_text=True)
 
     @property
     def layout(self) -> TextLayout:
@@ -117,7 +115,7 @@ class Deep(nn.Module):
         super().__init__()
         self.ctx, self.deeper = nn.Parameter(values[0].clone()), nn.Parameter(values[1].clone())
 
-    def forward(self, image_features: Tensor | None = None) -> Prompted:
+    def forward(self) -> Prompted:
         return Prompted(text={0: Splice(q=self.ctx), 1: Splice(q=self.deeper)}, layout=TextLayout(num_tokens=4))
 
 
@@ -131,7 +129,7 @@ def test_deep_prompts_hide_the_context_from_the_hosts_states_so_auto_reads_a_sep
                 terms = plpp_terms(options, spec)
         else:
             terms = plpp_terms(options, spec)
-        found = measure_reach(replace(base, prompt=spec, terms=terms), clip)
+        found = measure_reach(replace(base, prompt=spec, learner=replace(base.steps, terms=terms)), clip)
         assert found["ctx"]["plpp"] == ctx
         assert found["deeper"]["plpp"] == deeper
 

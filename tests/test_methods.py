@@ -16,7 +16,7 @@ from vlprompt.methods.options import options_of
 from vlprompt.methods.resolve import HOSTS, every, ignored, options, recipe_of, resolve, table, whose
 from vlprompt.prompts import ContextSpec
 from vlprompt.towers import Clip
-from vlprompt.types import Schedule
+from vlprompt.types import Schedule, Steps
 
 NAMES = (*(host.name for host in HOSTS), "plpp+coop", "plpp+kgcoop", "plpp+pomp")
 
@@ -26,7 +26,7 @@ def test_coop_is_the_published_one() -> None:
     assert method.prompt == ContextSpec(n_ctx=16, init="normal", position="end", per_class=False)
     assert method.schedule == Schedule(epochs=200, lr=0.002, batch=32, momentum=0.9, weight_decay=5e-4)
     assert method.terms == (CROSS_ENTROPY,)
-    assert method.rule is method.average is None
+    assert method.steps.rule is method.steps.average is None
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_resolved_options_resolve_to_the_same_method(name: str) -> None:
     for again in (resolve(name, method.options), resolve(name, {k: str(v) for k, v in method.options.items()})):
         assert again.options == method.options
         assert again.prompt == method.prompt
-        assert again.schedule == method.schedule
+        assert getattr(again.learner, "schedule", None) == getattr(method.learner, "schedule", None)
         assert [term.formula for term in again.terms] == [term.formula for term in method.terms]
 
 
@@ -86,7 +86,7 @@ def test_resolved_options_resolve_to_the_same_method(name: str) -> None:
 def test_every_option_is_listed_with_help_and_takes_its_own_default(name: str) -> None:
     listed = options(name)
     method = resolve(name)
-    if method.prompt is not None:
+    if isinstance(method.learner, Steps):
         assert [option.name for option in listed] == list(method.options)
     for option in listed:
         assert option.help
@@ -179,7 +179,7 @@ def test_an_unknown_recipe_is_refused() -> None:
 
 def test_schedule_fields_are_accepted_by_a_method_without_steps_and_named_as_ignored() -> None:
     settings = {"epochs": "3", "lr": "1"}
-    assert resolve("zero-shot", settings).schedule is None
+    assert resolve("zero-shot", settings).learner is None
     assert ignored("zero-shot", settings) == ("epochs", "lr")
     assert ignored("coop", settings) == ()
 

@@ -21,10 +21,10 @@ from vlprompt import __version__, disk, reading, records, tensors
 from vlprompt.errors import DATA, UserError
 from vlprompt.methods.options import options_of
 from vlprompt.methods.resolve import resolve
-from vlprompt.prompts.start import StartedSpec, misfits
+from vlprompt.prompts.start import fill, misfits
 from vlprompt.towers import Clip
 from vlprompt.towers import load as load_clip
-from vlprompt.types import Method
+from vlprompt.types import Method, Steps
 
 SCHEMA = 1
 TENSORS, FACTS, CARD = "prompt.safetensors", "prompt.json", "README.md"
@@ -35,8 +35,8 @@ class Learned:
     """A learned prompt and all that is needed to use it."""
 
     method: Method
-    prompt: nn.Module | None
-    """None where nothing is learned (zero-shot)."""
+    prompt: nn.Module
+    """Without parameters where nothing is learned (zero-shot)."""
     class_names: tuple[str, ...]
     """The classes it was learned on."""
     template: str
@@ -50,7 +50,7 @@ class Learned:
 
     @property
     def num_parameters(self) -> int:
-        return sum(p.numel() for p in self.prompt.parameters()) if self.prompt is not None else 0
+        return sum(p.numel() for p in self.prompt.parameters())
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +115,7 @@ def loaded(
     names = tuple(facts["class_names"])
     method = resolve(facts["method"], facts["options"])
     prompt = _read_prompt(method, clip, len(names), directory, facts["tensors_hash"])
-    if prompt is not None:
-        prompt = prompt.to(clip.device).requires_grad_(False)
+    prompt = prompt.to(clip.device).requires_grad_(False)
     known = {"schema", "vlprompt", "method", "options", "model", "weight_hash", "class_names", "template"}
     learned = Learned(
         method=method,
@@ -229,9 +228,9 @@ def card(learned: Learned) -> str:
     ]
     options = ", ".join(f"`{name}={value}`" for name, value in learned.method.options.items())
     table = "\n".join(f"| {name} | {value} |" for name, value in rows)
-    solver = learned.method.solver is not None
-    other = "" if solver else 'print(classifier.predict(["picture.jpg"], class_names=["cat", "dog"]))\n'
-    names = "these class names alone" if solver else "these class names or (with a unified context) for any others"
+    own = learned.method.prompt.reach.own_classes
+    other = "" if own else 'print(classifier.predict(["picture.jpg"], class_names=["cat", "dog"]))\n'
+    names = "these class names alone" if own else "these class names or for any others"
     return (
         f"# {learned.method.name}\n\n"
         f"A prompt learned with vlprompt {__version__}. It is no model by itself: it works "
@@ -248,30 +247,24 @@ def card(learned: Learned) -> str:
     )
 
 
-def _tensors(prompt: nn.Module | None) -> dict[str, Tensor]:
+def _tensors(prompt: nn.Module) -> dict[str, Tensor]:
     """The learned tensors, float32 on the CPU."""
-    if prompt is None:
-        return {}
     tensors = {name: p.detach().cpu().contiguous() for name, p in prompt.named_parameters()}
     assert all(one.dtype == torch.float32 for one in tensors.values()), "learned tensors are float32"
     return tensors
 
 
-def _read_prompt(method: Method, clip: Clip, num_classes: int, directory: Path, digest: str | None) -> nn.Module | None:
+def _read_prompt(method: Method, clip: Clip, num_classes: int, directory: Path, digest: str | None) -> nn.Module:
     """The method's module with the file's tensors in it, strictly: their names, shapes and types, and the file's hash.
 
     The module is first built without memory for its tensors and compared with the file: what the options ask for is allocated only
     where the file holds as much.
     """
 
-    def build() -> nn.Module | None:
-        if method.solver is not None:
-            return method.solver.build(clip.facts, num_classes)
-        if method.prompt is None:
-            return None
+    def build() -> nn.Module:
         return method.prompt.build(clip.facts, torch.Generator().manual_seed(0), num_classes)
 
-    layout, path = method.prompt.layout if method.prompt is not None else None, directory / TENSORS
+    layout, path = method.prompt.layout, directory / TENSORS
     if layout is not None and not 0 < layout.num_tokens < clip.config.context_length:
         raise UserError(
             f"{directory / FACTS}: n_ctx={layout.num_tokens}; the text tower of {clip.name} has {clip.config.context_length} places.",
@@ -279,18 +272,15 @@ def _read_prompt(method: Method, clip: Clip, num_classes: int, directory: Path, 
         )
     with torch.device("meta"):
         outline = build()
-    if outline is None:
-        return None
-    found = _checked(path, digest, dict(outline.named_parameters()))
+    if digest is None and next(outline.parameters(), None) is None:
+        return build()
+    found = _checked(path, digest, outline)
     prompt = build()
-    assert prompt is not None, "it was there a moment ago"
-    with torch.no_grad():
-        for name, parameter in prompt.named_parameters():
-            parameter.copy_(found[name])
+    fill(prompt, found)
     return prompt
 
 
-def _checked(path: Path, digest: str | None, wanted: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+def _checked(path: Path, digest: str | None, wanted: nn.Module | None = None) -> dict[str, Tensor]:
     """The tensors of a file: those that are wanted, as `prompt.json` describes them, and finite."""
     if not path.is_file():
         raise UserError(f"{path} is missing; the prompt is incomplete. Copy the whole directory.", exit_code=DATA)
@@ -313,7 +303,7 @@ def start_from(directory: Path, method: Method, clip: Clip, num_classes: int) ->
     """
     place = pick(directory).directory
     facts = read_facts(place)
-    if method.prompt is None:
+    if not isinstance(method.learner, Steps):
         raise UserError(
             f"{method.name!r} takes no gradient steps, so it cannot go on from the prompt in {place}. Leave --init away."
         )
@@ -326,12 +316,14 @@ def start_from(directory: Path, method: Method, clip: Clip, num_classes: int) ->
             "with --model."
         )
     found = _checked(place / TENSORS, facts["tensors_hash"])
-    started = StartedSpec(
-        spec=method.prompt, tensors=found, origin=f"{place} ({facts['method']})", hint=_hint(facts["options"], method)
-    )
     with warnings.catch_warnings(action="ignore"):  # learning builds it again, and warns then
-        started.build(clip.facts, torch.Generator().manual_seed(0), num_classes)
-    return replace(method, prompt=started), str(facts["tensors_hash"])
+        module = method.prompt.build(clip.facts, torch.Generator().manual_seed(0), num_classes)
+    if problems := misfits(found, module):
+        raise UserError(
+            f"the learned tensors of {place} ({facts['method']}) do not fit this method: {'; '.join(problems)}."
+            f"{_hint(facts['options'], method)}"
+        )
+    return replace(method, start=found), str(facts["tensors_hash"])
 
 
 def _hint(before: Mapping[str, object], method: Method) -> str:

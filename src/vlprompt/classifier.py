@@ -26,11 +26,11 @@ from vlprompt.data import (
 from vlprompt.engine.config import default_views
 from vlprompt.engine.evaluate import Classifier, check_classes, classifier_of, probabilities, training_hash
 from vlprompt.engine.images import Images, open_images
+from vlprompt.engine.learn import learn
 from vlprompt.engine.precision import resolve_device
 from vlprompt.engine.run import recipe_template
 from vlprompt.engine.sampling import draw, said_of_held_out, said_of_short, said_of_skipped
-from vlprompt.engine.solve import solve
-from vlprompt.engine.train import Lesson, train
+from vlprompt.engine.train import Lesson
 from vlprompt.errors import DATA, UserError
 from vlprompt.methods.resolve import recipe_of, resolve, whose
 from vlprompt.towers import Clip, load
@@ -118,7 +118,7 @@ class PromptClassifier:
             skipped,
             shots=shots,
             seed=self.seed,
-            hold_out=method.solver is not None,
+            hold_out=method.chooses,
         )
         if skipped:
             warnings.warn(said_of_skipped(skipped), UserWarning, stacklevel=2)
@@ -127,19 +127,14 @@ class PromptClassifier:
         if sample.short:
             warnings.warn(said_of_short(sample, shots), UserWarning, stacklevel=2)
         template = self.template or recipe_template(recipe, dataset) or dataset.template
-        prompt = None
-        if method.solver is not None:
-            number, source = len(sample.class_names), self._images_of_sets
-            prompt = solve(self.clip, method, sample.train, sample.val, number, source, seed=self.seed)
-        elif method.prompt is not None:
-            lesson = Lesson(
-                samples=sample.train,
-                class_names=sample.class_names,
-                template=template,
-                seed=self.seed,
-                views=default_views(recipe, dataset.name, wanted=self.recipe) if self.views is None else self.views,
-            )
-            prompt = train(self.clip, method, lesson, self._images_of_sets)
+        lesson = Lesson(
+            samples=sample.train,
+            class_names=sample.class_names,
+            template=template,
+            seed=self.seed,
+            views=default_views(recipe, dataset.name, wanted=self.recipe) if self.views is None else self.views,
+        )
+        prompt = learn(self.clip, method, lesson, sample.val, self._images_of_sets)
         self._learned = Learned(
             method=method,
             prompt=prompt,
@@ -260,13 +255,7 @@ class PromptClassifier:
         learned = self._fitted
         names = learned.class_names if class_names is None else tuple(class_names)
         if self._answers is None or self._answers[0] != names:
-            check_classes(
-                learned.method.prompt,
-                learned.class_names,
-                names,
-                solver=learned.method.solver,
-                labelled=class_names is None,
-            )
+            check_classes(learned.method.prompt, learned.class_names, names, labelled=class_names is None)
             made = classifier_of(self.clip, learned.method, learned.prompt, names, learned.template)
             self._answers = (names, made)
         return self._answers[1]

@@ -19,7 +19,7 @@ from vlprompt import artifact
 from vlprompt.artifact import Learned
 from vlprompt.errors import DATA, UserError
 from vlprompt.methods.resolve import resolve
-from vlprompt.prompts.start import misfits
+from vlprompt.prompts.start import fill, misfits
 from vlprompt.towers import Clip
 from vlprompt.towers.formats.archive import read_archive
 from vlprompt.towers.tokens import class_plans
@@ -96,7 +96,6 @@ def convert(
     tensors = {layout.rename(name): tensor.float().contiguous() for name, tensor in stored.items()}
     words = _words(layout, fixed, clip, tuple(class_names), tensors["ctx"], position, file)
     method = resolve(layout.method, _options(layout, tensors, words, position))
-    assert method.prompt is not None
     prompt = method.prompt.build(clip.facts, torch.Generator().manual_seed(0), len(class_names))
     _fill(prompt, tensors, layout, clip, file)
     learned = Learned(
@@ -146,17 +145,14 @@ def _options(layout: Layout, tensors: Mapping[str, Tensor], words: str, position
 
 
 def _fill(prompt: nn.Module, tensors: Mapping[str, Tensor], layout: Layout, clip: Clip, file: Path) -> None:
-    wanted = dict(prompt.named_parameters())
-    problems = misfits(tensors, wanted)
+    problems = misfits(tensors, prompt)
     if problems:
         raise UserError(
             f"{file} looks like {layout.name}'s but does not fit {clip.name}: {'; '.join(problems)}. Give the backbone and the "
             "classes that it was learned on.",
             exit_code=DATA,
         )
-    with torch.no_grad():
-        for name, parameter in wanted.items():
-            parameter.copy_(tensors[name])
+    fill(prompt, tensors)
 
 
 def _words(

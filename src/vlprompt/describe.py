@@ -5,7 +5,6 @@ Nothing here is told by hand: which term trains which tensor is found by one bac
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -17,7 +16,7 @@ from vlprompt.engine.precision import generator
 from vlprompt.engine.step import by_term
 from vlprompt.methods.resolve import overlay_costs, parse
 from vlprompt.towers import Clip
-from vlprompt.types import Method, PromptSpec, Term
+from vlprompt.types import Fit, Method, PromptSpec, Steps, Term, places_of
 
 IMAGES, CLASSES = 8, 3
 """Size of the made-up batch that gradients are measured on."""
@@ -115,22 +114,13 @@ class Description:
 def describe(method: Method, clip: Clip, num_classes: int = 100) -> Description:
     """A resolved method on a model with so many classes (class-specific contexts and costs depend on it)."""
     overlays, host = parse(method.name)
-    tensors: tuple[LearnedTensor, ...] = ()
-    if method.prompt is not None:
-        module = method.prompt.build(clip.facts, generator("describe"), num_classes)
-        places: Mapping[str, str] = module.places()  # type: ignore[operator]
-        reached = measure_reach(method, clip)
-        tensors = tuple(
-            LearnedTensor(name=name, shape=tuple(one.shape), place=places[name], reached=reached[name])
-            for name, one in module.named_parameters()
-        )
-    elif method.solver is not None:
-        module = method.solver.build(clip.facts, num_classes)
-        places = module.places()  # type: ignore[operator]
-        tensors = tuple(
-            LearnedTensor(name=name, shape=tuple(one.shape), place=places[name], reached={})
-            for name, one in module.named_parameters()
-        )
+    module = method.prompt.build(clip.facts, generator("describe"), num_classes)
+    places, learner = places_of(module), method.learner
+    reached = measure_reach(method, clip) if isinstance(learner, Steps) else {}
+    tensors = tuple(
+        LearnedTensor(name=name, shape=tuple(one.shape), place=places[name], reached=reached.get(name, {}))
+        for name, one in module.named_parameters()
+    )
     return Description(
         name=method.name,
         summary="; ".join([host.summary, *(overlay.summary for overlay in overlays)]),
@@ -139,10 +129,10 @@ def describe(method: Method, clip: Clip, num_classes: int = 100) -> Description:
         num_classes=num_classes,
         tensors=tensors,
         terms=method.terms,
-        loss=method.solver.formula if method.solver else loss_line(method.terms),
+        loss=learner.solver.formula if isinstance(learner, Fit) else loss_line(method.terms),
         gradient_rule=gradient_line(method),
         result=result_line(method),
-        schedule=dataclasses.asdict(method.schedule) if method.schedule else {},
+        schedule=learner.schedule.settings if isinstance(learner, Steps) else {},
         options=method.options,
         cost=step_cost(method, clip, num_classes),
     )
@@ -151,7 +141,6 @@ def describe(method: Method, clip: Clip, num_classes: int = 100) -> Description:
 def measure_reach(method: Method, clip: Clip) -> dict[str, dict[str, tuple[bool, ...]]]:
     """Parameter -> term -> row -> whether the term gives it a gradient: measured on a made-up batch, term by term."""
     spec = method.prompt
-    assert spec is not None
     prompt = spec.build(clip.facts, generator("describe"), CLASSES).to(clip.device)
     losses = _made_up_losses(method, spec, clip, prompt)
     parameters = dict(prompt.named_parameters())
@@ -174,7 +163,7 @@ def _made_up_losses(method: Method, spec: PromptSpec, clip: Clip, prompt: nn.Mod
     forward = Forward(clip, spec, method.needs, NAMES, "a photo of a {}.", teacher=method.teacher)
     frozen = torch.randn(IMAGES, clip.facts.embed_dim, generator=rng).to(clip.device) if forward.reads_frozen else None
     side = clip.preprocess.crop
-    pixels = torch.randn(IMAGES, 3, side, side, generator=rng).to(clip.device) if spec.prompts_image else None
+    pixels = torch.randn(IMAGES, 3, side, side, generator=rng).to(clip.device) if spec.reach.image_tower else None
     view = forward(prompt, torch.arange(IMAGES, device=clip.device) % CLASSES, frozen, pixels)
     return {term.name: term.score(view) for term in method.terms}
 
@@ -187,16 +176,16 @@ def _row_lengths(gradient: Tensor) -> Tensor:
 
 def gradient_line(method: Method) -> str:
     """How the terms become one gradient."""
-    if method.prompt is None:
+    if not isinstance(method.learner, Steps):
         return "none"
-    return str(method.rule) if method.rule else "of the weighted sum"
+    return str(method.learner.rule or "of the weighted sum")
 
 
 def result_line(method: Method) -> str:
     """Which values are the result."""
-    if method.prompt is None:
-        return "the fit" if method.solver else "nothing is learned"
-    return str(method.average) if method.average else "the last step's prompt"
+    if not isinstance(method.learner, Steps):
+        return "the fit" if method.learner else "nothing is learned"
+    return str(method.learner.average or "the last step's prompt")
 
 
 def loss_line(terms: tuple[Term, ...]) -> str:
@@ -211,11 +200,11 @@ def loss_line(terms: tuple[Term, ...]) -> str:
 def step_cost(method: Method, clip: Clip, num_classes: int) -> tuple[str, ...]:
     """What one training step costs, in words."""
     spec = method.prompt
-    if method.solver is not None:
+    if isinstance(method.learner, Fit):
         return ("no steps: image features once, then one fit on the CPU for every value that is tried",)
-    if spec is None:
+    if method.learner is None:
         return ("no steps: class features once, from the template",)
-    if spec.prompts_image:
+    if spec.reach.image_tower:
         image = "image tower: forward and backward for every image, every step"
     else:
         image = "image tower: none, frozen features are computed once per image and view"
@@ -224,20 +213,22 @@ def step_cost(method: Method, clip: Clip, num_classes: int) -> tuple[str, ...]:
 
 def classes_in_step(method: Method, num_classes: int) -> int:
     """The classes that a step sees at most: all, or the drawn ones and those of its images."""
-    drawn = method.classes.drawn(num_classes) if method.classes else None
+    sampling = method.steps.classes
+    drawn = sampling.drawn(num_classes) if sampling else None
     if drawn is None:
         return num_classes
-    assert method.schedule is not None, "sampled classes without steps"
     return min(num_classes, drawn + method.schedule.batch)
 
 
 def _text_cost(spec: PromptSpec, num_classes: int) -> str:
     layout = spec.layout
+    if spec.reach.text_tower and layout is None:
+        return f"text tower: forward and backward of {num_classes} sentences, whose common words are run once"
     if layout is None:
         return "text tower: none, class features are computed once from the template"
     if layout.position != "end" or not layout.shared:
         return f"text tower: forward and backward of {num_classes} sentences, which share [SOS] alone"
-    per = " for every image" if spec.conditioned else ""
+    per = " for every image" if "image" in spec.reach.sees else ""
     return (
         f"text tower: forward and backward of [SOS] and {layout.num_tokens} context tokens once{per}, and of the name "
         f"of each of {num_classes} classes{per}"

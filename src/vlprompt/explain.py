@@ -14,7 +14,7 @@ from vlprompt.head import Head, measure_head
 from vlprompt.losses.perplexity import perplexity
 from vlprompt.losses.words import NearWords, nearest_words
 from vlprompt.towers import Clip, load
-from vlprompt.types import Context, Prompted, PromptSpec, Splice, TextLayout
+from vlprompt.types import Context, Prompted, PromptSpec, Splice, TextLayout, places_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,9 +60,7 @@ def read(directory: Path, *, top: int, model: str | None = None) -> Reading:
     """Load the prompt in a directory with its backbone (model: where that is now) and read it. UserError as `artifact.load`."""
     learned, clip = loaded(directory, load(model) if model else None)
     prompt = learned.prompt
-    if prompt is None:
-        return Reading(learned=learned, tensors=(), words=None)
-    places: dict[str, str] = prompt.places()  # type: ignore[operator]  # nn.Module types its attributes as Tensor | Module
+    places = places_of(prompt)
     tensors = tuple(
         LearnedTensor(name=name, shape=tuple(value.shape), place=places[name])
         for name, value in prompt.named_parameters()
@@ -73,11 +71,11 @@ def read(directory: Path, *, top: int, model: str | None = None) -> Reading:
 
 def _words(clip: Clip, learned: Learned, prompt: nn.Module, top: int) -> Words | None:
     spec = learned.method.prompt
-    if spec is None or spec.conditioned or spec.layout is None:
+    if spec.reach.sees or spec.layout is None:
         return None
-    context = clip.context(prompt(None))
+    context = clip.context(prompt())
     seed = int(learned.facts.get("seed") or 0)
-    start = clip.context(new_prompt(clip, spec, len(learned.class_names), seed)(None))
+    start = clip.context(new_prompt(clip, spec, len(learned.class_names), seed)())
     words = learned.template.split("{}")[0].strip()
     vectors = context.vectors if context.vectors.dim() == 2 else context.vectors[0]
     return Words(
@@ -98,9 +96,9 @@ def _context_of(clip: Clip, words: str) -> Context:
     return clip.context(Prompted(text={0: Splice(q=rows_MD)}, layout=TextLayout(num_tokens=len(rows_MD))))
 
 
-def head_of(clip: Clip, spec: PromptSpec | None, prompt: nn.Module | None) -> Head:
+def head_of(clip: Clip, spec: PromptSpec, prompt: nn.Module) -> Head:
     """The model's head, and the head behind a prompt's text tokens where it has some that do not depend on an image."""
-    if spec is None or prompt is None or spec.conditioned or spec.layout is None:
+    if spec.reach.sees or spec.layout is None:
         return measure_head(clip)
     with torch.no_grad():
-        return measure_head(clip, prompt(None))
+        return measure_head(clip, prompt())

@@ -69,7 +69,7 @@ class Record:
     init: str = ""
     """SHA-256 (hex) of the learned prompt that this one started from; empty: from its own initialisation."""
     setting: str = "inductive"
-    """transductive where unlabelled test images were used for learning."""
+    """`test-time` where something is learned from each test image alone; `transductive` where from many unlabelled ones."""
     val_top1: float | None = None
     """On validation images; used to choose the seed that predicts, for nothing else."""
     parameters: int = 0

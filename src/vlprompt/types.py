@@ -10,8 +10,8 @@ D width of a tower, E joint embedding, V vocabulary. A tensor's name ends in its
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -53,6 +53,25 @@ class Splice:
         return self.q.shape[-2]
 
 
+Part = Literal["q", "k", "v", "o", "fc", "proj"]
+"""A weight matrix of a block: attention's four, and the two of the MLP (into the hidden layer, and out of it)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LowRank:
+    """A change of one weight matrix W (out, in): the product with a row x becomes ``W x + scale * up (down x)``."""
+
+    down: Tensor
+    """(R, in)."""
+    up: Tensor
+    """(out, R)."""
+    scale: float = 1.0
+    drop: float = 0.0
+    """The share of x's numbers that are dropped, the others growing to match; the change's alone, not W's."""
+    seed: int = 0
+    """Which numbers are dropped."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextLayout:
     """Where the learned text tokens stand in the sentence of a class: a static fact of a prompt, not learned."""
@@ -65,19 +84,6 @@ class TextLayout:
     """Fixed words between the context and the name (MaPLe's ``of a``)."""
     shared: bool = True
     """False: the context differs by class, so that classes share [SOS] alone."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prompted:
-    """What a prompt says and the towers obey: layer (from 0) -> Splice, per tower. Empty = the bare tower."""
-
-    text: Mapping[int, Splice] = field(default_factory=dict)
-    image: Mapping[int, Splice] = field(default_factory=dict)
-    layout: TextLayout | None = None
-    """None: the text tower reads whole sentences (a template) instead of learned tokens."""
-
-
-BARE = Prompted()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +100,33 @@ class Features:
     def unit(self) -> Tensor:
         """The embeddings divided by their length."""
         return F.normalize(self.pooled, dim=-1)
+
+
+Score = Callable[[Features, Features, float], Tensor]
+"""(image features, class features, logit scale) -> logits (B, C), float32."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompted:
+    """What a prompt says: what enters the towers, what is done with their features, and how the two are compared. Empty = frozen CLIP."""
+
+    text: Mapping[int, Splice] = field(default_factory=dict)
+    """Layer (from 0) -> tokens of the text tower."""
+    image: Mapping[int, Splice] = field(default_factory=dict)
+    """Layer (from 0) -> tokens of the image tower."""
+    layout: TextLayout | None = None
+    """None: the text tower reads whole sentences (a template) instead of learned tokens."""
+    weights: Mapping[tuple[Literal["text", "image"], int, Part], LowRank] = field(default_factory=dict)
+    """(tower, layer from 0, matrix) -> its change."""
+    after_text: Callable[[Tensor], Tensor] | None = None
+    """What is done with the class features, (C, E) or (B, C, E), un-normalised; None: nothing."""
+    after_image: Callable[[Tensor], Tensor] | None = None
+    """What is done with the image features (B, E), un-normalised; None: nothing."""
+    score: Score | None = None
+    """None: scale times cosine."""
+
+
+BARE = Prompted()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,7 +188,7 @@ class View:
     labels: Tensor
     """(B,) int64, an index into the classes in view."""
     logits: Tensor
-    """(B, C) float32, logit scale times cosine."""
+    """(B, C) float32, the prompt's score: logit scale times cosine, where it says no other."""
     text: Features
     image: Features
     prompted: Prompted
@@ -233,10 +266,32 @@ class ModelFacts:
     """False for a ResNet image tower."""
 
 
-class Prompt(Protocol):
-    """A module that owns the learned tensors and maps image features (or None) to `Prompted`."""
+Sight = Literal["image", "classes", "chance"]
 
-    def __call__(self, image_features: Tensor | None) -> Prompted: ...
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reach:
+    """What a prompt reads and where it enters, known before it is built. The defaults: a text context that reads nothing."""
+
+    sees: frozenset[Sight] = frozenset()
+    """What the module is called with, by keyword: ``image``, the frozen tower's features (B, E) of length 1; ``classes``, the frozen
+    tower's class features (C, E) of length 1; ``chance``, a seed (int) that differs from step to step, None where nothing is learned."""
+    image_tower: bool = False
+    """Whether something enters the image tower (then its features cannot be cached)."""
+    text_tower: bool = False
+    """Whether the text tower's weights are changed (then class features of a template are encoded anew in every step)."""
+    deep_text: bool = False
+    """Whether deeper text layers overwrite the context rows."""
+    own_classes: bool = False
+    """Whether it can answer for the classes that it was learned on alone."""
+    reads_text: bool = True
+    """Whether it compares images with class features at all."""
+
+
+def places_of(module: nn.Module) -> Mapping[str, str]:
+    """A prompt's parameters, and where each enters in words."""
+    places: Mapping[str, str] = module.places()  # type: ignore[operator]  # nn.Module types its attributes as Tensor | Module
+    return places
 
 
 class PromptSpec(Protocol):
@@ -246,23 +301,14 @@ class PromptSpec(Protocol):
     def layout(self) -> TextLayout | None: ...
 
     @property
-    def conditioned(self) -> bool:
-        """Whether the prompt reads the image's features (B, E), normalised."""
-        ...
-
-    @property
-    def prompts_image(self) -> bool:
-        """Whether tokens enter the image tower (then image features cannot be cached)."""
-        ...
-
-    @property
-    def deep_text(self) -> bool:
-        """Whether deeper text layers overwrite the context rows."""
-        ...
+    def reach(self) -> Reach: ...
 
     def build(self, facts: ModelFacts, generator: torch.Generator, num_classes: int) -> nn.Module:
-        """A new module with float32 parameters, initialised from the CPU generator. `places(self) -> dict[str, str]` of the
-        module says for every parameter where it enters."""
+        """A new module with float32 parameters, initialised from the CPU generator.
+
+        It is called with what `Reach.sees` names, by keyword, and gives `Prompted`. Its `places()` (parameter -> words) says for every
+        parameter where it enters.
+        """
         ...
 
 
@@ -289,20 +335,33 @@ class ClassSampling:
         return None if self.num >= num_classes else self.num - 1
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """What a fit may look at. Letters: N images, C classes, E joint embedding."""
+
+    train: tuple[Tensor, Tensor]
+    """(N, E) un-normalised features of the training images in the test view, and their labels (N,)."""
+    val: tuple[Tensor, Tensor]
+    """The same of the validation images; of none, where there are none."""
+    view: Callable[[int], Tensor]
+    """Number of a random view -> the training images' features (N, E) in it."""
+    text: Callable[[], Features]
+    """The frozen tower's class features (C, E)."""
+    scale: float
+    """CLIP's logit scale."""
+    seed: int
+
+
 class Solver(Protocol):
-    """What is fitted to features of the frozen image tower at once, instead of by gradient steps."""
+    """What fits a prompt's module to features of the frozen towers at once, instead of by gradient steps."""
 
     @property
     def formula(self) -> str:
         """One line of plain text, shown to people."""
         ...
 
-    def build(self, facts: ModelFacts, num_classes: int) -> nn.Module:
-        """A module with float32 parameters: un-normalised image features (B, E) -> logits (B, C); `places` as a prompt's."""
-        ...
-
-    def solve(self, module: nn.Module, train: tuple[Tensor, Tensor], val: tuple[Tensor, Tensor], seed: int) -> str:
-        """Fit the module in place to (features (N, E), labels (N,)); says in a sentence what was chosen on `val`."""
+    def solve(self, module: Any, given: Given) -> str:
+        """Fit the module in place; says in a sentence what was chosen, and on what."""
         ...
 
 
@@ -327,30 +386,111 @@ class Schedule:
     """First epochs at the constant rate warmup_lr."""
     warmup_lr: float = 1e-5
     """Learning rate of the warm-up epochs."""
+    optimiser: Literal["sgd", "adam", "adamw"] = "sgd"
+    """SGD with momentum; Adam, whose weight decay is part of the gradient; AdamW, whose is not."""
+    eps: float = 1e-8
+    """Of Adam and AdamW, beside the root of the second moment."""
+    decay: Literal["epochs", "steps"] = "epochs"
+    """Whether the cosine falls from epoch to epoch or from step to step."""
+    least_lr: float = 0.0
+    """Where the cosine ends."""
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """All values; of those that came after the first version only what is not the default, so that hashes of runs stay."""
+        first = ("epochs", "lr", "batch", "momentum", "weight_decay", "warmup_epochs", "warmup_lr")
+        values = {one.name: (getattr(self, one.name), one.default) for one in fields(self)}
+        return {name: value for name, (value, usual) in values.items() if name in first or value != usual}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Method:
-    """A published method as a value: what is learned, what is asked, how gradients and epochs are put together."""
+class Steps:
+    """Learning by gradient steps: what is asked, how gradients and epochs are put together."""
 
-    name: str
-    prompt: PromptSpec | None
-    """None: nothing is learned by gradient (zero-shot, or a solver)."""
-    terms: tuple[Term, ...] = ()
+    terms: tuple[Term, ...]
+    schedule: Schedule
     rule: Rule | None = None
     """None: the weighted sum of all terms."""
     average: Average | None = None
     """None: the last epoch's prompt."""
-    teacher: Ensemble | None = None
-    """What the teacher's class features come from, and zero-shot's; None: the template of the data set."""
     classes: ClassSampling | None = None
     """None: every step sees every class."""
-    solver: Solver | None = None
-    """What is fitted at once, without a prompt; None: nothing."""
-    schedule: Schedule | None = None
-    """The resolved schedule; None for methods without gradient steps."""
+    first: Solver | None = None
+    """What is fitted before the first step; None: nothing."""
+    last: Solver | None = None
+    """What is fitted after the last step; None: nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fit:
+    """Learning at once, from features of the frozen towers."""
+
+    solver: Solver
+
+
+class AtTest(Protocol):
+    """What is done for each test image, with that image alone."""
+
+    @property
+    def views(self) -> int:
+        """Random views of the image beside its test view."""
+        ...
+
+    def adapt(self, module: nn.Module, answers: Callable[[], Tensor]) -> None:
+        """Change a copy of the prompt's module in place, before it answers for the test view.
+
+        answers(): the logits (1 + views, C) of the module as it now is, with a graph; the test view comes first.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Method:
+    """A method as a value: what is learned, and how."""
+
+    name: str
+    prompt: PromptSpec
+    learner: Steps | Fit | None = None
+    """None: nothing is learned; the prompt stays as it is built."""
+    start: Mapping[str, Tensor] | None = None
+    """Learned tensors that the steps begin with, by parameter; None: the prompt as it is built."""
+    teacher: Ensemble | None = None
+    """What the frozen tower's class features come from (a teacher's, and zero-shot's); None: the template of the data set."""
+    at_test: AtTest | None = None
+    """None: the prompt answers as it was learned."""
     options: Mapping[str, object] = field(default_factory=dict)
     """Every option with its resolved value, as `--set` names it (overlays' with their prefix)."""
+
+    @property
+    def steps(self) -> Steps:
+        """For those who know that there are steps."""
+        assert isinstance(self.learner, Steps), f"{self.name} takes no gradient steps"
+        return self.learner
+
+    @property
+    def schedule(self) -> Schedule:
+        """Of its steps."""
+        return self.steps.schedule
+
+    @property
+    def terms(self) -> tuple[Term, ...]:
+        """Of its steps; empty where there are none."""
+        return self.learner.terms if isinstance(self.learner, Steps) else ()
+
+    @property
+    def epochs(self) -> int:
+        """Of its steps; 0 where there are none."""
+        return self.learner.schedule.epochs if isinstance(self.learner, Steps) else 0
+
+    @property
+    def setting(self) -> str:
+        """How its records are marked: ``inductive``, or ``test-time`` where it learns from test images."""
+        return "inductive" if self.at_test is None else "test-time"
+
+    @property
+    def chooses(self) -> bool:
+        """Whether something is chosen on validation images."""
+        return isinstance(self.learner, Fit) or (isinstance(self.learner, Steps) and self.learner.last is not None)
 
     @property
     def needs(self) -> frozenset[Need]:

@@ -24,7 +24,7 @@ from vlprompt.describe import measure_reach
 from vlprompt.engine.checkpoint import Checkpoints
 from vlprompt.engine.evaluate import classifier_of
 from vlprompt.engine.train import Lesson, new_prompt, train
-from vlprompt.methods.resolve import HOSTS, resolve
+from vlprompt.methods.resolve import HOSTS, resolve, takes_steps
 from vlprompt.towers import Clip, load
 from vlprompt.types import Method, ModelFacts
 
@@ -37,8 +37,8 @@ SETTINGS: dict[str, dict[str, object]] = {
     "pomp": {"n_ctx": 4, "classes": 2},
 }
 """What a row needs to be small, or to do on three classes what it does on many."""
-LEARNING = [host.name for host in HOSTS if host.prompt is not None]
-LABELLED = [host.name for host in HOSTS if host.prompt is not None and host.prompt.layout is not None]
+LEARNING = [host.name for host in HOSTS if takes_steps(host)]
+LABELLED = [host.name for host in HOSTS if host.prompt.layout is not None]
 NAMES = [*LEARNING, *(f"plpp+{name}" for name in LABELLED)]
 NEW = ("red tree", "house", "green truck", "a circle")
 DRIFT = 0.03
@@ -161,7 +161,6 @@ def test_towers_stay_as_they_are(learned: Callable[[str], Once], name: str) -> N
 @pytest.mark.parametrize("name", NAMES)
 def test_every_learned_tensor_is_live_and_moves(school: School, learned: Callable[[str], Once], name: str) -> None:
     chosen = method(name)
-    assert chosen.prompt is not None
     start = new_prompt(school.clip, chosen.prompt, len(school.lesson.class_names), school.lesson.seed)
     first, last = bits(start), bits(learned(name).prompt)
     reached = measure_reach(chosen, school.clip)
@@ -181,7 +180,9 @@ def test_the_number_of_learned_numbers_is_its_closed_form(
 def test_the_loss_falls(learned: Callable[[str], Once], name: str) -> None:
     """The sum of all terms; where a rule makes another gradient of them, the cross-entropy."""
     epochs = learned(name).epochs
-    losses = [epoch["loss"] if method(name).rule is None else epoch["losses"]["cross-entropy"] for epoch in epochs]
+    losses = [
+        epoch["loss"] if method(name).steps.rule is None else epoch["losses"]["cross-entropy"] for epoch in epochs
+    ]
     assert len(losses) == EPOCHS
     assert sum(losses[-2:]) < 0.97 * sum(losses[:2])
 
@@ -222,7 +223,6 @@ def test_it_is_saved_and_answers_for_new_classes_as_before(
     artifact.save(tmp_path, facts)
     again = artifact.load(tmp_path, school.clip)
     assert again.method.options == chosen.options
-    assert again.prompt is not None
     assert bits(again.prompt) == bits(prompt)
     for names in (school.lesson.class_names, NEW):
         want = logits(school.clip, chosen, prompt, names, school.folder)
@@ -282,6 +282,6 @@ def test_the_overlays_terms_are_nothing_with_weight_0(
     assert [(term.name, term.weight, term.formula) for term in chosen.terms] == [
         (term.name, term.weight, term.formula) for term in host.terms
     ]
-    same = dataclasses.replace(chosen, terms=chosen.terms)
+    same = dataclasses.replace(host, learner=dataclasses.replace(host.steps, terms=chosen.terms))
     prompt = train(school.clip, same, school.lesson, images(school.clip))
     assert bits(prompt) == bits(learned(name).prompt)

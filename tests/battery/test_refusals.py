@@ -16,7 +16,7 @@ from vlprompt.errors import UserError
 from vlprompt.methods.resolve import HOSTS, resolve
 from vlprompt.towers import Clip
 
-PROMPTS_IMAGE = [host.name for host in HOSTS if host.prompt is not None and host.prompt.prompts_image]
+PROMPTS_IMAGE = [host.name for host in HOSTS if host.prompt.reach.image_tower]
 FACTS = Clip.facts.fget  # type: ignore[attr-defined]
 
 

@@ -23,8 +23,7 @@ SEEN = ((2, 6), (0, 2, 6), (2, 6))
 
 def view_of(clip: Clip, drawn: tuple[int, ...] | None) -> View:
     method = resolve("rpp", {"classes": 3})
-    assert method.prompt is not None
-    assert method.classes is not None
+    assert method.steps.classes is not None
     generator = torch.Generator().manual_seed(0)
     prompt = method.prompt.build(clip.facts, generator, len(NAMES))
     forward = Forward(clip, method.prompt, method.needs, NAMES, "a photo of a {}.")
@@ -65,7 +64,7 @@ def test_every_class_drawn_is_no_sampling(clip: Clip) -> None:
     for one in resolve("rpp", {"classes": 3}).terms:
         assert float(one.score(every).detach()) == pytest.approx(float(one.score(whole).detach()), rel=1e-5)
     all_classes = resolve("rpp")
-    assert all_classes.classes is None
+    assert all_classes.steps.classes is None
     assert [term.name for term in all_classes.terms] == ["cross-entropy", "distillation"]
 
 

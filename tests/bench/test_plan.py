@@ -93,13 +93,13 @@ def test_all_protocols_share_prompts(planned) -> None:  # type: ignore[no-untype
         (
             "base-to-novel",
             {"overrides": {**QUICK, "per_class": "true"}},
-            "a context of its own for each of its 2 classes",
+            "learned something for each of its own 2 classes",
         ),
         ("base-to-novel", {"methods": ("linear-probe",), "overrides": {}}, "has no text side"),
         (
             "cross-dataset",
             {"data": ("shades", "others"), "overrides": {**QUICK, "per_class": "true"}},
-            "a context of its own",
+            "learned something for each of its own",
         ),
         ("cross-dataset", {"data": ("shades", "others"), "methods": ("linear-probe",), "overrides": {}}, "text side"),
         (
@@ -193,7 +193,7 @@ def test_a_pretrained_prompt_that_does_not_fit_is_refused(planned, clip_dir: Pat
         planned("transfer", **{**changes, "methods": ("coop",), "overrides": {"n_ctx": "5"}})
     with pytest.raises(UserError, match="do not fit this method"):
         planned("transfer", **{**changes, "methods": ("ivlp",), "overrides": {}})
-    with pytest.raises(UserError, match="a context of its own for each of its 4 classes"):
+    with pytest.raises(UserError, match="learned something for each of its own 4 classes"):
         planned("transfer", **{**changes, "init": tmp_path / "specific"})
     other = write_clip(tmp_path / "other-clip", seed=5)
     with pytest.raises(UserError, match="works with its own backbone only"):

@@ -91,7 +91,7 @@ def test_the_pocket_in_a_hurry(vlprompt: Vlprompt) -> None:
         (("few-shot", "--init", "run"), "--init is for transfer"),
         (("transfer",), "transfer needs the pretrained prompt that is transferred: --init RUN"),
         (("base-to-novel", "--methods", "linear-probe"), "has no text side"),
-        (("base-to-novel", "--methods", "coop", "--set", "per_class=true"), "a context of its own for each"),
+        (("base-to-novel", "--methods", "coop", "--set", "per_class=true"), "learned something for each"),
         (("domain", "--methods", "coop", "--source", "clipart-things"), "classes that clipart-things has not"),
     ],
 )

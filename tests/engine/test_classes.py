@@ -26,7 +26,7 @@ NAMES = ("cat", "a red dog", "bird", "the green house tree", "truck x", "dog", "
 @pytest.mark.parametrize("chosen", [(6, 0, 3), (5,), tuple(range(8)), (7, 6, 5, 4, 3, 2, 1, 0)])
 def test_a_subset_gives_the_features_of_its_classes(clip: Clip, spec: ContextSpec, chosen: Sequence[int]) -> None:
     tokens = clip.class_tokens(NAMES, spec.layout)
-    prompted = spec.build(clip.facts, torch.Generator().manual_seed(0), len(NAMES))(None)
+    prompted = spec.build(clip.facts, torch.Generator().manual_seed(0), len(NAMES))()
     part = subset(tokens, torch.tensor(chosen))
     assert part.names == tuple(NAMES[c] for c in chosen)
     whole, some = clip.encode_text(tokens, prompted), clip.encode_text(part, prompted)

@@ -53,7 +53,7 @@ def test_a_step_is_timed_and_not_looked_up(clip: Clip, folder: Path) -> None:
         return view.logits.sum()
 
     plan, work = method(epochs=7), lesson(folder)
-    slowed = replace(plan, terms=(Term(name="ce", score=slow),))
+    slowed = replace(plan, learner=replace(plan.steps, terms=(Term(name="ce", score=slow),)))
     found = measure(clip, slowed, work, images(clip), max_rows=None)
     assert found.step >= 0.05
     assert found.steps == 7 * 2

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from vlprompt.engine.optim import batches, lr_at, sgd
+from vlprompt.engine.optim import batches, lr_at, optimiser_of
 from vlprompt.types import Schedule
 
 
@@ -30,7 +30,7 @@ def test_warm_up_can_be_left_out_or_longer() -> None:
 def test_sgd_is_the_textbooks() -> None:
     """v = momentum v + (g + decay w); w = w - lr v; the first v is g + decay w."""
     w = nn.Parameter(torch.tensor([2.0, -1.0], dtype=torch.float64))
-    optimiser = sgd([w], Schedule(lr=0.1))
+    optimiser = optimiser_of([w], Schedule(lr=0.1))
     wanted, speed = [2.0, -1.0], [0.0, 0.0]
     for step, gradient in enumerate(([0.5, 1.0], [-1.0, 0.25])):
         w.grad = torch.tensor(gradient, dtype=torch.float64)

@@ -15,6 +15,7 @@ from vlprompt.engine.forward import zero_shot_text
 from vlprompt.engine.run import train_run
 from vlprompt.errors import UserError
 from vlprompt.methods.resolve import resolve
+from vlprompt.prompts import Bare, BareSpec
 from vlprompt.towers import Clip
 
 NAMES, OWN = ("cat", "a red dog", "bird"), "a {}, a type of pet."
@@ -35,7 +36,7 @@ def test_the_published_lists(option: str, number: int, own: bool) -> None:
 def test_by_default_it_is_the_data_sets_own_template(clip: Clip) -> None:
     method = resolve("zero-shot")
     assert method.teacher is None
-    found = classifier_of(clip, method, None, NAMES, OWN).text
+    found = classifier_of(clip, method, Bare(), NAMES, OWN).text
     assert found is not None
     assert torch.equal(found.pooled, zero_shot_text(clip, NAMES, OWN).pooled)
 
@@ -44,7 +45,7 @@ def test_features_are_normalised_before_the_mean_and_the_own_template_is_one_mor
     """Written out, sentence by sentence."""
     method = resolve("zero-shot", {"templates": "selected"})
     assert method.teacher is not None
-    text = classifier_of(clip, method, None, NAMES, OWN).text
+    text = classifier_of(clip, method, Bare(), NAMES, OWN).text
     assert text is not None
     for c, name in enumerate(NAMES):
         total = torch.zeros(clip.facts.embed_dim)
@@ -86,7 +87,7 @@ def test_a_run_and_its_artifact_use_the_ensemble(clip_dir: Path, clip: Clip, fol
     assert record.options == {"templates": "imagenet-60"}
     learned = artifact.load(tmp_path / "run" / "seed1", clip)
     made = classifier_of(clip, learned.method, learned.prompt, NAMES, OWN)
-    plain = Classifier(clip, None, None, NAMES, OWN)
+    plain = Classifier(clip, BareSpec(), Bare(), NAMES, OWN)
     assert made.text is not None
     assert plain.text is not None
     assert not torch.allclose(made.text.unit, plain.text.unit, atol=1e-3)

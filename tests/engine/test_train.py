@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -158,18 +159,26 @@ def test_an_average_is_the_mean_of_the_epochs_prompts(clip: Clip, folder: Path, 
         assert state is not None
         states[done] = state.parameters["ctx"]
     last = learn(clip, folder, method(epochs=5)).get_parameter("ctx")
-    averaged = dataclasses.replace(method(epochs=5), average=HalfAndHalf())
+    averaged = changed(method(epochs=5), average=HalfAndHalf())
     got = learn(clip, folder, averaged).get_parameter("ctx")
     torch.testing.assert_close(got, (states[4] + last) / 2, rtol=0, atol=1e-7)
 
 
 def test_an_average_survives_a_stop(clip: Clip, folder: Path, tmp_path: Path) -> None:
-    averaged = dataclasses.replace(method(epochs=5), average=HalfAndHalf())
+    averaged = changed(method(epochs=5), average=HalfAndHalf())
     checkpoints = Checkpoints(directory=tmp_path, config_hash="c")
     with pytest.raises(KeyboardInterrupt):
         learn(clip, folder, averaged, Memory(stop_after=9), checkpoints=checkpoints)
     resumed = learn(clip, folder, averaged, start=checkpoints.load(), checkpoints=checkpoints)
     assert bits(resumed) == bits(learn(clip, folder, averaged))
+
+
+def changed(method: Method, **changes: Any) -> Method:
+    return dataclasses.replace(method, learner=dataclasses.replace(method.steps, **changes))
+
+
+def with_terms(method: Method, *more: Term) -> Method:
+    return changed(method, terms=(*method.terms, *more))
 
 
 def broken(after: int, value: float) -> Term:
@@ -185,7 +194,7 @@ def broken(after: int, value: float) -> Term:
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_loss_that_is_not_finite_stops_with_names(clip: Clip, folder: Path, tmp_path: Path, value: float) -> None:
     chosen = method()
-    chosen = dataclasses.replace(chosen, terms=(*chosen.terms, broken(5, value)))
+    chosen = with_terms(chosen, broken(5, value))
     checkpoints = Checkpoints(directory=tmp_path, config_hash="c")
     with pytest.raises(
         UserError, match=r"'broken' is not finite at epoch 3, step 2, on these images: train/"
@@ -204,7 +213,7 @@ def test_a_gradient_that_is_not_finite_stops_too(clip: Clip, folder: Path) -> No
     steep = Term(name="steep", score=lambda view: (view.prompted.text[0].q - view.prompted.text[0].q).sum().sqrt())
     chosen = method()
     with pytest.raises(UserError, match=r"the gradient of 'ctx' is not finite at epoch 1, step 1"):
-        learn(clip, folder, dataclasses.replace(chosen, terms=(*chosen.terms, steep)))
+        learn(clip, folder, with_terms(chosen, steep))
 
 
 def test_the_first_prompt_depends_on_the_seed_alone(clip: Clip) -> None:

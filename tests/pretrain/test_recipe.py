@@ -32,8 +32,8 @@ def test_pomp_as_published() -> None:
     assert method.schedule is not None
     assert (method.schedule.batch, method.schedule.epochs, method.schedule.lr) == (8 * 32, 5, 0.002)
     assert (one.seen, one.num_copies, method.options["n_ctx"]) == ("published", 4, 4)
-    assert method.classes is not None
-    assert method.classes.num == 1000
+    assert method.steps.classes is not None
+    assert method.steps.classes.num == 1000
     assert "log10" in method.terms[0].formula
     assert chooses(one, "val")
     assert not chooses(one, "test")
@@ -68,7 +68,7 @@ def test_every_recipe_that_is_listed_can_be_asked_for() -> None:
         if known.protocol == "pretraining":
             method = pretraining_method(asked(recipe=name, method=known.method), known.pretrain.processes)
             assert method.schedule is not None
-            assert (method.schedule.batch, method.classes is not None and method.classes.num) == (256, 1000)
+            assert (method.schedule.batch, method.steps.classes is not None and method.steps.classes.num) == (256, 1000)
 
 
 def test_the_command_takes_a_recipe_with_its_method(

@@ -82,7 +82,7 @@ def test_before_learning_the_first_layers_text_is_the_sentence_of_its_words(
     uneven: Clip, kind: type[IndependentSpec]
 ) -> None:
     for n_ctx in (1, 2, 4):
-        prompted = build(uneven, kind(n_ctx=n_ctx, depth=1))(None)
+        prompted = build(uneven, kind(n_ctx=n_ctx, depth=1))()
         text = uneven.encode_text(uneven.class_tokens(NAMES, prompted.layout), prompted).pooled
         sentences = uneven.encode_text(uneven.sentence_tokens([f"a photo of a {name}." for name in NAMES])).pooled
         assert torch.allclose(text, sentences, atol=1e-5)
@@ -102,7 +102,7 @@ def test_random_values_have_no_fixed_words(uneven: Clip) -> None:
 def test_the_image_tokens_of_maple_are_the_linear_images_of_its_text_tokens(uneven: Clip) -> None:
     module = stir(build(uneven, CoupledSpec(n_ctx=3)))
     assert isinstance(module, CoupledPrompt)
-    prompted = module(None)
+    prompted = module()
     for layer, text in enumerate([module.ctx, module.text["1"], module.text["2"]]):
         weight, bias = module.proj[layer].weight, module.proj[layer].bias
         plain = torch.stack([torch.stack([(weight[j] * row).sum() + bias[j] for j in range(64)]) for row in text])
@@ -122,7 +122,7 @@ def test_the_projections_start_as_pytorch_starts_them_and_deeper_ones_alike(unev
 def test_the_answers_are_those_of_the_plain_way(double: Clip, name: str) -> None:
     """Prompt module and fast towers against padded sequences and whole rows, in value and gradient."""
     module = stir(build(double, SPECS[name])).double()
-    prompted = module(None)
+    prompted = module()
     image = double.encode_images(pixels(torch.float64), prompted).pooled
     plain = torch.stack([oracle.image_row(double, one, dict(prompted.image)) for one in pixels(torch.float64)])
     pairs = [(image, plain)]
@@ -147,7 +147,7 @@ def test_the_answers_are_those_of_the_plain_way(double: Clip, name: str) -> None
 @pytest.mark.parametrize("name", SPECS)
 def test_every_tensor_gets_gradient_from_cross_entropy(uneven: Clip, name: str) -> None:
     module = build(uneven, SPECS[name])
-    prompted = module(None)
+    prompted = module()
     if prompted.layout is None:
         text = uneven.encode_text(uneven.class_tokens(NAMES)).unit
         image = uneven.encode_images(pixels(), prompted).unit
@@ -199,7 +199,7 @@ def test_no_tokens_are_refused(kind: type[VisionSpec]) -> None:
 
 
 def test_the_whole_depth_can_be_prompted(uneven: Clip) -> None:
-    text, image = both(uneven, build(uneven, IndependentSpec(depth=4))(None))
+    text, image = both(uneven, build(uneven, IndependentSpec(depth=4))())
     assert torch.isfinite(text).all()
     assert torch.isfinite(image).all()
-    assert isinstance(build(uneven, CoupledSpec(depth=4))(None).image[3], Splice)
+    assert isinstance(build(uneven, CoupledSpec(depth=4))().image[3], Splice)

@@ -59,19 +59,19 @@ def test_tied_tokens_that_replace_are_ordinary_deep_prompts(double: Clip, depth:
         for name, tensor in unshared.named_parameters():
             owner = name.rpartition(".")[0]
             tensor.copy_(dict(ordinary.named_parameters())["ctx" if owner == "text.0" else owner])
-    for ours, theirs in zip(both(double, unshared(None)), both(double, ordinary(None))):
+    for ours, theirs in zip(both(double, unshared()), both(double, ordinary())):
         assert float((ours - theirs).detach().abs().max()) < 1e-12 * float(theirs.detach().abs().max())
 
 
 def test_untied_they_are_not(double: Clip) -> None:
     module = stir(build(double, UnsharedSpec())).double()
-    before = both(double, module(None))
+    before = both(double, module())
     for part in PARTS:
         changed = stir(build(double, UnsharedSpec())).double()
         with torch.no_grad():
             for layers in (changed.text, changed.image):
                 layers["1"][part].neg_()
-        for was, now in zip(before, both(double, changed(None))):
+        for was, now in zip(before, both(double, changed())):
             assert float((was - now).detach().abs().max()) > 1e-5
 
 
@@ -79,12 +79,12 @@ def test_untied_they_are_not(double: Clip) -> None:
 def test_one_tower_alone(uneven: Clip, towers: Any) -> None:
     spec = UnsharedSpec(towers=towers)
     module = build(uneven, spec)
-    prompted = module(None)
+    prompted = module()
     assert {name.partition(".")[0] for name in shapes(module)} == (
         {"ctx", "text"} if towers == "text" else {"patch", "image"}
     )
     assert (spec.layout is None) == (prompted.layout is None) == (towers == "image") == (not prompted.text)
-    assert spec.prompts_image == bool(prompted.image) == (towers == "image")
+    assert spec.reach.image_tower == bool(prompted.image) == (towers == "image")
     assert set(module.places()) == set(shapes(module))  # type: ignore[operator]
 
 
@@ -97,7 +97,7 @@ def test_dead_tokens_are_exactly_those_without_gradient_and_are_warned_of(
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         module = stir(build(double, UnsharedSpec(depth=depth, residual=residual))).double()
-    found = torch.autograd.grad(loss(double, module(None)), list(module.parameters()), allow_unused=True)
+    found = torch.autograd.grad(loss(double, module()), list(module.parameters()), allow_unused=True)
     longest = max(float(one.norm()) for one in found if one is not None)
     without = {
         name

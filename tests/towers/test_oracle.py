@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from tests import tiny
 from tests.oracle import towers as oracle
 from vlprompt.errors import UserError
 from vlprompt.towers import Clip
-from vlprompt.types import Prompted, Splice, TextLayout
+from vlprompt.types import LowRank, Prompted, Splice, TextLayout
 
 NAMES = ["cat", "dog house", "St. Bernard", "red", "blue circle", "can't-miss truck", "great big tree"]
 
@@ -167,3 +169,58 @@ def test_bounded_memory_gives_the_same_values_and_gradients(double: Clip, max_ro
     weights = randn(*whole.shape, seed=3).detach()
     (want,), (got,) = (torch.autograd.grad((out * weights).sum(), splice.q) for out in (whole, bounded))
     close(got, want)
+
+
+def test_deep_tokens_of_each_class_equal_the_plain_way(double: Clip) -> None:
+    """A class at a time, its own tokens are ordinary deeper ones; in parts too."""
+    layout = TextLayout(num_tokens=3, shared=False)
+    ctx, deep = randn(3, 64), randn(len(NAMES), 3, 64, seed=1)
+    prompted = Prompted(text={0: Splice(q=ctx), 2: Splice(q=deep, axis="class")}, layout=layout)
+    tokens = double.class_tokens(NAMES, layout)
+    ours, parts = (double.encode_text(tokens, prompted, max_rows=rows).pooled for rows in (None, 12))
+    theirs = torch.cat(
+        [oracle.text(double, [name], layout, {0: Splice(q=ctx), 2: Splice(q=deep[c])}) for c, name in enumerate(NAMES)]
+    )
+    close(ours, theirs)
+    close(parts, theirs)
+    weights = randn(*ours.shape, seed=77).detach()
+    want = torch.autograd.grad((theirs * weights).sum(), [ctx, deep])
+    for got in (ours, parts):
+        for a, b in zip(torch.autograd.grad((got * weights).sum(), [ctx, deep], retain_graph=True), want, strict=True):
+            close(a, b, 1e-9)
+
+
+@pytest.mark.parametrize("tower", ["text", "image"])
+def test_changed_weights_equal_a_model_with_those_weights(double: Clip, tower: str) -> None:
+    """Every matrix of two layers: the same value and gradient as W + scale * up down put into a copy of the model."""
+    changes, copied = {}, copy.deepcopy(double)
+    blocks = (copied.text_tower if tower == "text" else copied.visual).transformer.resblocks
+    for seed, (layer, part) in enumerate(itertools.product((0, 2), ("q", "k", "v", "o", "fc", "proj"))):
+        block = blocks[layer]
+        at = {"o": block.attn.out_proj, "fc": block.mlp.c_fc, "proj": block.mlp.c_proj}.get(part)
+        weight = block.attn.in_proj_weight if at is None else at.weight
+        width = weight.shape[1]
+        out = width if at is None else weight.shape[0]
+        one = LowRank(down=randn(2, width, seed=seed), up=randn(out, 2, seed=50 + seed), scale=0.5)
+        changes[(tower, layer, part)] = one
+        change = one.scale * one.up @ one.down
+        holder, name = (block.attn, "in_proj_weight") if at is None else (at, "weight")
+        if at is None:
+            place = ("q", "k", "v").index(part) * width
+            change = torch.cat([change.new_zeros(place, width), change, change.new_zeros(2 * width - place, width)])
+        merged = getattr(holder, name) + change
+        delattr(holder, name)
+        setattr(holder, name, merged)
+    prompted = Prompted(weights=changes)  # type: ignore[arg-type]
+    if tower == "text":
+        tokens = double.class_tokens(NAMES)
+        ours = double.encode_text(tokens, prompted, max_rows=9).pooled
+        theirs = copied.encode_text(copied.class_tokens(NAMES)).pooled
+    else:
+        pixels = randn(2, 3, 32, 32, seed=9).detach()
+        ours, theirs = double.encode_images(pixels, prompted).pooled, copied.encode_images(pixels).pooled
+    close(ours, theirs)
+    learned = [x for one in changes.values() for x in (one.down, one.up)]
+    weights = randn(*ours.shape, seed=77).detach()
+    for a, b in zip(*(torch.autograd.grad((x * weights).sum(), learned) for x in (ours, theirs)), strict=True):
+        close(a, b, 1e-9)

@@ -95,7 +95,6 @@ def test_the_teachers_words_are_the_recipes(name: str) -> None:
 def started(case: Case) -> Mapping[str, torch.Tensor]:
     found = given.given(case.folder, case.entry, "cpu", "float32")
     assert found.method is not None
-    assert found.method.prompt is not None
     return dict(found.method.prompt.build(found.clip.facts, generator("test"), 7).named_parameters())
 
 

@@ -20,7 +20,7 @@ import torch
 
 from vlprompt.data import Sample, few_shot, open_dataset, restrict, split_by_rule
 from vlprompt.engine.checkpoint import Watch
-from vlprompt.engine.evaluate import Classifier, accuracy
+from vlprompt.engine.evaluate import Classifier, accuracy, zero_shot
 from vlprompt.engine.images import open_images
 from vlprompt.engine.train import Lesson, prompt_at, train
 from vlprompt.methods.resolve import recipe_of, resolve
@@ -93,8 +93,9 @@ def measure(clip, images, name: str, options: dict[str, object], dataset: str, s
     def top1(prompt: torch.nn.Module | None, part: str) -> float:
         there = restrict(whole, part)
         val: tuple[Sample, ...] = there.val
-        spec = method.prompt if prompt is not None else None
-        return accuracy(Classifier(clip, spec, prompt, there.class_names, whole.template), val, images)
+        if prompt is None:
+            return accuracy(zero_shot(clip, there.class_names, whole.template, whole.template), val, images)
+        return accuracy(Classifier(clip, method.prompt, prompt, there.class_names, whole.template), val, images)
 
     by_epoch: list[float] = []
     watch = Watch(after=lambda state: by_epoch.append(top1(prompt_at(state, clip, method.prompt, lesson), "base")))

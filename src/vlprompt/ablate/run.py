@@ -32,6 +32,7 @@ from vlprompt.errors import DATA, UserError
 from vlprompt.head import measure_head
 from vlprompt.losses.perplexity import perplexity
 from vlprompt.methods.resolve import recipe_of, resolve
+from vlprompt.prompts import Bare, BareSpec
 from vlprompt.towers import Clip, load
 from vlprompt.types import Method, PromptSpec, Views
 
@@ -90,10 +91,10 @@ def run_ablation(
     return cells
 
 
-def _check(names: Sequence[str], seeds: Sequence[int], prompt: PromptSpec | None, observer: Observer) -> None:
+def _check(names: Sequence[str], seeds: Sequence[int], prompt: PromptSpec, observer: Observer) -> None:
     if len(set(names)) < len(names):
         raise UserError(f"data sets {', '.join(names)}: one is named twice. Name each once.")
-    if prompt is not None and prompt.layout is not None and not prompt.layout.shared:
+    if prompt.layout is not None and not prompt.layout.shared:
         raise UserError(
             "the ablation learns on base classes and measures on novel ones, which a context for each class cannot answer "
             "for. Use per_class=false."
@@ -194,7 +195,6 @@ class Bench:
         began = time.perf_counter()
         method, dataset = self.method(job), job.dataset
         spec = method.prompt
-        assert spec is not None
         sample = restrict(few_shot(dataset, self.shots, job.seed), job.subset)
         lesson = Lesson(
             samples=sample.train,
@@ -213,7 +213,7 @@ class Bench:
 
         prompt = train(self.clip, method, lesson, self.images, checkpoints=Watch(after=measure, logged=logged.append))
         with torch.no_grad():
-            context = self.clip.context(prompt(None))
+            context = self.clip.context(prompt())
         return Cell(
             setting=job.setting.name,
             factor=job.setting.factor,
@@ -235,7 +235,7 @@ class Bench:
             key=key,
         )
 
-    def _accuracy(self, spec: PromptSpec | None, prompt: nn.Module | None, dataset: Dataset, part: str) -> float:
+    def _accuracy(self, spec: PromptSpec, prompt: nn.Module, dataset: Dataset, part: str) -> float:
         there = _part(dataset, part)
         classifier = Classifier(self.clip, spec, prompt, there.class_names, dataset.template)
         return self.score(classifier, there.val)
@@ -243,7 +243,7 @@ class Bench:
     def _zero_shot(self, dataset: Dataset, part: str) -> float:
         where = (dataset.name, part)
         if where not in self.zero_shots:
-            self.zero_shots[where] = self._accuracy(None, None, dataset, part)
+            self.zero_shots[where] = self._accuracy(BareSpec(), Bare(), dataset, part)
         return self.zero_shots[where]
 
     def score(self, classifier: Classifier, val: Sequence[Sample]) -> float:

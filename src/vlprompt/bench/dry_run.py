@@ -33,7 +33,7 @@ from vlprompt.engine.precision import device_name, synchronize
 from vlprompt.engine.step import gradients_of
 from vlprompt.engine.train import Lesson, estimate_step, new_prompt, view_of
 from vlprompt.methods.resolve import resolve
-from vlprompt.types import Method, PromptSpec
+from vlprompt.types import Fit, Method, PromptSpec, Steps
 
 FEW, MANY, VERY_MANY = 10, 200, 1000
 """Classes that a step is timed with: few and many, and very many where a step with few takes less than QUICK seconds, since on a
@@ -125,7 +125,7 @@ def look_ahead(plan: Plan, desk: Desk, say: Callable[[str], None] = lambda text:
         key = (course.method, course.dataset, course.subset, course.shots, course.variant)
         if course.shots != 0 and key not in learnings and (learning := probe.learning(course, method)) is not None:
             learnings[key] = learning
-        if method.prompt is not None and (method.prompt.prompts_image or method.prompt.conditioned):
+        if method.prompt.reach.image_tower or "image" in method.prompt.reach.sees:
             classes = len(_names(desk, cell.data, cell.subset))
             tests[cell.place] = probe.test(course, method).at(classes) * cell.num_test
     return Outlook(
@@ -153,7 +153,7 @@ def _names(desk: Desk, data: str, subset: Subset) -> tuple[str, ...]:
     return tuple(names[label] for label in labels_of(len(names), subset))
 
 
-def _shape(prompt: PromptSpec | None) -> str:
+def _shape(prompt: PromptSpec) -> str:
     """What of a prompt decides how long a step takes: all but the values that it starts from."""
     return re.sub(r"init='[^']*'", "", repr(prompt))
 
@@ -174,7 +174,7 @@ class _Probe:
 
     def learning(self, course: Course, method: Method) -> Learning | None:
         """What a course will take: its steps, each as long as its number of classes says. None: it has no steps."""
-        if method.schedule is None or method.prompt is None:
+        if not isinstance(method.learner, Steps):
             return None
         names = _names(self.desk, course.data, course.subset)
         line = self._step(course, method).line
@@ -193,17 +193,15 @@ class _Probe:
     def test(self, course: Course, method: Method) -> Line:
         """Seconds of answering for one image, of a method whose features are not in the cache; by the class where its text depends
         on the image."""
-        assert method.prompt is not None
         key = _shape(method.prompt)  # which losses it was learned by makes no difference
         if key not in self._tests:
             self.say(f"Timing answers of {course.method}")
             few = self._answer(course, method, FEW)
-            many = {MANY: self._answer(course, method, MANY)} if method.prompt.conditioned else {FEW + 1: few}
+            many = {MANY: self._answer(course, method, MANY)} if "image" in method.prompt.reach.sees else {FEW + 1: few}
             self._tests[key] = Step(method=course.method, batch=1, timed={FEW: few, **many}).line
         return self._tests[key]
 
     def _step(self, course: Course, method: Method) -> Step:
-        assert method.schedule is not None
         key = (course.method, method.schedule.batch, _shape(method.prompt))
         if key not in self.steps:
             self.say(f"Timing steps of {course.method}")
@@ -215,8 +213,6 @@ class _Probe:
 
     def _seconds(self, course: Course, method: Method, classes: int) -> float:
         """Of a step; the teacher's sentences, read once before the first, are not in it."""
-        assert method.prompt is not None
-        assert method.schedule is not None
         lesson = self._lesson(course, made_up(0, classes), photographs(method.schedule.batch, classes))
         rows = estimate_step(self.images.clip, method, lesson).max_rows
         clip, names, words = self.images.clip, lesson.class_names, lesson.template
@@ -225,7 +221,6 @@ class _Probe:
         return self._quickest(lambda: take(gradients_of))
 
     def _answer(self, course: Course, method: Method, classes: int) -> float:
-        assert method.prompt is not None
         clip = self.images.clip
         prompt = new_prompt(clip, method.prompt, classes, course.seed)
         classifier = Classifier(clip, method.prompt, prompt, made_up(0, classes), course.template)
@@ -244,7 +239,6 @@ class _Probe:
 
     def _peak(self, course: Course, method: Method, names: tuple[str, ...]) -> float:
         """MiB of a step of the course's own classes, as `estimate_step` counts them."""
-        assert method.schedule is not None
         batch = min(method.schedule.batch, course.num_train)
         key = (course.method, _shape(method.prompt), batch, names)
         if key not in self._peaks:
@@ -297,7 +291,7 @@ def held(plan: Plan, desk: Desk, embed_dim: int) -> tuple[Held, ...]:
         names[cell.data] = cell.dataset
     samples: dict[tuple[object, ...], FewShot] = {}
     for course in {cell.course.place: cell.course for cell in plan.cells if cell.course.shots != 0}.values():
-        hold_out = resolved(course).solver is not None
+        hold_out = resolved(course).chooses
         material, key = desk.material(course.data), (course.data, course.shots, course.seed, hold_out)
         if key not in samples:
             samples[key] = few_shot(material, course.shots, course.seed, hold_out=hold_out)
@@ -319,7 +313,7 @@ def _held(dataset: str, views: Mapping[int | None, set[str]], embed_dim: int) ->
 def _views(course: Course) -> Iterator[int | None]:
     """The views of its training images whose bare features a course reads."""
     method = resolved(course)
-    if method.solver is not None:
+    if isinstance(method.learner, Fit):
         yield None
-    elif method.prompt is not None and method.schedule is not None and reads_frozen(method.prompt, method.needs):
+    elif isinstance(method.learner, Steps) and reads_frozen(method.prompt, method.needs):
         yield from {view_of(course.views, epoch, course.seed) for epoch in range(method.schedule.epochs)}

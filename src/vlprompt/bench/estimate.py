@@ -20,6 +20,7 @@ from vlprompt.engine.run import begun
 from vlprompt.engine.train import Lesson, estimate_step
 from vlprompt.errors import UserError
 from vlprompt.methods import recipes
+from vlprompt.types import Steps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,7 +210,7 @@ def _probed(course: Course, desk: Desk) -> Learning | None:
     )
     try:
         method, _ = begun(config_of(course, Path(), desk.means), material, images.clip, course.recipe)
-        if method.schedule is None or method.prompt is None:
+        if not isinstance(method.learner, Steps):
             return None
         need = estimate_step(images.clip, method, lesson)
         duration = measure(images.clip, method, lesson, images, max_rows=need.max_rows)

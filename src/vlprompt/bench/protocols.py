@@ -142,7 +142,7 @@ def _unseen(
 
 def _unanswered(resolved: Method, learned: tuple[str, ...], asked: tuple[str, ...]) -> str | None:
     try:
-        check_classes(resolved.prompt, learned, asked, solver=resolved.solver, labelled=True)
+        check_classes(resolved.prompt, learned, asked, labelled=True)
     except UserError as problem:
         return str(problem)
     return None

@@ -159,8 +159,6 @@ class Maker:
         if not pretrained:
             return self._settings[name]
         own = resolve(name, self._settings[name])
-        if own.prompt is None:
-            return self._settings[name]
         before = self._pretrained["options"]
         shape = {one.name: before[one.name] for one in options_of(own.prompt) if one.name in before}
         return {**shape, **self._settings[name]}
@@ -185,7 +183,7 @@ class Maker:
     ) -> Iterator[Course]:
         """One for each count and seed; one altogether of a method that learns nothing."""
         resolved = self.method(name, protocol)
-        if resolved.prompt is None and resolved.solver is None:
+        if resolved.learner is None:
             yield self._course(protocol, name, known, NO_SHOTS, self.seeds[0], subset)
             return
         for number in self.shots(protocol):

@@ -32,13 +32,13 @@ from vlprompt.engine.precision import peak_mib, reset_peak
 from vlprompt.engine.run import SPLIT, Setup, begun, learn_seed, recipe_template, resolved
 from vlprompt.engine.sampling import draw, said_of_held_out, said_of_skipped
 from vlprompt.engine.test import seen_among
-from vlprompt.engine.train import view_of
+from vlprompt.engine.train import new_prompt, view_of
 from vlprompt.errors import DATA, UserError
 from vlprompt.methods.recipes import hash_of
 from vlprompt.methods.resolve import resolve
 from vlprompt.records import Predictions, Record
 from vlprompt.towers import Clip
-from vlprompt.types import Method
+from vlprompt.types import Method, Steps
 
 UNEXPECTED = 1
 
@@ -264,7 +264,8 @@ def _given(course: Course, material: Dataset, desk: Desk) -> tuple[Learned, dict
     learning = {"seconds": 0.0, "seconds_features": 0.0, "num_train": 0, "num_val": 0, "val_top1": None}
     if not course.init:
         method = resolve(course.method, course.options)
-        return _learned(course, method, None, restrict(material, course.subset).class_names, clip), learning
+        names = restrict(material, course.subset).class_names
+        return _learned(course, method, new_prompt(clip, method.prompt, len(names), course.seed), names, clip), learning
     given = artifact.load(Path(course.init), clip)
     return dataclasses.replace(given, facts={"dataset": given.facts.get("dataset", "")}), learning
 
@@ -295,7 +296,7 @@ def _taught(
         shots=course.shots,
         seed=course.seed,
         subset=course.subset,
-        hold_out=method.solver is not None,
+        hold_out=method.chooses,
     )
     if sample.held_out:
         observer.note(said_of_held_out(material, sample))
@@ -324,12 +325,12 @@ def _taught(
 
 def _cached_views(setup: Setup, seed: int) -> list[int | None]:
     """The views whose features learning reads over and over; none where it reads pixels, or each view once."""
-    spec, schedule = setup.method.prompt, setup.method.schedule
-    if spec is None or schedule is None:
+    if not isinstance(setup.method.learner, Steps):
         return [None]
-    if setup.views == "epochs" or (spec.prompts_image and not spec.conditioned):
+    reach = setup.method.prompt.reach
+    if setup.views == "epochs" or (reach.image_tower and "image" not in reach.sees):
         return []
-    return sorted({view_of(setup.views, epoch, seed) for epoch in range(schedule.epochs)}, key=str)
+    return sorted({view_of(setup.views, epoch, seed) for epoch in range(setup.method.epochs)}, key=str)
 
 
 def config_of(course: Course, directory: Path, means: Means) -> RunConfig:
@@ -355,9 +356,7 @@ def config_of(course: Course, directory: Path, means: Means) -> RunConfig:
     )
 
 
-def _learned(
-    course: Course, method: Method, prompt: nn.Module | None, class_names: tuple[str, ...], clip: Clip
-) -> Learned:
+def _learned(course: Course, method: Method, prompt: nn.Module, class_names: tuple[str, ...], clip: Clip) -> Learned:
     return Learned(
         method=method,
         prompt=prompt,
@@ -392,7 +391,7 @@ def examine_cell(cell: Cell, learned_at: Path, directory: Path, desk: Desk) -> R
         raise UserError(f"{cell.dataset} has no test images that can be used.", exit_code=DATA)
     desk.encode(images, test, [None])
     names, words = asked.class_names, recipe_template(course.recipe, asked) or asked.template
-    check_classes(learned.method.prompt, learned.class_names, names, solver=learned.method.solver, labelled=True)
+    check_classes(learned.method.prompt, learned.class_names, names, labelled=True)
     classifier = classifier_of(images.clip, learned.method, learned.prompt, names, words)
     examined = examine(classifier, test, images, template=words, class_names=names, model=course.model)
     learning = learned.facts["learning"]
@@ -404,13 +403,14 @@ def examine_cell(cell: Cell, learned_at: Path, directory: Path, desk: Desk) -> R
         shots=course.shots,
         seed=course.seed,
         subset=cell.subset,
+        setting=learned.method.setting,
         source=_source(cell, learned),
         init=course.init_hash,
         recipe=course.recipe,
         recipe_hash=hash_of(course.recipe),
         choices=course.choices,
         options=dict(learned.method.options),
-        epochs=learned.method.schedule.epochs if learned.method.schedule and course.shots != 0 else 0,
+        epochs=learned.method.epochs if course.shots != 0 else 0,
         split_hash=_split_hash(cell, learned_at, test, desk) if own else split_hash((), (), test),
         config_hash=learning.get("config_hash", ""),
         seconds=learning["seconds"] + time.perf_counter() - began,

@@ -79,11 +79,10 @@ def _of_model(model: str, method: str | None, settings: list[str] | None, device
     from vlprompt.methods.resolve import recipe_of, resolve
     from vlprompt.towers import load
 
-    clip, spec = load(model, device=resolve_device(device)), None
-    if method is not None:
-        recipe = recipe_of(method, "few-shot", model)
-        spec = resolve(method, options.parse_settings(settings), recipe=recipe, facts=clip.facts).prompt
-    return head_of(clip, spec, None if spec is None else new_prompt(clip, spec, 1, 1))
+    clip, method = load(model, device=resolve_device(device)), method or "zero-shot"
+    recipe = recipe_of(method, "few-shot", model)
+    spec = resolve(method, options.parse_settings(settings), recipe=recipe, facts=clip.facts).prompt
+    return head_of(clip, spec, new_prompt(clip, spec, 1, 1))
 
 
 def shown(found: Head) -> list[RenderableType]:

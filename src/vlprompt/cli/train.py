@@ -47,6 +47,15 @@ Init = Annotated[
         show_default="the method's own start",
     ),
 ]
+Teacher = Annotated[
+    str | None,
+    typer.Option(
+        "--teacher",
+        metavar="NAME|DIR|ID",
+        help="Another model that teaches, for methods with a teacher (rpp, prograd).",
+        show_default="the frozen model itself",
+    ),
+]
 Views = Annotated[
     str | None,
     typer.Option(
@@ -78,6 +87,7 @@ def train(
     settings: options.Settings = None,
     recipe: Recipe = "auto",
     init: Init = None,
+    teacher: Teacher = None,
     subset: options.SubsetOption = "all",
     template: options.Template = None,
     views: Views = None,
@@ -112,6 +122,7 @@ def train(
         seeds=options.parse_seeds(seeds),
         recipe=recipe,
         init=init,
+        teacher=teacher,
         subset=options.one_of("--subset", subset, options.SUBSETS),
         template=template,
         views=options.parse_views(views),

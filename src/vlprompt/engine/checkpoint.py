@@ -158,28 +158,45 @@ def _epoch_of(line: str) -> float:
 
 
 def capture(
-    epoch: int, prompt: nn.Module, optimiser: torch.optim.SGD, average: dict[str, Tensor], seconds: float
+    epoch: int, prompt: nn.Module, optimiser: torch.optim.Optimizer, average: dict[str, Tensor], seconds: float
 ) -> State:
     """The state of a prompt and its optimiser, by reference: save it before the next step."""
     named = dict(prompt.named_parameters())
-    momentum = {name: optimiser.state[p].get("momentum_buffer") for name, p in named.items() if p in optimiser.state}
+    momentum = {
+        _kept(name, slot): value
+        for name, p in named.items()
+        for slot, value in optimiser.state.get(p, {}).items()
+        if value is not None
+    }
     return State(
         epoch=epoch,
         parameters={name: p.detach() for name, p in named.items()},
-        momentum={name: buffer for name, buffer in momentum.items() if buffer is not None},
+        momentum=momentum,
         average=average,
         seconds=seconds,
     )
 
 
-def restore(state: State, prompt: nn.Module, optimiser: torch.optim.SGD) -> None:
+def restore(state: State, prompt: nn.Module, optimiser: torch.optim.Optimizer) -> None:
     """Put a state back, in place. UserError where its tensors are not the prompt's."""
     put_back(state.parameters, prompt)
     named = dict(prompt.named_parameters())
-    for kind in (state.momentum, state.average):
-        _require_fit(kind, {name: named[name] for name in kind if name in named})
-    for name, buffer in state.momentum.items():
-        optimiser.state[named[name]]["momentum_buffer"] = buffer.to(named[name].device)
+    places = {_kept(name, slot): (p, slot) for name, p in named.items() for slot in (BUFFER, *MOMENTS, COUNT)}
+    known = {key: places[key][0] for key in state.momentum if key in places and places[key][1] != COUNT}
+    _require_fit({key: one for key, one in state.momentum.items() if key in known or key not in places}, known)
+    _require_fit(state.average, {name: named[name] for name in state.average if name in named})
+    for key, value in state.momentum.items():
+        parameter, slot = places[key]
+        optimiser.state[parameter][slot] = value if slot == COUNT else value.to(parameter.device)
+
+
+BUFFER, MOMENTS, COUNT = "momentum_buffer", ("exp_avg", "exp_avg_sq"), "step"
+"""What SGD keeps of a parameter; what Adam and AdamW keep of its shape; and the number of their steps."""
+
+
+def _kept(name: str, slot: str) -> str:
+    """What an optimiser keeps of a parameter, by name: SGD's only buffer has the parameter's."""
+    return name if slot == BUFFER else f"{name}@{slot}"
 
 
 def put_back(parameters: Mapping[str, Tensor], prompt: nn.Module) -> None:

@@ -15,7 +15,7 @@ from safetensors.numpy import save
 from torch import Tensor
 
 from vlprompt import __version__, artifact, disk, reading
-from vlprompt.engine.evaluate import Classifier, check_classes
+from vlprompt.engine.evaluate import check_classes, classifier_of
 from vlprompt.errors import DATA, UserError
 from vlprompt.towers import Clip
 
@@ -32,18 +32,18 @@ def class_vectors(
 ) -> tuple[Tensor, artifact.Learned]:
     """((C, E) float32 class features in the order of the names, un-normalised or of length 1; the prompt that they are from).
 
-    UserError: a prompt without class features of its own (a solver, or one that depends on the image), or class-specific contexts
-    for other classes.
+    UserError: a prompt without class features (it answers from image features alone, or its text depends on the image), or one that
+    knows its own classes alone and is asked about others.
     """
     learned, clip = artifact.loaded(artifact.pick(run).directory, clip, device=device)
     method = learned.method
-    if method.solver is not None:
+    if not method.prompt.reach.reads_text:
         raise UserError(f"{method.name!r} has no class vectors: it answers from image features alone.")
-    if method.prompt is not None and method.prompt.conditioned:
+    if "image" in method.prompt.reach.sees:
         raise UserError(f"{method.name!r} has no class vectors: its text depends on the image.")
     once = tuple(dict.fromkeys(names))  # vocabularies name some classes twice
     check_classes(method.prompt, tuple(dict.fromkeys(learned.class_names)), once)
-    classifier = Classifier(clip, method.prompt, learned.prompt, once, learned.template, ensemble=method.teacher)
+    classifier = classifier_of(clip, method, learned.prompt, once, learned.template)
     assert classifier.text is not None
     features = classifier.text.unit if unit else classifier.text.pooled
     place = {name: number for number, name in enumerate(once)}

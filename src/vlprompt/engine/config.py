@@ -56,6 +56,8 @@ class RunConfig:
     `published` the few-shot one (with `subset` base the base-to-novel one); auto: by the model; "": none."""
     init: Path | None = None
     """An artifact or a run whose learned tensors the prompt begins with; None: the method's own start."""
+    teacher: str | None = None
+    """Another model that teaches, where a method has a teacher: a name, directory or Hub id; None: the frozen model itself."""
     template: str | None = None
     """Words of the zero-shot classifier and teacher, with {}; None: the data set's own."""
     subset: Literal["all", "base", "novel"] = "all"
@@ -129,6 +131,8 @@ class Resolved:
     views: int | str
     init: str = ""
     """SHA-256 of the learned tensors that it begins with; empty: the method's own start."""
+    teacher: str = ""
+    """SHA-256 of the weights of another model that teaches; empty: none does."""
 
     @property
     def hash(self) -> str:
@@ -139,8 +143,12 @@ class Resolved:
     def as_dict(self) -> dict[str, object]:
         """As JSON has it: options that are no numbers, strings or lists become strings."""
         values: dict[str, object] = json.loads(json.dumps(dataclasses.asdict(self), default=str))
-        if not self.init:  # as before there were such runs, whose hashes stay what they were
-            del values["init"]
+        for name in (
+            "init",
+            "teacher",
+        ):  # without them as before there were such runs, whose hashes stay what they were
+            if not values[name]:
+                del values[name]
         return values
 
     def document(self, config: RunConfig) -> dict[str, object]:
@@ -153,6 +161,8 @@ class Resolved:
         }
         if config.init is not None:
             asked["init"] = str(config.init)
+        if config.teacher is not None:
+            asked["teacher"] = config.teacher
         return {**self.as_dict(), "hash": self.hash, "asked": asked}
 
 

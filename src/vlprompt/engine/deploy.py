@@ -19,9 +19,8 @@ from torch import Tensor, nn
 from vlprompt import __version__, artifact, disk
 from vlprompt.engine.evaluate import Classifier, check_classes, classifier_of
 from vlprompt.errors import DATA, UserError
-from vlprompt.losses import logits
+from vlprompt.losses import after, answers
 from vlprompt.towers import Clip
-from vlprompt.types import BARE, Features
 
 Kind = Literal["onnx", "torch-export"]
 INPUT, PROBABILITY, LOGITS = "pixels", "probability", "logits"
@@ -33,28 +32,20 @@ class Deployed(nn.Module):
 
     def __init__(self, clip: Clip, classifier: Classifier) -> None:
         super().__init__()
-        self.visual, self.solver = clip.visual, classifier.prompt if classifier.spec is None else None
+        self.visual, self.prompt = clip.visual, classifier.prompt
         self.clip = (clip,)  # not as a module: the text tower's weights stay out of the file
-        self.prompted, self.text = BARE, Features(pooled=torch.empty(0))
-        if classifier.spec is not None and classifier.spec.prompts_image and classifier.prompt is not None:
-            with torch.no_grad():
-                self.prompted = classifier.prompt(None)
-        if self.solver is None:
-            assert classifier.text is not None
-            self.text = classifier.text
+        assert classifier.text is not None
+        self.prompted, self.text = classifier.prompted, classifier.text
         scale = clip.preprocess
         self.mean = nn.Buffer(torch.tensor(scale.mean).view(3, 1, 1))
         self.std = nn.Buffer(torch.tensor(scale.std).view(3, 1, 1))
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 3, S, S) float32 RGB from 0 to 1 -> probabilities (B, C), logits (B, C)."""
-        features = self.clip[0].encode_images((pixels - self.mean) / self.std, self.prompted)
-        answers = (
-            logits(features, self.text, self.clip[0].logit_scale)
-            if self.solver is None
-            else self.solver(features.pooled)
-        )
-        return answers.softmax(-1), answers
+        image = self.clip[0].encode_images((pixels - self.mean) / self.std, self.prompted)
+        image = after(self.prompted.after_image, image)
+        found = answers(self.prompted, image, self.text, self.clip[0].logit_scale)
+        return found.softmax(-1), found
 
 
 def deployed(
@@ -67,13 +58,13 @@ def deployed(
     """
     learned, clip = artifact.loaded(artifact.pick(run).directory, model)
     method = learned.method
-    if method.prompt is not None and method.prompt.conditioned:
+    if "image" in method.prompt.reach.sees or method.at_test is not None:
         raise UserError(
             f"{method.name!r} runs the text tower again for every image, so it cannot be one file of an image tower and a class matrix. "
             f"Learn another method, for example coop (vlprompt methods)."
         )
     classes = tuple(names) if names is not None else learned.class_names
-    check_classes(method.prompt, learned.class_names, classes, solver=method.solver, labelled=names is None)
+    check_classes(method.prompt, learned.class_names, classes, labelled=names is None)
     module = Deployed(clip, classifier_of(clip, method, learned.prompt, classes, learned.template))
     scale = clip.preprocess
     facts = {

@@ -54,10 +54,10 @@ def measure(
 ) -> Duration:
     """Time what is to be learned from epoch `done` on. Nothing is learned, kept, or drawn that learning itself would miss."""
     schedule, spec = method.schedule, method.prompt
-    assert spec is not None, f"{method.name} learns nothing"
-    assert schedule is not None, f"{method.name} has no gradient steps"
     # The teacher's sentences are not read here: a step takes as long with any features.
-    forward = Forward(clip, spec, method.needs, lesson.class_names, lesson.template, max_rows=max_rows)
+    taught = lesson.teacher.clip if lesson.teacher else None
+    names, words = lesson.class_names, lesson.template
+    forward = Forward(clip, spec, method.needs, names, words, max_rows=max_rows, taught=taught)
     per_epoch = len(batches(len(lesson.samples), schedule.batch, seed=lesson.seed, epoch=0))
     step, timed = _step(forward, method, lesson, images, per_epoch)
     missing = 0
@@ -76,7 +76,6 @@ def measure(
 
 def stepping(forward: Forward, method: Method, lesson: Lesson, images: Images) -> Callable[[Gradients], float]:
     """A step of the lesson's first batch that can be taken again and again: it gives its seconds, and learns nothing."""
-    assert method.schedule is not None
     prompt = new_prompt(forward.clip, forward.spec, len(lesson.class_names), lesson.seed)
     index = batches(len(lesson.samples), method.schedule.batch, seed=lesson.seed, epoch=0)[0]
     batch = [lesson.samples[i] for i in index.tolist()]
@@ -113,9 +112,13 @@ def _view(
     device, crop = forward.clip.device, view_of(lesson.views, 0, lesson.seed)
     labels = torch.tensor([sample.label for sample in batch])
     frozen = torch.ones(len(batch), forward.clip.facts.embed_dim) if forward.reads_frozen else None
-    pixels = images.pixels(batch, crop) if forward.spec.prompts_image else None
-    drawn = draw(method.classes, len(lesson.class_names), seed=lesson.seed, epoch=0, step=0)
-    return forward(prompt, labels.to(device), None if frozen is None else frozen.to(device), pixels, drawn)
+    pixels = images.pixels(batch, crop) if forward.spec.reach.image_tower else None
+    drawn = draw(method.steps.classes, len(lesson.class_names), seed=lesson.seed, epoch=0, step=0)
+    taught = None
+    if forward.taught is not None:
+        taught = torch.ones(len(batch), forward.taught.facts.embed_dim, device=device)
+    ready = None if frozen is None else frozen.to(device)
+    return forward(prompt, labels.to(device), ready, pixels, drawn, chance=0, taught_BE=taught)
 
 
 def _image(lesson: Lesson, images: Images, missing: int) -> float:

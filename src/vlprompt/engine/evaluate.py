@@ -5,6 +5,7 @@ Letters: N images, C classes, E joint embedding.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,15 +18,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vlprompt.data import Sample
-from vlprompt.engine.forward import ROWS, TEMPLATE, ensemble_text
+from vlprompt.engine.forward import ROWS, TEMPLATE, asked, ensemble_text, reads_frozen
 from vlprompt.engine.images import Images
 from vlprompt.engine.precision import peak_mib, versions
 from vlprompt.errors import UserError
-from vlprompt.losses import logits
+from vlprompt.losses import after, answers
 from vlprompt.methods.sentences import SentenceOptions
+from vlprompt.prompts.bare import Bare, BareSpec
 from vlprompt.records import Predictions, id_hashes
 from vlprompt.towers import Clip
-from vlprompt.types import Ensemble, Features, Method, PromptSpec, Solver
+from vlprompt.types import AtTest, Ensemble, Features, Method, Prompted, PromptSpec
 
 BINS = 15
 BATCH = 64
@@ -33,87 +35,99 @@ BATCH = 64
 
 
 class Classifier:
-    """A prompt (or the bare template) with a class list: text features once, then logits for any images."""
+    """A prompt with a class list: text features once, then logits for any images."""
 
     def __init__(
         self,
         clip: Clip,
-        spec: PromptSpec | None,
-        prompt: nn.Module | None,
+        spec: PromptSpec,
+        prompt: nn.Module,
         class_names: Sequence[str],
         template: str,
         *,
         ensemble: Ensemble | None = None,
+        at_test: AtTest | None = None,
     ) -> None:
-        """spec and prompt None: the zero-shot classifier of the template, or of an ensemble of them. spec None and a prompt: a
-        solver's module, which answers from image features alone."""
-        assert spec is None or prompt is not None
+        """ensemble: the sentences of the frozen tower's class features; None: the template. at_test: what is done for each image."""
+        self.at_test = at_test
         self.clip, self.spec, self.prompt = clip, spec, prompt
         self.class_names = tuple(class_names)
+        reads_text = spec.reach.reads_text
+        encoded = reads_text and (spec.layout is not None or spec.reach.text_tower)
+        self.tokens = clip.class_tokens(class_names, spec.layout, template) if encoded else None
+        self.frozen_text: Features | None = None
+        if "classes" in spec.reach.sees or (reads_text and not encoded):
+            self.frozen_text = ensemble_text(clip, class_names, ensemble or TEMPLATE, template)
         self.text: Features | None = None
-        if spec is None and prompt is not None:
-            return
-        if spec is None or spec.layout is None:
-            sentences = ensemble if spec is None else None
-            self.text = ensemble_text(clip, class_names, sentences or TEMPLATE, template)
-            return
-        self.tokens = clip.class_tokens(class_names, spec.layout, template)
-        if not spec.conditioned:
-            assert prompt is not None
+        """The class features, where they are the same for all images."""
+        if "image" not in spec.reach.sees:
             with torch.no_grad():
-                self.text = clip.encode_text(self.tokens, prompt(None), max_rows=ROWS)
+                self.prompted = asked(prompt, spec, None, self.frozen_text)
+                self.text = self._text(self.prompted)
 
     @torch.no_grad()
     def logits(self, samples: Sequence[Sample], images: Images) -> Tensor:
         """(N, C) float32 on the CPU: the deterministic test view of every image."""
         if not samples:
             return torch.empty(0, len(self.class_names))
-        spec = self.spec
-        reads_frozen = spec is None or spec.conditioned or not spec.prompts_image
-        frozen_NE = images.features(samples, None) if reads_frozen else None
+        if self.at_test is not None:
+            return torch.cat([self._adapted(sample, images, self.at_test) for sample in samples])
+        frozen_NE = images.features(samples, None) if reads_frozen(self.spec, frozenset()) else None
         out = []
         for start in range(0, len(samples), BATCH):
             chunk = samples[start : start + BATCH]
-            frozen = None
-            if frozen_NE is not None:
-                frozen = Features(pooled=frozen_NE[start : start + BATCH].to(self.clip.device))
-            pixels = images.pixels(chunk, None) if spec is not None and spec.prompts_image else None
-            out.append(self._chunk(frozen, pixels).float().cpu())
+            frozen_BE = None if frozen_NE is None else frozen_NE[start : start + BATCH]
+            pixels = images.pixels(chunk, None) if self.spec.reach.image_tower else None
+            out.append(self._chunk(frozen_BE, pixels).float().cpu())
         return torch.cat(out)
 
-    def _chunk(self, frozen: Features | None, pixels: Tensor | None) -> Tensor:
-        image, text = frozen, self.text
-        if self.spec is None and self.prompt is not None:
-            assert frozen is not None
-            answers: Tensor = self.prompt(frozen.pooled)
-            return answers
-        if self.spec is not None and self.prompt is not None and (self.spec.conditioned or pixels is not None):
-            prompted = self.prompt(frozen.unit if frozen is not None and self.spec.conditioned else None)
-            if pixels is not None:
-                image = self.clip.encode_images(pixels, prompted)
-            if text is None:
-                text = self.clip.encode_text(self.tokens, prompted, max_rows=ROWS)
+    def _adapted(self, sample: Sample, images: Images, at_test: AtTest) -> Tensor:
+        """(1, C): the answer of a copy of the prompt that has learned from the views of this image. The views are not kept."""
+        views = [None, *range(at_test.views)]
+        pixels, frozen = None, None
+        if self.spec.reach.image_tower:
+            pixels = torch.cat([images.pixels([sample], view) for view in views])
+        if reads_frozen(self.spec, frozenset()):
+            frozen = torch.cat([images.encode([sample], view).cpu() for view in views])
+        module = copy.deepcopy(self.prompt).requires_grad_(True)
+        with torch.enable_grad():
+            at_test.adapt(module, lambda: self._chunk(frozen, pixels, module))
+        one, first = (None if x is None else x[:1] for x in (frozen, pixels))
+        return self._chunk(one, first, module).float().cpu()
+
+    def _chunk(self, frozen_BE: Tensor | None, pixels: Tensor | None, module: nn.Module | None = None) -> Tensor:
+        """module: another one than the prompt's, whose text features are not known yet."""
+        frozen = None if frozen_BE is None else Features(pooled=frozen_BE.to(self.clip.device))
+        text = self.text if module is None else None
+        if text is None:
+            prompted = asked(module or self.prompt, self.spec, frozen, self.frozen_text)
+            text = self._text(prompted)
+        else:
+            prompted = self.prompted
+        image = frozen if pixels is None else self.clip.encode_images(pixels, prompted)
         assert image is not None
-        assert text is not None
-        return logits(image, text, self.clip.logit_scale)
+        return answers(prompted, after(prompted.after_image, image), text, self.clip.logit_scale)
+
+    def _text(self, prompted: Prompted) -> Features:
+        """The class features; without rows, where none are read."""
+        if self.tokens is not None:
+            text = self.clip.encode_text(self.tokens, prompted, max_rows=ROWS)
+        else:
+            text = self.frozen_text or Features(pooled=torch.empty(0, self.clip.facts.embed_dim))
+        return after(prompted.after_text, text)
 
 
 def classifier_of(
-    clip: Clip, method: Method, prompt: nn.Module | None, class_names: Sequence[str], template: str
+    clip: Clip, method: Method, prompt: nn.Module, class_names: Sequence[str], template: str
 ) -> Classifier:
-    """A method's classifier: its prompt's, its solver's, or the zero-shot one of its sentences."""
-    return Classifier(clip, method.prompt, prompt, class_names, template, ensemble=method.teacher)
+    """A method's classifier."""
+    return Classifier(
+        clip, method.prompt, prompt, class_names, template, ensemble=method.teacher, at_test=method.at_test
+    )
 
 
-def check_classes(
-    spec: PromptSpec | None,
-    learned: Sequence[str],
-    asked: Sequence[str],
-    *,
-    solver: Solver | None = None,
-    labelled: bool = False,
-) -> None:
-    """UserError where a class-specific context, or a solver's module, is asked about classes that it was not learned on.
+def check_classes(spec: PromptSpec, learned: Sequence[str], asked: Sequence[str], *, labelled: bool = False) -> None:
+    """UserError where a prompt that knows its own classes alone is asked about others.
 
     labelled: the names are a data set's, whose labels tell two classes of one name apart (ImageNet has two "sunglasses").
     """
@@ -122,18 +136,17 @@ def check_classes(
     twice = sorted(name for name, number in Counter(asked).items() if number > 1)
     if twice and not labelled:
         raise UserError(f"class names must differ; given twice: {', '.join(map(repr, twice))}.")
-    if solver is not None and list(learned) != list(asked):
+    if not spec.reach.own_classes or list(learned) == list(asked):
+        return
+    if not spec.reach.reads_text:
         raise UserError(
             f"this classifier has no text side: it knows its own {len(learned)} classes ({_few(learned)}) and cannot answer for "
             f"other ones ({_few(asked)}). Ask for its own classes, in its order, or learn a prompt (vlprompt methods)."
         )
-    specific = spec is not None and spec.layout is not None and not spec.layout.shared
-    if specific and list(learned) != list(asked):
-        raise UserError(
-            f"this prompt has a context of its own for each of its {len(learned)} classes ({_few(learned)}), so that it cannot "
-            f"answer for other ones ({_few(asked)}). Ask for its own classes, in its order, or learn a unified context "
-            f"(per_class=false)."
-        )
+    raise UserError(
+        f"this prompt has learned something for each of its own {len(learned)} classes ({_few(learned)}), so that it cannot answer for "
+        f"other ones ({_few(asked)}). Ask for its own classes, in its order, or learn a context for all classes (vlprompt methods)."
+    )
 
 
 def _few(names: Sequence[str]) -> str:
@@ -223,7 +236,9 @@ HAND_WRITTEN = ("{}", "a photo of a {}.", "a picture of {}.", "selected")
 
 def zero_shot(clip: Clip, class_names: Sequence[str], words: str, template: str) -> Classifier:
     """The classifier of hand-written words: a template, or the name of several that the data set's template is one of."""
-    return Classifier(clip, None, None, class_names, template, ensemble=SentenceOptions(templates=words).ensemble)
+    return Classifier(
+        clip, BareSpec(), Bare(), class_names, template, ensemble=SentenceOptions(templates=words).ensemble
+    )
 
 
 def best_words(clip: Clip, class_names: Sequence[str], template: str, images: Images, samples: Sequence[Sample]) -> str:

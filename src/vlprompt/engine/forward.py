@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from vlprompt.engine.classes import in_view
 from vlprompt.engine.distributed import ALONE, Alone
-from vlprompt.losses import logits
+from vlprompt.errors import UserError
+from vlprompt.losses import after, answers, logits
 from vlprompt.towers import Clip
 from vlprompt.towers.tokens import subset
 from vlprompt.types import Context, Ensemble, Features, Need, Prompted, PromptSpec, Teacher, View
@@ -34,23 +35,34 @@ class Forward:
         teacher: Ensemble | None = None,
         max_rows: int | None = None,
         ranks: Alone = ALONE,
+        taught: Clip | None = None,
     ) -> None:
-        """teacher: what the teacher's class features come from; None: the template. max_rows: text rows that are run at once, to
-        bound memory; None: all. ranks: the processes that share the classes of a step."""
+        """teacher: what the frozen tower's class features come from; None: the template. max_rows: text rows that are run at once, to
+        bound memory; None: all. ranks: the processes that share the classes of a step. taught: another model, which is the
+        teacher. UserError: a term that compares features, which two models do not share."""
         self.clip, self.spec, self.needs, self.max_rows, self.ranks = clip, spec, needs, max_rows, ranks
         assert not needs >= {"host_states", "context_states"}, (
             "a view has one context: the host's or the separate pass's"
         )
+        self.taught = taught
+        self.taught_text: Features | None = None
+        if taught is not None:
+            if needs & {"teacher_text", "teacher_image"}:
+                raise UserError(
+                    "this method compares features with its teacher's, and those of another model mean something else. Use a method "
+                    "that compares answers with another teacher (rpp, prograd), or leave --teacher away."
+                )
+            self.taught_text = ensemble_text(taught, class_names, teacher or TEMPLATE, template)
         self.tokens = clip.class_tokens(class_names, spec.layout, template)
-        self.frozen_text = zero_shot_text(clip, class_names, template) if spec.layout is None else None
-        self.teacher_text: Features | None = None
-        if needs & {"teacher_text", "teacher_logits"}:
-            self.teacher_text = ensemble_text(clip, class_names, teacher or TEMPLATE, template)
+        self.frozen_text: Features | None = None
+        plain = spec.layout is None and not spec.reach.text_tower
+        if plain or "classes" in spec.reach.sees or needs & {"teacher_text", "teacher_logits"}:
+            self.frozen_text = ensemble_text(clip, class_names, teacher or TEMPLATE, template)
 
     @property
     def reads_frozen(self) -> bool:
         """Whether the bare image tower's features are needed (they come from the cache)."""
-        return reads_frozen(self.spec, self.needs)
+        return reads_frozen(self.spec, self.needs if self.taught is None else frozenset())
 
     def __call__(
         self,
@@ -60,28 +72,26 @@ class Forward:
         pixels: Tensor | None,
         drawn: Tensor | None = None,
         others: Sequence[Tensor] = (),
+        chance: int | None = None,
+        taught_BE: Tensor | None = None,
     ) -> View:
         """labels (B,). frozen_BE: the bare tower's features, where `reads_frozen`. pixels (B, 3, S, S): where the prompt enters
         the image tower. drawn: the classes that are in view beside the images' own; None: all are. others: labels of the step's
-        images in other processes."""
+        images in other processes. chance: the step's seed, for a prompt that asks for it. taught_BE: the images' features in the other
+        model that teaches."""
         chosen = None if drawn is None else in_view(labels, drawn, self.tokens.num_classes, others)
         classes_C = None if chosen is None else chosen.classes_C
         frozen = None if frozen_BE is None else Features(pooled=frozen_BE)
-        conditioned = self.spec.conditioned
-        assert frozen is not None or not conditioned
-        prompted: Prompted = prompt(frozen.unit if frozen is not None and conditioned else None)
-        if self.spec.prompts_image:
+        prompted = asked(prompt, self.spec, frozen, self.frozen_text, chance)
+        if self.spec.reach.image_tower:
             assert pixels is not None
             image = self.clip.encode_images(pixels, prompted) if len(pixels) else self.no_images()
         else:
             assert frozen is not None
             image = frozen
+        image = after(prompted.after_image, image)
         host = "host_states" in self.needs
-        if self.spec.layout is None:
-            assert self.frozen_text is not None
-            text = _of(self.frozen_text, classes_C)
-        else:
-            text = self.class_features(prompted, classes_C, states=host)
+        text = self.class_features(prompted, classes_C, states=host)
         context = None
         if host:
             context = host_context(prompted, text)
@@ -89,13 +99,13 @@ class Forward:
             context = self.clip.context(prompted)
         return View(
             labels=labels if chosen is None else chosen.labels_B,
-            logits=logits(image, text, self.clip.logit_scale),
+            logits=answers(prompted, image, text, self.clip.logit_scale),
             text=text,
             image=image,
             prompted=prompted,
             vocabulary=self.clip.vocabulary,
             context=context,
-            teacher=self._teacher(frozen, classes_C),
+            teacher=self._teacher(frozen, classes_C, taught_BE),
             sampled=None if chosen is None else chosen.sampled,
         )
 
@@ -105,6 +115,12 @@ class Forward:
 
     def class_features(self, prompted: Prompted, classes_C: Tensor | None = None, *, states: bool = False) -> Features:
         """The class features of the classes in view (None: all), in their order; of several processes each encodes its part."""
+        if self.spec.layout is None and not self.spec.reach.text_tower:
+            assert self.frozen_text is not None
+            return after(prompted.after_text, _of(self.frozen_text, classes_C))
+        return after(prompted.after_text, self._encoded(prompted, classes_C, states=states))
+
+    def _encoded(self, prompted: Prompted, classes_C: Tensor | None, *, states: bool) -> Features:
         number = self.tokens.num_classes if classes_C is None else len(classes_C)
         part = self.ranks.part(number)
         if self.ranks.world == 1:
@@ -123,21 +139,35 @@ class Forward:
             return text
         return Features(pooled=self.ranks.gather(text.pooled[: len(part)], number), states=text.states)
 
-    def _teacher(self, frozen: Features | None, classes_C: Tensor | None) -> Teacher | None:
+    def _teacher(self, frozen: Features | None, classes_C: Tensor | None, taught_BE: Tensor | None) -> Teacher | None:
         if not self.needs & {"teacher_text", "teacher_image", "teacher_logits"}:
             return None
-        text = None if self.teacher_text is None else _of(self.teacher_text, classes_C)
-        answers = None
+        if self.taught is not None:
+            assert self.taught_text is not None
+            assert taught_BE is not None
+            there = Features(pooled=taught_BE)
+            return Teacher(logits=logits(there, _of(self.taught_text, classes_C), self.taught.logit_scale))
+        text = None if self.frozen_text is None else _of(self.frozen_text, classes_C)
+        soft = None
         if "teacher_logits" in self.needs:
             assert frozen is not None
             assert text is not None
-            answers = logits(frozen, text, self.clip.logit_scale)
-        return Teacher(text=text, image=frozen, logits=answers)
+            soft = logits(frozen, text, self.clip.logit_scale)
+        return Teacher(text=text, image=frozen, logits=soft)
+
+
+def asked(
+    prompt: nn.Module, spec: PromptSpec, image: Features | None, classes: Features | None, chance: int | None = None
+) -> Prompted:
+    """Call a prompt with what it asked to see."""
+    seen = {"image": image and image.unit, "classes": classes and classes.unit, "chance": chance}
+    prompted: Prompted = prompt(**{sight: seen[sight] for sight in spec.reach.sees})
+    return prompted
 
 
 def reads_frozen(spec: PromptSpec, needs: frozenset[Need]) -> bool:
     """Whether learning such a prompt needs the bare image tower's features."""
-    return bool(needs & {"teacher_image", "teacher_logits"}) or spec.conditioned or not spec.prompts_image
+    return bool(needs & {"teacher_image", "teacher_logits"}) or "image" in spec.reach.sees or not spec.reach.image_tower
 
 
 def _of(text: Features, classes_C: Tensor | None) -> Features:

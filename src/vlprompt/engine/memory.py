@@ -57,11 +57,15 @@ def estimate(clip: Clip, spec: PromptSpec, tokens: ClassTokens, *, batch: int, l
     item = clip.text_tower.text_projection.element_size()
     text, image = clip.config.text, clip.config.image
     num_prefix, num_own = len(tokens.prefix.ids), len(tokens.own.ids)
-    rows = 0 if spec.layout is None else num_own * (batch if spec.conditioned else 1)
+    rows = (
+        0
+        if spec.layout is None and not spec.reach.text_tower
+        else num_own * (batch if "image" in spec.reach.sees else 1)
+    )
     longest = max(bucket.length for bucket in tokens.buckets)
     per_row = int(text.layers * (KEPT * text.width * item + 2 * text.heads * (num_prefix + longest) * 4))
     frozen = sum(p.numel() * p.element_size() for p in clip.parameters())
-    image_bytes = _image_bytes(image, 1 + clip.config.num_patches, batch, item) if spec.prompts_image else 0
+    image_bytes = _image_bytes(image, 1 + clip.config.num_patches, batch, item) if spec.reach.image_tower else 0
     fixed = frozen + OVERHEAD + image_bytes + num_prefix * per_row
     max_rows = None
     if limit is not None and fixed + rows * per_row > limit:

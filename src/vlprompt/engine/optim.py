@@ -15,29 +15,28 @@ from vlprompt.engine.precision import generator
 from vlprompt.types import Schedule
 
 
-def sgd(parameters: Iterable[nn.Parameter], schedule: Schedule) -> torch.optim.SGD:
-    """SGD with momentum and weight decay on every learned tensor, without Nesterov and dampening.
+def optimiser_of(parameters: Iterable[nn.Parameter], schedule: Schedule) -> torch.optim.Optimizer:
+    """The schedule's optimiser, with weight decay on every learned tensor; SGD without Nesterov and dampening.
 
     `foreach` is off: the tensors are few and small, and the plain loop has one order of operations everywhere.
     """
-    return torch.optim.SGD(
-        parameters,
-        lr=schedule.lr,
-        momentum=schedule.momentum,
-        weight_decay=schedule.weight_decay,
-        foreach=False,
-    )
+    rate, decay = schedule.lr, schedule.weight_decay
+    if schedule.optimiser == "sgd":
+        return torch.optim.SGD(parameters, lr=rate, momentum=schedule.momentum, weight_decay=decay, foreach=False)
+    kind = torch.optim.Adam if schedule.optimiser == "adam" else torch.optim.AdamW
+    return kind(parameters, lr=rate, eps=schedule.eps, weight_decay=decay, foreach=False)
 
 
-def lr_at(epoch: int, schedule: Schedule) -> float:
-    """The learning rate of an epoch (from 0), constant within it.
+def lr_at(epoch: int, schedule: Schedule, part: float = 0.0) -> float:
+    """The learning rate of an epoch (from 0), or where the cosine falls from step to step, after this part of the epoch.
 
-    Warm-up epochs: ``warmup_lr``; then ``lr * (1 + cos(pi * (epoch - warmup_epochs) / epochs)) / 2``. The cosine starts
-    after the warm-up but its length is all epochs, so that it does not quite reach 0, as published.
+    Warm-up epochs: ``warmup_lr``; then ``least + (lr - least) * (1 + cos(pi * (epoch - warmup_epochs) / epochs)) / 2``. The cosine
+    starts after the warm-up but its length is all epochs, so that it does not quite reach its end, as published.
     """
     if epoch < schedule.warmup_epochs:
         return schedule.warmup_lr
-    return schedule.lr * (1 + math.cos(math.pi * (epoch - schedule.warmup_epochs) / schedule.epochs)) / 2
+    place = epoch - schedule.warmup_epochs + (part if schedule.decay == "steps" else 0)
+    return schedule.least_lr + (schedule.lr - schedule.least_lr) * (1 + math.cos(math.pi * place / schedule.epochs)) / 2
 
 
 def batches(count: int, batch: int, *, seed: int, epoch: int) -> tuple[Tensor, ...]:

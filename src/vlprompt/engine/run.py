@@ -19,18 +19,18 @@ from vlprompt.engine.config import Resolved, RunConfig, default_views, differenc
 from vlprompt.engine.duration import Duration, measure
 from vlprompt.engine.evaluate import Examined, accuracy, best_words, classifier_of, examine, training_hash
 from vlprompt.engine.images import Images, open_images
+from vlprompt.engine.learn import learn
 from vlprompt.engine.observer import SILENT, Observer
 from vlprompt.engine.optim import batches
 from vlprompt.engine.precision import generator, reset_peak, resolve_device, slow_note
 from vlprompt.engine.sampling import draw, said_of_held_out, said_of_short, said_of_skipped
-from vlprompt.engine.solve import solve
-from vlprompt.engine.train import Lesson, estimate_step, in_words, new_prompt, train
+from vlprompt.engine.train import Lesson, estimate_step, in_words, new_prompt
 from vlprompt.errors import UserError
 from vlprompt.methods import recipes
 from vlprompt.methods.resolve import ignored, recipe_of, resolve, whose
 from vlprompt.records import Record
 from vlprompt.towers import Clip, load
-from vlprompt.types import Method, Views
+from vlprompt.types import Method, Steps, Views
 
 CONFIG, SPLIT = "config.json", "split.json"
 
@@ -45,6 +45,8 @@ class Setup:
     recipe: str
     dataset: Dataset
     images: Images
+    teacher: Images | None = None
+    """Images as another model sees them, which teaches."""
     init: str = ""
     """SHA-256 of the learned tensors that the method's prompt begins with."""
 
@@ -70,7 +72,7 @@ class Setup:
             config.overrides,
             self.recipe,
             dataset=self.dataset.name,
-            shots=0 if self.method.prompt is None and self.method.solver is None else config.shots,
+            shots=0 if self.method.learner is None else config.shots,
             changed=changed,
         )
 
@@ -93,7 +95,16 @@ def train_run(config: RunConfig, observer: Observer = SILENT) -> list[Record]:
         observer.note(said)
     images = open_images(clip, config.cache, observer)
     method, init = begun(config, dataset, clip, recipe)
-    setup = Setup(config=config, clip=clip, method=method, recipe=recipe, dataset=dataset, images=images, init=init)
+    setup = Setup(
+        config=config,
+        clip=clip,
+        method=method,
+        recipe=recipe,
+        dataset=dataset,
+        images=images,
+        teacher=teacher_of(config, method, clip, observer),
+        init=init,
+    )
     with locked(config.out):
         out = []
         for seed in config.seeds:
@@ -101,6 +112,18 @@ def train_run(config: RunConfig, observer: Observer = SILENT) -> list[Record]:
             observer.finished(record)
             out.append(record)
         return out
+
+
+def teacher_of(config: RunConfig, method: Method, clip: Clip, observer: Observer) -> Images | None:
+    """The images as the other model that teaches sees them. UserError where the method has no teacher."""
+    if config.teacher is None:
+        return None
+    if "teacher_logits" not in method.needs:
+        raise UserError(
+            f"{method.name!r} compares no answers with a teacher's, so --teacher changes nothing. Leave it away, or use rpp or prograd."
+        )
+    other = load(config.teacher, device=clip.device, dtype=config.dtype)
+    return open_images(other, config.cache, observer)
 
 
 def recipe_template(recipe: str, dataset: Dataset) -> str | None:
@@ -120,9 +143,8 @@ def begun(config: RunConfig, dataset: Dataset, clip: Clip, recipe: str) -> tuple
     classes = restrict(dataset, config.subset).class_names
     if config.init is not None:
         return artifact.start_from(config.init, method, clip, len(classes))
-    if method.prompt is not None:
-        with warnings.catch_warnings(action="ignore"):  # learning builds it again, and warns then
-            method.prompt.build(clip.facts, generator("begun"), len(classes))
+    with warnings.catch_warnings(action="ignore"):  # learning builds it again, and warns then
+        method.prompt.build(clip.facts, generator("begun"), len(classes))
     return method, ""
 
 
@@ -150,22 +172,23 @@ def run_seed(setup: Setup, seed: int, observer: Observer) -> Record:
         shots=config.shots,
         seed=seed,
         subset=config.subset,
+        setting=setup.method.setting,
         recipe=setup.recipe,
         recipe_hash=recipes.hash_of(setup.recipe),
         choices=setup.choices,
         options=dict(setup.method.options),
-        epochs=setup.method.schedule.epochs if setup.method.schedule else 0,
+        epochs=setup.method.epochs,
         split_hash=split.hash,
         config_hash=chosen.hash,
         init=setup.init,
         seconds=before + time.perf_counter() - began,
         seconds_features=images.seconds - features_began,
-        num_train=len(sample.train) if prompt is not None else 0,
+        num_train=len(sample.train) if setup.method.learner is not None else 0,
         num_val=len(sample.val),
         val_from="training images" if sample.held_out else "",
         skipped=skipped,
         short_classes=dict(sample.short),
-        parameters=_count(prompt),
+        parameters=sum(one.numel() for one in prompt.parameters()),
         **parts.fields,
     )
     artifact.save(directory, _learned(setup, sample, prompt, record))
@@ -175,7 +198,7 @@ def run_seed(setup: Setup, seed: int, observer: Observer) -> Record:
 
 def learn_seed(
     setup: Setup, sample: FewShot, split: Split, chosen: Resolved, directory: Path, observer: Observer
-) -> tuple[nn.Module | None, float]:
+) -> tuple[nn.Module, float]:
     """The learning of one seed, from its checkpoint on if there is one; and the seconds that it took before that.
 
     `split` is what `split.json` says. No image of its test part is read: learning is given `sample` alone.
@@ -210,21 +233,13 @@ def resolved(setup: Setup, seed: int, sample: FewShot, split: Split) -> Resolved
         seed=seed,
         views=setup.views,
         init=setup.init,
+        teacher=setup.teacher.clip.weight_hash if setup.teacher else "",
     )
 
 
 def _learn(
     setup: Setup, sample: FewShot, seed: int, start: State | None, checkpoints: Checkpoints, observer: Observer
-) -> nn.Module | None:
-    """The learned prompt; None for a method that learns nothing. Training images are all that a prompt is given; a solver may
-    choose on the validation images."""
-    if setup.method.solver is not None:
-        names = sample.class_names
-        return solve(
-            setup.clip, setup.method, sample.train, sample.val, len(names), setup.images, seed=seed, observer=observer
-        )
-    if setup.method.prompt is None:
-        return None
+) -> nn.Module:
     lesson = Lesson(
         samples=sample.train,
         class_names=sample.class_names,
@@ -232,14 +247,15 @@ def _learn(
         seed=seed,
         views=setup.views,
         max_memory=setup.config.max_memory,
+        teacher=setup.teacher,
     )
-    observer.note(start_line(setup.clip, setup.method, lesson, setup.images, done=start.epoch if start else 0))
-    return train(
-        setup.clip, setup.method, lesson, setup.images, start=start, checkpoints=checkpoints, observer=observer
-    )
+    clip, method, images = setup.clip, setup.method, setup.images
+    if isinstance(method.learner, Steps):
+        observer.note(start_line(clip, method, lesson, images, done=start.epoch if start else 0))
+    return learn(clip, method, lesson, sample.val, images, start=start, checkpoints=checkpoints, observer=observer)
 
 
-def _examine(setup: Setup, sample: FewShot, test: Sequence[Sample], prompt: nn.Module | None) -> Examined:
+def _examine(setup: Setup, sample: FewShot, test: Sequence[Sample], prompt: nn.Module) -> Examined:
     """The learned prompt on the test images, and on the validation images."""
     names = sample.class_names
     classifier = classifier_of(setup.clip, setup.method, prompt, names, setup.template)
@@ -257,7 +273,7 @@ def _examine(setup: Setup, sample: FewShot, test: Sequence[Sample], prompt: nn.M
     return examined
 
 
-def _learned(setup: Setup, sample: FewShot, prompt: nn.Module | None, record: Record) -> Learned:
+def _learned(setup: Setup, sample: FewShot, prompt: nn.Module, record: Record) -> Learned:
     """What is saved as the artifact of a seed."""
     return Learned(
         method=setup.method,
@@ -277,14 +293,11 @@ def _learned(setup: Setup, sample: FewShot, prompt: nn.Module | None, record: Re
             "split_hash": record.split_hash,
             "training_hash": training_hash(sample.train),
             **({"init": setup.init} if setup.init else {}),
+            **({"teacher": setup.config.teacher} if setup.teacher else {}),
             **({"hand_written": record.hand_written} if record.hand_written else {}),
             "metrics": {"top1": record.top1, "zero_shot_top1": record.zero_shot_top1, "val_top1": record.val_top1},
         },
     )
-
-
-def _count(prompt: nn.Module | None) -> int:
-    return sum(p.numel() for p in prompt.parameters()) if prompt is not None else 0
 
 
 def _usable(setup: Setup, seed: int) -> tuple[FewShot, tuple[Sample, ...], dict[str, str]]:
@@ -299,7 +312,7 @@ def _usable(setup: Setup, seed: int) -> tuple[FewShot, tuple[Sample, ...], dict[
         seed=seed,
         subset=config.subset,
         strict=config.strict,
-        hold_out=setup.method.solver is not None,
+        hold_out=setup.method.chooses,
     )
     test = images.usable(restrict(dataset, config.subset).test, skipped, strict=config.strict)
     return sample, test, skipped
@@ -346,10 +359,8 @@ def start_line(clip: Clip, method: Method, lesson: Lesson, images: Images, *, do
 
     done: epochs that are behind it, where a run goes on. Some steps are taken to time them (`duration.measure`).
     """
-    spec, schedule = method.prompt, method.schedule
-    assert spec is not None, f"{method.name} learns nothing"
-    assert schedule is not None, f"{method.name} has no gradient steps"
-    prompt = new_prompt(clip, spec, len(lesson.class_names), lesson.seed)
+    schedule = method.schedule
+    prompt = new_prompt(clip, method.prompt, len(lesson.class_names), lesson.seed)
     learned = sum(parameter.numel() for parameter in prompt.parameters())
     frozen = sum(parameter.numel() for parameter in clip.parameters())
     steps = len(batches(len(lesson.samples), schedule.batch, seed=lesson.seed, epoch=0))

@@ -34,9 +34,8 @@ def weighted(terms: Sequence[Term], view: View, share: float = 1.0) -> dict[str,
 
 def gradients_of(method: Method, losses: Mapping[str, Tensor], parameters: Sequence[Tensor]) -> gradient.Gradients:
     """One gradient per learned tensor: of the sum of all terms, or by the method's rule."""
-    if method.rule is None:
-        return gradient.summed(losses, parameters)
-    return gradient.by_rule(method.rule, losses, parameters)
+    rule = method.steps.rule
+    return gradient.summed(losses, parameters) if rule is None else gradient.by_rule(rule, losses, parameters)
 
 
 def measured_gradients(
@@ -48,12 +47,12 @@ def measured_gradients(
     """
     if len(losses) == 1:
         return gradients_of(method, losses, parameters), {}
-    each = gradient.by_term(losses, parameters, keep=method.rule is not None)
+    each = gradient.by_term(losses, parameters, keep=method.steps.rule is not None)
     ratios = gradient.ratios(each, CROSS_ENTROPY.name)
-    return (gradient.added(each) if method.rule is None else gradients_of(method, losses, parameters)), ratios
+    return (gradient.added(each) if method.steps.rule is None else gradients_of(method, losses, parameters)), ratios
 
 
-def take(optimiser: torch.optim.SGD, parameters: Sequence[Tensor], gradients: gradient.Gradients) -> None:
+def take(optimiser: torch.optim.Optimizer, parameters: Sequence[Tensor], gradients: gradient.Gradients) -> None:
     """One step of the optimiser along these gradients."""
     for parameter, one in zip(parameters, gradients, strict=True):
         parameter.grad = one

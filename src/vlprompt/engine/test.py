@@ -151,8 +151,8 @@ def _one(
 ) -> tuple[Record, records.Predictions | None]:
     """One prompt on the test images."""
     began, features_began = time.perf_counter(), images.seconds
-    spec, facts = learned.method.prompt, learned.facts
-    check_classes(spec, learned.class_names, dataset.class_names, solver=learned.method.solver, labelled=True)
+    facts = learned.facts
+    check_classes(learned.method.prompt, learned.class_names, dataset.class_names, labelled=True)
     classifier = classifier_of(images.clip, learned.method, learned.prompt, dataset.class_names, template)
     examined = examine(
         classifier,
@@ -171,12 +171,13 @@ def _one(
         shots=facts.get("shots"),
         seed=int(facts.get("seed") or 0),
         subset=subset,
+        setting=learned.method.setting,
         source="" if same else str(facts.get("dataset", "")),
         init=str(facts.get("init", "")),
         recipe=str(facts.get("recipe", "")),
         choices=str(facts.get("choices", "")),
         options=dict(learned.method.options),
-        epochs=learned.method.schedule.epochs if learned.method.schedule else 0,
+        epochs=learned.method.epochs,
         split_hash=split_hash((), (), test),
         seconds=time.perf_counter() - began,
         seconds_features=images.seconds - features_began,

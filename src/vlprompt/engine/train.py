@@ -6,7 +6,7 @@ It sees training images and nothing else: neither validation nor test images can
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -20,10 +20,11 @@ from vlprompt.engine.forward import Forward
 from vlprompt.engine.images import Images
 from vlprompt.engine.memory import Estimate, estimate
 from vlprompt.engine.observer import SILENT, Observer
-from vlprompt.engine.optim import batches, lr_at, sgd
+from vlprompt.engine.optim import batches, lr_at, optimiser_of
 from vlprompt.engine.precision import generator
 from vlprompt.engine.step import Place, accumulate, gradients_of, measured_gradients, require_finite, take, weighted
 from vlprompt.head import measure_head
+from vlprompt.prompts.start import fill
 from vlprompt.towers import Clip
 from vlprompt.towers.tokens import longest
 from vlprompt.types import ClassSampling, Method, PromptSpec, Views
@@ -50,6 +51,8 @@ class Lesson:
     views: Views
     max_memory: int | None = None
     """Bytes that the process may take; None: no limit."""
+    teacher: Images | None = None
+    """Images as another model sees them, which is the teacher; None: the student's own frozen model is."""
     order: Order | None = None
     """None: images and classes are drawn from the seed."""
 
@@ -68,12 +71,10 @@ class Lesson:
 
 def estimate_step(clip: Clip, method: Method, lesson: Lesson) -> Estimate:
     """The memory of one step of this lesson. UserError where its limit is too small."""
-    spec, schedule = method.prompt, method.schedule
-    assert spec is not None, f"{method.name} learns nothing"
-    assert schedule is not None, f"{method.name} has no gradient steps"
+    spec, schedule, sampling = method.prompt, method.schedule, method.steps.classes
     tokens = clip.class_tokens(lesson.class_names, spec.layout, lesson.template)
     batch = min(schedule.batch, len(lesson.samples))
-    drawn = method.classes.drawn(tokens.num_classes) if method.classes else None
+    drawn = sampling.drawn(tokens.num_classes) if sampling else None
     if drawn is not None:
         tokens = longest(tokens, drawn + batch)
     return estimate(clip, spec, tokens, batch=batch, limit=lesson.max_memory)
@@ -81,14 +82,21 @@ def estimate_step(clip: Clip, method: Method, lesson: Lesson) -> Estimate:
 
 def forward_of(clip: Clip, method: Method, lesson: Lesson, *, max_rows: int | None) -> Forward:
     """The forward pass of a method on a lesson's classes."""
-    assert method.prompt is not None, f"{method.name} learns nothing"
     names, words = lesson.class_names, lesson.template
-    return Forward(clip, method.prompt, method.needs, names, words, teacher=method.teacher, max_rows=max_rows)
+    taught = lesson.teacher.clip if lesson.teacher else None
+    return Forward(
+        clip, method.prompt, method.needs, names, words, teacher=method.teacher, max_rows=max_rows, taught=taught
+    )
 
 
-def new_prompt(clip: Clip, spec: PromptSpec, num_classes: int, seed: int) -> nn.Module:
-    """A prompt as it is before the first step: drawn on the CPU from the seed, then put on the model's device."""
-    return spec.build(clip.facts, generator("prompt", seed), num_classes).to(clip.device)
+def new_prompt(
+    clip: Clip, spec: PromptSpec, num_classes: int, seed: int, start: Mapping[str, Tensor] | None = None
+) -> nn.Module:
+    """A prompt as it is before the first step: drawn on the CPU from the seed (or `start`), then put on the model's device."""
+    prompt = spec.build(clip.facts, generator("prompt", seed), num_classes)
+    if start is not None:
+        fill(prompt, start)
+    return prompt.to(clip.device)
 
 
 def train(
@@ -98,43 +106,41 @@ def train(
     images: Images,
     *,
     start: State | None = None,
+    first: Callable[[nn.Module], object] | None = None,
     checkpoints: Checkpoints | None = None,
     observer: Observer = SILENT,
 ) -> nn.Module:
     """Learn a prompt: the last step's, or the method's average over epochs.
 
-    start: the state to go on from; None: from the beginning. UserError (exit 4) where a loss or a gradient is not finite;
-    the checkpoint of the last full epoch stays.
+    start: the state to go on from; None: from the beginning. first: fits the new prompt before the first step.
+    UserError (exit 4) where a loss or a gradient is not finite; the checkpoint of the last full epoch stays.
     """
-    spec, schedule = method.prompt, method.schedule
-    assert spec is not None, f"{method.name} learns nothing"
-    assert schedule is not None, f"{method.name} has no gradient steps"
-    prompt = new_prompt(clip, spec, len(lesson.class_names), lesson.seed)
-    optimiser = sgd(prompt.parameters(), schedule)
+    steps, schedule = method.steps, method.schedule
+    prompt = new_prompt(clip, method.prompt, len(lesson.class_names), lesson.seed, method.start)
+    if first is not None:
+        first(prompt)
+    optimiser = optimiser_of(prompt.parameters(), schedule)
     if start is not None:
         restore(start, prompt, optimiser)
     done, average, seconds = (start.epoch, start.average, start.seconds) if start else (0, {}, 0.0)
 
     need = estimate_step(clip, method, lesson)
     forward = forward_of(clip, method, lesson, max_rows=need.max_rows)
-    shares = method.average.weights(schedule.epochs) if method.average else None
-    steps = len(lesson.batches(0, schedule.batch))
-    if forward.reads_frozen and lesson.views != "epochs":
-        images.prepare(
-            lesson.samples,
-            sorted({view_of(lesson.views, epoch, lesson.seed) for epoch in range(schedule.epochs)}, key=str),
-        )
-    observer.stage(f"seed {lesson.seed}: learning", schedule.epochs * steps)
-    observer.advance(done * steps, {})
-    if (said := said_of(method.classes, len(lesson.class_names))) is not None:
+    shares = steps.average.weights(schedule.epochs) if steps.average else None
+    per_epoch = len(lesson.batches(0, schedule.batch))
+    for source in (images if forward.reads_frozen else None, lesson.teacher):
+        if source is not None and lesson.views != "epochs":
+            views = {view_of(lesson.views, epoch, lesson.seed) for epoch in range(schedule.epochs)}
+            source.prepare(lesson.samples, sorted(views, key=str))
+    observer.stage(f"seed {lesson.seed}: learning", schedule.epochs * per_epoch)
+    observer.advance(done * per_epoch, {})
+    if (said := said_of(steps.classes, len(lesson.class_names))) is not None:
         observer.note(said)
     if method.needs & {"host_states", "context_states"}:
         observer.note(measure_head(clip).line())
 
     for epoch in range(done, schedule.epochs):
         began, rate = time.perf_counter(), lr_at(epoch, schedule)
-        for group in optimiser.param_groups:
-            group["lr"] = rate
         tally = _epoch(epoch, method, lesson, images, forward, prompt, optimiser, checkpoints, observer)
         if shares is not None:
             accumulate(average, shares[epoch], prompt)
@@ -167,23 +173,27 @@ def _epoch(
     images: Images,
     forward: Forward,
     prompt: nn.Module,
-    optimiser: torch.optim.SGD,
+    optimiser: torch.optim.Optimizer,
     checkpoints: Checkpoints | None,
     observer: Observer,
 ) -> Tally:
     """Every batch of an epoch once: image features, prompt, text features, losses, gradients, a step."""
-    assert method.schedule is not None
     device, parameters = forward.clip.device, list(prompt.parameters())
     labels = torch.tensor([sample.label for sample in lesson.samples])
     crop = view_of(lesson.views, epoch, lesson.seed)
     frozen_NE = images.features(lesson.samples, crop, quiet=True) if forward.reads_frozen else None
-    tally = Tally(view=crop)
-    for step, index in enumerate(lesson.batches(epoch, method.schedule.batch)):
+    taught_NE = lesson.teacher.features(lesson.samples, crop, quiet=True) if lesson.teacher else None
+    tally, order = Tally(view=crop), lesson.batches(epoch, method.schedule.batch)
+    for step, index in enumerate(order):
+        for group in optimiser.param_groups:
+            group["lr"] = lr_at(epoch, method.schedule, step / len(order))
         batch = [lesson.samples[i] for i in index.tolist()]
         frozen_BE = None if frozen_NE is None else frozen_NE[index].to(device)
-        pixels = images.pixels(batch, crop) if forward.spec.prompts_image else None
-        drawn = lesson.drawn(method.classes, epoch, step)
-        view = forward(prompt, labels[index].to(device), frozen_BE, pixels, drawn)
+        taught_BE = None if taught_NE is None else taught_NE[index].to(device)
+        pixels = images.pixels(batch, crop) if forward.spec.reach.image_tower else None
+        drawn = lesson.drawn(method.steps.classes, epoch, step)
+        chance = generator("chance", lesson.seed, epoch, step).initial_seed()
+        view = forward(prompt, labels[index].to(device), frozen_BE, pixels, drawn, chance=chance, taught_BE=taught_BE)
         losses = weighted(method.terms, view)
         tally.add(losses)
         if step == 0:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vlprompt.types import Features, Term, View
+from vlprompt.types import Features, Prompted, Term, View
 
 
 def logits(image: Features, text: Features, scale: float | Tensor) -> Tensor:
@@ -21,6 +23,16 @@ def logits(image: Features, text: Features, scale: float | Tensor) -> Tensor:
     if text_E.dim() == 2:
         return scale * (image_BE @ text_E.T)
     return scale * torch.einsum("be,bce->bc", image_BE, text_E)
+
+
+def after(change: Callable[[Tensor], Tensor] | None, features: Features) -> Features:
+    """A tower's features, changed as a prompt says."""
+    return features if change is None else Features(pooled=change(features.pooled), states=features.states)
+
+
+def answers(prompted: Prompted, image: Features, text: Features, scale: float) -> Tensor:
+    """Logits (B, C) of finished features, by the prompt's score."""
+    return (prompted.score or logits)(image, text, scale)
 
 
 def cross_entropy(view: View) -> Tensor:

@@ -218,7 +218,7 @@ def resolve_head(options: PlppOptions, prompt: PromptSpec) -> Literal["host", "a
         )
     if options.head == "alone" or by_class:
         return "alone"
-    return "alone" if options.head == "auto" and prompt.deep_text else "host"
+    return "alone" if options.head == "auto" and prompt.reach.deep_text else "host"
 
 
 def dead_terms(options: PlppOptions, prompt: PromptSpec) -> tuple[str, ...]:
@@ -233,7 +233,7 @@ def dead_terms(options: PlppOptions, prompt: PromptSpec) -> tuple[str, ...]:
         )
     if options.mutual != "ppl" and options.labels == "uniform":
         found.append("plpp.labels=uniform: the inverse term is constant and gives no gradient. Use plpp.mutual=ppl.")
-    if options.mutual != "inverse" and prompt.deep_text and resolve_head(options, prompt) == "host":
+    if options.mutual != "inverse" and prompt.reach.deep_text and resolve_head(options, prompt) == "host":
         found.append(
             "plpp.head=host on a method with deep text prompts: where they replace the context, the perplexity term "
             "reaches the last prompted layer only, never the labelled context. Use plpp.head=auto."

@@ -8,7 +8,8 @@ from vlprompt.errors import UserError
 from vlprompt.methods import recipes
 from vlprompt.methods.options import options_of
 from vlprompt.methods.recipes import ANY, Recipe
-from vlprompt.methods.resolve import every, parse, resolve
+from vlprompt.methods.resolve import every, parse, resolve, takes_steps
+from vlprompt.types import Steps
 
 FREE = ("per_class", "words")
 """Options that a recipe need not state: off by default, and stated where a source has them on."""
@@ -45,7 +46,7 @@ def _of(recipe: Recipe) -> Iterator[str]:
             if wrong := [one for one, value in stated.items() if found.get(one) != value]:
                 yield f"recipe {recipe.name}: {', '.join(wrong)} on {dataset or 'any set'} is not what comes of it."
             own = [one.name for part in (host.prompt, host.options) if part is not None for one in options_of(part)]
-            wanted = [one for one in own if one not in FREE] + [*(STEPS if host.prompt is not None else ())]
+            wanted = [one for one in own if one not in FREE] + [*(STEPS if takes_steps(host) else ())]
             if left := [one for one in wanted if one not in stated]:
                 yield f"recipe {recipe.name}: {', '.join(left)} is left to a default; state it."
                 return
@@ -63,5 +64,10 @@ def possible(method: str, protocol: str) -> bool:
     """Whether a method can be run by a protocol at all."""
     made = resolve(method)
     if protocol == "pretraining":
-        return made.prompt is not None and not made.prompt.conditioned and made.rule is None
-    return made.solver is None or protocol not in ("base-to-novel", "cross-dataset")
+        return (
+            isinstance(made.learner, Steps)
+            and "image" not in made.prompt.reach.sees
+            and made.learner.rule is None
+            and not made.prompt.reach.own_classes
+        )
+    return not made.prompt.reach.own_classes or protocol not in ("base-to-novel", "cross-dataset")

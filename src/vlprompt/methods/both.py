@@ -13,7 +13,7 @@ from vlprompt.prompts.vision import VisionSpec
 from vlprompt.types import Ensemble, PromptSpec
 
 
-def _consistent(options: ConsistencyOptions, prompt: PromptSpec | None) -> Asked:
+def _consistent(options: ConsistencyOptions, prompt: PromptSpec) -> Asked:
     return Asked(
         terms=consistency_terms(options),
         average=GaussianAverage(mean=options.average_mean, std=options.average_std, epochs=options.average_epochs),
@@ -21,7 +21,7 @@ def _consistent(options: ConsistencyOptions, prompt: PromptSpec | None) -> Asked
     )
 
 
-def _distilled(options: DistillOptions, prompt: PromptSpec | None) -> Asked:
+def _distilled(options: DistillOptions, prompt: PromptSpec) -> Asked:
     return Asked(terms=distill_terms(options), classes=options.sampling)
 
 

@@ -17,7 +17,7 @@ from vlprompt.methods.row import Host, Overlay
 from vlprompt.methods.table import HOSTS
 from vlprompt.methods.text import OVERLAYS
 from vlprompt.pocket import model_names
-from vlprompt.types import Method, ModelFacts, Schedule
+from vlprompt.types import Method, ModelFacts, Schedule, Steps
 
 RECIPES = ("auto", "published", "pocket")
 """Words that stand for a method's own recipes."""
@@ -114,7 +114,7 @@ def resolve(
     UserError: unknown names, values out of range, impossible pairs.
     """
     overlays, host = parse(name)
-    if host.prompt is None and overlays:
+    if overlays and not takes_steps(host):
         raise UserError(
             f"{name!r}: {host.name!r} learns nothing, so there is no context for {overlays[0].name!r} to work on. "
             f"Use for example '{overlays[0].name}+coop'."
@@ -125,8 +125,6 @@ def resolve(
     settings = _checked(name, preset, overlays, host)
     for part, changed in _checked(name, overrides or {}, overlays, host).items():
         settings[part] = settings.get(part, {}) | changed
-    if host.prompt is None:
-        return _without_steps(host, settings.get("asks", {}))
     prompt = replaced(host.prompt, settings.get("", {}))
     schedule = replaced(Schedule(), settings.get("schedule", {}))
     _check_schedule(schedule)
@@ -142,17 +140,17 @@ def resolve(
         chosen = replaced(overlay.options, settings.get(overlay.name, {}), prefix)
         resolved |= _values(chosen, prefix)
         terms += overlay.build(chosen, prompt)
+    learner = asked.learner(terms, schedule)
+    if isinstance(learner, Steps):
+        resolved |= schedule.settings
     return Method(
-        name=name,
-        prompt=prompt,
-        terms=terms,
-        rule=asked.rule,
-        average=asked.average,
-        teacher=asked.teacher,
-        classes=asked.classes,
-        schedule=schedule,
-        options=resolved | dataclasses.asdict(schedule),
+        name=name, prompt=prompt, learner=learner, teacher=asked.teacher, at_test=asked.at_test, options=resolved
     )
+
+
+def takes_steps(host: Host) -> bool:
+    """Whether a method learns by gradient steps."""
+    return bool(host.asks(host.options, host.prompt).terms)
 
 
 def whose(
@@ -198,19 +196,6 @@ def _preset(name: str, recipe: str, shots: int | None, dataset: str) -> dict[str
     return chosen.settings(shots=shots, dataset=dataset)
 
 
-def _without_steps(host: Host, settings: Mapping[str, object]) -> Method:
-    """A method that learns nothing by gradient."""
-    own = replaced(host.options, settings) if host.options is not None else None
-    asked = host.asks(own, None)
-    return Method(
-        name=host.name,
-        prompt=None,
-        teacher=asked.teacher,
-        solver=asked.solver,
-        options=_values(own) if own is not None else {},
-    )
-
-
 def options(name: str, *, recipe: str = "", shots: int | None = None) -> tuple[Option, ...]:
     """Every option that ``--set`` takes for a method, with its default (the recipe's, where one is named), allowed values and help."""
     overlays, host = parse(name)
@@ -238,7 +223,7 @@ def overlay_costs(method: Method, *, width: int, words: int, classes: int) -> tu
 def ignored(name: str, overrides: Mapping[str, object]) -> tuple[str, ...]:
     """The settings that are accepted but do nothing: schedule fields of a method without gradient steps."""
     _, host = parse(name)
-    return () if host.prompt is not None else tuple(key for key in overrides if key in SCHEDULE_FIELDS)
+    return () if takes_steps(host) else tuple(key for key in overrides if key in SCHEDULE_FIELDS)
 
 
 def _checked(
@@ -282,8 +267,10 @@ def _check_schedule(schedule: Schedule) -> None:
     for name, least in (("epochs", 1), ("batch", 1), ("warmup_epochs", 0)):
         if not least <= getattr(schedule, name) <= MOST:
             raise UserError(f"{name}={getattr(schedule, name)}: it must be a whole number from {least} to {MOST:,}.")
-    for name in ("lr", "weight_decay", "warmup_lr"):
+    for name in ("lr", "weight_decay", "warmup_lr", "least_lr"):
         if getattr(schedule, name) < 0:
             raise UserError(f"{name}={getattr(schedule, name)}: it must be a number of at least 0.")
+    if schedule.eps <= 0:
+        raise UserError(f"eps={schedule.eps}: it must be a number above 0.")
     if not 0 <= schedule.momentum < 1:
         raise UserError(f"momentum={schedule.momentum}: it must be a number from 0 to below 1.")

@@ -7,7 +7,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from vlprompt.losses.classify import CROSS_ENTROPY
-from vlprompt.types import Average, ClassSampling, Ensemble, PromptSpec, Rule, Solver, Term
+from vlprompt.types import (
+    AtTest,
+    Average,
+    ClassSampling,
+    Ensemble,
+    Fit,
+    PromptSpec,
+    Rule,
+    Schedule,
+    Solver,
+    Steps,
+    Term,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,11 +27,29 @@ class Asked:
     """What a method asks of its prompt."""
 
     terms: tuple[Term, ...] = (CROSS_ENTROPY,)
+    """Empty: no gradient steps are taken."""
     rule: Rule | None = None
     average: Average | None = None
     teacher: Ensemble | None = None
     classes: ClassSampling | None = None
-    solver: Solver | None = None
+    at_test: AtTest | None = None
+    first: Solver | None = None
+    last: Solver | None = None
+    """Fitted before and after the steps; `first` is all that is done where there are none."""
+
+    def learner(self, terms: tuple[Term, ...], schedule: Schedule) -> Steps | Fit | None:
+        """How it is learned; terms: its own and the overlays'."""
+        if not terms:
+            return Fit(solver=self.first) if self.first else None
+        return Steps(
+            terms=terms,
+            schedule=schedule,
+            rule=self.rule,
+            average=self.average,
+            classes=self.classes,
+            first=self.first,
+            last=self.last,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,11 +60,11 @@ class Host:
     summary: str
     learns: str
     source: str
-    prompt: PromptSpec | None = None
-    """What is learned in steps, with neutral options: a paper's numbers stand in `vlprompt/recipes`; None: nothing is."""
+    prompt: PromptSpec
+    """What is learned, with neutral options: a paper's numbers stand in `vlprompt/recipes`."""
     options: Any = None
     """Options of what is asked: a dataclass instance, its values neutral; None: there are none."""
-    asks: Callable[[Any, PromptSpec | None], Asked] = lambda _options, _prompt: Asked()
+    asks: Callable[[Any, Any], Asked] = lambda _options, _prompt: Asked()
     """(the options, the prompt) -> what is asked; cross-entropy alone where a row does not say."""
 
 

@@ -9,29 +9,29 @@ from vlprompt.losses.rules import ProGradOptions, Projection, teacher_term
 from vlprompt.losses.sampled import SamplingOptions, sampled_cross_entropy
 from vlprompt.methods.row import Asked, Host, Overlay
 from vlprompt.methods.sentences import SentenceOptions
-from vlprompt.prompts import ConditionedSpec, ContextSpec
-from vlprompt.solvers import LinearProbe, ProbeOptions
+from vlprompt.prompts import BareSpec, ConditionedSpec, ContextSpec
+from vlprompt.solvers import LinearProbe, LinearSpec, ProbeOptions
 from vlprompt.types import PromptSpec
 
 
-def _zero_shot(options: SentenceOptions, prompt: PromptSpec | None) -> Asked:
+def _zero_shot(options: SentenceOptions, prompt: BareSpec) -> Asked:
     return Asked(terms=(), teacher=options.ensemble)
 
 
-def _probe(options: ProbeOptions, prompt: PromptSpec | None) -> Asked:
-    return Asked(terms=(), solver=LinearProbe(options=options))
+def _probe(options: ProbeOptions, prompt: PromptSpec) -> Asked:
+    return Asked(terms=(), first=LinearProbe(options=options))
 
 
-def _anchored(options: AnchorOptions, prompt: PromptSpec | None) -> Asked:
+def _anchored(options: AnchorOptions, prompt: PromptSpec) -> Asked:
     return Asked(terms=(CROSS_ENTROPY, *anchor_terms(options)))
 
 
-def _projected(options: ProGradOptions, prompt: PromptSpec | None) -> Asked:
+def _projected(options: ProGradOptions, prompt: PromptSpec) -> Asked:
     terms = (CROSS_ENTROPY, teacher_term(options.temperature))
     return Asked(terms=terms, rule=Projection(strength=options.strength))
 
 
-def _sampled(options: SamplingOptions, prompt: PromptSpec | None) -> Asked:
+def _sampled(options: SamplingOptions, prompt: PromptSpec) -> Asked:
     if options.sampling is None:
         return Asked()
     return Asked(terms=(sampled_cross_entropy(options.correction),), classes=options.sampling)
@@ -43,6 +43,7 @@ TEXT: tuple[Host, ...] = (
         summary="the hand-written template of the data set, or the mean of several",
         learns="nothing",
         source="CLIP, arXiv 2103.00020",
+        prompt=BareSpec(),
         options=SentenceOptions(),
         asks=_zero_shot,
     ),
@@ -51,6 +52,7 @@ TEXT: tuple[Host, ...] = (
         summary="logistic regression on frozen image features",
         learns="a weight row and a bias per class, fitted at once",
         source="CLIP, arXiv 2103.00020, as the baseline of CoOp's code (lpclip)",
+        prompt=LinearSpec(),
         options=ProbeOptions(),
         asks=_probe,
     ),

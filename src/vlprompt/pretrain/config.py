@@ -15,7 +15,7 @@ from vlprompt.errors import UserError, unknown
 from vlprompt.losses import CROSS_ENTROPY
 from vlprompt.losses.sampled import Correction, SamplingOptions, sampled_cross_entropy
 from vlprompt.methods import recipes
-from vlprompt.methods.resolve import options, parse, recipe_of, resolve
+from vlprompt.methods.resolve import options, parse, recipe_of, resolve, takes_steps
 from vlprompt.types import Method, ModelFacts
 
 Views = int | Literal["published", "crops", "centre"]
@@ -125,7 +125,7 @@ class PretrainConfig:
 def pretraining_method(config: PretrainConfig, world: int, facts: ModelFacts | None = None) -> Method:
     """The method with its sampled classes, on towers of these facts. UserError: one that cannot be pretrained, with the reason."""
     _, host = parse(config.method)
-    if host.prompt is None:
+    if not takes_steps(host):
         raise UserError(
             f"{config.method!r} learns nothing by gradient steps, so that there is nothing to pretrain. Use rpp or pomp."
         )
@@ -195,13 +195,12 @@ def _knows_classes(name: str) -> bool:
 
 
 def _refuse(method: Method) -> None:
-    assert method.prompt is not None
-    if method.prompt.conditioned:
+    if "image" in method.prompt.reach.sees:
         raise UserError(
             f"{method.name!r} cannot be pretrained: its text features depend on the image, so that a step would encode every class "
             "once per image. Use a method with one text feature per class: rpp, pomp, coop, maple, ..."
         )
-    if method.rule is not None:
+    if method.steps.rule is not None:
         raise UserError(
             f"{method.name!r} cannot be pretrained: it projects one gradient against another, which does not add up over processes. "
             "Use a method whose losses are summed: rpp, pomp, coop, maple, ..."
@@ -215,7 +214,9 @@ def _sampled(method: Method, number: int, correction: Correction) -> Method:
     terms = tuple(
         dataclasses.replace(term, weight=one.weight) if one.name == CROSS_ENTROPY.name else one for one in method.terms
     )
-    return dataclasses.replace(method, terms=terms, classes=sampling.sampling)
+    return dataclasses.replace(
+        method, learner=dataclasses.replace(method.steps, terms=terms, classes=sampling.sampling)
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

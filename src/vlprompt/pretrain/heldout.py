@@ -12,12 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlprompt.data import Pool, Sample
-from vlprompt.engine.forward import ROWS, Forward
+from vlprompt.engine.forward import ROWS, Forward, asked
 from vlprompt.engine.images import Images
 from vlprompt.engine.precision import generator
-from vlprompt.losses import logits
+from vlprompt.losses import after, answers
 from vlprompt.pretrain.feed import checked
-from vlprompt.types import BARE, Features
+from vlprompt.types import BARE, Features, Prompted
 
 CHUNK = 64
 """Images that are tested at once."""
@@ -51,9 +51,11 @@ class Slice:
     def scores(self, text: Features, prompt: nn.Module | None) -> tuple[float | None, float | None]:
         """(`top1`, the largest cross-entropy of an image over all classes); None without images."""
         right, count, largest = 0, 0, -1.0
+        prompted = BARE if prompt is None else asked(prompt, self.forward.spec, None, self.forward.frozen_text)
         for start in range(0, len(self.samples), CHUNK):
             chunk = self.samples[start : start + CHUNK]
-            answers_NC = logits(self._image(chunk, prompt), text, self.forward.clip.logit_scale)
+            image = after(prompted.after_image, self._image(chunk, prompted))
+            answers_NC = answers(prompted, image, text, self.forward.clip.logit_scale)
             label_N = torch.tensor([sample.label for sample in chunk], device=answers_NC.device)
             right += int((answers_NC.argmax(1) == label_N).sum())
             count += len(chunk)
@@ -62,27 +64,23 @@ class Slice:
         total = sum(one[1] for one in every)
         return (100 * sum(one[0] for one in every) / total, max(one[2] for one in every)) if total else (None, None)
 
-    def _image(self, chunk: Sequence[Sample], prompt: nn.Module | None) -> Features:
-        clip, spec = self.forward.clip, self.forward.spec
-        if prompt is not None and spec.prompts_image:
-            return clip.encode_images(self.images.pixels(chunk, None), prompt(None))
-        if self.cached:
+    def _image(self, chunk: Sequence[Sample], prompted: Prompted) -> Features:
+        clip = self.forward.clip
+        if self.cached and not prompted.image:
             return Features(pooled=self.images.features(chunk, None, quiet=True).to(clip.device))
-        return clip.encode_images(self.images.pixels(chunk, None), BARE)
+        return clip.encode_images(self.images.pixels(chunk, None), prompted)
 
 
 @torch.no_grad()
 def all_classes(forward: Forward, prompt: nn.Module) -> Features:
     """The class features (C, E) of a prompt for all classes, each rank encoding its part."""
-    if forward.spec.layout is None:
-        assert forward.frozen_text is not None
-        return forward.frozen_text
     before, forward.max_rows = forward.max_rows, ROWS
     try:
-        text = forward.class_features(prompt(None))
+        text = forward.class_features(asked(prompt, forward.spec, None, forward.frozen_text))
     finally:
         forward.max_rows = before
-    return text if forward.spec.layout.shared is False else alike(text, forward.tokens.names)
+    layout = forward.spec.layout
+    return text if layout is None or not layout.shared else alike(text, forward.tokens.names)
 
 
 def zero_shot(forward: Forward, class_names: Sequence[str], template: str) -> Features:

@@ -19,13 +19,14 @@ from vlprompt.engine.classes import draw
 from vlprompt.engine.forward import Forward
 from vlprompt.engine.observer import Observer
 from vlprompt.engine.optim import lr_at
+from vlprompt.engine.precision import generator
 from vlprompt.engine.step import Place, accumulate, require_finite, take, weighted
 from vlprompt.errors import DATA, UserError
 from vlprompt.pretrain import progress as record
 from vlprompt.pretrain.feed import Batch
 from vlprompt.pretrain.order import Plan
 from vlprompt.pretrain.progress import Progress
-from vlprompt.types import Method, Schedule, View
+from vlprompt.types import Method, View
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +48,7 @@ class Loop:
     method: Method
     forward: Forward
     prompt: nn.Module
-    optimiser: torch.optim.SGD
+    optimiser: torch.optim.Optimizer
     plan: Plan
     seed: int
     copies: int
@@ -81,7 +82,7 @@ class Loop:
             assert batch.step == self.progress.step, "batches come in the order of steps"
             epoch, within = self.plan.place(batch.step)
             for group in self.optimiser.param_groups:
-                group["lr"] = lr_at(epoch, _schedule(self.method))
+                group["lr"] = lr_at(epoch, self.method.schedule, within / self.plan.steps_per_epoch)
             losses, images, classes = self._step(batch, epoch, within)
             self.progress.step += 1
             self.progress.images += images
@@ -102,8 +103,11 @@ class Loop:
         total = sum(len(one) for one in everyones)
         self._note_skipped(batch, total)
         share = ranks.world * len(labels_B) / total if total else 0.0
-        drawn = draw(self.method.classes, self.forward.tokens.num_classes, seed=self.seed, epoch=epoch, step=within)
-        view = self._view(batch, labels_B, drawn, everyones)
+        drawn = draw(
+            self.method.steps.classes, self.forward.tokens.num_classes, seed=self.seed, epoch=epoch, step=within
+        )
+        chance = generator("chance", self.seed, epoch, within).initial_seed()
+        view = self._view(batch, labels_B, drawn, everyones, chance)
         losses = weighted(self.method.terms, view, share)
         parameters = list(self.prompt.parameters())
         found = ranks.average(gradient.summed(losses, parameters), parameters)
@@ -115,7 +119,9 @@ class Loop:
         take(self.optimiser, parameters, found)
         return {name: float(value) for name, value in means.items()}, total // self.copies, view.text.pooled.shape[0]
 
-    def _view(self, batch: Batch, labels_B: Tensor, drawn: Tensor | None, everyones: tuple[Tensor, ...]) -> View:
+    def _view(
+        self, batch: Batch, labels_B: Tensor, drawn: Tensor | None, everyones: tuple[Tensor, ...], chance: int
+    ) -> View:
         forward = self.forward
         pixels = None if batch.pixels is None else batch.pixels.to(forward.clip.device, non_blocking=True)
         frozen = None if batch.frozen_BE is None else batch.frozen_BE.to(forward.clip.device)
@@ -124,7 +130,7 @@ class Loop:
             with torch.no_grad():
                 found = forward.clip.encode_images(pixels) if len(pixels) else forward.no_images()
             frozen = found.pooled
-        return forward(self.prompt, labels_B, frozen, pixels, drawn, everyones)
+        return forward(self.prompt, labels_B, frozen, pixels, drawn, everyones, chance)
 
     def _note_skipped(self, batch: Batch, total: int) -> None:
         """Count what could not be used, on all ranks alike; stop where it is too much, or nothing is left of a step."""
@@ -161,7 +167,7 @@ class Loop:
         line = {
             "step": progress.step,
             "epoch": epoch,
-            "lr": lr_at(epoch, _schedule(self.method)),
+            "lr": lr_at(epoch, self.method.schedule),
             "loss": sum(means.values()),
             "losses": means,
             "classes": classes,
@@ -180,7 +186,8 @@ class Loop:
         return self.progress.step, self.progress.images, self.progress.seconds
 
     def _epoch_done(self, epoch: int) -> None:
-        shares = self.method.average.weights(self.plan.epochs) if self.method.average else None
+        average = self.method.steps.average
+        shares = average.weights(self.plan.epochs) if average else None
         if shares is not None:
             accumulate(self.average, shares[epoch], self.prompt)
 
@@ -211,8 +218,3 @@ class Loop:
             state = capture(epoch, self.prompt, self.optimiser, self.average, self.progress.seconds)
             record.save(self.directory, state, self.progress, self.config_hash)
             self._saved = time.perf_counter()
-
-
-def _schedule(method: Method) -> Schedule:
-    assert method.schedule is not None
-    return method.schedule

@@ -24,7 +24,7 @@ from vlprompt.engine.forward import Forward
 from vlprompt.engine.images import Images, open_images
 from vlprompt.engine.memory import estimate
 from vlprompt.engine.observer import SILENT, Observer
-from vlprompt.engine.optim import sgd
+from vlprompt.engine.optim import optimiser_of
 from vlprompt.engine.precision import peak_mib, reset_peak, resolve_device, versions
 from vlprompt.engine.train import new_prompt
 from vlprompt.errors import UserError
@@ -65,14 +65,12 @@ class Setup:
     @property
     def cached(self) -> bool:
         """Whether the images' features come from the cache: fixed views, and a prompt of the text tower alone."""
-        assert self.method.prompt is not None
-        return not self.method.prompt.prompts_image and (
+        return not self.method.prompt.reach.image_tower and (
             isinstance(self.config.seen, int) or self.config.seen == "centre"
         )
 
     @property
     def batch(self) -> int:
-        assert self.method.schedule is not None
         return min(self.method.schedule.batch, len(self.corpus.train))
 
 
@@ -110,10 +108,8 @@ def _run(setup: Setup) -> dict[str, Any]:
     reset_peak(setup.clip.device)
     forward, plan = forward_of(setup), plan_of(setup)
     chosen_by_best = chooses(config, setup.corpus.held_out_part)
-    assert setup.method.prompt is not None
-    assert setup.method.schedule is not None
     prompt = new_prompt(setup.clip, setup.method.prompt, len(setup.corpus.class_names), config.seed)
-    optimiser = sgd(prompt.parameters(), setup.method.schedule)
+    optimiser = optimiser_of(prompt.parameters(), setup.method.schedule)
     state, progress = start or (None, Progress())
     if state is not None:
         restore(state, prompt, optimiser)
@@ -157,7 +153,7 @@ def chosen_of(setup: Setup) -> Chosen:
         method=setup.method.name,
         options=dict(setup.method.options),
         recipe=config.recipe_name,
-        classes_per_step=setup.method.classes.num if setup.method.classes else None,
+        classes_per_step=sampling.num if (sampling := setup.method.steps.classes) else None,
         losses=[f"{term.weight:g} {term.formula}" for term in setup.method.terms],
         weight_hash=setup.clip.weight_hash,
         dtype=config.dtype,
@@ -220,12 +216,11 @@ def _claimed(config: PretrainConfig, chosen: Chosen) -> tuple[dict[str, Any] | N
 def forward_of(setup: Setup) -> Forward:
     """The forward pass, with as many text rows at once as memory allows."""
     clip, method, config = setup.clip, setup.method, setup.config
-    spec = method.prompt
-    assert spec is not None
+    spec, sampling = method.prompt, method.steps.classes
     names = setup.corpus.class_names
     tokens = clip.class_tokens(names, spec.layout, setup.template)
     rows_B = -(-setup.batch // setup.ranks.world) * config.num_copies
-    drawn = method.classes.drawn(len(names)) if method.classes else None
+    drawn = sampling.drawn(len(names)) if sampling else None
     seen = len(names) if drawn is None else min(len(names), drawn + setup.batch)
     part = longest(tokens, -(-seen // setup.ranks.world))
     need = estimate(clip, spec, part, batch=rows_B, limit=config.max_memory)
@@ -239,7 +234,6 @@ def forward_of(setup: Setup) -> Forward:
 
 def plan_of(setup: Setup) -> Plan:
     """The order of the images."""
-    assert setup.method.schedule is not None
     pool = setup.corpus.train
     return Plan(len(pool), setup.batch, setup.method.schedule.epochs, seed=setup.config.seed, runs=pool.runs)
 
@@ -300,8 +294,8 @@ def _test(forward: Forward, held: Mapping[str, Slice], prompt: nn.Module) -> dic
 def _template_text(setup: Setup, forward: Forward) -> Features:
     """The template's class features; those of the teacher where it has the same."""
     names = setup.corpus.class_names
-    if forward.teacher_text is not None and setup.method.teacher is None:
-        return alike(forward.teacher_text, names)
+    if forward.frozen_text is not None and setup.method.teacher is None:
+        return alike(forward.frozen_text, names)
     return zero_shot(forward, names, setup.template)
 
 
@@ -316,7 +310,7 @@ def _finish(loop: Loop) -> None:
 
 def said(setup: Setup, plan: Plan, prompt: nn.Module, base: float | None) -> str:
     """One line before learning."""
-    corpus, sampling = setup.corpus, setup.method.classes
+    corpus, sampling = setup.corpus, setup.method.steps.classes
     learned = sum(parameter.numel() for parameter in prompt.parameters())
     drawn = sampling.drawn(len(corpus.class_names)) if sampling else None
     seen = "all classes in every step" if drawn is None else f"{drawn + 1} classes for an image in a step"

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vlprompt.prompts.layers import STD, first_values
-from vlprompt.types import ModelFacts, Prompted, Splice, TextLayout
+from vlprompt.types import ModelFacts, Prompted, Reach, Splice, TextLayout
 
 SHRINK = 16
 """The hidden width of the network is E / 16, as published."""
@@ -26,17 +26,7 @@ class ConditionedSpec:
     init: str = "a photo of a"
     """`normal`: N(0, 0.02); `zeros + WORDS`: the words last, zeros before; else words that are `n_ctx` tokens long."""
 
-    @property
-    def conditioned(self) -> bool:
-        return True
-
-    @property
-    def prompts_image(self) -> bool:
-        return False
-
-    @property
-    def deep_text(self) -> bool:
-        return False
+    reach = Reach(sees=frozenset({"image"}))
 
     @property
     def layout(self) -> TextLayout:
@@ -75,9 +65,8 @@ class ConditionedPrompt(nn.Module):
         self.meta_net = meta_net
         self.layout = layout
 
-    def forward(self, image_features: Tensor | None) -> Prompted:
-        assert image_features is not None, "this context depends on the image"
-        shift_BD = self.meta_net(image_features.to(self.ctx.dtype))
+    def forward(self, image: Tensor) -> Prompted:
+        shift_BD = self.meta_net(image.to(self.ctx.dtype))
         return Prompted(text={0: Splice(q=self.ctx + shift_BD[:, None], axis="image")}, layout=self.layout)
 
     def places(self) -> dict[str, str]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from vlprompt.errors import UserError
 from vlprompt.prompts.layers import NORMAL, STD, first_values
-from vlprompt.types import Axis, ModelFacts, Position, Prompted, Splice, TextLayout
+from vlprompt.types import Axis, ModelFacts, Position, Prompted, Reach, Splice, TextLayout
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,16 +37,8 @@ class ContextSpec:
             )
 
     @property
-    def conditioned(self) -> bool:
-        return False
-
-    @property
-    def prompts_image(self) -> bool:
-        return False
-
-    @property
-    def deep_text(self) -> bool:
-        return False
+    def reach(self) -> Reach:
+        return Reach(own_classes=self.per_class)
 
     @property
     def layout(self) -> TextLayout:
@@ -66,7 +58,7 @@ class ContextPrompt(nn.Module):
         self.ctx = nn.Parameter(values)
         self.layout = layout
 
-    def forward(self, image_features: Tensor | None = None) -> Prompted:
+    def forward(self) -> Prompted:
         axis: Axis = "class" if self.ctx.dim() == 3 else "shared"
         return Prompted(text={0: Splice(q=self.ctx, axis=axis)}, layout=self.layout)
 

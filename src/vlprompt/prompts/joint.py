@@ -26,7 +26,7 @@ from vlprompt.prompts.layers import (
     text_place,
     three_quarters,
 )
-from vlprompt.types import ModelFacts, Prompted, Splice, TextLayout
+from vlprompt.types import ModelFacts, Prompted, Reach, Splice, TextLayout
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,16 +47,8 @@ class IndependentSpec:
         require_tokens("n_image", self.n_image)
 
     @property
-    def conditioned(self) -> bool:
-        return False
-
-    @property
-    def prompts_image(self) -> bool:
-        return True
-
-    @property
-    def deep_text(self) -> bool:
-        return self.depth != 1
+    def reach(self) -> Reach:
+        return Reach(image_tower=True, deep_text=self.depth != 1)
 
     @property
     def layout(self) -> TextLayout:
@@ -87,7 +79,7 @@ class IndependentPrompt(nn.Module):
         self.image = numbered(image)
         self.layout = layout
 
-    def forward(self, image_features: Tensor | None = None) -> Prompted:
+    def forward(self) -> Prompted:
         text = {0: Splice(q=self.ctx)} | {int(layer): Splice(q=rows) for layer, rows in self.text.items()}
         image = {int(layer): Splice(q=rows) for layer, rows in self.image.items()}
         return Prompted(text=text, image=image, layout=self.layout)
@@ -113,16 +105,8 @@ class CoupledSpec:
         require_tokens("n_ctx", self.n_ctx)
 
     @property
-    def conditioned(self) -> bool:
-        return False
-
-    @property
-    def prompts_image(self) -> bool:
-        return True
-
-    @property
-    def deep_text(self) -> bool:
-        return self.depth != 1
+    def reach(self) -> Reach:
+        return Reach(image_tower=True, deep_text=self.depth != 1)
 
     @property
     def layout(self) -> TextLayout:
@@ -151,7 +135,7 @@ class CoupledPrompt(nn.Module):
         self.proj = nn.ModuleList(proj)
         self.layout = layout
 
-    def forward(self, image_features: Tensor | None = None) -> Prompted:
+    def forward(self) -> Prompted:
         text = {0: self.ctx} | {int(layer): rows for layer, rows in self.text.items()}
         image = {layer: Splice(q=self.proj[layer](rows)) for layer, rows in text.items()}
         return Prompted(text={layer: Splice(q=rows) for layer, rows in text.items()}, image=image, layout=self.layout)

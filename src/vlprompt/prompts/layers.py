@@ -146,6 +146,11 @@ def numbered(tokens: Sequence[Tensor], start: int = 0) -> nn.ParameterDict:
     return found
 
 
+def uniform(outputs: int, inputs: int, generator: torch.Generator) -> Tensor:
+    """The weights (outputs, inputs) of a linear layer as PyTorch starts it: uniform in +-1/sqrt(inputs), from the generator."""
+    return torch.empty(outputs, inputs).uniform_(-(inputs**-0.5), inputs**-0.5, generator=generator)
+
+
 def linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:
     """A linear layer as PyTorch starts it, uniform in +-1/sqrt(inputs), but from the generator."""
     layer = nn.Linear(inputs, outputs, device="meta").to_empty(device="cpu")  # without PyTorch's own draw

@@ -29,7 +29,7 @@ from vlprompt.prompts.layers import (
     text_place,
     three_quarters,
 )
-from vlprompt.types import ModelFacts, Prompted, Residual, Splice, TextLayout
+from vlprompt.types import ModelFacts, Prompted, Reach, Residual, Splice, TextLayout
 
 PARTS = ("q", "k", "v")
 
@@ -56,16 +56,9 @@ class UnsharedSpec:
         require_tokens("n_image", self.n_image)
 
     @property
-    def conditioned(self) -> bool:
-        return False
-
-    @property
-    def prompts_image(self) -> bool:
-        return self.towers != "text"
-
-    @property
-    def deep_text(self) -> bool:
-        return self.towers != "image" and self.depth != 1 and self.residual != "keep"
+    def reach(self) -> Reach:
+        deep_text = self.towers != "image" and self.depth != 1 and self.residual != "keep"
+        return Reach(image_tower=self.towers != "text", deep_text=deep_text)
 
     @property
     def layout(self) -> TextLayout | None:
@@ -78,7 +71,7 @@ class UnsharedSpec:
 
         Warns of tokens that this depth and residual leave without effect. UserError: a ResNet, or a depth above a tower's layers.
         """
-        if self.prompts_image:
+        if self.reach.image_tower:
             require_image_prompts(facts, "rpp with --set towers=text")
         layers = {"text": facts.text_layers, "image": facts.image_layers}
         layers = {tower: count for tower, count in layers.items() if self.towers in ("both", tower)}
@@ -131,7 +124,7 @@ class UnsharedPrompt(nn.Module):
                 named[part] = nn.Parameter(rows)
         return found
 
-    def forward(self, image_features: Tensor | None = None) -> Prompted:
+    def forward(self) -> Prompted:
         text, image = self._splices(self.text, self.ctx), self._splices(self.image, self.patch)
         return Prompted(text=text, image=image, layout=self.layout)
 

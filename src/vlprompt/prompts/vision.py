@@ -19,7 +19,7 @@ from vlprompt.prompts.layers import (
     require_image_prompts,
     require_tokens,
 )
-from vlprompt.types import ModelFacts, Prompted, Splice, TextLayout
+from vlprompt.types import ModelFacts, Prompted, Reach, Splice, TextLayout
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,17 +38,7 @@ class VisionSpec:
     def layout(self) -> TextLayout | None:
         return None
 
-    @property
-    def conditioned(self) -> bool:
-        return False
-
-    @property
-    def prompts_image(self) -> bool:
-        return True
-
-    @property
-    def deep_text(self) -> bool:
-        return False
+    reach = Reach(image_tower=True)
 
     def build(self, facts: ModelFacts, generator: torch.Generator, num_classes: int) -> VisionPrompt:
         """N(0, 0.02) tokens for each prompted layer. UserError: a ResNet, or a depth above the tower's layers."""
@@ -65,7 +55,7 @@ class VisionPrompt(nn.Module):
         super().__init__()
         self.image = numbered(layers)
 
-    def forward(self, image_features: Tensor | None = None) -> Prompted:
+    def forward(self) -> Prompted:
         return Prompted(image={int(layer): Splice(q=tokens) for layer, tokens in self.image.items()})
 
     def places(self) -> dict[str, str]:

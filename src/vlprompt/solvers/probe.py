@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from vlprompt.errors import DATA, UserError
-from vlprompt.types import ModelFacts
+from vlprompt.types import Given, ModelFacts, Prompted, Reach
 
 COARSE = (1e6, 1e4, 1e2, 1.0, 1e-2, 1e-4, 1e-6)
 """The first values of C that are tried; a tie goes to the one that comes first."""
@@ -38,6 +38,17 @@ class ProbeOptions:
             raise UserError(f"steps={self.steps}: it must be a whole number of at least 0.")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinearSpec:
+    """The linear classifier, which compares with no class features."""
+
+    layout = None
+    reach = Reach(own_classes=True, reads_text=False)
+
+    def build(self, facts: ModelFacts, generator: torch.Generator, num_classes: int) -> Linear:
+        return Linear(facts.embed_dim, num_classes)
+
+
 class Linear(nn.Module):
     """Un-normalised image features (B, E) -> logits (B, C)."""
 
@@ -46,7 +57,10 @@ class Linear(nn.Module):
         self.weight = nn.Parameter(torch.zeros(num_classes, embed_dim))
         self.bias = nn.Parameter(torch.zeros(num_classes))
 
-    def forward(self, features_BE: Tensor) -> Tensor:
+    def forward(self) -> Prompted:
+        return Prompted(score=lambda image, text, scale: self.logits(image.pooled))
+
+    def logits(self, features_BE: Tensor) -> Tensor:
         return nn.functional.linear(features_BE.float(), self.weight, self.bias)
 
     def places(self) -> dict[str, str]:
@@ -67,13 +81,10 @@ class LinearProbe:
     def formula(self) -> str:
         return "min_(W, b) |W|^2 / 2 + C sum_n -log softmax(W x_n + b)[label_n], x un-normalised"
 
-    def build(self, facts: ModelFacts, num_classes: int) -> nn.Module:
-        return Linear(facts.embed_dim, num_classes)
-
-    def solve(self, module: nn.Module, train: tuple[Tensor, Tensor], val: tuple[Tensor, Tensor], seed: int) -> str:
-        """Fit by scikit-learn's L-BFGS in float64 (at most 1000 iterations), C given or searched. `seed` plays no part: the fit has no
-        randomness. UserError: C is to be searched without validation images."""
-        assert isinstance(module, Linear)
+    def solve(self, module: Linear, given: Given) -> str:
+        """Fit by scikit-learn's L-BFGS in float64 (at most 1000 iterations), C given or searched. UserError: C is to be
+        searched without validation images."""
+        train, val = given.train, given.val
         if not self.options.C and len(val[1]) == 0:
             raise UserError(
                 "linear-probe chooses C on validation images, and there are none. Give C: --set C=1.", exit_code=DATA

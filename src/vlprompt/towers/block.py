@@ -6,21 +6,85 @@ Parameter names are OpenAI's (``attn.in_proj_weight``, ``mlp.c_fc``), so that it
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
-from typing import Any, cast
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlprompt.towers.config import TowerConfig
-from vlprompt.types import Splice
+from vlprompt.types import LowRank, Part, Prompted, Splice
 
 
 def full(x: Tensor) -> Tensor:
     """`x` in float32, the precision of norms, softmaxes and features; float64 (in tests) stays as it is."""
     return x if x.dtype == torch.float64 else x.float()
+
+
+Changes = Mapping[Part, LowRank]
+UNCHANGED: Changes = {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entering:
+    """What enters one tower: tokens by layer, and changes of its weights by layer and matrix."""
+
+    splices: Mapping[int, Splice]
+    weights: Mapping[int, Changes]
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Entering:
+        """The same with every tensor changed, in a fixed order."""
+        splices = {layer: _mapped(splice, ("q", "k", "v", "token"), change) for layer, splice in self.splices.items()}
+        weights = {
+            layer: {part: _mapped(one, ("down", "up"), change) for part, one in parts.items()}
+            for layer, parts in self.weights.items()
+        }
+        return Entering(splices=splices, weights=weights)
+
+    def tensors(self) -> list[Tensor]:
+        """All tensors, in the order of `map`."""
+        found: list[Tensor] = []
+
+        def see(x: Tensor) -> Tensor:
+            found.append(x)
+            return x
+
+        self.map(see)
+        return found
+
+    def on(self, layer: int) -> Changes:
+        """The changes of a layer's weights."""
+        return self.weights.get(layer, UNCHANGED)
+
+
+NOTHING = Entering(splices={}, weights={})
+
+
+def entering_of(prompted: Prompted, tower: Literal["text", "image"]) -> Entering:
+    """What a prompt puts into one tower."""
+    weights: dict[int, dict[Part, LowRank]] = {}
+    for (where, layer, part), one in prompted.weights.items():
+        if where == tower:
+            weights.setdefault(layer, {})[part] = one
+    return Entering(splices=prompted.text if tower == "text" else prompted.image, weights=weights)
+
+
+def _mapped(value: Any, names: tuple[str, ...], change: Callable[[Tensor], Tensor]) -> Any:
+    return replace(value, **{name: change(x) for name in names if (x := getattr(value, name)) is not None})
+
+
+def changed(out: Tensor, x: Tensor, one: LowRank | None) -> Tensor:
+    """``W x`` of some rows, with the change of W added."""
+    if one is None:
+        return out
+    if one.drop:
+        # By its own seed, so that a part that is run again in the backward pass drops the same numbers.
+        rng = torch.Generator(device=x.device).manual_seed(one.seed)
+        kept = torch.rand(x.shape, generator=rng, device=x.device) >= one.drop
+        x = x * kept / (1 - one.drop)
+    return out + one.scale * F.linear(F.linear(x, one.down.to(x.dtype)), one.up.to(x.dtype))
 
 
 class LayerNorm(nn.Module):
@@ -70,10 +134,10 @@ class _Mlp(nn.Module):
         self.c_proj = nn.Linear(config.hidden, config.width)
         self.quick = config.activation == "quick_gelu"
 
-    def forward(self, x: Tensor) -> Tensor:
-        hidden = self.c_fc(x)
+    def forward(self, x: Tensor, changes: Changes = UNCHANGED) -> Tensor:
+        hidden = changed(self.c_fc(x), x, changes.get("fc"))
         hidden = QuickGelu.apply(hidden) if self.quick else F.gelu(hidden)  # type: ignore[no-untyped-call]
-        return cast(Tensor, self.c_proj(hidden))
+        return changed(self.c_proj(hidden), hidden, changes.get("proj"))
 
 
 class Block(nn.Module):
@@ -92,27 +156,31 @@ class Block(nn.Module):
         rows = slice(part.start * width, part.stop * width)
         return F.linear(y, self.attn.in_proj_weight[rows], self.attn.in_proj_bias[rows])
 
-    def qkv(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def qkv(self, x: Tensor, changes: Changes = UNCHANGED) -> tuple[Tensor, Tensor, Tensor]:
         """(..., L, D) -> queries, keys, values, each (..., L, D)."""
-        q, k, v = self.project(self.ln_1(x), slice(0, 3)).chunk(3, dim=-1)
-        return q, k, v
+        y = self.ln_1(x)
+        q, k, v = self.project(y, slice(0, 3)).chunk(3, dim=-1)
+        return changed(q, y, changes.get("q")), changed(k, y, changes.get("k")), changed(v, y, changes.get("v"))
 
-    def finish(self, x: Tensor, attended: Tensor) -> Tensor:
+    def finish(self, x: Tensor, attended: Tensor, changes: Changes = UNCHANGED) -> Tensor:
         """The residual stream and the heads' output, both (..., L, D) -> the block's output."""
-        x = x + self.attn.out_proj(attended)
-        return x + cast(Tensor, self.mlp(self.ln_2(x)))
+        x = x + changed(self.attn.out_proj(attended), attended, changes.get("o"))
+        return x + cast(Tensor, self.mlp(self.ln_2(x), changes))
 
-    def spliced(self, x_GLD: Tensor, start: int, splice: Splice | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def spliced(
+        self, x_GLD: Tensor, start: int, splice: Splice | None, changes: Changes = UNCHANGED
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Residual stream, queries, keys and values of a block whose rows from `start` obey `splice`.
 
         Unshared tokens replace the rows before ln_1, in each of three sequences (arXiv 2409.06166, SAPL as a public review
         states it); what the rows carry on is the splice's residual policy (project's choice, an option).
         """
         if splice is None:
-            return x_GLD, *self.qkv(x_GLD)
+            return x_GLD, *self.qkv(x_GLD, changes)
         if splice.k is None or splice.v is None:
             x_GLD = overwrite(x_GLD, start, splice.q)
-            return x_GLD, *self.qkv(x_GLD)
+            return x_GLD, *self.qkv(x_GLD, changes)
+        assert not changes, "unshared tokens and changed weights in one layer"
         y_GLD = self.ln_1(x_GLD)
         sources = (splice.q, splice.k, splice.v)
         q, k, v = (

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vlprompt.errors import UserError
+from vlprompt.towers.block import Entering, entering_of
 from vlprompt.towers.captions import CAPTIONS
 from vlprompt.towers.config import ClipConfig, TowerConfig
 from vlprompt.towers.recompute import again
@@ -104,17 +105,16 @@ class Clip(nn.Module):
         class-specific contexts the first class's) with its fixed words, then the words, as many as fit. The state before a word
         predicts it.
         """
-        layout, splices = prompted.layout, dict(prompted.text)
-        first = splices.get(0)
-        if first is not None and first.axis != "shared":
-            splices[0] = Splice(q=first.q[0])
+        layout = prompted.layout
+        splices = {i: one if one.axis == "shared" else Splice(q=one.q[0]) for i, one in prompted.text.items()}
         head = [self.tokenizer.start_id]
         if layout is not None:
             head += [*(-1 - j for j in range(layout.num_tokens)), *self.tokenizer.encode(layout.words)]
         ids = ids[: self.context_length - len(head) + 1]
         rows = pack([""], [[*head, *ids]], layout and replace(layout, shared=True)).to(self.device).prefix
         scaling = Scaling(self.dtype)
-        prefix = self.text_tower.prefix(rows, scaling.enter(splices), states=True)
+        entered = Entering(splices=splices, weights=entering_of(prompted, "text").weights)
+        prefix = self.text_tower.prefix(rows, scaling.enter(entered), states=True)
         assert prefix.states is not None
         (states,) = scaling.leave(prefix.states)
         return states[0, len(head) - 1 :]
@@ -154,9 +154,11 @@ class Clip(nn.Module):
         bounds memory by running at most so many own rows (times images) at once, and once more in the backward pass; the gradient
         is exact.
         """
-        layout, splices = tokens.layout, prompted.text
+        layout, splices, entered = tokens.layout, prompted.text, entering_of(prompted, "text")
         assert (layout is None) == (not splices), "learned text tokens need a layout, and a layout needs learned tokens"
-        deep_or_unshared = any(layer > 0 or splice.k is not None for layer, splice in splices.items())
+        deep_or_unshared = any(
+            (layer > 0 and splice.axis != "class") or splice.k is not None for layer, splice in splices.items()
+        )
         if layout is not None and (layout.position != "end" or not layout.shared) and deep_or_unshared:
             where = "class-specific" if not layout.shared else f"at position {layout.position!r}"
             raise UserError(
@@ -164,9 +166,9 @@ class Clip(nn.Module):
                 f"all classes that stands before the name. Use position 'end' and a unified context, or depth 1."
             )
         scaling = Scaling(self.dtype)
-        splices = scaling.enter(splices)
-        prefix = self.text_tower.prefix(tokens.prefix, splices, states=states)
-        outputs = [self._classes(tokens, prefix, splices.get(0), max_rows)]
+        entered = scaling.enter(entered)
+        prefix = self.text_tower.prefix(tokens.prefix, entered, states=states)
+        outputs = [self._classes(tokens, prefix, entered, max_rows)]
         if states:
             assert layout is not None, "a template has no context to read states of"
             assert layout.shared, "class-specific contexts have no shared states"
@@ -178,23 +180,24 @@ class Clip(nn.Module):
         outputs = list(scaling.leave(*outputs))
         return Features(pooled=outputs[0], states=outputs[1] if states else None)
 
-    def _classes(self, tokens: ClassTokens, prefix: Prefix, first: Splice | None, max_rows: int | None) -> Tensor:
+    def _classes(self, tokens: ClassTokens, prefix: Prefix, entered: Entering, max_rows: int | None) -> Tensor:
         groups = len(prefix.keys[0])
         parts = tokens.parts(None if max_rows is None else max(1, max_rows // groups))
         if len(parts) == 1:
-            return self.text_tower.classes(tokens, prefix, first)
-        done = [again(self.text_tower.classes, part, prefix, first) for part in parts]
+            return self.text_tower.classes(tokens, prefix, entered)
+        done = [again(self.text_tower.classes, part, prefix, entered) for part in parts]
         return torch.cat(done, dim=1)[:, tokens.restore_C]
 
     def encode_images(self, pixels_B3HW: Tensor, prompted: Prompted = BARE) -> Features:
         """Normalised pixels (B, 3, H, W) -> image embeddings (B, E). UserError for prompts in a ResNet, which has no place for them."""
-        if prompted.image and not self.facts.takes_image_prompts:
+        entered = entering_of(prompted, "image")
+        if entered.tensors() and not self.facts.takes_image_prompts:
             raise UserError(
-                f"the image tower of {self.name or 'this model'} is a ResNet, and the prompt has tokens for it. Allowed: text prompts. Use "
+                f"the image tower of {self.name or 'this model'} is a ResNet, and the prompt changes it. Allowed: text prompts. Use "
                 f"a model with a ViT image tower, or a method that prompts the text alone."
             )
         scaling = Scaling(self.dtype)
-        (pooled_BE,) = scaling.leave(self.visual(pixels_B3HW.to(self.device), scaling.enter(prompted.image)))
+        (pooled_BE,) = scaling.leave(self.visual(pixels_B3HW.to(self.device), scaling.enter(entered)))
         return Features(pooled=pooled_BE)
 
     def context(self, prompted: Prompted, *, deep: bool = False) -> Context:
@@ -212,7 +215,8 @@ class Clip(nn.Module):
         splices: Mapping[int, Splice] = prompted.text if deep else {}
         alone = Splice(q=lead, axis="image")
         scaling = Scaling(self.dtype)
-        entered = scaling.enter({**splices, 0: first if deep and first.k is not None else alone})
+        within = {**splices, 0: first if deep and first.k is not None else alone}
+        entered = scaling.enter(Entering(splices=within, weights=entering_of(prompted, "text").weights))
         prefix = self.text_tower.prefix(rows, entered, states=True)
         assert prefix.states is not None
         (states,) = scaling.leave(prefix.states)

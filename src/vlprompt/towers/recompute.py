@@ -13,11 +13,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from vlprompt.towers.block import Entering
 from vlprompt.towers.text import Prefix
 from vlprompt.towers.tokens import ClassTokens
-from vlprompt.types import Splice
 
-Run = Callable[[ClassTokens, Prefix, Splice | None], Tensor]
+Run = Callable[[ClassTokens, Prefix, Entering], Tensor]
 
 
 class _Again(torch.autograd.Function):
@@ -40,16 +40,14 @@ class _Again(torch.autograd.Function):
         return None, *(next(found) if need else None for need in needed)
 
 
-def again(run: Run, part: ClassTokens, prefix: Prefix, first: Splice | None) -> Tensor:
-    """`run(part, prefix, first)`, the same value and gradient, computed once more in the backward pass."""
-    names = [name for name in ("q", "k", "v", "token") if first is not None and getattr(first, name) is not None]
+def again(run: Run, part: ClassTokens, prefix: Prefix, entered: Entering) -> Tensor:
+    """`run(part, prefix, entered)`, the same value and gradient, computed once more in the backward pass."""
     layers = len(prefix.keys)
 
     def of(*tensors: Tensor) -> Tensor:
-        keys, values, rest = tensors[:layers], tensors[layers : 2 * layers], tensors[2 * layers :]
-        given: dict[str, Any] = dict(zip(names, rest, strict=True))
-        splice = None if first is None else replace(first, **given)
-        return run(part, replace(prefix, keys=keys, values=values, states=None), splice)
+        keys, values, rest = tensors[:layers], tensors[layers : 2 * layers], iter(tensors[2 * layers :])
+        now = entered.map(lambda _: next(rest))
+        return run(part, replace(prefix, keys=keys, values=values, states=None), now)
 
-    learned = [getattr(first, name) for name in names]
+    learned = entered.tensors()
     return cast(Tensor, _Again.apply(of, *prefix.keys, *prefix.values, *learned))  # type: ignore[no-untyped-call]

@@ -6,16 +6,14 @@ Letters: B images, C channels, H and W of a feature map, L = H * W cells, D = 32
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vlprompt.towers.block import full, heads_first, heads_last
+from vlprompt.towers.block import Entering, full, heads_first, heads_last
 from vlprompt.towers.config import ClipConfig, ResNetConfig
-from vlprompt.types import Splice
 
 _EXPANSION = 4
 
@@ -108,9 +106,9 @@ class ResNetTower(nn.Module):
         )
         self.attnpool = AttentionPool(config.num_patches, tower.width, tower.heads, config.embed_dim)
 
-    def forward(self, pixels_B3HW: Tensor, splices: Mapping[int, Splice]) -> Tensor:
-        """Normalised pixels (B, 3, H, W) -> un-normalised embeddings (B, E), float32; `splices` must be empty."""
-        assert not splices, "a ResNet has no rows for prompts"
+    def forward(self, pixels_B3HW: Tensor, entered: Entering) -> Tensor:
+        """Normalised pixels (B, 3, H, W) -> un-normalised embeddings (B, E), float32; nothing may enter."""
+        assert not entered.tensors(), "a ResNet has no rows for prompts"
         x = pixels_B3HW.to(self.conv1.weight.dtype)
         for conv, norm in ((self.conv1, self.bn1), (self.conv2, self.bn2), (self.conv3, self.bn3)):
             x = norm(conv(x)).relu_()

@@ -6,14 +6,13 @@ changes no digit; it is chosen anew in every backward pass, so that the largest 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from vlprompt.types import Splice
+from vlprompt.towers.block import Entering
 
 
 @dataclass(slots=True)
@@ -60,20 +59,11 @@ class Scaling:
     def __init__(self, dtype: torch.dtype) -> None:
         self._scale = _Scale() if dtype == torch.float16 else None
 
-    def enter(self, splices: Mapping[int, Splice]) -> Mapping[int, Splice]:
-        """The same splices, in float32, whose gradients are scaled back."""
+    def enter(self, entered: Entering) -> Entering:
+        """The same tensors, in float32, whose gradients are scaled back."""
         if self._scale is None:
-            return splices
-        return {layer: self._enter(splice) for layer, splice in splices.items()}
-
-    def _enter(self, splice: Splice) -> Splice:
-        parts = {name: getattr(splice, name) for name in ("q", "k", "v", "token")}
-        scaled = {
-            name: _Enter.apply(part, self._scale)  # type: ignore[no-untyped-call]
-            for name, part in parts.items()
-            if part is not None
-        }
-        return replace(splice, **scaled)
+            return entered
+        return entered.map(lambda x: _Enter.apply(x, self._scale))  # type: ignore[no-untyped-call]
 
     def leave(self, *outputs: Tensor) -> tuple[Tensor, ...]:
         """The same outputs, whose gradients are scaled."""

@@ -8,7 +8,7 @@ rows of all classes (packed by `tokens.pack`), C classes, H heads, D width, E jo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vlprompt.towers.block import Block, LayerNorm, entering, entry_rows, full, heads_first, heads_last
+from vlprompt.towers.block import Block, Entering, LayerNorm, entering, entry_rows, full, heads_first, heads_last
 from vlprompt.towers.config import ClipConfig
 from vlprompt.towers.groups import Group, grouped
 from vlprompt.towers.tokens import ClassTokens, Rows
@@ -61,8 +61,9 @@ class TextTower(nn.Module):
     def blocks(self) -> Sequence[Block]:
         return list(self.transformer.resblocks)  # type: ignore[arg-type]
 
-    def prefix(self, rows: Rows, splices: Mapping[int, Splice], *, states: bool = False) -> Prefix:
+    def prefix(self, rows: Rows, entered: Entering, *, states: bool = False) -> Prefix:
         """Run the shared rows. Learned tokens, if any, are rows 1 .. M of them, or none stand in the prefix."""
+        splices = entered.splices
         in_prefix = len(rows.learned) > 0
         x_GPD = self._embed(rows, splices.get(0) if in_prefix else None)
         x_GPD = x_GPD + self.positional_embedding[: x_GPD.shape[1]]
@@ -72,30 +73,35 @@ class TextTower(nn.Module):
             splice = splices.get(i) if in_prefix else None
             if splice is not None and i == 0:
                 splice = self._unshared_entry(splice)
-            x_GPD, q, k, v = block.spliced(x_GPD, 1, splice)
+            x_GPD, q, k, v = block.spliced(x_GPD, 1, splice, entered.on(i))
             q, k, v = (heads_first(t, self.heads) for t in (q, k, v))
             keys.append(k)
             values.append(v)
             if i < last or states:
-                x_GPD = block.finish(x_GPD, heads_last(F.scaled_dot_product_attention(q, k, v, is_causal=True)))
+                attended = heads_last(F.scaled_dot_product_attention(q, k, v, is_causal=True))
+                x_GPD = block.finish(x_GPD, attended, entered.on(i))
         out = full(self.ln_final(x_GPD)) if states else None
         return Prefix(keys=tuple(keys), values=tuple(values), states=out)
 
-    def classes(self, tokens: ClassTokens, prefix: Prefix, first: Splice | None) -> Tensor:
+    def classes(self, tokens: ClassTokens, prefix: Prefix, entered: Entering) -> Tensor:
         """Each class's own rows -> un-normalised embeddings (G, C, E), float32, in the caller's class order.
 
-        `first`: the layer-0 splice, read only where learned tokens stand among the own rows (class-specific contexts, and class
-        names in the middle or in front).
+        Splices are read only where learned tokens stand among the own rows: class-specific contexts, and class names in the middle or
+        in front; of deeper layers those of class-specific contexts.
         """
-        x_GTD = self._embed(tokens.own, first) + self.positional_embedding[tokens.position_T]
+        x_GTD = self._embed(tokens.own, entered.splices.get(0)) + self.positional_embedding[tokens.position_T]
         groups = grouped(tokens.buckets, x_GTD.device)
         last = len(self.blocks) - 1
         for i, block in enumerate(self.blocks):
-            q, k, v = (heads_first(t, self.heads) for t in block.qkv(x_GTD))
+            deeper = entered.splices.get(i) if i else None
+            if deeper is not None and deeper.axis == "class":
+                rows = deeper.q[tokens.own.owner, tokens.own.token][None].to(x_GTD.dtype)
+                x_GTD = x_GTD.index_copy(1, tokens.own.learned, rows)
+            q, k, v = (heads_first(t, self.heads) for t in block.qkv(x_GTD, entered.on(i)))
             if i == last:  # only the [EOT] rows are read
                 x_GTD, q = x_GTD[:, tokens.end_C], q[:, :, tokens.end_C]
             attended = _attend(q, k, v, (prefix.keys[i], prefix.values[i]), groups)
-            x_GTD = block.finish(x_GTD, attended)
+            x_GTD = block.finish(x_GTD, attended, entered.on(i))
         pooled_GCE = full(self.ln_final(x_GTD) @ self.text_projection)
         return pooled_GCE[:, tokens.restore_C]
 

@@ -5,15 +5,12 @@ Letters: B images, L rows (1 + patches + N prompts), N prompt rows, D width, E j
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vlprompt.towers.block import Block, LayerNorm, entering, entry_rows, full, heads_first, heads_last
+from vlprompt.towers.block import Block, Entering, LayerNorm, entering, entry_rows, full, heads_first, heads_last
 from vlprompt.towers.config import ClipConfig, TowerConfig
-from vlprompt.types import Splice
 
 
 class _Transformer(nn.Module):
@@ -40,12 +37,13 @@ class VisionTower(nn.Module):
         self.ln_post = LayerNorm(tower.width, tower.eps)
         self.proj = nn.Parameter(torch.empty(tower.width, config.embed_dim))
 
-    def forward(self, pixels_B3HW: Tensor, splices: Mapping[int, Splice]) -> Tensor:
+    def forward(self, pixels_B3HW: Tensor, entered: Entering) -> Tensor:
         """Normalised pixels (B, 3, H, W) -> un-normalised embeddings (B, E), float32."""
         patches_BLD = self._patches(pixels_B3HW.to(self.proj.dtype))
         class_B1D = self.class_embedding.expand(patches_BLD.shape[0], 1, -1)
         x_BLD = self.ln_pre(torch.cat([class_B1D, patches_BLD], dim=1) + self.positional_embedding)
         start = x_BLD.shape[1]
+        splices = entered.splices
         first = splices.get(0)
         if first is not None:
             # No position embedding, but ln_pre: as the prompts of the field's image towers (arXiv 2210.03117, its code).
@@ -56,11 +54,11 @@ class VisionTower(nn.Module):
         for i, block in enumerate(self.transformer.resblocks):
             assert isinstance(block, Block)
             splice = first if i == 0 else splices.get(i)
-            x_BLD, q, k, v = block.spliced(x_BLD, start, splice)
+            x_BLD, q, k, v = block.spliced(x_BLD, start, splice, entered.on(i))
             if i == last:  # only the class row is read
                 x_BLD, q = x_BLD[:, :1], q[:, :1]
             q, k, v = (heads_first(t, self.heads) for t in (q, k, v))
-            x_BLD = block.finish(x_BLD, heads_last(F.scaled_dot_product_attention(q, k, v)))
+            x_BLD = block.finish(x_BLD, heads_last(F.scaled_dot_product_attention(q, k, v)), entered.on(i))
         return full(self.ln_post(x_BLD[:, 0]) @ self.proj)
 
     def _patches(self, pixels_B3HW: Tensor) -> Tensor:

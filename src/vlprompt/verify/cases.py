@@ -36,16 +36,15 @@ def answer(given: Given) -> Answer:
         image = clip.encode_images(given.pixels)
         values = {"text": text.pooled, "image": image.pooled, "logits_per_image": logits(image, text, clip.logit_scale)}
         return Answer(values=values, gradients={})
-    assert method.prompt is not None
     forward = forward_of(clip, method, given.lesson, max_rows=None)
-    prompt = new_prompt(clip, method.prompt, len(given.lesson.class_names), given.lesson.seed)
+    prompt = new_prompt(clip, method.prompt, len(given.lesson.class_names), given.lesson.seed, method.start)
     with torch.no_grad():
         frozen = clip.encode_images(given.pixels).pooled if forward.reads_frozen else None
-    drawn = given.lesson.drawn(method.classes, 0, 0)
+    drawn = given.lesson.drawn(method.steps.classes, 0, 0)
     view = forward(prompt, given.labels, frozen, given.pixels, drawn)
     losses = weighted(method.terms, view)
     parameters = list(prompt.parameters())
-    if method.rule is None:
+    if method.steps.rule is None:
         found = gradients_of(method, losses, parameters)
         named = zip(prompt.named_parameters(), found, strict=True)
         gradients = {f"{GRAD}{given.official[name]}": one for (name, _), one in named if one is not None}
@@ -92,7 +91,8 @@ def _sampled(method: Method, view: View, labels_B: Tensor, drawn_K: Tensor) -> T
 
 def _of_rule(method: Method, losses: Mapping[str, Tensor], parameters: Sequence[Tensor]) -> dict[str, Tensor]:
     """ProGrad's two gradients of its one tensor, and what the rule makes of them."""
-    assert method.rule is not None
+    rule = method.steps.rule
+    assert rule is not None
     each = by_term(losses, parameters)
     (ce,), (kl,) = each[LOSSES["ce"]], each[LOSSES["kl"]]
     assert ce is not None
@@ -101,6 +101,6 @@ def _of_rule(method: Method, losses: Mapping[str, Tensor], parameters: Sequence[
         "grad_ce": ce,
         "grad_kl": kl,
         "cosine": F.cosine_similarity(ce.flatten(), kl.flatten(), dim=0),
-        "grad_rule": method.rule.combine([ce, kl]),
-        "grad_rule_if_kl_gradient_were_negated": method.rule.combine([ce, -kl]),
+        "grad_rule": rule.combine([ce, kl]),
+        "grad_rule_if_kl_gradient_were_negated": rule.combine([ce, -kl]),
     }

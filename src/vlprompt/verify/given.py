@@ -16,11 +16,11 @@ from vlprompt.engine.precision import generator
 from vlprompt.engine.train import Lesson, Order
 from vlprompt.errors import DATA, UserError
 from vlprompt.methods.resolve import resolve
-from vlprompt.prompts.start import StartedSpec
+from vlprompt.prompts.start import misfits
 from vlprompt.towers import Clip, assemble
 from vlprompt.towers.clip_vocabulary import clip_tokenizer
 from vlprompt.towers.formats.openai import config_of
-from vlprompt.types import Ensemble, Method, Preprocess
+from vlprompt.types import Ensemble, Method, Preprocess, Steps
 from vlprompt.verify import names
 from vlprompt.verify.parity import Folder, drawn_images, drawn_tensors, drawn_weights
 
@@ -115,7 +115,7 @@ def _with_method(found: Given, case: Mapping[str, Any]) -> Given:
     if "templates" in found.config:
         method = replace(method, teacher=Ensemble(templates=tuple(found.config["templates"])))
     spec, order = method.prompt, found.lesson.order
-    if spec is None or method.schedule is None:
+    if not isinstance(method.learner, Steps):
         raise UserError(f"the method {method.name!r} has no prompt to compare.")
     if order is not None and order.images and len(order.images) != method.schedule.epochs:
         raise ValueError(f"batches for {len(order.images)} epochs of {method.schedule.epochs}")
@@ -125,9 +125,10 @@ def _with_method(found: Given, case: Mapping[str, Any]) -> Given:
     if CTX not in values:  # it starts at the words of the configuration
         begun = dict(spec.build(clip.facts, generator("verify"), len(found.lesson.class_names)).named_parameters())
         values |= {name: begun[name].detach() for name in (CTX,) if name in begun}
-    started = StartedSpec(spec=spec, tensors=values, origin="the case")
-    started.build(clip.facts, generator("verify"), len(found.lesson.class_names))  # refused here where shapes differ
-    return replace(found, method=replace(method, prompt=started), official=official)
+    module = spec.build(clip.facts, generator("verify"), len(found.lesson.class_names))
+    if problems := misfits(values, module):
+        raise UserError(f"the start values of the case do not fit the method: {'; '.join(problems)}.")
+    return replace(found, method=replace(method, start=values), official=official)
 
 
 def _order(case: Mapping[str, Any], images: int, classes: int) -> Order | None:

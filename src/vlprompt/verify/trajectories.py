@@ -78,19 +78,21 @@ def run(given: Given) -> Course:
     method, order = given.method, given.lesson.order
     assert method is not None
     assert order is not None
-    seen, rule = Seen(), Watched(method.rule) if method.rule else None
+    steps, seen = method.steps, Seen()
+    rule = Watched(steps.rule) if steps.rule else None
     watch = Watch(after=seen.saved, logged=seen.logged)
     images = Images(given.clip, None, read=lambda samples, *_: given.pixels[[int(one.id) for one in samples]])
-    prompt = train(given.clip, replace(method, rule=rule), given.lesson, images, checkpoints=watch, observer=seen)
+    watched = replace(method, learner=replace(steps, rule=rule))
+    prompt = train(given.clip, watched, given.lesson, images, checkpoints=watch, observer=seen)
     shape = (len(order.images), len(order.images[0]))
     by_step = {"loss": seen.losses}
     if rule is not None:
         by_step = {name: rule.losses[LOSSES[name]] for name in ("xe_loss", "kl_loss")} | {COSINE: rule.cosines}
-    steps = {name: torch.tensor(values, dtype=torch.float64).reshape(shape) for name, values in by_step.items()}
-    steps["lr"] = torch.tensor(seen.rates, dtype=torch.float64)[:, None].expand(shape)
+    numbers = {name: torch.tensor(values, dtype=torch.float64).reshape(shape) for name, values in by_step.items()}
+    numbers["lr"] = torch.tensor(seen.rates, dtype=torch.float64)[:, None].expand(shape)
     states = {f"epoch{epoch}": tensors for epoch, tensors in enumerate(seen.tensors, start=1)}
-    if method.average is not None:
-        steps["epoch_weights"] = torch.tensor(method.average.weights(shape[0]), dtype=torch.float64)
+    if steps.average is not None:
+        numbers["epoch_weights"] = torch.tensor(steps.average.weights(shape[0]), dtype=torch.float64)
         states["average"] = dict(prompt.named_parameters())
     tensors = {f"{at}:{given.official[name]}": one for at, state in states.items() for name, one in state.items()}
-    return Course(steps=steps, tensors=tensors)
+    return Course(steps=numbers, tensors=tensors)
