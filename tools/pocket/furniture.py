@@ -94,7 +94,7 @@ def models(folder: Path) -> list[tuple[str, dict[str, str], np.ndarray]]:
                 entries[int(number)][key] = value.strip()
             for _, facts in sorted(entries.items()):
                 if "icon" in facts and label_of(facts["name"], facts["category"]):
-                    with Image.open(io.BytesIO(library.read(facts["icon"].lstrip("/")))) as icon:
+                    with Image.open(io.BytesIO(library.read(facts["icon"].lstrip("/"))), formats=("PNG",)) as icon:
                         out.append((path.stem, facts, _fitted(icon.convert("RGBA"))))
     return out
 

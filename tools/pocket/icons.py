@@ -126,7 +126,7 @@ def draw(text: str, size: int = SIZE) -> np.ndarray | None:
         png = resvg_py.svg_to_bytes(svg_string=text, width=2 * size, height=2 * size, skip_system_fonts=True)
     except ValueError:
         return None
-    picture = Image.open(io.BytesIO(png)).convert("RGBA")
+    picture = Image.open(io.BytesIO(png), formats=("PNG",)).convert("RGBA")
     box = picture.getchannel("A").point(lambda a: 255 * (a > 8)).getbbox()
     if box is None:
         return None

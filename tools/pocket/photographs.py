@@ -88,7 +88,7 @@ def resources(path: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _small(content: bytes) -> np.ndarray:
-    with Image.open(io.BytesIO(content)) as picture:
+    with Image.open(io.BytesIO(content), formats=("WEBP",)) as picture:
         canvas = Image.new("RGBA", picture.size, "white")
         canvas.alpha_composite(picture.convert("RGBA"))
     scale = SHORT_SIDE / min(canvas.size)
