@@ -167,3 +167,34 @@ def test_a_label_has_one_name_in_a_split_file(tmp_path: Path) -> None:
         with pytest.raises(UserError, match="has no name"):
             open_dataset(place)
     assert Counter(one.label for one in open_dataset(split_of(tmp_path / "sound")).test) == {0: 3, 1: 3}
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        lambda path: path.replace("/", "\\"),
+        lambda path: f"101_ObjectCategories/{path}",
+        lambda path: f"/mnt/hdd/data/caltech-101/101_ObjectCategories/{path}",
+        lambda path: f"D:\\data\\{path}",
+        lambda path: path.replace(".jpg", ".JPG"),
+        lambda path: f"./{path}",
+    ],
+)
+def test_paths_of_a_split_file_are_read_as_they_are_meant(tmp_path: Path, written: Callable[[str], str]) -> None:
+    plain = open_dataset(split_of(tmp_path / "plain"))
+    dataset = open_dataset(split_of(tmp_path / "other", lambda path, label, name: [written(path), label, name]))
+    assert [(one.id, one.label) for one in dataset.test] == [(one.id, one.label) for one in plain.test]
+    assert not dataset.skipped
+
+
+def test_a_split_file_without_its_images_or_without_validation(tmp_path: Path) -> None:
+    lost = split_of(tmp_path / "lost", lambda path, label, name: [f"elsewhere/{path}x", label, name])
+    with pytest.raises(
+        UserError, match=r"none of its 12 images are there, the first: elsewhere/cat.*Looked below .*101_Obj"
+    ):
+        open_dataset(lost)
+    place = split_of(tmp_path / "no_val")
+    split = place / catalogue.get("caltech101").split
+    parts = json.loads(split.read_text(encoding="utf-8"))
+    split.write_bytes(b"\xef\xbb\xbf" + json.dumps({part: parts[part] for part in ("train", "test")}).encode())
+    assert sizes(open_dataset(place)) == (6, 0, 6)

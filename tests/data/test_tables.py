@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.data.make import put
-from vlprompt.data import open_dataset
+from vlprompt.data import Dataset, open_dataset
 from vlprompt.errors import DATA, UserError
 
 
@@ -94,7 +94,7 @@ def test_missing_and_unfit_files_are_listed(images: Path) -> None:
         ("path,label\na.png,cat\nb.png,\n", ["line 3 has no label"]),
         ("path,label\n,cat\nb.png,dog\n", ["line 2 has no path"]),
         ("path,label\na.png\nb.png,dog\n", ["line 2 has no label"]),
-        ("path,class\na.png,cat\n", ["no column 'label'", "['path', 'class']", "path,label,split"]),
+        ("path,kind\na.png,cat\n", ["no column 'label'", "path, kind", "path,label,split"]),
         ("a.png,cat\nb.png,dog\n", ["no column 'path' and no column 'label'", "a.png"]),
         ("path,label,split\na.png,cat,trian\n", ["unknown split 'trian' on line 2", "Did you mean 'train'?"]),
         ("path,label,split\na.png,cat,train\nb.png,dog,\n", ["no split on line 3, though others have one"]),
@@ -116,7 +116,7 @@ def test_bad_csv(images: Path, text: str, words: list[str]) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ('{"path": "a.png", "label": "cat"}\n{"path": \n', ["line 2 is not JSON"]),
+        ('{"path": "a.png", "label": "cat"}\n{"path": \n', ["line 2 is damaged or no JSON"]),
         ('["a.png", "cat"]\n', ["line 1 is not an object with path and label"]),
         ('{"path": "a.png", "label": null}\n', ["line 1 has no label"]),
         ('{"path": "a.png", "label": ["cat"]}\n', ['line 1: label is ["cat"]; it must be text']),
@@ -130,4 +130,68 @@ def test_bad_jsonl(images: Path, text: str, words: list[str]) -> None:
 def test_a_table_that_is_not_utf8(images: Path) -> None:
     path = images / "img/set.csv"
     path.write_bytes("path,label\na.png,B\u00e4r\n".encode("latin-1"))
-    fails(path, "not UTF-8 text", "save it as UTF-8")
+    fails(path, "not UTF-8 text", "Save it as UTF-8")
+
+
+def opened(images: Path, text: str, ask: str = "") -> Dataset:
+    put(images / "img/d.png")
+    return open_dataset(f"{table(images, text)}{ask}")
+
+
+ONE_EACH = "a.png,{a}\nb.png,{b}\nc.png,{c}\nd.png,{d}\n"
+HEAD = "path,label\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        (HEAD + 'a.png, "owl, wild"\nb.png, fox\nc.png,"owl, wild"\nd.png,fox\n', ("fox", "owl, wild")),
+        ("path,label,,\na.png,x,,\nb.png,y,,\nc.png,x,,\nd.png,y,,\n,,,\n", ("x", "y")),
+        (",path,label\n0,a.png,x\n1,b.png,y\n2,c.png,x\n3,d.png,y\n", ("x", "y")),
+        ("file_name,class\na.png,x\nb.png,y\n./c.png,x\n.\\d.png,y\n", ("x", "y")),
+        (HEAD + "/content/drive/data/a.png,x\n/content/drive/data/b.png,y\nC.PNG,x\nd.png,y\n", ("x", "y")),
+    ],
+)
+def test_tables_as_programs_write_them(images: Path, text: str, names: tuple[str, ...]) -> None:
+    dataset = opened(images, text)
+    assert dataset.class_names == names
+    assert {one.id for one in dataset.train} == {"a.png", "b.png", "c.png", "d.png"}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (HEAD + "a.png,owl, tawny\nb.png,owl, snowy\n", ("line 2 has 3 cells under 2 columns", "between quotes")),
+        ("path,label,label\na.png,x,y\n", ("two columns are called 'label'", "Rename")),
+        ("path,label,Label\na.png,x,y\n", ("two columns are called 'Label'",)),
+        (
+            "path,class,category\na.png,x,y\n",
+            ("label may be any of the columns class, category", "--columns label=class"),
+        ),
+        ("path,label,fold\na.png,x,0\nb.png,y,1\n", ("'fold' seems to divide the images", "--columns split=fold")),
+        ("path,label,usage2\na.png,x,Training\nb.png,y,Test\n", ("'usage2' seems to divide the images",)),
+        ("image id,what\na.png,x\n", ("no column 'path' and no column 'label'", "--columns path=NAME,label=NAME")),
+    ],
+)
+def test_a_table_that_leaves_open_what_is_meant_is_refused(images: Path, text: str, words: tuple[str, ...]) -> None:
+    fails(table(images, text), *words)
+
+
+def test_columns_can_be_named(images: Path) -> None:
+    text = "picture,what,label,fold\na.png,x,1,train\nb.png,y,1,train\nc.png,x,2,test\nd.png,y,2,test\n"
+    dataset = opened(images, text, "?path=picture&label=what&split=fold")
+    assert (dataset.class_names, len(dataset.train), len(dataset.test)) == (("x", "y"), 2, 2)
+    assert "the columns label are not used" in dataset.notes[0]
+    assert not opened(images, text, "?path=picture&label=what&split=").divided
+    for wrong, said in (("?path=photo", "no column 'photo'"), ("?image=picture", "unknown column setting 'image'")):
+        with pytest.raises(UserError, match=said):
+            opened(images, text, wrong)
+
+
+def test_is_valid_says_what_is_not_learned_from(images: Path) -> None:
+    text = "path,label,is_valid\na.png,x,False\nb.png,y,False\nc.png,x,True\nd.png,y,True\n"
+    dataset = opened(images, text)
+    assert ({one.id for one in dataset.train}, {one.id for one in dataset.test}) == (
+        {"a.png", "b.png"},
+        {"c.png", "d.png"},
+    )

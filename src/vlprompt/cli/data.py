@@ -140,6 +140,7 @@ def get(name: Name, dry_run: DryRun = False) -> None:
 @failures.guarded
 def check_images(
     source: Annotated[str, typer.Argument(metavar="DIR|FILE|NAME", help="What you would give to --data.")],
+    columns: options.Columns = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Decode every image of a folder, table or data set; report what is wrong, what is skipped, and the counts.
@@ -150,6 +151,7 @@ def check_images(
     """
     from vlprompt.data.check import check
 
+    source = options.with_columns(source, columns)
     with counting("looking at images") as progress:
         report = check(source, progress=progress)
     if as_json:

@@ -14,6 +14,7 @@ from vlprompt.cli.progress import observing
 def evaluate(
     run: options.Run,
     data: options.Data,
+    columns: options.Columns = None,
     model: options.Backbone = None,
     subset: options.SubsetOption = "all",
     template: options.Template = None,
@@ -40,7 +41,7 @@ def evaluate(
     with observing() as observer:
         records = evaluate_run(
             run,
-            data,
+            options.with_columns(data, columns),
             model=model,
             subset=options.one_of("--subset", subset, options.SUBSETS),
             template=template,

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+from urllib.parse import urlencode
 
 import typer
 
@@ -34,6 +35,15 @@ Data = Annotated[
         metavar="DIR|FILE|NAME",
         help="A folder of class folders (with or without train / val / test), a CSV or JSONL of (path, label[, split]), "
         "the name of an embedded set or of one of the papers' (see `vlprompt data list`), or hub:OWNER/NAME.",
+    ),
+]
+Columns = Annotated[
+    str | None,
+    typer.Option(
+        "--columns",
+        metavar="path=NAME,label=NAME",
+        help="The columns of a table (path, label, split) that are called otherwise.",
+        show_default="by their names",
     ),
 ]
 Model = Annotated[
@@ -117,6 +127,18 @@ def parse_settings(texts: list[str] | None) -> dict[str, str]:
             raise UserError(f"--set {name.strip()} is given twice. Give it once.")
         settings[name.strip()] = value.strip()
     return settings
+
+
+def with_columns(data: str, columns: str | None) -> str:
+    """The data with the columns that are meant, as `vlprompt.data.tables` reads them: ``t.csv?path=file_name``."""
+    if columns is None:
+        return data
+    pairs = [one.partition("=") for one in columns.split(",")]
+    if not all(name.strip() and equals for name, equals, _ in pairs):
+        raise UserError(
+            f"--columns {columns!r} is no list of NAME=COLUMN. Write for example --columns path=file_name,label=category."
+        )
+    return f"{data}?{urlencode([(name.strip(), column.strip()) for name, _, column in pairs])}"
 
 
 def dump_records(records: Iterable[Record]) -> None:

@@ -79,6 +79,7 @@ MaxMemory = Annotated[
 
 def train(
     data: options.Data = options.POCKET_DATA,
+    columns: options.Columns = None,
     model: options.Model = options.POCKET_MODEL,
     method: MethodOrRecipes = None,
     shots: options.Shots = 16,
@@ -115,7 +116,7 @@ def train(
     config = RunConfig(
         method=method,
         model=model,
-        data=data,
+        data=options.with_columns(data, columns),
         out=place,
         overrides=options.parse_settings(settings),
         shots=shots or None,

@@ -6,6 +6,7 @@ import difflib
 import errno
 import functools
 import os
+import re
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -48,6 +49,10 @@ def scan_folder(root: Path) -> Listing:
     for path in files:
         if has_image_name(path.name):
             scan.skip(path, "an image outside the class folders")
+        elif re.fullmatch(r"split.*\.json", path.name):
+            scan.notes.append(
+                f"{path.name} is not read, since this is none of the papers' sets: give a table of path, label, split."
+            )
     if not folders:
         where = f"{len(scan.skipped)} images lie directly in it" if scan.skipped else "it holds no folders"
         raise _layout_error(root, where)

@@ -12,7 +12,7 @@ from vlprompt.data.folders import LAYOUT, scan_folder
 from vlprompt.data.listing import Entry, Listing, as_dataset, problems, some
 from vlprompt.data.papers import catalogue, readers
 from vlprompt.data.samples import Dataset, Tested, part_of
-from vlprompt.data.tables import COMMAS, LINES, scan_table
+from vlprompt.data.tables import COMMAS, LINES, scan_table, table_of
 from vlprompt.errors import DATA, UserError
 
 HUB = "hub:"
@@ -102,9 +102,9 @@ def _listed(spec: str | Path) -> Listing:
     path = Path(spec).expanduser()
     if str(spec) and path.is_dir():
         return scan_folder(path)
+    if (table := table_of(str(spec))) is not None:
+        return scan_table(*table)
     if str(spec) and path.is_file():
-        if path.suffix.lower() in COMMAS + LINES:
-            return scan_table(path)
         raise UserError(
             f"{spec} is a file that is no table of images. Allowed: a folder of class folders, "
             f"a table ({', '.join(COMMAS + LINES)}), or a pocket set: {', '.join(pocket.names())}.",

@@ -1,4 +1,7 @@
-"""A table of images: CSV or JSONL with path, label and perhaps split; paths are relative to the table's folder."""
+"""A table of images: CSV or JSONL with path, label and perhaps split; paths are relative to the table's folder.
+
+TABLE.csv?path=file_name&label=category&split=fold     the columns by name, where they are not called so
+"""
 
 from __future__ import annotations
 
@@ -7,18 +10,31 @@ import difflib
 import functools
 import io
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path, PurePath
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import zip_longest
+from pathlib import Path
+from urllib.parse import parse_qsl
 
+from vlprompt import reading
 from vlprompt.data.folders import refusal
 from vlprompt.data.listing import Entry, Listing, some
-from vlprompt.data.samples import PART_NAMES, PARTS, Part, Skipped
+from vlprompt.data.places import Places
+from vlprompt.data.samples import PARTS, Part, Skipped, part_of
 from vlprompt.errors import DATA, UserError
 
 COMMAS = (".csv", ".tsv")
 LINES = (".jsonl", ".ndjson")
 COLUMNS = ("path", "label", "split")
+ALIASES = {
+    "path": ("path", "file_name", "filename", "file", "filepath", "file_path", "image_path", "image", "img_path"),
+    "label": ("label", "class", "category", "class_name", "label_name", "target", "species", "breed"),
+    "split": ("split", "part", "subset", "set", "partition", "is_valid"),
+}
+"""What the columns may be called (project's choice): the first name that the table has."""
+FOLDS = re.compile(r"k?_?folds?|k_fold|cv|is_(train|test|val)|phase|usage|stage")
+"""Columns that divide a table in ways that are not read, and are not to be passed over in silence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,102 +45,207 @@ class _Row:
     part: Part | None
 
 
-def scan_table(table: Path) -> Listing:
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """A table as it stands: its columns as written, and the cells of every row by column."""
+
+    place: Path
+    columns: tuple[str, ...]
+    rows: Sequence[tuple[int, Mapping[str, str]]]
+    asked: Mapping[str, str] = field(default_factory=dict)
+    """path, label, split -> the column that was asked for."""
+
+
+def table_of(spec: str) -> tuple[Path, dict[str, str]] | None:
+    """(the table, the columns asked for) of ``TABLE.csv?label=COLUMN``; None: `spec` is no table that is there."""
+    place, _, query = spec.partition("?")
+    path = Path(spec).expanduser() if Path(spec).expanduser().is_file() else Path(place).expanduser()
+    if path.suffix.lower() not in COMMAS + LINES or not path.is_file():
+        return None
+    asked = dict(parse_qsl(query, keep_blank_values=True)) if not Path(spec).expanduser().is_file() else {}
+    if odd := sorted(asked.keys() - set(COLUMNS)):
+        raise _bad(
+            path,
+            f"unknown column setting {odd[0]!r}. Allowed: {', '.join(COLUMNS)}, as in --columns path=file,label=kind",
+        )
+    return path, asked
+
+
+def scan_table(table: Path, asked: Mapping[str, str] | None = None) -> Listing:
     """List the images that a table names; no image is opened.
 
-    A file that is missing or cannot be an image is skipped. UserError, with the line: a missing column or cell, an unknown
-    split, a split on some lines only, one image with two labels or in two splits; and a table none of whose files exist.
+    asked: path, label or split -> the column that is meant, where it is called otherwise. A file that is missing or cannot be an image
+    is skipped. UserError, with the line: a missing column or cell, more cells than columns, an unknown split, a split on some lines
+    only, one image with two labels or in two splits; columns that leave open which is meant; and a table none of whose files exist.
     """
-    rows = list(_rows(table))
+    whole = _read_table(table, asked or {})
+    columns, notes = _columns(whole)
+    rows = list(_rows(whole, columns))
     if not rows:
         raise UserError(f"{table}: the table has no rows.", exit_code=DATA)
     without = [str(row.line) for row in rows if row.part is None]
     if 0 < len(without) < len(rows):
         raise _bad(table, f"no split on line{'s' * (len(without) > 1)} {some(without)}, though others have one")
     first: dict[str, _Row] = {}
+    places = Places(table.parent)
     entries, skipped, missing = [], [], 0
     for row in rows:
-        earlier = first.setdefault(row.path, row)
+        found = places.find(row.path) or row.path
+        earlier = first.setdefault(found, row)
         if earlier is not row:
             if (earlier.label, earlier.part) != (row.label, row.part):
                 raise _bad(table, f"{row.path} has another label or split on line {row.line} than on {earlier.line}")
             skipped.append(Skipped(row.path, f"listed again on line {row.line}"))
             continue
-        path = table.parent / row.path
+        path = table.parent / found
         reason, size = refusal(path)
         if reason:
             skipped.append(Skipped(row.path, reason))
             missing += reason == "no such file"
             continue
         read = functools.partial(_read, str(path))
-        entries.append(Entry(id=row.path, class_key=row.label, part=row.part, source=read, size=size))
+        entries.append(Entry(id=found, class_key=row.label, part=row.part, source=read, size=size))
     if missing == len(first):
         raise _bad(
             table,
             f"none of its {missing} files exist (the first: {rows[0].path}). Paths are relative to {table.parent}/",
         )
     keys = tuple(sorted({row.label for row in rows}))
-    return Listing(name=table.stem, class_keys=keys, entries=tuple(entries), skipped=tuple(skipped))
+    return Listing(
+        name=table.stem,
+        class_keys=keys,
+        entries=tuple(entries),
+        skipped=tuple(skipped),
+        notes=(*notes, *places.said()),
+    )
 
 
-def _rows(table: Path) -> Iterator[_Row]:
-    try:
-        text = table.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise _bad(table, f"not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from error
-    except OSError as error:
-        raise _bad(table, f"cannot be read ({error.strerror})") from error
-    cells = _json_cells if table.suffix.lower() in LINES else _csv_cells
-    for line, row in cells(table, text):
-        for column in ("path", "label"):
-            if not row.get(column):
-                raise _bad(table, f"line {line} has no {column}")
-        yield _Row(line, PurePath(row["path"]).as_posix(), row["label"], _part(table, line, row.get("split", "")))
+def _read_table(table: Path, asked: Mapping[str, str]) -> _Table:
+    text = reading.text(table)
+    if "\0" in text:
+        raise _bad(table, "it holds bytes of zero, which no table of text does")
+    columns, rows = (_json_cells if table.suffix.lower() in LINES else _csv_cells)(table, text)
+    return _Table(table, columns, rows, asked)
 
 
-def _csv_cells(table: Path, text: str) -> Iterator[tuple[int, dict[str, str]]]:
+def _csv_cells(table: Path, text: str) -> tuple[tuple[str, ...], list[tuple[int, Mapping[str, str]]]]:
     # Spreadsheets write ; or tabs in some countries: the header, whose words are known, says which.
     header = text.lstrip().split("\n", 1)[0]
     delimiter = max(",;\t", key=header.count)
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    names = {name: (name or "").strip().lower() for name in reader.fieldnames or ()}
-    lost = [column for column in ("path", "label") if column not in names.values()]
-    if lost:
-        raise _bad(
-            table,
-            f"no column {' and no column '.join(map(repr, lost))} in its first line, which has {list(names.values())}. "
-            "Expected path,label or path,label,split",
-        )
+    reader = csv.reader(io.StringIO(text.lstrip(), newline=""), delimiter=delimiter, strict=True, skipinitialspace=True)
+    rows: list[tuple[int, Mapping[str, str]]] = []
     try:
+        columns = [name.strip() for name in next(reader, [])]
         for row in reader:
-            yield reader.line_num, {names[key]: (row[key] or "").strip() for key in names}
+            cells = [cell.strip() for cell in row]
+            if not any(cells):
+                continue
+            if any(cells[len(columns) :]):
+                raise _bad(
+                    table,
+                    f"line {reader.line_num} has {len(cells)} cells under {len(columns)} columns: {delimiter.join(row)[:80]!r}. Put a "
+                    f'label with a comma between quotes, as in picture.jpg,"pepper, bell"',
+                )
+            rows.append((reader.line_num, dict(zip_longest(columns, cells[: len(columns)], fillvalue=""))))
     except csv.Error as error:
         raise _bad(table, f"line {reader.line_num} is not CSV ({error})") from error
+    double = [
+        name for number, name in enumerate(columns) if name and name.casefold() in map(str.casefold, columns[:number])
+    ]
+    if double:
+        raise _bad(
+            table, f"two columns are called {double[0]!r}. Rename one of them, so that it is clear which is meant"
+        )
+    return tuple(name for name in columns if name), rows
 
 
-def _json_cells(table: Path, text: str) -> Iterator[tuple[int, dict[str, str]]]:
+def _json_cells(table: Path, text: str) -> tuple[tuple[str, ...], list[tuple[int, Mapping[str, str]]]]:
+    rows: list[tuple[int, Mapping[str, str]]] = []
+    columns: dict[str, None] = {}
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
-        try:
-            value = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise _bad(table, f"line {number} is not JSON ({error.msg})") from error
+        value = reading.json_value(line, f"{table}: line {number}")
         if not isinstance(value, dict):
             raise _bad(table, f"line {number} is not an object with path and label")
-        cells = {}
-        for column in COLUMNS:
-            cell = value.get(column)
-            if isinstance(cell, bool) or not isinstance(cell, str | int | None):
-                raise _bad(table, f"line {number}: {column} is {json.dumps(cell)}; it must be text")
-            cells[column] = "" if cell is None else str(cell).strip()
-        yield number, cells
+        columns |= dict.fromkeys(value)
+        rows.append((number, {name: _cell(cell) for name, cell in value.items()}))
+    return tuple(columns), rows
 
 
-def _part(table: Path, line: int, cell: str) -> Part | None:
+def _cell(value: object) -> str:
+    """A JSON value as a cell; what is neither text nor a whole number is kept as JSON between marks that no text has."""
+    if value is None:
+        return ""
+    plain = isinstance(value, str | int) and not isinstance(value, bool)
+    return str(value).strip() if plain else f"\0{json.dumps(value)[:80]}"
+
+
+def _columns(table: _Table) -> tuple[dict[str, str], list[str]]:
+    """(path, label and split -> their columns, notes). UserError where a column is missing, or where more than one may be meant."""
+    by_name = {name.casefold(): name for name in table.columns}
+    chosen: dict[str, str] = {}
+    for what in COLUMNS:
+        if (wanted := table.asked.get(what)) is not None:
+            if wanted and wanted.casefold() not in by_name:
+                raise _bad(table.place, f"no column {wanted!r}. Its columns are {', '.join(table.columns)}")
+            if wanted:
+                chosen[what] = by_name[wanted.casefold()]
+            continue
+        found = [
+            by_name[name] for name in ALIASES[what] if name in by_name and by_name[name] not in table.asked.values()
+        ]
+        if found and found[0].casefold() != what and len(found) > 1:
+            raise _bad(
+                table.place,
+                f"{what} may be any of the columns {', '.join(found)}. Say which with --columns {what}={found[0]}",
+            )
+        if found:
+            chosen[what] = found[0]
+    lost = [what for what in ("path", "label") if what not in chosen]
+    if lost:
+        raise _bad(
+            table.place,
+            f"no column {' and no column '.join(map(repr, lost))}; its columns are {', '.join(table.columns)}. Expected path,label or "
+            f"path,label,split; say which columns are meant with --columns path=NAME,label=NAME",
+        )
+    others = [name for name in table.columns if name not in chosen.values()]
+    dividing = [name for name in others if FOLDS.fullmatch(name.casefold()) or _divides(table, name)]
+    if dividing and "split" not in table.asked and "split" not in chosen:
+        raise _bad(
+            table.place,
+            f"the column {dividing[0]!r} seems to divide the images. Say so with --columns split={dividing[0]} (its cells: train, val, "
+            "test), or leave it unread with --columns split=",
+        )
+    return chosen, [f"{table.place.name}: the columns {some(others)} are not used."] if others else []
+
+
+def _divides(table: _Table, column: str) -> bool:
+    """Whether every cell of a column names a part."""
+    return bool(table.rows) and all(part_of(row.get(column, "")) for _, row in table.rows)
+
+
+def _rows(table: _Table, columns: Mapping[str, str]) -> Iterator[_Row]:
+    for line, row in table.rows:
+        cells = {what: row.get(name, "") for what, name in columns.items()}
+        for what in ("path", "label"):
+            if not cells[what]:
+                raise _bad(table.place, f"line {line} has no {what}")
+        for what, cell in cells.items():
+            if cell.startswith("\0"):
+                raise _bad(table.place, f"line {line}: {what} is {cell[1:]}; it must be text")
+        path = re.sub(r"^(\./)+", "", cells["path"])
+        yield _Row(
+            line, path, cells["label"], _part(table.place, line, cells.get("split", ""), columns.get("split", ""))
+        )
+
+
+def _part(table: Path, line: int, cell: str, column: str) -> Part | None:
+    if column.casefold() == "is_valid" and cell.lower() in ("true", "false", "1", "0"):  # fastai's
+        return "val" if cell.lower() in ("true", "1") else "train"
     if not cell:
         return None
-    part = PART_NAMES.get(cell.lower())
+    part = part_of(cell)
     if part is None:
         near = difflib.get_close_matches(cell.lower(), PARTS, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""

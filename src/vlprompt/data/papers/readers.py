@@ -22,6 +22,7 @@ from vlprompt.data.listing import Entry, Listing, some
 from vlprompt.data.papers import catalogue
 from vlprompt.data.papers.idx import idx_image, read_idx
 from vlprompt.data.papers.row import CLASS_NAMES, Row
+from vlprompt.data.places import Places
 from vlprompt.data.samples import PARTS, Part, Skipped
 from vlprompt.errors import DATA, UserError
 
@@ -34,15 +35,23 @@ def read(row: Row, folder: Path) -> Listing:
     if catalogue.absent(row, folder):
         raise catalogue.not_there(row, row.name, folder)
     split = folder / row.split
-    found = from_split(row, split) if row.split and split.is_file() else _own_lists(row)(row, folder)
-    disk = _Disk(folder)
+    listed = bool(row.split) and split.is_file()
+    found = from_split(split) if listed else _own_lists(row)(row, folder)
+    places = Places(folder, row.prefix if listed else "")
     there: list[Item] = []
     gone: list[Skipped] = []
     for item in found.items:
-        if found.image or disk.has(item.path):
-            there.append(item)
+        path = item.path if found.image else places.find(item.path)
+        if path is not None:
+            there.append(item._replace(path=path))
         else:
-            gone.append(Skipped(item.path, "no such file"))
+            gone.append(Skipped(f"{places.prefix}/{item.path}".lstrip("/"), "no such file"))
+    if listed and not there and gone:
+        raise UserError(
+            f"{split}: none of its {len(gone)} images are there, the first: {found.items[0].path}. Looked below "
+            f"{folder / row.prefix}/. Its paths are relative to that folder: put the images there, or mend the paths.",
+            exit_code=DATA,
+        )
     keys, names, clash = _classes(found.items)
     entries = tuple(
         Entry(
@@ -53,7 +62,7 @@ def read(row: Row, folder: Path) -> Listing:
         )
         for item in there
     )
-    notes = (*found.notes, *clash, *differences(row, there, len(keys)))
+    notes = (*found.notes, *places.said(), *clash, *differences(row, there, len(keys)))
     return Listing(
         name=row.name,
         class_keys=tuple(keys[label] for label in sorted(keys)),
@@ -79,21 +88,16 @@ def differences(row: Row, items: Iterable[Item], num_classes: int) -> list[str]:
     ]
 
 
-def from_split(row: Row, path: Path) -> Found:
-    """The published split file: ``{"train": [[path, label, class name], ...], "val": ..., "test": ...}``."""
+def from_split(path: Path) -> Found:
+    """The published split file: ``{"train": [[path, label, class name], ...], "val": ..., "test": ...}``; val may be missing."""
     try:
         lists = reading.json_file(path)
         items = [
-            Item(
-                f"{row.prefix}/{image}" if row.prefix else str(image),
-                int(label),
-                "" if name is None else str(name),
-                part,
-            )
+            Item(str(image), int(label), "" if name is None else str(name), part)
             for part in PARTS
-            for image, label, name in lists[part]
+            for image, label, name in (lists.get(part, []) if part == "val" else lists[part])
         ]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{path}: not a split file ({type(error).__name__}: {error}). Expected "
             '{"train": [[path, label, class name], ...], "val": [...], "test": [...]}. Fetch it anew, or take it away: the images are '
@@ -226,22 +230,6 @@ def _classes(items: Iterable[Item]) -> tuple[dict[int, str], dict[int, str], lis
     double = [name for name, count in counts.items() if count > 1]
     odd = [f"several classes have one name, which no text can tell apart: {some(double)}."] if double else []
     return keys, names, odd
-
-
-class _Disk:
-    """Which files there are, asked of each folder once."""
-
-    def __init__(self, root: Path) -> None:
-        self._root, self._seen = root, dict[str, frozenset[str]]()
-
-    def has(self, path: str) -> bool:
-        folder, _, name = path.rpartition("/")
-        if folder not in self._seen:
-            try:
-                self._seen[folder] = frozenset(os.listdir(self._root / folder))
-            except OSError:
-                self._seen[folder] = frozenset()
-        return name in self._seen[folder]
 
 
 def _folders(folder: Path) -> list[str]:
