@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 from pathlib import Path
@@ -13,12 +12,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests import tiny
+from tests.report import made
 from vlprompt import artifact, records
 from vlprompt.artifact import Learned
 from vlprompt.engine.train import new_prompt
 from vlprompt.errors import UserError
 from vlprompt.methods.resolve import resolve
-from vlprompt.records import Record
 from vlprompt.towers import Clip
 
 
@@ -166,9 +165,7 @@ def test_a_save_that_is_cut_off_leaves_no_mixture(clip: Clip, tmp_path: Path, mo
 def finished(run: Path, clip: Clip, seed: int, val_top1: float | None, top1: float) -> None:
     place = run / f"seed{seed}"
     artifact.save(place, learned(clip))
-    values: dict[str, Any] = {one.name: None for one in dataclasses.fields(Record)}
-    values |= {"schema": 1, "method": "coop", "seed": seed, "val_top1": val_top1, "top1": top1}
-    records.write(place, Record(**values))
+    records.write(place, made.record(method="coop", seed=seed, val_top1=val_top1, top1=top1))
 
 
 def test_the_seed_that_is_best_on_validation_predicts(clip: Clip, tmp_path: Path) -> None:
