@@ -6,13 +6,12 @@ import pytest
 import torch
 
 from vlprompt.methods.resolve import HOSTS, resolve, takes_steps
-from vlprompt.pocket import model_names
 from vlprompt.towers import Clip, load
 
 
 @pytest.fixture(scope="module")
 def pocket() -> Clip:
-    return load(model_names()[0])
+    return load("pocket-s")
 
 
 @pytest.mark.parametrize("name", [host.name for host in HOSTS if takes_steps(host)])

@@ -58,7 +58,7 @@ class Images:
     def _features(self, samples: Sequence[Sample], view: int | None, progress: Callable[[int], None] | None) -> Tensor:
         if self.store is None:
             chunks = [samples[start : start + BATCH] for start in range(0, len(samples), BATCH)]
-            return torch.cat([self._encode(self.pixels(chunk, view)).cpu() for chunk in chunks])
+            return torch.cat([self.encode(chunk, view).cpu() for chunk in chunks])
         return self.store.features(
             samples,
             view=view,
@@ -74,8 +74,18 @@ class Images:
         return self.clip.encode_images(pixels_B3SS).pooled
 
     def pixels(self, samples: Sequence[Sample], view: int | None) -> Tensor:
-        """(N, 3, S, S) float32 on the CPU."""
-        return self.read(samples, self.clip.preprocess, view)
+        """What a prompted image tower reads, float32 on the CPU: pixels (N, 3, S, S), or a trunk's cells (N, L, C) from the cache."""
+        if self.store is None or not self.clip.reads_cells or not samples:
+            return self.read(samples, self.clip.preprocess, view)
+        rows = self.store.features(
+            samples,
+            view=view,
+            model_key=f"{self.model_key} cells",
+            preprocess=self.clip.preprocess,
+            encode=lambda pixels: self.clip.read_images(pixels).flatten(1),
+            batch=BATCH,
+        )
+        return rows.reshape(len(samples), self.clip.config.num_patches, -1)
 
     def usable(
         self, samples: Sequence[Sample], skipped: MutableMapping[str, str], *, strict: bool
@@ -100,7 +110,7 @@ class Images:
 
     def encode(self, samples: Sequence[Sample], view: int | None) -> Tensor:
         """(N, E): decode and encode at once, without the cache."""
-        return self._encode(self.pixels(samples, view))
+        return self._encode(self.read(samples, self.clip.preprocess, view))
 
     def _stage(self, name: str, total: int) -> Callable[[int], None] | None:
         if not total:

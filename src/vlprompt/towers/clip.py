@@ -189,7 +189,10 @@ class Clip(nn.Module):
         return torch.cat(done, dim=1)[:, tokens.restore_C]
 
     def encode_images(self, pixels_B3HW: Tensor, prompted: Prompted = BARE) -> Features:
-        """Normalised pixels (B, 3, H, W) -> image embeddings (B, E). UserError for prompts in a ResNet, which has no place for them."""
+        """Normalised pixels (B, 3, H, W) or a trunk's cells -> image embeddings (B, E).
+
+        UserError for prompts in a ResNet, which has no place for them.
+        """
         entered = entering_of(prompted, "image")
         if entered.tensors() and not self.facts.takes_image_prompts:
             raise UserError(
@@ -199,6 +202,15 @@ class Clip(nn.Module):
         scaling = Scaling(self.dtype)
         (pooled_BE,) = scaling.leave(self.visual(pixels_B3HW.to(self.device), scaling.enter(entered)))
         return Features(pooled=pooled_BE)
+
+    @property
+    def reads_cells(self) -> bool:
+        """Whether a trunk stands before the ViT, whose cells are worth keeping."""
+        return isinstance(self.visual, VisionTower) and self.visual.trunk is not None
+
+    def read_images(self, pixels_B3HW: Tensor) -> Tensor:
+        """What no prompt changes: with a trunk its cells (B, L, C), which `encode_images` takes as well; else the pixels."""
+        return self.visual.read(pixels_B3HW.to(self.device)) if isinstance(self.visual, VisionTower) else pixels_B3HW
 
     def context(self, prompted: Prompted, *, deep: bool = False) -> Context:
         """The learned layer-0 context as a language model sees it: a pass of [SOS] and the context alone.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -41,6 +42,39 @@ class ResNetConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """Inverted residual blocks of one size; the first has the stride."""
+
+    expansion: int
+    """How many times as many channels a block has inside."""
+    channels: int
+    blocks: int
+    stride: int
+    kernel: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrunkConfig:
+    """A convolutional network whose last map's cells a ViT reads as patches."""
+
+    stem: int
+    """Channels after the first convolution, which has stride 2."""
+    stages: tuple[Stage, ...]
+    head: int
+    """Channels of the 1x1 convolution between a cell and its patch embedding."""
+
+    @property
+    def channels(self) -> int:
+        """Of a cell."""
+        return self.stages[-1].channels
+
+    @property
+    def stride(self) -> int:
+        """Pixels that a cell stands for, on a side."""
+        return 2 * math.prod(stage.stride for stage in self.stages)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClipConfig:
     """Both towers and what joins them."""
 
@@ -53,7 +87,9 @@ class ClipConfig:
     image_size: int
     """Side of the image, in pixels."""
     patch_size: int
-    """Side of a patch, in pixels; of a ResNet, the 32 pixels that one cell of its last feature map stands for."""
+    """Side of a patch, in pixels; of a ResNet or a trunk, the pixels that one cell of its last feature map stands for."""
+    trunk: TrunkConfig | None = None
+    """What stands before the ViT in the place of one convolution; None: nothing."""
 
     @property
     def num_patches(self) -> int:

@@ -14,7 +14,7 @@ from vlprompt.errors import DATA, UserError
 from vlprompt.pocket import model_dir, model_names
 from vlprompt.towers.clip import Clip
 from vlprompt.towers.config import ClipConfig, ResNetConfig
-from vlprompt.towers.formats import hub, huggingface, openai, openclip
+from vlprompt.towers.formats import hub, huggingface, openai, openclip, trunk
 from vlprompt.towers.formats.source import Source
 from vlprompt.towers.resnet import ResNetTower
 from vlprompt.towers.text import TextTower
@@ -91,6 +91,8 @@ def read(path: Path) -> Source:
             f"open_clip one ({openclip.CONFIG}, {openclip.WEIGHTS[0]}), or the path of OpenAI's .pt file itself.",
             exit_code=DATA,
         )
+    if trunk.describes_trunk(path):
+        return trunk.read(path)
     whole = huggingface.describes_clip(path) and huggingface.has_weights(path)
     if (path / openclip.CONFIG).is_file() and not whole:
         return openclip.read(path)
