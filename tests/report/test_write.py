@@ -198,3 +198,25 @@ def test_no_run_is_an_error(tmp_path: Path) -> None:
         write_report(tmp_path / "nowhere")
     with pytest.raises(UserError, match="between 0 and 100"):
         write_report(tmp_path, margin=-1)
+
+
+def test_the_tables_say_whose_the_settings_are(tmp_path: Path) -> None:
+    for seed, changes in enumerate(
+        (
+            {"recipe": "coop-few-shot", "choices": "published"},
+            {"recipe": "coop-domain", "choices": "published", "protocol": "domain", "dataset": "dark"},
+            {"recipe": "maple-few-shot", "choices": "project", "method": "maple"},
+            {"recipe": "", "choices": "changed", "method": "low-rank"},
+            {"recipe": "published", "method": "rpp"},
+            {"recipe": "p", "choices": "published", "method": "linear-probe", "val_from": "training images"},
+        ),
+        start=1,
+    ):
+        records.write(tmp_path / str(seed), made.record(seed=seed, **changes))
+    said = " ".join(write_report(tmp_path).notes)
+    assert "Settings as published: coop-domain, coop-few-shot, p." in said
+    assert "Settings the project's choice: maple-few-shot." in said
+    assert "Settings changed from the recipe by whoever ran it: low-rank without a recipe." in said
+    assert "held-out training images, for want of validation images: linear-probe on" in said
+    for file in ("report.html", "report.md"):
+        assert "the project" in (tmp_path / file).read_text(encoding="utf-8")

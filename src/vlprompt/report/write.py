@@ -53,7 +53,7 @@ def write_report(root: Path, *, margin: float = MARGIN, title: str = "") -> Writ
     sections = make_sections(grid)
     differences, refused = make_differences(grid, sections, margin=margin)
     classes, details = make_details(grid, sections)
-    notes = [_short(note, root) for note in (*problems, *twice, *mixed(grid), *refused)]
+    notes = [_short(note, root) for note in (*problems, *twice, *mixed(grid), *whose(grid), *refused)]
     title = title or root.resolve().name
     page = render(grid, sections, differences, classes, details, title=title, margin=margin, notes=notes)
     contents = {
@@ -80,6 +80,26 @@ def _kept(found: Sequence[Contender]) -> list[Run]:
 def _short(note: str, root: Path) -> str:
     """Paths from the report's own directory on, so that a published page names no place of one machine."""
     return note.replace(f"{root}/", "")
+
+
+def whose(grid: Grid) -> list[str]:
+    """Whose the settings are, by recipe, and where a choice was made on held-out training images. Records of earlier versions say
+    neither."""
+    runs = [run.record for own in grid.runs.values() for run in own]
+    groups: dict[str, set[str]] = {}
+    for one in runs:
+        if one.choices:
+            groups.setdefault(one.choices, set()).add(one.recipe or f"{one.method} without a recipe")
+    words = {
+        "published": "as published",
+        "project": "the project's choice",
+        "changed": "changed from the recipe by whoever ran it",
+    }
+    out = [f"Settings {words.get(kind, kind)}: {', '.join(sorted(names))}." for kind, names in sorted(groups.items())]
+    held = sorted({f"{one.method} on {one.dataset}" for one in runs if one.val_from})
+    return out + (
+        [f"Chosen on held-out training images, for want of validation images: {', '.join(held)}."] if held else []
+    )
 
 
 def mixed(grid: Grid) -> list[str]:
