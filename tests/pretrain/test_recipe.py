@@ -13,7 +13,7 @@ from tests.pretrain.together import config
 from vlprompt import cli
 from vlprompt.errors import UserError
 from vlprompt.methods import recipes
-from vlprompt.pretrain.config import PretrainConfig, chooses, pretraining_method, said_of_processes
+from vlprompt.pretrain.config import PretrainConfig, chooses, pretraining_method, said_of_processes, whose_choices
 from vlprompt.pretrain.run import pretrain_run
 
 NAME = "pomp-pretraining"
@@ -60,6 +60,14 @@ def test_what_another_number_of_processes_changes_is_said(
     assert bool(said) == bool(parts)
     for part in parts:
         assert part in said
+
+
+def test_whose_settings_a_run_has() -> None:
+    assert whose_choices(asked(), "imagenet21k_resized") == "published"
+    assert whose_choices(asked(), "my folder") == "project"
+    assert whose_choices(asked(method="rpp", recipe="rpp-pretraining"), "imagenet21k_resized") == "project"
+    assert whose_choices(asked(overrides={"epochs": 1}), "imagenet21k_resized") == "changed"
+    assert whose_choices(asked(copies=1), "imagenet21k_resized") == "changed"
 
 
 def test_every_recipe_that_is_listed_can_be_asked_for() -> None:

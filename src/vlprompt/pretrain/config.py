@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from vlprompt.data.papers import catalogue
 from vlprompt.engine.precision import DTYPES
 from vlprompt.errors import UserError, unknown
 from vlprompt.losses import CROSS_ENTROPY
@@ -165,6 +166,17 @@ def pretraining_method(config: PretrainConfig, world: int, facts: ModelFacts | N
 def chooses(config: PretrainConfig, held_out_part: str) -> bool:
     """Whether `best` is the best of the epochs on held-out images: never on test images, which choose nothing."""
     return config.known.pretrain.keep == "best" and held_out_part != "test"
+
+
+def whose_choices(config: PretrainConfig, data: str) -> str:
+    """Whose the settings of a run are: `published` where the recipe's are and the data are its own; `changed` where the run's own
+    options say anything about them; else `project`."""
+    asked = (config.classes_per_step, config.correction, config.views, config.copies, config.batch_per_rank)
+    if config.overrides or any(one is not None for one in asked):
+        return "changed"
+    row = catalogue.find(data)
+    own = bool(config.recipe_name) and row is not None and row.name in config.known.train
+    return config.known.choices if own else "project"
 
 
 def said_of_processes(config: PretrainConfig, method: Method, world: int) -> str:

@@ -29,7 +29,14 @@ from vlprompt.engine.precision import peak_mib, reset_peak, resolve_device, vers
 from vlprompt.engine.train import new_prompt
 from vlprompt.errors import UserError
 from vlprompt.pretrain import progress as record
-from vlprompt.pretrain.config import Chosen, PretrainConfig, chooses, pretraining_method, said_of_processes
+from vlprompt.pretrain.config import (
+    Chosen,
+    PretrainConfig,
+    chooses,
+    pretraining_method,
+    said_of_processes,
+    whose_choices,
+)
 from vlprompt.pretrain.feed import Batch, Cached, Decoding, Look, decoded
 from vlprompt.pretrain.heldout import Slice, alike, all_classes, zero_shot
 from vlprompt.pretrain.loop import Loop, Times
@@ -349,7 +356,7 @@ def _save(setup: Setup, name: str, prompt: nn.Module, progress: Progress) -> Non
                 "shots": config.shots,
                 "seed": config.seed,
                 "recipe": config.recipe_name,
-                "choices": config.known.choices if config.recipe_name else "project",
+                "choices": whose_choices(config, setup.corpus.name),
                 "pretraining": {"steps": progress.step, "images": progress.images, "views": config.seen},
                 "metrics": {f"held-out {key}": value for key, value in metrics.items() if value is not None},
             },
