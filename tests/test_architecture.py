@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "vlprompt"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
-VALUES = {"errors", "types", "disk", "reading", "tensors", "records", "pocket"}
+VALUES = {"errors", "types", "disk", "plain", "reading", "tensors", "records", "pocket"}
 MODELS = VALUES | {"towers", "prompts", "losses", "solvers"}
 LEARNS = MODELS | {"methods", "artifact", "data", "engine", "head"}
 MAY_IMPORT: dict[str, set[str]] = {
@@ -27,6 +27,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "disk": {"errors"},
     "pocket": set(),
     "types": set(),
+    "plain": set(),
     "reading": {"errors"},
     "tensors": {"errors", "reading"},
     "records": {"errors", "disk", "reading"},
@@ -46,7 +47,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "ablate": LEARNS | {"describe"},
     "bench": LEARNS,
     "verify": LEARNS,
-    "report": {"errors", "disk", "records"},
+    "report": {"errors", "disk", "plain", "records"},
     "pretrain": LEARNS | {"report"},
     "quickstart": LEARNS | {"explain", "describe", "classifier", "report"},
 }

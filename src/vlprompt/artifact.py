@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
-from vlprompt import __version__, disk, reading, records, tensors
+from vlprompt import __version__, disk, plain, reading, records, tensors
 from vlprompt.errors import DATA, UserError
 from vlprompt.methods.options import options_of
 from vlprompt.methods.resolve import resolve
@@ -217,7 +217,7 @@ def card(learned: Learned) -> str:
     facts, metrics = learned.facts, learned.facts.get("metrics", {})
     shots = "all images" if facts.get("shots") is None else f"{facts['shots']} images per class"
     rows = [
-        ("Backbone", f"`{learned.model}`, weights `{learned.weight_hash[:12]}`"),
+        ("Backbone", f"{learned.model}, weights {learned.weight_hash[:12]}"),
         ("Learned on", f"{facts.get('dataset', 'images in memory')}, {shots}, seed {facts.get('seed', '-')}"),
         (
             "Classes",
@@ -227,7 +227,7 @@ def card(learned: Learned) -> str:
         *((name.replace("_", " "), f"{value:.2f} %") for name, value in metrics.items() if value is not None),
     ]
     options = ", ".join(f"`{name}={value}`" for name, value in learned.method.options.items())
-    table = "\n".join(f"| {name} | {value} |" for name, value in rows)
+    table = "\n".join(f"| {plain.markdown(name)} | {plain.markdown(value)} |" for name, value in rows)
     own = learned.method.prompt.reach.own_classes
     other = "" if own else 'print(classifier.predict(["picture.jpg"], class_names=["cat", "dog"]))\n'
     names = "these class names alone" if own else "these class names or for any others"

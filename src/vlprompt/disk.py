@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -48,6 +49,14 @@ def _flush_directory(directory: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether an error says that the disk is full, the quota used up, or the place read-only."""
+    return isinstance(error, OSError) and error.errno in FULL
 
 
 LOCK = ".lock"

@@ -72,7 +72,7 @@ def test_another_architecture_is_refused(directory: Path) -> None:
 
 def test_broken_json_is_refused(directory: Path) -> None:
     (directory / "config.json").write_text('{"model_type": ', encoding="utf-8")
-    assert "not valid JSON" in refused(directory)
+    assert "damaged or no JSON" in refused(directory)
 
 
 def test_an_image_transform_that_is_not_clips_is_refused(directory: Path) -> None:

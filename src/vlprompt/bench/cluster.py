@@ -11,10 +11,11 @@ import contextlib
 import os
 import secrets
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from vlprompt import artifact, disk
@@ -72,6 +73,8 @@ def joined(cluster: Cluster) -> Iterator[Carrier]:
     cluster is there."""
     ray = _ray()
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if cluster.address != LOCAL:
+        _require_somebody(cluster.address)
     quiet = {"logging_level": "ERROR", "log_to_driver": False}
     try:
         if cluster.address == LOCAL:
@@ -90,6 +93,27 @@ def joined(cluster: Cluster) -> Iterator[Carrier]:
         yield lambda batches, grid: _carried(ray, cluster, batches, grid)
     finally:
         ray.shutdown()
+
+
+SECONDS_TO_ANSWER = 5.0
+
+
+def _require_somebody(address: str) -> None:
+    """UserError where nothing listens at an address: Ray itself would ask for minutes. ``auto`` is this machine's own."""
+    place = os.environ.get("RAY_ADDRESS", "") if address == "auto" else address
+    if address == "auto" and not place:
+        noted = Path(tempfile.gettempdir(), "ray", "ray_current_cluster")
+        place = noted.read_text(encoding="utf-8").strip() if noted.is_file() else ""
+    host, _, port = place.removeprefix("ray://").rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=SECONDS_TO_ANSWER):
+            return
+    except (OSError, ValueError, OverflowError) as error:
+        raise UserError(
+            f"no Ray cluster at {address!r}: nobody answers at {place or 'any known address'} ({error}). Start one with "
+            "`ray start --head`, join machines with `ray start --address=HEAD:6379`, or use --ray local.",
+            exit_code=DATA,
+        ) from error
 
 
 def _ray() -> Any:
@@ -166,6 +190,8 @@ def files_of(grid: Grid, batch: Batch) -> Files:
 def keep(files: Files, grid: Grid) -> None:
     """Write files into a grid's directory, those that mean "finished" last. What is finished there already stays as it is."""
     for name in sorted(files, key=lambda name: LAST.index(Path(name).name) + 1 if Path(name).name in LAST else 0):
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+            raise UserError(f"a worker sent a file outside of {grid.out}: {name!r}.", exit_code=DATA)
         target = grid.out / name
         if not any((target.parent / last).is_file() for last in LAST):
             disk.write_bytes(target, files[name])

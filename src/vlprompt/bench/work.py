@@ -5,9 +5,7 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,7 +16,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from vlprompt import artifact, disk, reading, records
+from vlprompt import artifact, disk, plain, reading, records
 from vlprompt.artifact import Learned
 from vlprompt.bench.cells import CELL, COURSE, Cell, Course, Grid, Means, Outcome
 from vlprompt.bench.workspace import Desk
@@ -86,12 +84,19 @@ def run_cell(cell: Cell, grid: Grid, desk: Desk | None = None, observer: Observe
 
 def failure(cell: Cell, error: BaseException) -> Outcome:
     """The outcome of an error. What the user has to mend does not pass by itself."""
-    mine = isinstance(error, UserError)
+    full = disk.is_full(error)
+    mine = isinstance(error, UserError) or full
+    if full:
+        reason = (
+            f"{error}. The disk is full or read-only: make room, or use another --out, and run the same command again"
+        )
+    else:
+        reason = str(error) if mine else f"{type(error).__name__}: {error}"
     return Outcome(
         place=cell.place,
         state="failed",
-        reason=str(error) if mine else f"{type(error).__name__}: {error}",
-        exit_code=error.exit_code if isinstance(error, UserError) else UNEXPECTED,
+        reason=reason,
+        exit_code=error.exit_code if isinstance(error, UserError) else DATA if full else UNEXPECTED,
         again=not mine,
     )
 
@@ -200,6 +205,8 @@ def attempt(directory: Path, limit: int) -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        if disk.is_full(error):
+            raise  # nothing of the work is wrong, and no note of it can be written
         history.reasons.append(str(error) or type(error).__name__)
         _write(directory, history)
         raise
@@ -447,12 +454,10 @@ def per_class(answers: Predictions, class_names: tuple[str, ...]) -> str:
 
     What cannot be measured (recall without images, precision without answers) is empty.
     """
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(("class", "images", "answered", "right", "recall", "precision", "f1"))
+    lines: list[tuple[object, ...]] = [("class", "images", "answered", "right", "recall", "precision", "f1")]
     for label, name in enumerate(class_names):
         of, answered = answers.label == label, answers.predicted == label
         images, times, right = (int(np.count_nonzero(one)) for one in (of, answered, of & answered))
         shares = [(right, images), (right, times), (2 * right, images + times)]
-        writer.writerow((name, images, times, right, *(f"{100 * a / b:.4f}" if b else "" for a, b in shares)))
-    return file.getvalue()
+        lines.append((name, images, times, right, *(f"{100 * a / b:.4f}" if b else "" for a, b in shares)))
+    return plain.table(lines)

@@ -9,7 +9,10 @@ import sys
 from collections.abc import Iterable
 
 from rich.console import Console, RenderableType
+from rich.segment import Segment, Segments
 from rich.text import Text
+
+from vlprompt.plain import terminal as as_shown
 
 WIDTH_WITHOUT_TERMINAL = 120
 """Columns of tables in files and pipes (project's choice)."""
@@ -47,17 +50,21 @@ def show(*parts: RenderableType) -> None:
     """Prints results (rich tables, or strings taken literally)."""
     console = out()
     for part in parts:
-        console.print(Text(part) if isinstance(part, str) else part)
+        if isinstance(part, str):
+            console.print(Text(as_shown(part)))
+        else:  # names in tables: what rich itself writes between them stays
+            found = console.render(part)
+            console.print(Segments(Segment(as_shown(one.text), one.style, one.control) for one in found), end="")
 
 
 def note(text: str) -> None:
     """One line on the way, to stderr; never markup, so that paths with brackets come out as they are."""
-    err().print(Text(text), soft_wrap=True)
+    err().print(Text(as_shown(text)), soft_wrap=True)
 
 
 def warn(text: str) -> None:
     """A note that stands out."""
-    err().print(Text("Note: ", style="bold yellow") + Text(text), soft_wrap=True)
+    err().print(Text("Note: ", style="bold yellow") + Text(as_shown(text)), soft_wrap=True)
 
 
 def commands(title: str, lines: Iterable[str]) -> None:
@@ -76,4 +83,4 @@ def dump(value: object) -> None:
 
 def plain(text: str) -> None:
     """Text to stdout as it is."""
-    sys.stdout.write(text)
+    sys.stdout.write(as_shown(text))

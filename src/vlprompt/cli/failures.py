@@ -14,6 +14,7 @@ from typing import ParamSpec
 import typer
 from rich.text import Text
 
+from vlprompt import plain
 from vlprompt.cli import console
 from vlprompt.errors import DATA, INTERRUPTED, UserError
 
@@ -71,7 +72,7 @@ def report(error: BaseException) -> int:
     if code == INTERRUPTED:
         console.note(message)
     else:
-        console.err().print(Text("Error: ", style="bold red") + Text(message), soft_wrap=True)
+        console.err().print(Text("Error: ", style="bold red") + Text(plain.terminal(message)), soft_wrap=True)
     return code
 
 

@@ -17,6 +17,7 @@ import json
 import os
 import secrets
 import time
+import warnings
 from collections.abc import Callable, Iterable, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -30,7 +31,7 @@ from torch import Tensor
 from vlprompt import reading
 from vlprompt.data.samples import Sample
 from vlprompt.data.views import AUGMENTATION_VERSION, WORKERS, pixels
-from vlprompt.errors import DATA, NUMERICAL, UserError
+from vlprompt.errors import NUMERICAL, UserError
 from vlprompt.types import Preprocess
 
 SCHEMA = 1
@@ -247,11 +248,14 @@ class _Space:
             _write(self.directory / f"{block.name}.npy", buffer.getvalue())
             _write(self.directory / f"{block.name}.json", json.dumps(index).encode())
         except OSError as error:
-            raise UserError(
-                f"the feature cache {self.directory} cannot be written ({error.strerror}). "
-                "Make room, or set VLPROMPT_CACHE to another folder.",
-                exit_code=DATA,
-            ) from error
+            warnings.warn(
+                f"the feature cache {self.directory} cannot be written ({error.strerror}); features are kept in memory. Make room, or "
+                "set VLPROMPT_CACHE to another folder.",
+                stacklevel=2,
+            )
+            self.directory = None
+            self._enter(_Block(f"memory-{len(self.place)}", tuple(rows), array=array))
+            return
         self._seen.add(f"{block.name}.json")
         self._enter(block)
 
@@ -273,7 +277,8 @@ class _Space:
         """A block's rows, mapped; None (and forgotten) where the file does not fit its index."""
         if block.array is not None:
             return block.array
-        assert self.directory is not None
+        if self.directory is None:
+            return None
         path = self.directory / f"{block.name}.npy"
         try:
             # The bytes are compared once per process; after that a block is only mapped.

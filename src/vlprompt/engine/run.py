@@ -25,7 +25,7 @@ from vlprompt.engine.optim import batches
 from vlprompt.engine.precision import generator, reset_peak, resolve_device, slow_note
 from vlprompt.engine.sampling import draw, said_of_held_out, said_of_short, said_of_skipped
 from vlprompt.engine.train import Lesson, estimate_step, in_words, new_prompt
-from vlprompt.errors import UserError
+from vlprompt.errors import DATA, UserError
 from vlprompt.methods import recipes
 from vlprompt.methods.resolve import ignored, recipe_of, resolve, whose
 from vlprompt.records import Record
@@ -348,7 +348,14 @@ def _claim(directory: Path, chosen: Resolved, config: RunConfig) -> Record | Non
             f"Use another --out, or the options that it was begun with."
         )
     if done:
-        return records.read(directory)
+        record = records.read(directory)
+        if record.parameters and not (directory / artifact.FACTS).is_file():
+            raise UserError(
+                f"{directory} has a finished record, but its prompt ({artifact.FACTS}) is gone. Take {records.RESULT} away to learn it "
+                "again, or put the prompt back.",
+                exit_code=DATA,
+            )
+        return record
     if not config.resume:
         raise UserError(f"{directory} holds unfinished work. Go on with it with --resume, or use another --out.")
     return None

@@ -27,7 +27,7 @@ from vlprompt.engine.observer import SILENT, Observer
 from vlprompt.engine.optim import optimiser_of
 from vlprompt.engine.precision import peak_mib, reset_peak, resolve_device, versions
 from vlprompt.engine.train import new_prompt
-from vlprompt.errors import UserError
+from vlprompt.errors import DATA, UserError
 from vlprompt.pretrain import progress as record
 from vlprompt.pretrain.config import (
     Chosen,
@@ -369,6 +369,12 @@ def _summary(
 ) -> dict[str, Any]:
     """What the run gave; written by rank 0, and its being there means finished."""
     corpus = setup.corpus
+    if not progress.images:
+        raise UserError(
+            f"none of the {len(corpus.train):,} training images could be used, the first: "
+            f"{next(iter(progress.skipped.items()), ('none', 'nothing was read'))}. Nothing was learned.",
+            exit_code=DATA,
+        )
     last = progress.tests[-1] if progress.tests else {}
     summary: dict[str, Any] = {
         "schema": record.SCHEMA,

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Sequence
 
+from vlprompt import plain
 from vlprompt.report.bootstrap import LEVEL, Estimate
 from vlprompt.report.details import Detail
 from vlprompt.report.differences import Pair
@@ -66,9 +65,9 @@ def as_markdown(
     grid: Grid, sections: Sequence[Section], differences: Sequence[Pair], *, title: str, notes: Iterable[str] = ()
 ) -> str:
     """All tables of a report."""
-    lines = [f"# {_literal(title)}", "", REMARK, ""]
+    lines = [f"# {plain.markdown(title)}", "", REMARK, ""]
     for section in sections:
-        lines += [f"## {_literal(section.title)}", "", section.words, ""]
+        lines += [f"## {plain.markdown(section.title)}", "", section.words, ""]
         rows, seeds = rows_of(grid, section), expected_seeds(grid, section)
         for layout in section.layouts:
             lines += _table(grid, layout, rows, seeds)
@@ -77,7 +76,7 @@ def as_markdown(
             lines += _differences(grid, of_section)
     notes = list(notes)
     if notes:
-        lines += ["## Notes", "", *[f"- {_literal(note)}" for note in notes], ""]
+        lines += ["## Notes", "", *[f"- {plain.markdown(note)}" for note in notes], ""]
     return "\n".join(lines)
 
 
@@ -90,7 +89,7 @@ def _table(grid: Grid, layout: Layout, rows: Sequence[int], seeds: int) -> list[
         columns.append([f"**{text}**" if row in top else text for row, text in enumerate(texts)])
     head = ["method", *[column.label for column in layout.columns]]
     body = [[grid.contenders[row].name, *[column[i] for column in columns]] for i, row in enumerate(rows)]
-    return [f"### {_literal(layout.title)}", "", *_lines(head, body), ""]
+    return [f"### {plain.markdown(layout.title)}", "", *_lines(head, body), ""]
 
 
 def _differences(grid: Grid, found: Sequence[Pair]) -> list[str]:
@@ -133,14 +132,9 @@ def signed(value: float) -> str:
 
 def _lines(head: Sequence[str], body: Iterable[Sequence[str]]) -> list[str]:
     def line(cells: Iterable[str]) -> str:
-        return "| " + " | ".join(_literal(cell) for cell in cells) + " |"
+        return "| " + " | ".join(plain.markdown(cell) for cell in cells) + " |"
 
     return [line(head), line(["---", *["---:"] * (len(head) - 1)]), *map(line, body)]
-
-
-def _literal(text: str) -> str:
-    """A name as it is, whatever is in it; bold stays."""
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")
 
 
 HEADER = ("protocol", "source", "data set", "classes", "shots", "method", "model", "init", "setting", "seeds")
@@ -149,16 +143,15 @@ MORE = ("parameters", "epochs", "seconds", "seconds_features", "peak_mib")
 
 def as_csv(grid: Grid) -> str:
     """One line per method and place: mean, standard deviation and number of seeds of every metric; what is missing has no line."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
+    lines: list[Iterable[object]] = []
     numbers = ("zero_shot_top1", *[metric.name for metric in METRICS], *MORE)
-    writer.writerow(
+    lines.append(
         [*HEADER, "num_classes", "num_test", *[f"{name}_{part}" for name in numbers for part in ("mean", "sd")]]
     )
     for (contender, place), runs in sorted(grid.runs.items(), key=lambda one: (one[0][1], one[0][0])):
         where, first = grid.places[place], runs[0].record
         fixed = grid.contenders[contender].seedless
-        writer.writerow(
+        lines.append(
             [
                 *(where.protocol, where.source, where.dataset, where.subset),
                 "all" if where.shots is None else where.shots,
@@ -168,7 +161,7 @@ def as_csv(grid: Grid) -> str:
                 *[text for name in numbers for text in _two(_column(runs, name))],
             ]
         )
-    return stream.getvalue()
+    return plain.table(lines)
 
 
 def _column(runs: Iterable[Run], name: str) -> Spread | None:
@@ -183,11 +176,8 @@ def _two(value: Spread | None) -> tuple[str, str]:
 
 def classes_as_csv(grid: Grid, details: Iterable[Detail]) -> str:
     """One line per class, method and place with details: mean recall and its standard deviation over seeds."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(
-        ["protocol", "source", "data set", "classes", "shots", "method", "class", "recall_mean", "recall_sd"]
-    )
+    lines: list[Iterable[object]] = []
+    lines.append(["protocol", "source", "data set", "classes", "shots", "method", "class", "recall_mean", "recall_sd"])
     for one in details:
         where = grid.places[one.place]
         shots = "all" if where.shots is None else where.shots
@@ -195,5 +185,5 @@ def classes_as_csv(grid: Grid, details: Iterable[Detail]) -> str:
             deviation = one.deviation.get(name)
             sd = "" if deviation is None else f"{deviation:.4f}"
             row = [where.protocol, where.source, where.dataset, where.subset, shots]
-            writer.writerow([*row, grid.contenders[one.contender].name, name, f"{recall:.4f}", sd])
-    return stream.getvalue()
+            lines.append([*row, grid.contenders[one.contender].name, name, f"{recall:.4f}", sd])
+    return plain.table(lines)

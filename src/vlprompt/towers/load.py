@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from vlprompt.towers.clip import Clip
 from vlprompt.towers.config import ClipConfig, ResNetConfig
 from vlprompt.towers.formats import hub, huggingface, openai, openclip, trunk
 from vlprompt.towers.formats.source import Source
+from vlprompt.towers.limits import require_buildable, scale_of
 from vlprompt.towers.resnet import ResNetTower
 from vlprompt.towers.text import TextTower
 from vlprompt.towers.tokenizer import Tokenizer
@@ -36,7 +36,15 @@ def load(model: str | Path, *, device: str | torch.device = "cpu", dtype: str = 
     if dtype not in DTYPES:
         raise UserError(f"unknown dtype {dtype!r}. Allowed: {', '.join(DTYPES)}.")
     path = locate(str(model))
-    source = read(path)
+    try:
+        source = read(path)
+    except UserError:
+        raise
+    except (TypeError, ValueError, KeyError, AttributeError, IndexError, ArithmeticError, RuntimeError) as problem:
+        raise UserError(
+            f"{path}: a value in its files cannot be used ({type(problem).__name__}: {problem}). Fetch the model's files again.",
+            exit_code=DATA,
+        ) from problem
     return assemble(
         source.config,
         source.weights,
@@ -113,6 +121,8 @@ def assemble(
 ) -> Clip:
     """Towers from a state dict in OpenAI's names, every tensor checked against the configuration."""
     weights = _tidy(weights)
+    require_buildable(config, preprocess, weights, where)
+    scale = scale_of(weights, where)
     resnet = isinstance(config.image, ResNetConfig)
     with torch.device("meta"):
         text, visual = TextTower(config), (ResNetTower(config) if resnet else VisionTower(config))
@@ -127,15 +137,13 @@ def assemble(
     placed = {key: _place(key, weights[key], DTYPES[dtype], device) for key in expected}
     text.load_state_dict({k: v for k, v in placed.items() if not k.startswith("visual.")}, assign=True)
     visual.load_state_dict({k[len("visual.") :]: v for k, v in placed.items() if k.startswith("visual.")}, assign=True)
-    if "logit_scale" not in weights:
-        raise UserError(f"{where}: the tensor logit_scale is missing. Fetch the checkpoint again.", exit_code=DATA)
     return Clip(
         text,
         visual,
         config=config,
         tokenizer=tokenizer,
         preprocess=preprocess,
-        logit_scale=math.exp(float(weights["logit_scale"])),
+        logit_scale=scale,
         name=name,
         weight_hash=weight_hash(weights),
         published=published,

@@ -8,6 +8,7 @@ from pathlib import Path
 import tokenizers
 
 from vlprompt.errors import DATA, UserError
+from vlprompt.towers.limits import checked_tokenizer
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 
@@ -31,11 +32,12 @@ class Tokenizer:
     @classmethod
     def from_file(cls, path: Path) -> Tokenizer:
         """Read a `tokenizer.json`."""
+        content = checked_tokenizer(path)
         try:
-            return cls(tokenizers.Tokenizer.from_file(str(path)))
-        except UserError:
+            return cls(tokenizers.Tokenizer.from_str(content))
+        except (UserError, KeyboardInterrupt):
             raise
-        except Exception as error:  # the tokenizers library raises bare Exception
+        except BaseException as error:  # the library raises bare Exception, and its own panic, which is none
             raise UserError(
                 f"cannot read the tokenizer {path}: {error}. Fetch the file again.", exit_code=DATA
             ) from error
@@ -52,7 +54,14 @@ class Tokenizer:
                     f"the text {text!r} contains {special!r}, which CLIP reserves. Remove it.", exit_code=DATA
                 )
         clean = " ".join(html.unescape(html.unescape(text)).split()).lower()
-        return list(self._backend.encode(clean, add_special_tokens=False).ids)
+        try:
+            return list(self._backend.encode(clean, add_special_tokens=False).ids)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # as above
+            raise UserError(
+                f"the tokenizer fails on {text[:60]!r} ({error}). Use CLIP's own tokenizer.json.", exit_code=DATA
+            ) from error
 
     def word(self, token_id: int) -> str:
         """A readable form of one token: `dog` for a whole word, `do-` for a piece that more letters must follow."""

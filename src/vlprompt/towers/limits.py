@@ -1,0 +1,102 @@
+"""What a model's files may ask for: compared with the weights that are there, before anything is built."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from vlprompt import reading
+from vlprompt.errors import DATA, UserError
+from vlprompt.towers.config import ClipConfig, ResNetConfig, TowerConfig
+from vlprompt.types import Preprocess
+
+MOST = 10_000_000
+MAX_SIDE = 8192
+MAX_SCALE = 20.0
+"""Of `logit_scale`, whose exponential multiplies the cosines; CLIP clips it at 4.6."""
+NORMALIZERS = frozenset(("NFC", "NFD", "NFKC", "NFKD", "Lowercase", "Strip", "StripAccents", "Nmt", "BertNormalizer"))
+MAX_STEPS = 16
+
+
+def require_buildable(config: ClipConfig, preprocess: Preprocess, weights: Mapping[str, Tensor], where: str) -> None:
+    """UserError: sizes that are no counts, more layers than the file has tensors, heads that do not divide a width, or pixels that
+    cannot be normalised."""
+    wrong = []
+    for name in ("embed_dim", "vocab_size", "context_length", "image_size", "patch_size"):
+        most = MAX_SIDE if name in ("image_size", "patch_size") else MOST
+        wrong += _off(name, getattr(config, name), most)
+    for part, tower in (("text", config.text), ("image", config.image)):
+        if isinstance(tower, ResNetConfig):
+            wrong += [one for count in tower.blocks for one in _off(f"{part} blocks", count, len(weights))]
+            wrong += _off(f"{part} stem", tower.stem, MOST) + _off(f"{part} heads", tower.heads, MOST)
+        elif isinstance(tower, TowerConfig):
+            for name in ("width", "heads", "hidden"):
+                wrong += _off(f"{part} {name}", getattr(tower, name), MOST)
+            wrong += _off(f"{part} layers", tower.layers, len(weights))
+            if not wrong and tower.width % tower.heads:
+                wrong.append(f"{part} width {tower.width} is no multiple of its {tower.heads} heads")
+            if not 0 < tower.eps < 1:
+                wrong.append(f"{part} epsilon is {tower.eps}")
+    if not wrong and config.patch_size > config.image_size:
+        wrong.append(f"patches of {config.patch_size} pixels in images of {config.image_size}")
+    wrong += _off("resize", preprocess.resize, MAX_SIDE) + _off("crop", preprocess.crop, MAX_SIDE)
+    for name, values, low in (("mean", preprocess.mean, -math.inf), ("std", preprocess.std, 0.0)):
+        if len(values) != 3 or not all(reading.fits(one, float) and low < one < 1e6 for one in values):
+            wrong.append(f"{name} is {reading.shown(str(values))}, not three numbers")
+    if wrong:
+        raise UserError(
+            f"{where}: its configuration cannot be built: {'; '.join(wrong[:6])}. Fetch the model's files again.",
+            exit_code=DATA,
+        )
+
+
+def _off(name: str, value: object, most: int) -> list[str]:
+    good = type(value) is int and 1 <= value <= most
+    return [] if good else [f"{name} is {reading.shown(value)}, allowed are 1 to {most:,}"]
+
+
+def scale_of(weights: Mapping[str, Tensor], where: str) -> float:
+    """The exponential of `logit_scale`. UserError: none, several, or one that no float holds."""
+    tensor = weights.get("logit_scale")
+    value = float(tensor) if tensor is not None and tensor.numel() == 1 else math.nan
+    if not -MAX_SCALE <= value <= MAX_SCALE:
+        said = "is missing" if tensor is None else f"is {value if tensor.numel() == 1 else tuple(tensor.shape)}"
+        raise UserError(f"{where}: the tensor logit_scale {said}. Fetch the checkpoint again.", exit_code=DATA)
+    return math.exp(value)
+
+
+def checked_tokenizer(path: Path) -> str:
+    """The text of a `tokenizer.json` whose steps cannot make a text longer than a few times its length. UserError: others."""
+    content = reading.text(path, most=1 << 26)
+    value = reading.json_value(content, str(path))
+    steps = list(_steps(value.get("normalizer"))) if isinstance(value, dict) else []
+    odd = [one for one in steps if not _harmless(one)]
+    if not isinstance(value, dict) or odd or len(steps) > MAX_STEPS:
+        said = reading.shown(json.dumps(odd[0])) if odd else f"{len(steps)} steps"
+        raise UserError(
+            f"cannot read the tokenizer {path}: its normalizer has {said}. Allowed are at most {MAX_STEPS} of "
+            f"{', '.join(sorted(NORMALIZERS))}, and a Replace by at most one letter. Use CLIP's own tokenizer.json.",
+            exit_code=DATA,
+        )
+    return content
+
+
+def _steps(value: Any) -> list[Any]:
+    if isinstance(value, dict) and value.get("type") == "Sequence":
+        inner = value.get("normalizers")
+        return [step for one in inner for step in _steps(one)] if isinstance(inner, list) else [value]
+    return [] if value is None else [value]
+
+
+def _harmless(step: Any) -> bool:
+    kind = step.get("type") if isinstance(step, dict) else None
+    if kind == "Replace":
+        content, pattern = step.get("content"), step.get("pattern")
+        text = next(iter(pattern.values()), "") if isinstance(pattern, dict) else ""
+        return isinstance(content, str) and len(content) <= 1 and isinstance(text, str) and 0 < len(text) <= 64
+    return isinstance(kind, str) and kind in NORMALIZERS
