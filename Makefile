@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV   ?= .venv
 JOBS   ?= 2
 RUNS   ?= runs
+SECONDS ?= 3600
+SEED   ?= 1
 
 BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -11,7 +13,7 @@ PIP   := $(BIN)/python -m pip --disable-pip-version-check
 TEST  := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart format lint types test test-all wheel wheel-test clean
+.PHONY: help install quickstart format lint types test test-all wheel wheel-test soak audit clean
 
 help: ## Show these lines
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -50,6 +52,13 @@ wheel: install ## Build the wheel into dist/
 
 wheel-test: wheel ## Install the built wheel in an empty environment and learn a prompt without this repository
 	tools/wheel_test.sh "$(PYTHON)" dist/*.whl constraints.txt
+
+soak: install ## Damage files, kill processes and fill the disk for SECONDS; writes docs/reliability.md
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.soak --seconds $(SECONDS) --seed $(SEED)
+
+audit: install ## Ask a vulnerability service about the pinned versions (needs the network)
+	$(BIN)/python -m pip install --quiet pip-audit
+	$(BIN)/pip-audit --no-deps --disable-pip -r constraints.txt
 
 clean: ## Remove what the commands above made, but no runs
 	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

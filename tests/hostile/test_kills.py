@@ -1,0 +1,26 @@
+"""Small versions of what `make soak` runs."""
+
+from __future__ import annotations
+
+import os
+import random
+from itertools import islice
+from pathlib import Path
+
+import pytest
+
+from tests.soak import files, kills
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.parametrize("full", [False, True])
+def test_no_file_operation_is_a_bad_moment(tmp_path: Path, full: bool) -> None:
+    told = list(kills.killed_in_turn(tmp_path, full=full))
+    assert len(told) > 5
+    assert [one for one in told if one] == []
+
+
+@pytest.mark.parametrize("kind", files.KINDS, ids=lambda kind: kind.name.split(",")[0])
+def test_some_tries_of_each_kind(tmp_path: Path, kind: files.Kind) -> None:
+    told = islice(files.tries(kind, tmp_path, random.Random(7)), 3 if "model" in kind.name else 25)
+    assert [one for one in told if one] == []

@@ -1,0 +1,107 @@
+"""`python -m tests.soak`: every harness for its share of the time; records as JSON, and the page that is made of them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from tests.soak import files, kills
+from vlprompt import disk
+from vlprompt.engine.precision import versions
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE, RECORD = ROOT / "docs" / "reliability.md", ROOT / "docs" / "records" / "soak.json"
+SHARE_OF_TRAININGS = 0.3
+SHOWN = 5
+
+
+def harnesses() -> list[tuple[str, Callable[[Path, random.Random], Iterator[str]]]]:
+    """Names, and what runs."""
+    out: list[tuple[str, Callable[[Path, random.Random], Iterator[str]]]] = [
+        (kind.name, lambda folder, stream, kind=kind: files.tries(kind, folder, stream)) for kind in files.KINDS
+    ]
+    out.append(("killed at each file operation in turn", lambda folder, _: kills.killed_in_turn(folder, full=False)))
+    out.append(("disk full at each file operation in turn", lambda folder, _: kills.killed_in_turn(folder, full=True)))
+    out.append(("`vlprompt train` killed at random moments, resumed, compared bit for bit", kills.trainings))
+    return out
+
+
+def run(seconds: float, seed: int, most: int) -> dict[str, Any]:
+    """The record of all harnesses."""
+    found = []
+    todo = harnesses()
+    share = seconds * (1 - SHARE_OF_TRAININGS) / (len(todo) - 1)
+    for number, (name, harness) in enumerate(todo):
+        own = seconds * SHARE_OF_TRAININGS if number == len(todo) - 1 else share
+        stream, began, tried, wrong = random.Random(seed * 1000 + number), time.monotonic(), 0, []
+        with tempfile.TemporaryDirectory() as folder:
+            for said in harness(Path(folder), stream):
+                tried += 1
+                if said:
+                    wrong.append(said)
+                if tried >= most or time.monotonic() - began > own:
+                    break
+        took = time.monotonic() - began
+        found.append(
+            {"name": name, "tried": tried, "wrong": len(wrong), "first": wrong[:SHOWN], "seconds": round(took, 1)}
+        )
+        print(json.dumps(found[-1]), flush=True)
+    return {
+        "date": date.today().isoformat(),
+        "seed": seed,
+        "seconds": seconds,
+        "versions": versions(),
+        "harnesses": found,
+    }
+
+
+def page(record: dict[str, Any]) -> str:
+    """docs/reliability.md from the record."""
+    rows = [
+        f"| {one['name']} | {one['tried']:,} | {one['wrong']} | {one['seconds']:,} |" for one in record["harnesses"]
+    ]
+    wrong = [f"- {one['name']}: {said}" for one in record["harnesses"] for said in one["first"]]
+    facts = ", ".join(f"{name} {value}" for name, value in record["versions"].items())
+    return "\n".join(
+        [
+            "# Reliability",
+            "",
+            "`make soak` damages files in random ways, kills processes, and fills the disk. This page is made from its record,",
+            "`docs/records/soak.json`. Small versions of all of it are in `make test` (`tests/hostile/`).",
+            "",
+            f"Run on {record['date']}, seed {record['seed']}, {record['seconds']:,.0f} seconds ({facts}).",
+            "",
+            "A try is wrong where it ends in anything but a value or a message for the user: another exception, other bits, a file that",
+            "is neither the old nor the new one, a path outside of its folder.",
+            "",
+            "| harness | tries | wrong | seconds |",
+            "|---|---:|---:|---:|",
+            *rows,
+            "",
+            *(["What was wrong:", "", *wrong, ""] if wrong else []),
+            "A longer run: `make soak SECONDS=36000 SEED=2`.",
+            "",
+        ]
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=3600)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--most", type=int, default=10_000, help="Tries of a harness.")
+    given = parser.parse_args()
+    record = run(given.seconds, given.seed, given.most)
+    disk.write_json(RECORD, record)
+    disk.write_text(PAGE, page(record))
+
+
+if __name__ == "__main__":
+    main()
