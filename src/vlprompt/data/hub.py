@@ -10,6 +10,7 @@ library reads local files.
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,6 +97,7 @@ def listing_of(
 
 
 def _load(place: str, config: str | None, revision: str | None) -> Mapping[str, Table]:
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
         from datasets import DatasetDict, load_dataset
     except ImportError as error:

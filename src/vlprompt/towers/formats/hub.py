@@ -5,6 +5,7 @@ huggingface_hub does the work: it shows progress on stderr, keeps its cache unde
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -42,6 +43,7 @@ def _weights(folder: Path) -> Iterator[Sequence[str]]:
 
 
 def _fetch(model: str, names: Sequence[str]) -> Path:
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
 
