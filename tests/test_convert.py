@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import pickle
 import zipfile
+from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
@@ -21,7 +24,7 @@ from vlprompt.convert import convert
 from vlprompt.data import open_dataset
 from vlprompt.engine.evaluate import classifier_of
 from vlprompt.engine.images import Images
-from vlprompt.errors import DATA, UserError
+from vlprompt.errors import DATA, NUMERICAL, UserError
 from vlprompt.methods.resolve import resolve
 from vlprompt.towers import Clip
 
@@ -88,7 +91,7 @@ def maple_tensors(clip: Clip, words: str = "a photo of a") -> dict[str, Tensor]:
         "compound_prompt_projections.0.bias": draw(64, seed=6),
         **buffers(clip, words, 2),
     }
-    others = {"logit_scale": torch.tensor(3.4), "image_encoder.proj": draw(64, 32, seed=9)}
+    others = {"logit_scale": torch.tensor(3.4), "image_encoder.proj": clip.visual.state_dict()["proj"].half()}
     return {**{f"prompt_learner.{name}": one for name, one in learner.items()}, **others}
 
 
@@ -266,3 +269,107 @@ def test_a_damaged_file_is_refused(clip: Clip, tmp_path: Path) -> None:
     file.write_bytes(data)
     with pytest.raises(UserError, match="damaged"):
         convert(file, clip, NAMES, tmp_path / "out", model="tiny")
+
+
+def whole_model(clip: Clip, *, text: bool, image: bool = True) -> dict[str, Tensor]:
+    """What the code of IVLP, PromptSRC and VPT saves: the whole model, the frozen towers and the prompts within them."""
+    towers = {f"text_encoder.{name}": one for name, one in clip.text_tower.state_dict().items()}
+    towers |= {f"image_encoder.{name}": one for name, one in clip.visual.state_dict().items()}
+    stored = {"logit_scale": torch.tensor(3.4), **towers}
+    if text:
+        learner = {"ctx": draw(4, 64, seed=1), **buffers(clip, "a photo of a", 4)}
+        stored |= {f"prompt_learner.{name}": one for name, one in learner.items()}
+        stored["text_encoder.transformer.resblocks.1.VPT_shallow"] = draw(4, 64, seed=2)
+    if image:
+        stored["image_encoder.VPT"] = draw(3, 64, seed=3)
+        stored["image_encoder.transformer.resblocks.1.VPT_shallow"] = draw(3, 64, seed=4)
+    return stored
+
+
+DEEP = {
+    "ctx": "prompt_learner.ctx",
+    "text.1": "text_encoder.transformer.resblocks.1.VPT_shallow",
+    "image.0": "image_encoder.VPT",
+    "image.1": "image_encoder.transformer.resblocks.1.VPT_shallow",
+}
+
+
+@pytest.mark.parametrize("name", ["ivlp", "promptsrc", "vpt"])
+def test_prompts_in_both_towers(clip: Clip, folder: Path, tmp_path: Path, name: str) -> None:
+    stored = whole_model(clip, text=name != "vpt")
+    if name == "promptsrc":
+        frozen = {f"prompt_learner.ZS_image_encoder.{key}": one for key, one in clip.visual.state_dict().items()}
+        stored |= frozen
+    convert(save(stored, tmp_path / "f"), clip, NAMES, tmp_path / "out", model="tiny")
+    found = artifact.load(tmp_path / "out", clip)
+    assert found.method.name == name
+    tensors = {our: stored[theirs] for our, theirs in DEEP.items() if theirs in stored}
+    text = {} if name == "vpt" else {"n_ctx": 4, "init": "a photo of a"}
+    wanted = ours(clip, name, {**text, "n_image": 3, "depth": 2}, tensors)
+    assert torch.equal(logits(clip, found.method, found.prompt, folder), logits(clip, *wanted, folder))
+
+
+def test_pomps_buffers_have_other_names(clip: Clip, tmp_path: Path) -> None:
+    stored = {"ctx": draw(4, 64, seed=1)}
+    stored |= {f"train_{name}": one for name, one in buffers(clip, "X X X X", 4).items()}
+    stored |= {f"test_{name}": one for name, one in buffers(clip, "X X X X", 4, ("dog",)).items()}
+    file = save({f"prompt_learner.{name}": one for name, one in stored.items()}, tmp_path / "f")
+    for method in ("pomp", "kgcoop", "prograd"):
+        assert convert(file, clip, NAMES, tmp_path / method, model="tiny", method=method).method.name == method
+    with pytest.raises(UserError, match=r"has the tensors of CoOp\. Allowed: coop, kgcoop"):
+        convert(file, clip, NAMES, tmp_path / "ivlp", model="tiny", method="ivlp")
+    with pytest.raises(UserError, match="in another order"):
+        convert(file, clip, NAMES[::-1], tmp_path / "other", model="tiny", method="pomp")
+
+
+@pytest.mark.parametrize(
+    ("base", "more"),
+    [
+        ("coop", "image_encoder.adapter.fc.0.weight"),
+        ("coop", "prompt_learner.bias"),
+        ("coop", "image_encoder.transformer.resblocks.0.attn.q_proj.w_lora_A"),
+        ("maple", "adapter.fc.0.weight"),
+        ("ivlp", "VPT_image_trans.conv1.0.weight"),
+        ("ivlp", "text_encoder.transformer.resblocks.7.extra"),
+        ("vpt", "VPT_image_trans.conv1.0.weight"),
+    ],
+)
+def test_learned_tensors_without_a_place_are_named_and_refused(
+    clip: Clip, tmp_path: Path, base: str, more: str
+) -> None:
+    made = {
+        "coop": lambda: {f"prompt_learner.{name}": one for name, one in coop_tensors(clip).items()},
+        "maple": lambda: maple_tensors(clip),
+        "ivlp": lambda: whole_model(clip, text=True),
+        "vpt": lambda: whole_model(clip, text=False),
+    }
+    file = save({**made[base](), more: draw(4, 4, seed=8)}, tmp_path / "f")
+    with pytest.raises(UserError, match=rf"no place for: {more.removeprefix('prompt_learner.')}"):
+        convert(file, clip, NAMES, tmp_path / "out", model="tiny")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module.prompt_learner.", "model.module."])
+@pytest.mark.parametrize("key", ["state_dict", "model_state_dict", None])
+def test_names_are_read_within_wrappers(clip: Clip, tmp_path: Path, prefix: str, key: str | None) -> None:
+    stored = {f"{prefix}{name}": one for name, one in coop_tensors(clip).items()}
+    torch.save(stored if key is None else {key: stored, "epoch": 1}, tmp_path / "f")
+    assert convert(tmp_path / "f", clip, NAMES, tmp_path / "out", model="tiny").method.name == "coop"
+
+
+def test_safetensors_and_plain_values_beside_the_tensors_are_read(clip: Clip, tmp_path: Path) -> None:
+    stored = {name: one.contiguous() for name, one in coop_tensors(clip).items()}
+    save_file(stored, tmp_path / "f.safetensors")
+    torch.save({"state_dict": stored, "val_result": np.float64(61.5), "args": Namespace(lr=0.1)}, tmp_path / "g")
+    for file in ("f.safetensors", "g"):
+        convert(tmp_path / file, clip, NAMES, tmp_path / f"out-{file}", model="tiny")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_numbers_that_are_not_finite_are_refused(clip: Clip, tmp_path: Path, value: float) -> None:
+    stored = coop_tensors(clip)
+    stored["ctx"][1, 2] = value
+    with pytest.raises(UserError, match="ctx holds numbers that are not finite") as refused:
+        convert(save(stored, tmp_path / "f"), clip, NAMES, tmp_path / "out", model="tiny")
+    assert refused.value.exit_code == NUMERICAL
+    assert not (tmp_path / "out").exists()

@@ -1,13 +1,17 @@
 """Published checkpoints of prompts -> artifacts: what CoOp's, CoCoOp's and MaPLe's code saves, read without executing anything.
 
 Dassl's trainer saves ``{state_dict, epoch, optimizer, scheduler, val_result}`` with ``torch.save``; the state dict is the prompt
-learner's (CoOp, CoCoOp, and those built on them) or the whole model's (MaPLe). Names by the code: KaiyangZhou/CoOp
-``trainers/coop.py``, ``trainers/cocoop.py``; muzairkhattak/multimodal-prompt-learning ``trainers/maple.py``.
+learner's (CoOp, CoCoOp, KgCoOp, ProGrad) or the whole model's (MaPLe, IVLP, PromptSRC, VPT, POMP), the frozen towers included. Names
+by the code: KaiyangZhou/CoOp ``trainers/coop.py``, ``cocoop.py``; muzairkhattak/multimodal-prompt-learning ``trainers/maple.py``,
+``vpt.py``; muzairkhattak/PromptSRC ``trainers/independentVL.py``, ``promptsrc.py``; amazon-science/prompt-pretraining
+``trainers/pomp.py``. Every tensor is used, known to be frozen, or the file is refused by the names of those that are neither.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,15 +21,18 @@ from torch import Tensor, nn
 
 from vlprompt import artifact
 from vlprompt.artifact import Learned
-from vlprompt.errors import DATA, UserError
+from vlprompt.errors import DATA, NUMERICAL, UserError
 from vlprompt.methods.resolve import resolve
 from vlprompt.prompts.start import fill, misfits
 from vlprompt.towers import Clip
 from vlprompt.towers.formats.archive import read_archive
+from vlprompt.towers.formats.files import bare_names, read_safetensors
 from vlprompt.towers.tokens import class_plans
 from vlprompt.types import Position, TextLayout
 
 LEARNER = "prompt_learner."
+ZERO_SHOT = "ZS_image_encoder."
+"""PromptSRC's frozen copy of the image tower, within its prompt learner."""
 FIXED = ("token_prefix", "token_suffix")
 """Buffers beside what is learned: the embeddings of [SOS], and of what stands behind the context (class name, [EOT], padding)."""
 PUBLISHED_WORDS = "a photo of a"
@@ -46,6 +53,8 @@ class Layout:
     """A published tensor's name -> ours."""
     words: tuple[str, ...]
     """Values of the option `init` whose fixed words may stand behind the context, the likeliest first."""
+    like: tuple[str, ...] = ()
+    """Methods that save the same tensors."""
 
 
 def _same(name: str) -> str:
@@ -63,10 +72,31 @@ def _maple(name: str) -> str:
     return f"proj.0.{rest}" if kind == "proj" else name
 
 
+def _independent(name: str) -> str:
+    """``VPT`` is the first layer's tokens; ``VPT_shallow``, whatever its name says, those of a deeper layer."""
+    for tower, ours in (("text_encoder", "text"), ("image_encoder", "image")):
+        if name == f"{tower}.VPT":
+            return f"{ours}.0"
+        if found := re.fullmatch(rf"{tower}\.transformer\.resblocks\.(\d+)\.VPT_shallow", name):
+            return f"{ours}.{found[1]}"
+    return name
+
+
 LAYOUTS = (
     Layout(name="MaPLe", method="maple", marks=("proj.weight",), rename=_maple, words=(PUBLISHED_WORDS, "normal")),
     Layout(name="CoCoOp", method="cocoop", marks=("meta_net.linear1.weight",), rename=_same, words=("normal",)),
-    Layout(name="CoOp", method="coop", marks=(), rename=_same, words=("normal",)),
+    Layout(
+        name="IVLP",
+        method="ivlp",
+        marks=("ctx", "image_encoder.VPT"),
+        rename=_independent,
+        words=(PUBLISHED_WORDS, "normal"),
+        like=("promptsrc",),
+    ),
+    Layout(name="VPT", method="vpt", marks=("image_encoder.VPT",), rename=_independent, words=("normal",)),
+    Layout(
+        name="CoOp", method="coop", marks=("ctx",), rename=_same, words=("normal",), like=("kgcoop", "prograd", "pomp")
+    ),
 )
 
 
@@ -79,27 +109,36 @@ def convert(
     model: str,
     template: str = "a photo of a {}.",
     position: Position = "end",
+    method: str | None = None,
 ) -> Learned:
     """Write a published checkpoint as an artifact into `out`, and return it.
 
     class_names: the classes that it was learned on, in order. model: the backbone as a later command finds it. position: where CoOp's
-    class name stands, which its files do not say. UserError: a file that is no such checkpoint, that asks for anything but tensors and
-    plain values, or that was learned on other classes or another backbone.
+    class name stands, which its files do not say. method: which one learned it, where several save the same tensors (kgcoop, prograd
+    and pomp save CoOp's; promptsrc saves IVLP's). UserError: a file that is no such checkpoint, that holds learned tensors which the
+    method has no place for, that asks for anything but tensors and plain values, or that was learned on other classes or another
+    backbone.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} is there already and not an empty directory. Give another --out.")
     if len(class_names) < 2 or len(set(class_names)) < len(class_names):
         raise UserError(f"a prompt needs at least two class names, all different; these are {list(class_names)[:5]}.")
-    stored = _learner(file)
-    layout = next(one for one in LAYOUTS if all(mark in stored for mark in one.marks))
+    stored, frozen = _parted(_stored(file), clip)
+    layout, name = _layout(stored, frozen, method, file)
     fixed = {name: stored.pop(name) for name in FIXED if name in stored}
     tensors = {layout.rename(name): tensor.float().contiguous() for name, tensor in stored.items()}
-    words = _words(layout, fixed, clip, tuple(class_names), tensors["ctx"], position, file)
-    method = resolve(layout.method, _options(layout, tensors, words, position))
-    prompt = method.prompt.build(clip.facts, torch.Generator().manual_seed(0), len(class_names))
+    _require_finite(tensors, file)
+    words = (
+        ""
+        if layout.method == "vpt"
+        else _words(layout, fixed, clip, tuple(class_names), tensors["ctx"], position, file)
+    )
+    resolved = resolve(name, _options(layout, tensors, words, position))
+    prompt = resolved.prompt.build(clip.facts, torch.Generator().manual_seed(0), len(class_names))
     _fill(prompt, tensors, layout, clip, file)
+    _compare_frozen(frozen, clip, file)
     learned = Learned(
-        method=method,
+        method=resolved,
         prompt=prompt.requires_grad_(False),
         class_names=tuple(class_names),
         template=template,
@@ -117,34 +156,110 @@ def convert(
     return learned
 
 
-def _learner(file: Path) -> dict[str, Tensor]:
-    """The prompt learner's tensors. UserError (exit 3) where the file has none that are known."""
+POMPS = {f"train_{name}": name for name in FIXED}
+"""POMP's buffers of the classes that it was learned on; those of its test classes (``test_...``) are of no interest."""
+
+
+def _stored(file: Path) -> dict[str, Tensor]:
+    """A checkpoint's tensors, without what wrappers put before the names. UserError (exit 3) where it cannot be read."""
     if not file.is_file():
         raise UserError(f"{file} is no file. Give a published checkpoint, such as model.pth.tar-5.", exit_code=DATA)
-    found = read_archive(file, nested=True)
-    inner = {name.removeprefix(LEARNER): one for name, one in found.items() if name.startswith(LEARNER)}
-    stored = inner or found
-    if "ctx" not in stored:
+    if file.suffix == ".safetensors":
+        return bare_names(read_safetensors(file))
+    return bare_names(read_archive(file, nested=True))
+
+
+def _parted(found: Mapping[str, Tensor], clip: Clip) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """(what is learned, and buffers; the frozen towers by our names), by the published names without the prompt learner's own."""
+    ours = {f"text_encoder.{name}": one for name, one in clip.text_tower.state_dict().items()}
+    ours |= {f"image_encoder.{name}": one for name, one in clip.visual.state_dict().items()}
+    stored: dict[str, Tensor] = {}
+    frozen: dict[str, Tensor] = {}
+    for name, tensor in found.items():
+        bare = name.removeprefix(LEARNER)
+        tower = f"image_encoder.{bare.removeprefix(ZERO_SHOT)}" if bare.startswith(ZERO_SHOT) else name
+        if tower in ours or name == "logit_scale":
+            frozen[name] = tensor
+        elif not bare.startswith("test_token_"):
+            stored[POMPS.get(bare, bare)] = tensor
+    return stored, frozen
+
+
+def _layout(
+    stored: Mapping[str, Tensor], frozen: Mapping[str, Tensor], method: str | None, file: Path
+) -> tuple[Layout, str]:
+    """The layout of a file's tensors, and the method. UserError: none, or one that the method does not save."""
+    layout = next((one for one in LAYOUTS if all(mark in stored for mark in one.marks)), None)
+    if layout is None:
+        names = sorted(stored) or sorted(frozen)
         raise UserError(
-            f"{file} is no checkpoint of a prompt that is known: it has no tensor 'ctx' (its first are "
-            f"{', '.join(sorted(stored)[:5])}). Allowed: what the code of CoOp, CoCoOp and MaPLe saves.",
+            f"{file} is no checkpoint of a prompt that is known: it has no tensor 'ctx' (its {len(names)} are "
+            f"{', '.join(names[:6])}{', ...' if len(names) > 6 else ''}). Allowed: what the code of CoOp, CoCoOp, KgCoOp, ProGrad, POMP, "
+            "MaPLe, IVLP, PromptSRC and VPT saves.",
             exit_code=DATA,
         )
-    return dict(stored)
+    if method is not None and method not in (layout.method, *layout.like):
+        raise UserError(
+            f"--method {method}: {file} has the tensors of {layout.name}. Allowed: {', '.join((layout.method, *layout.like))}."
+        )
+    source = any(name.startswith(f"{LEARNER}{ZERO_SHOT}") for name in frozen)
+    return layout, method or ("promptsrc" if source and layout.method == "ivlp" else layout.method)
+
+
+def _require_finite(tensors: Mapping[str, Tensor], file: Path) -> None:
+    for name, tensor in tensors.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise UserError(
+                f"{file}: {name} holds numbers that are not finite (NaN or infinity), so it answers nothing. Its training failed: take "
+                "an earlier checkpoint.",
+                exit_code=NUMERICAL,
+            )
+
+
+def _compare_frozen(frozen: Mapping[str, Tensor], clip: Clip, file: Path) -> None:
+    """Warns where the towers in a file are not the backbone's: they would have been learned too, and are not taken."""
+    towers = {"text_encoder": clip.text_tower.state_dict(), "image_encoder": clip.visual.state_dict()}
+    other = []
+    for name, tensor in frozen.items():
+        tower, _, rest = name.replace(f"{LEARNER}{ZERO_SHOT}", "image_encoder.").partition(".")
+        ours = towers.get(tower, {}).get(rest)
+        if ours is not None and (ours.shape != tensor.shape or not _near(tensor.float(), ours.float().cpu())):
+            other.append(name)
+    if other:
+        warnings.warn(
+            f"{file} holds towers that are not those of {clip.name}: {len(other)} tensors differ, the first: {other[0]}. Its prompt alone "
+            "is taken. If it was learned on another backbone, or its towers were learned too, give that backbone.",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 def _options(layout: Layout, tensors: Mapping[str, Tensor], words: str, position: Position) -> dict[str, object]:
     """The method's options, as the shapes say them."""
+    deep = {tower: [name for name in tensors if re.fullmatch(rf"{tower}\.\d+", name)] for tower in ("text", "image")}
+    if layout.method == "vpt":
+        return {"n_image": tensors["image.0"].shape[-2], "depth": len(deep["image"])}
     ctx = tensors["ctx"]
     options: dict[str, object] = {"n_ctx": ctx.shape[-2], "init": words}
     if layout.method == "coop":
         options |= {"position": position, "per_class": ctx.dim() == 3}
     if layout.method == "maple":
         options["depth"] = sum(name.startswith("proj.") and name.endswith(".weight") for name in tensors)
+    if layout.method == "ivlp":
+        options |= {"n_image": tensors["image.0"].shape[-2], "depth": max(1 + len(deep["text"]), len(deep["image"]))}
     return options
 
 
 def _fill(prompt: nn.Module, tensors: Mapping[str, Tensor], layout: Layout, clip: Clip, file: Path) -> None:
+    wanted = dict(prompt.named_parameters()) | dict(prompt.named_buffers())
+    more = [name for name in tensors if name not in wanted]
+    if more:
+        raise UserError(
+            f"{file} has learned tensors that {layout.name}'s method has no place for: {', '.join(more[:6])}"
+            f"{f' and {len(more) - 6} more' if len(more) > 6 else ''}. Nothing is converted, since without them answers would be others. "
+            "Allowed: the tensors of one method alone (no adapters, LoRA, or a student's projection).",
+            exit_code=DATA,
+        )
     problems = misfits(tensors, prompt)
     if problems:
         raise UserError(

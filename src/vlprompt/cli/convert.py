@@ -16,7 +16,7 @@ POSITIONS: tuple[PositionName, ...] = ("end", "middle", "front")
 
 
 def convert(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A checkpoint of CoOp's, CoCoOp's or MaPLe's code.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A checkpoint as the methods' published code saves it.")],
     classes: Annotated[
         str,
         typer.Option("--classes", metavar="FILE|A,B,C", help="What it was learned on, in order: one name per line."),
@@ -29,6 +29,15 @@ def convert(
     position: Annotated[
         str, typer.Option("--position", help="Where CoOp's class name stands: end, middle or front.")
     ] = "end",
+    method: Annotated[
+        str | None,
+        typer.Option(
+            "--method",
+            metavar="NAME",
+            help="Which method learned it, where files look alike: kgcoop, prograd, pomp; promptsrc.",
+            show_default="coop; ivlp",
+        ),
+    ] = None,
 ) -> None:
     """Turn a published checkpoint (`.pth.tar`) into a prompt that predict, eval, explain and `train --init` take.
 
@@ -44,7 +53,7 @@ def convert(
     where = options.one_of("--position", position, POSITIONS)
     if template.count("{}") != 1:
         raise UserError(f"--template {template!r} must have one {{}}, where the class name stands.")
-    learned = write(file, load(model), names, out, model=model, template=template, position=where)
+    learned = write(file, load(model), names, out, model=model, template=template, position=where, method=method)
     console.show(
         f"{out}: {learned.method.name}, {learned.num_parameters:,} learned numbers, {len(names)} classes, for {model}."
     )

@@ -44,6 +44,10 @@ _DAMAGED = (
 _MAX_ATTRIBUTES, _MAX_SOURCE = 100_000, 2**22
 
 
+NESTED = ("state_dict", "model_state_dict", "model")
+"""Where training checkpoints keep the state dict."""
+
+
 def read_archive(path: Path, *, nested: bool = False) -> dict[str, Tensor]:
     """The state dict in a file: a plain one, or the parameters and buffers of a TorchScript module.
 
@@ -129,13 +133,14 @@ def _read(archive: _Archive, nested: bool) -> dict[str, Tensor]:
     found = pickle_reader.read(archive.part("data.pkl"))
     if isinstance(found, Module):
         return {name: archive.tensor(ref) for name, ref in _walk(found, archive)}
-    if isinstance(found, Mapping) and isinstance(found.get("state_dict"), Mapping):
+    inside = next((key for key in NESTED if isinstance(found, Mapping) and isinstance(found.get(key), Mapping)), None)
+    if inside is not None:
         if not nested:
             raise Refused(
                 "is a training checkpoint, which does not say its activation (if it is open_clip's, put it as open_clip_pytorch_model.bin "
                 "into a directory with the model's open_clip_config.json and give that directory)"
             )
-        found = {str(name).removeprefix("module."): ref for name, ref in found["state_dict"].items()}
+        found = {str(name).removeprefix("module."): ref for name, ref in found[inside].items()}
     if not isinstance(found, Mapping):
         raise Refused(f"holds a {type(found).__name__} instead of tensors by name")
     others = [name for name, ref in found.items() if not (isinstance(name, str) and isinstance(ref, TensorRef))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,18 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         raise UserError(
             f"{path} is not a complete safetensors file: {error}. Fetch it again.", exit_code=DATA
         ) from error
+
+
+WRAPPERS = ("module.", "_orig_mod.", "base_model.model.", "model.", "clip.")
+"""What DataParallel, torch.compile, PEFT and people's own modules put before every name."""
+
+
+def bare_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors without the wrappers that all their names begin with."""
+    names = dict(tensors)
+    while found := next((one for one in WRAPPERS if names and all(name.startswith(one) for name in names)), None):
+        names = {name.removeprefix(found): tensor for name, tensor in names.items()}
+    return names
 
 
 def read_tokenizer(directory: Path) -> Tokenizer | None:

@@ -71,6 +71,8 @@ _INERT = {
     *(Name(f"torch.optim.{kind.lower()}", kind) for kind in ("SGD", "Adam", "AdamW")),
     Name("collections", "defaultdict"),
     *(Name(module, "dict") for module in ("builtins", "__builtin__")),
+    *(Name(f"numpy.{core}.multiarray", "scalar") for core in ("core", "_core")),
+    *(Name("numpy", "dtype"), Name("_codecs", "encode"), Name("argparse", "Namespace")),
 }
 """What training checkpoints hold beside tensors (Dassl's keep their optimiser's schedule): read over, and nothing of it is kept."""
 
