@@ -13,7 +13,7 @@ PIP   := $(BIN)/python -m pip --disable-pip-version-check
 TEST  := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart format lint types test test-all wheel wheel-test soak audit clean
+.PHONY: help install quickstart format lint types test test-all wheel wheel-test matrix soak audit clean
 
 help: ## Show these lines
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -59,6 +59,9 @@ soak: install ## Damage files, kill processes and fill the disk for SECONDS; wri
 audit: install ## Ask a vulnerability service about the pinned versions (needs the network)
 	$(BIN)/python -m pip install --quiet pip-audit
 	$(BIN)/pip-audit --no-deps --disable-pip -r constraints.txt
+
+matrix: ## The quick tests under every Python at hand, with the pinned versions
+	$(PYTHON) tools/matrix.py
 
 clean: ## Remove what the commands above made, but no runs
 	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -58,8 +58,8 @@ def own_photos(photos: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(photos, tmp_path / "photos"))
 
 
-def write_photos(root: Path) -> Path:
-    rng = np.random.default_rng(0)
+def write_photos(root: Path, seed: int = 0) -> Path:
+    rng = np.random.default_rng(seed)
     for name, color in COLORS.items():
         (root / name).mkdir(parents=True)
         for number in range(PER_CLASS):

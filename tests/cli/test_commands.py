@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.cli.conftest import COLORS, Vlprompt, train_arguments
+from tests.cli.conftest import COLORS, Vlprompt, train_arguments, write_photos
 from vlprompt import __version__, cli, pocket
+from vlprompt.cli.options import parse_seeds
 from vlprompt.methods.resolve import table
 
 
@@ -134,7 +135,8 @@ def test_predict_agrees_with_the_predictions_of_the_run(
     assert 100 * sum(right) / len(right) == pytest.approx(record["top1"])
 
 
-def test_eval_tests_every_seed_on_other_images(vlprompt: Vlprompt, trained: Path, own_photos: Path) -> None:
+def test_eval_tests_every_seed_on_other_images(vlprompt: Vlprompt, trained: Path, tmp_path: Path) -> None:
+    own_photos = write_photos(tmp_path / "photos", seed=1)
     (own_photos / "red").rename(own_photos / "truck")
     done = vlprompt("eval", trained, "--data", own_photos, "--json")
     assert done.code == 0, done.err
@@ -299,3 +301,27 @@ def test_every_command_and_option_is_in_the_manual(vlprompt: Vlprompt) -> None:
         missing += [f"{name} {option}" for option in options if f"`{option}" not in section]
         assert section, name
     assert not missing
+
+
+def test_what_people_type_works_or_is_asked_about(vlprompt: Vlprompt, clip_dir: Path, photos: Path) -> None:
+    row = ("--model", clip_dir, "--device", "cpu", "--views", "1", "--method", "coop", "--set", "n_ctx=3")
+    done = vlprompt("train", photos, *row, "--shots", "all", "--epochs", "2", "--lr", "0.01", "--batch", "8", "--json")
+    assert done.code == 0, done.err
+    (record,) = json.loads(done.out)
+    assert record["shots"] is None
+    assert [record["options"][name] for name in ("epochs", "lr", "batch")] == [2, 0.01, 8]
+    twice = vlprompt("train", photos, "--data", "emoji-food", *row)
+    assert (twice.code, "named twice" in twice.err) == (2, True)
+    given = vlprompt("train", photos, *row, "--epochs", "2", "--set", "epochs=3")
+    assert (given.code, "epochs is given twice" in given.err) == (2, True)
+    few = vlprompt("train", photos, *row, "--shots", "few")
+    assert (few.code, "--shots 16 or --shots all" in few.err) == (2, True)
+    seeds = vlprompt("train", photos, *row, "--seeds", "3")
+    assert seeds.code == 2
+    assert "--seeds 1-3 for 3 seeds, or --seeds 3, (with the comma)" in " ".join(seeds.err.split())
+
+
+def test_one_seed_is_named_with_a_comma() -> None:
+    assert parse_seeds("3,") == (3,)
+    assert parse_seeds("1") == (1,)
+    assert parse_seeds("1-3") == (1, 2, 3)

@@ -25,6 +25,7 @@ SubsetName = Literal["all", "base", "novel"]
 SUBSETS: tuple[SubsetName, ...] = ("all", "base", "novel")
 Choice = TypeVar("Choice", bound=str)
 
+MAX_SEEDS, MAX_DIGITS = 10_000, 9
 POCKET_DATA = "emoji-symbols"
 POCKET_MODEL = "pocket-s"
 
@@ -62,7 +63,18 @@ Method = Annotated[
     str,
     typer.Option("--method", metavar="NAME", help="The method; overlays stand before it, as in plpp+coop."),
 ]
-Shots = Annotated[int, typer.Option("--shots", min=0, help="Training images per class; 0 takes all.")]
+
+
+def parse_shots(text: str | int) -> int:
+    """`16` -> 16; `all` and `0` -> 0, which takes all. UserError for anything else."""
+    if str(text).lower() == "all":
+        return 0
+    if not str(text).isdecimal() or len(str(text)) > MAX_DIGITS:
+        raise UserError(f"--shots {text} is neither a whole number nor `all`. Write --shots 16 or --shots all.")
+    return int(text)
+
+
+Shots = Annotated[int, typer.Option("--shots", metavar="N|all", parser=parse_shots, help="Training images per class.")]
 Seeds = Annotated[str, typer.Option("--seeds", metavar="1,2,3", help="One run per seed.")]
 Settings = Annotated[
     list[str] | None,
@@ -97,13 +109,19 @@ def one_of(option: str, value: str, allowed: Sequence[Choice]) -> Choice:
     raise unknown(f"value of {option}", value, allowed)
 
 
-MAX_SEEDS, MAX_DIGITS = 10_000, 9
-
-
 def parse_seeds(text: str) -> tuple[int, ...]:
-    """`1,2,3` or `1-3` -> (1, 2, 3). UserError for anything else, and for a seed given twice."""
+    """`1,2,3` or `1-3` -> (1, 2, 3). UserError for anything else, and for a seed given twice.
+
+    One number above 1 is asked about: people write `--seeds 3` for three seeds as well as for seed 3, which is `3,`.
+    """
     seeds: list[int] = []
-    for part in text.replace(" ", "").split(","):
+    plain = text.replace(" ", "")
+    if plain.isdecimal() and len(plain) <= MAX_DIGITS and int(plain) > 1:
+        raise UserError(
+            f"--seeds {text}: {plain} seeds, or the one seed {plain}? Write --seeds 1-{plain} for {plain} seeds, or --seeds {plain}, "
+            f"(with the comma) for that one."
+        )
+    for part in plain.removesuffix(",").split(","):
         first, dash, last = part.partition("-")
         numbers = (first, last if dash else first)
         if not all(one.isdecimal() and len(one) <= MAX_DIGITS for one in numbers) or int(numbers[1]) < int(numbers[0]):

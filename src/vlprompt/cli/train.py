@@ -11,6 +11,7 @@ import typer
 
 from vlprompt.cli import console, options
 from vlprompt.cli.progress import observing
+from vlprompt.errors import UserError
 
 if TYPE_CHECKING:
     from vlprompt.engine.config import RunConfig
@@ -77,7 +78,18 @@ MaxMemory = Annotated[
 ]
 
 
+Folder = Annotated[str | None, typer.Argument(metavar="DATA", help="The same as --data.", show_default=False)]
+Epochs = Annotated[
+    str | None, typer.Option("--epochs", metavar="N", help="As --set epochs=N.", show_default="the recipe's")
+]
+Rate = Annotated[str | None, typer.Option("--lr", metavar="X", help="As --set lr=X.", show_default="the recipe's")]
+Batch = Annotated[
+    str | None, typer.Option("--batch", metavar="N", help="As --set batch=N.", show_default="the recipe's")
+]
+
+
 def train(
+    folder: Folder = None,
     data: options.Data = options.POCKET_DATA,
     columns: options.Columns = None,
     model: options.Model = options.POCKET_MODEL,
@@ -86,6 +98,9 @@ def train(
     seeds: options.Seeds = "1",
     out: Out = None,
     settings: options.Settings = None,
+    epochs: Epochs = None,
+    lr: Rate = None,
+    batch: Batch = None,
     recipe: Recipe = "auto",
     init: Init = None,
     teacher: Teacher = None,
@@ -111,6 +126,12 @@ def train(
     from vlprompt.engine.config import RunConfig
     from vlprompt.engine.memory import parse_bytes
 
+    if folder is not None:
+        if data not in (options.POCKET_DATA, folder):
+            raise UserError(f"the images are named twice: {folder!r} and --data {data!r}. Name them once.")
+        data = folder
+    short = (("epochs", epochs), ("lr", lr), ("batch", batch))
+    settings = [*(settings or []), *(f"{name}={value}" for name, value in short if value is not None)]
     method = method or method_of(recipe)
     place = out or default_out(method, data)
     config = RunConfig(

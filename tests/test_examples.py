@@ -1,0 +1,80 @@
+"""Every script in examples/ runs as its docstring says, in an empty directory."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from tests.engine.made import config, write_images
+from vlprompt.engine.run import train_run
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+SAYS = {
+    "own_folder.py": r"hand-written words \d+\.\d %, learned \d+\.\d %\n(.+\(0\.\d\d\)\n){3}",
+    "own_loop.py": r"step 60: loss 0\.\d+, test \d+\.\d %",
+    "compare_two_methods.py": r"emoji-symbols: plpp\+coop \d+\.\d, coop \d+\.\d; difference .* points, 95 % interval",
+    "pretrain_and_transfer.py": r"from its own start: \d.*\nfrom the pretrained prompt: \d",
+    "new_method.py": r"near-words: \d+ numbers learned, test \d+\.\d %",
+}
+"""What each prints; those that take arguments have tests of their own."""
+
+
+def test_every_example_is_tested() -> None:
+    assert {path.name for path in EXAMPLES.glob("*.py")} == {*SAYS, "serve.py", "onnx_only.py"}
+
+
+def test_they_are_short() -> None:
+    for path in EXAMPLES.glob("*.py"):
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= 60, path.name
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name[0] in "cp" else ()) for name in sorted(SAYS)]
+)
+def test_an_example_runs(name: str, tmp_path: Path) -> None:
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache"), "TMPDIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / name], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.search(SAYS[name], done.stdout), done.stdout
+
+
+def test_serve_answers_a_picture_and_refuses_what_is_none(clip_dir: Path, tmp_path: Path, free_tcp_port: int) -> None:
+    write_images(tmp_path / "photos")
+    train_run(config(clip_dir, tmp_path / "photos", tmp_path / "run"))
+    server = subprocess.Popen([sys.executable, EXAMPLES / "serve.py", tmp_path / "run", str(free_tcp_port)])
+    try:
+        picture = next((tmp_path / "photos").rglob("*.png")).read_bytes()
+        answer = json.loads(asked(free_tcp_port, picture))
+        assert set(answer) == {"blue bird", "cat", "dog"}
+        assert sum(answer.values()) == pytest.approx(1, abs=1e-5)
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            asked(free_tcp_port, b"no picture")
+        with refused.value:
+            assert refused.value.code == 400
+    finally:
+        server.kill()
+        server.wait()
+
+
+def asked(port: int, body: bytes) -> bytes:
+    """What the server answers, once it listens; it gets two minutes for that."""
+    for _ in range(600):
+        try:
+            with urllib.request.urlopen(f"http://localhost:{port}/", data=body, timeout=60) as answer:
+                return bytes(answer.read())
+        except (ConnectionError, urllib.error.URLError) as problem:
+            if isinstance(problem, urllib.error.HTTPError):
+                raise
+            time.sleep(0.2)
+    raise AssertionError("the server never answered")
