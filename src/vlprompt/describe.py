@@ -139,9 +139,17 @@ def describe(method: Method, clip: Clip, num_classes: int = 100) -> Description:
 
 
 def measure_reach(method: Method, clip: Clip) -> dict[str, dict[str, tuple[bool, ...]]]:
-    """Parameter -> term -> row -> whether the term gives it a gradient: measured on a made-up batch, term by term."""
+    """Parameter -> term -> row -> whether the term gives it a gradient: measured on a made-up batch, term by term.
+
+    Tensors that start as zeros are measured a little away from them: two factors, one of which is zero, hide each other's gradient.
+    """
     spec = method.prompt
-    prompt = spec.build(clip.facts, generator("describe"), CLASSES).to(clip.device)
+    prompt, rng = spec.build(clip.facts, generator("describe"), CLASSES), generator("describe", "zeros")
+    with torch.no_grad():
+        for parameter in prompt.parameters():
+            if not parameter.any():
+                parameter.normal_(std=1e-3, generator=rng)
+    prompt = prompt.to(clip.device)
     losses = _made_up_losses(method, spec, clip, prompt)
     parameters = dict(prompt.named_parameters())
     found = by_term(losses, list(parameters.values()))
