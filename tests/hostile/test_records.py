@@ -11,10 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from tests.hostile import values
 from tests.report import made
 from vlprompt import records
+from vlprompt.engine.checkpoint import METRICS, Checkpoints, State
 from vlprompt.report.write import write_report
 
 
@@ -106,3 +108,15 @@ def test_torn_predictions_never_stop_a_report(runs: Path) -> None:
         place.write_bytes(values.torn(whole, stream))
         count, notes = reported(runs)
         assert count == before or place.parent.name in notes
+
+
+@pytest.mark.parametrize(
+    "line", [b'{"epoch": 1e999}', b'{"epoch": null}', b"\xff\xfe", b"[" * 5000, b'{"epoch": "x"}', b"\x00"]
+)
+def test_a_damaged_log_never_stops_a_resume(tmp_path: Path, line: bytes) -> None:
+    checkpoints = Checkpoints(directory=tmp_path, config_hash="abc")
+    checkpoints.save(State(epoch=2, parameters={"ctx": torch.ones(2)}))
+    good = b'{"epoch": 0}\n'
+    (tmp_path / METRICS).write_bytes(good + line + b"\n")
+    assert checkpoints.load() is not None
+    assert (tmp_path / METRICS).read_bytes() == good

@@ -55,7 +55,7 @@ def read(out: Path) -> list[Cell]:
     if not path.is_file():
         return []
     cells = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
         try:
             values = reading.json_value(line, str(path))
         except UserError:
@@ -70,7 +70,7 @@ def read(out: Path) -> list[Cell]:
 
 def append(out: Path, cell: Cell) -> None:
     """Add a cell; what is there stays whole whatever happens."""
-    before = (out / FILE).read_text(encoding="utf-8") if (out / FILE).is_file() else ""
+    before = (out / FILE).read_text(encoding="utf-8", errors="replace") if (out / FILE).is_file() else ""
     whole = "".join(f"{line}\n" for line in before.splitlines() if _complete(line))
     disk.write_text(out / FILE, whole + json.dumps(dataclasses.asdict(cell), allow_nan=False) + "\n")
 

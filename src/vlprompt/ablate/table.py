@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from vlprompt import reading
 from vlprompt.ablate.records import Cell
 from vlprompt.ablate.sweep import CENTRE, HOST, ONE_WAY
 from vlprompt.errors import DATA, UserError
@@ -28,7 +29,7 @@ def render(cells: Sequence[Cell]) -> str:
 
 def write_section(page: Path, cells: Sequence[Cell]) -> None:
     """Put the tables between the markers of a page. UserError where it has not exactly one pair of them."""
-    text = page.read_text(encoding="utf-8")
+    text = reading.text(page)
     if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
         raise UserError(f"{page} must have one line {BEGIN} and, after it, one line {END}.", exit_code=DATA)
     before, _, rest = text.partition(BEGIN)

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from vlprompt import reading
 from vlprompt.cli import console, options
 from vlprompt.errors import DATA, UserError
 
@@ -67,6 +68,6 @@ def read_names(text: str) -> tuple[str, ...]:
     if not path.is_file():
         return options.parse_names(text) or ()
     try:
-        return tuple(line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip())
-    except (OSError, UnicodeDecodeError) as problem:
+        return tuple(line.strip() for line in reading.text(path).splitlines() if line.strip())
+    except UserError as problem:
         raise UserError(f"--classes {path} cannot be read as text: {problem}", exit_code=DATA) from problem

@@ -69,7 +69,11 @@ class Checkpoints:
     def _cut_log(self, epoch: int) -> None:
         path = self.directory / METRICS
         if path.is_file():
-            kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _epoch_of(line) < epoch]
+            kept = [
+                line
+                for line in path.read_text(encoding="utf-8", errors="replace").splitlines()
+                if _epoch_of(line) < epoch
+            ]
             disk.write_text(path, "".join(line + "\n" for line in kept))
 
     def log(self, values: Mapping[str, object]) -> None:
@@ -152,7 +156,7 @@ class _Numbers:
 def _epoch_of(line: str) -> float:
     """The epoch of a line; infinity for a line that was cut short by a kill."""
     try:
-        return int(json.loads(line)["epoch"])
+        return int(reading.json_value(line, METRICS)["epoch"])
     except (ValueError, KeyError, TypeError):
         return float("inf")
 

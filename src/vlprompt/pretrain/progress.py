@@ -63,13 +63,17 @@ def cut_logs(directory: Path, step: int) -> None:
     for name in (METRICS, SKIPPED):
         path = directory / name
         if path.is_file():
-            kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
+            kept = [
+                line
+                for line in path.read_text(encoding="utf-8", errors="replace").splitlines()
+                if _step_of(line) <= step
+            ]
             disk.write_text(path, "".join(line + "\n" for line in kept))
 
 
 def _step_of(line: str) -> float:
     """The step of a line, from 1; infinity for a line that was cut short by a kill."""
     try:
-        return int(json.loads(line)["step"])
+        return int(reading.json_value(line, METRICS)["step"])
     except (ValueError, KeyError, TypeError):
         return float("inf")
