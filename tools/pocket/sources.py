@@ -184,7 +184,7 @@ def render(drawing: Drawing) -> np.ndarray | None:
 
 def _open(path: Path) -> Image.Image:
     if path.suffix != ".svg":
-        return Image.open(path, formats=("PNG",)).convert("RGBA")
+        return Image.open(path, formats=("PNG", "WEBP")).convert("RGBA")
     import resvg_py
 
     text = path.read_text(encoding="utf-8", errors="ignore")

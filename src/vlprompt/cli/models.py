@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich import box
@@ -10,6 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from vlprompt.cli import console, options
+
+if TYPE_CHECKING:
+    from vlprompt.towers import Clip
 
 OTHERS = (
     "Any CLIP works too: a Hugging Face or open_clip directory or Hub id (for example openai/clip-vit-base-patch16), or one of "
@@ -55,7 +58,7 @@ def _facts(name: str) -> dict[str, object]:
     return {
         "name": name,
         "parameters": sum(parameter.numel() for parameter in clip.parameters()),
-        "image tower": f"ViT, patch {clip.config.patch_size}" if clip.facts.takes_image_prompts else "ResNet",
+        "image tower": _tower(clip),
         "pixels": clip.preprocess.crop,
         "text width": clip.facts.text_width,
         "image width": clip.facts.image_width,
@@ -63,3 +66,9 @@ def _facts(name: str) -> dict[str, object]:
         "words": len(clip.vocabulary.word_ids),
         "weight_hash": clip.weight_hash,
     }
+
+
+def _tower(clip: Clip) -> str:
+    if not clip.facts.takes_image_prompts:
+        return "ResNet"
+    return f"ViT, patch {clip.config.patch_size}" + (" (a trunk's cell)" if clip.reads_cells else "")

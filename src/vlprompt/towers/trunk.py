@@ -71,7 +71,7 @@ class Trunk(nn.Module):
 
         Each image is run alone, so that its cells do not depend on its neighbours; in a program that is written out all are run at once.
         """
-        pixels_B3HW = pixels_B3HW.to(self.stem.weight.dtype)
+        pixels_B3HW = pixels_B3HW.to(self.stem.weight.dtype, memory_format=torch.channels_last)
         parts = [pixels_B3HW] if torch.compiler.is_exporting() else torch.split(pixels_B3HW, 1)
         maps = [self.blocks(F.relu6(self.stem(one))) for one in parts]
         return torch.cat(maps).flatten(2).transpose(1, 2).contiguous()
