@@ -210,6 +210,11 @@ def step_cost(method: Method, clip: Clip, num_classes: int) -> tuple[str, ...]:
     spec = method.prompt
     if isinstance(method.learner, Fit):
         return ("no steps: image features once, then one fit on the CPU for every value that is tried",)
+    if method.at_test is not None:
+        views = 1 + method.at_test.views
+        return (
+            f"no steps on training images; for each test image {views} views and a forward and backward pass of all classes",
+        )
     if method.learner is None:
         return ("no steps: class features once, from the template",)
     if spec.reach.image_tower:

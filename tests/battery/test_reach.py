@@ -31,7 +31,7 @@ def test_every_term_reaches_the_context(clip: Clip, name: str, own: dict[str, tu
 
 def test_a_token_of_zeros_has_no_direction_so_that_the_inverse_term_leaves_it_alone(clip: Clip) -> None:
     """ProGrad's start: two tokens of zeros, then four words; the perplexity term still moves the zeros through the states."""
-    found = measure_reach(resolve("plpp+prograd", {**SMALL, "n_ctx": 6}), clip)["ctx"]
+    found = measure_reach(resolve("plpp+prograd", {**SMALL, "n_ctx": 6, "init": "zeros + a photo of a"}), clip)["ctx"]
     assert found["plpp-inverse"] == (False, False, *ALL)
     assert found["plpp"] == (*(True,) * 5, False)
 

@@ -16,10 +16,15 @@ ZERO_SHOT = "zero-shot"
 ORDER = (
     ZERO_SHOT,
     "linear-probe",
+    "lp-plus-plus",
+    "tip-adapter",
+    "tip-adapter-f",
+    "clip-adapter",
     "coop",
     "cocoop",
     "kgcoop",
     "prograd",
+    "tcp",
     "pomp",
     "vpt",
     "vpt-deep",
@@ -27,6 +32,8 @@ ORDER = (
     "maple",
     "promptsrc",
     "rpp",
+    "clip-lora",
+    "tpt",
 )
 """Rows in the papers' order; what is not named here comes after, by name. An overlay follows the method it is laid on."""
 
