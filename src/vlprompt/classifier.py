@@ -23,6 +23,8 @@ from vlprompt.data import (
     open_image,
     split_by_rule,
 )
+from vlprompt.data.folders import refusal
+from vlprompt.data.views import in_threads, pixels
 from vlprompt.engine.config import default_views
 from vlprompt.engine.evaluate import Classifier, check_classes, classifier_of, probabilities, training_hash
 from vlprompt.engine.images import Images, open_images
@@ -172,6 +174,34 @@ class PromptClassifier:
         names = np.array(self._fitted.class_names if class_names is None else list(class_names))
         answers: NDArray[np.str_] = names[self.predict_proba(images, class_names).argmax(1)]
         return answers
+
+    def predict_files(
+        self, paths: Sequence[str | Path], class_names: Sequence[str] | None = None
+    ) -> tuple[NDArray[np.float32], dict[int, str]]:
+        """((N, C) float32 probabilities of the files that can be read, in order; place -> why another cannot).
+
+        Each file is decoded once, and what is kept of it is what the tower sees, so that memory does not grow with the pictures' size.
+        """
+        samples = [Sample(id=str(path), label=0, source=Path(path).expanduser().read_bytes) for path in paths]
+
+        def look(sample: Sample) -> torch.Tensor | str:
+            reason, _ = refusal(Path(sample.id).expanduser())
+            if reason and not reason.startswith("not an image file"):  # any ending will do for a file that was named
+                return f"{sample.id}: {reason}."
+            try:
+                return pixels(sample, self.clip.preprocess, None)
+            except UserError as problem:
+                return str(problem)
+
+        looks = in_threads(look, samples)
+        reasons = {number: one for number, one in enumerate(looks) if isinstance(one, str)}
+        views = {sample.id: one for sample, one in zip(samples, looks, strict=True) if isinstance(one, torch.Tensor)}
+        good = [sample for number, sample in enumerate(samples) if number not in reasons]
+        classifier = self._classifier(class_names)
+        if not good:
+            return np.zeros((0, len(classifier.class_names)), dtype=np.float32), reasons
+        images = Images(self.clip, None, read=lambda chosen, *_: torch.stack([views[one.id] for one in chosen]))
+        return probabilities(classifier.logits(good, images)), reasons
 
     def score(self, data: Data | Sequence[ImageLike], labels: Sequence[Any] | None = None) -> float:
         """Accuracy from 0 to 1, as scikit-learn's: on a data set's test part, or on images with their labels.

@@ -8,9 +8,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from vlprompt import reading
 from vlprompt.cli import console, options
-from vlprompt.errors import DATA, UserError
+from vlprompt.errors import UserError
 
 PositionName = Literal["end", "middle", "front"]
 POSITIONS: tuple[PositionName, ...] = ("end", "middle", "front")
@@ -50,7 +49,7 @@ def convert(
     from vlprompt.convert import convert as write
     from vlprompt.towers import load
 
-    names = read_names(classes)
+    names = options.parse_names([classes]) or ()
     where = options.one_of("--position", position, POSITIONS)
     if template.count("{}") != 1:
         raise UserError(f"--template {template!r} must have one {{}}, where the class name stands.")
@@ -60,14 +59,3 @@ def convert(
     )
     place = shlex.quote(str(out))
     console.commands("Next:", [f"vlprompt predict {place} PICTURE.jpg", f"vlprompt eval {place} --data FOLDER"])
-
-
-def read_names(text: str) -> tuple[str, ...]:
-    """Class names from a file with one per line, or as `a,b,c`. UserError where it cannot be read."""
-    path = Path(text).expanduser()
-    if not path.is_file():
-        return options.parse_names(text) or ()
-    try:
-        return tuple(line.strip() for line in reading.text(path).splitlines() if line.strip())
-    except UserError as problem:
-        raise UserError(f"--classes {path} cannot be read as text: {problem}", exit_code=DATA) from problem

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
+import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -164,14 +166,44 @@ def dump_records(records: Iterable[Record]) -> None:
     console.dump([dataclasses.asdict(record) for record in records])
 
 
-def parse_names(text: str | None) -> tuple[str, ...] | None:
-    """`cat, dog` -> ("cat", "dog"); None stays None. UserError for an empty or repeated name."""
-    if text is None:
+def parse_names(texts: Sequence[str] | None) -> tuple[str, ...] | None:
+    """The names of all --classes together: ``cat, dog``, ``"pepper, bell",fox``, ``["cat", "dog"]`` or a file of names; None stays None.
+
+    UserError: a file that is not there, an empty or repeated name, or one name alone.
+    """
+    if texts is None:
         return None
-    names = tuple(name.strip() for name in text.split(","))
-    if not all(names) or len(set(names)) < len(names):
-        raise UserError(f"--classes {text!r} has an empty or a repeated name. Write for example --classes 'cat,dog'.")
+    names = tuple(name for text in texts for name in _names(text))
+    if not names or not all(names) or len(set(names)) < len(names):
+        raise UserError(
+            f"--classes {', '.join(texts)!r} has an empty or a repeated name. Write for example --classes 'cat,dog'."
+        )
+    if len(names) < 2:
+        raise UserError(
+            f"--classes names one class ({names[0]!r}), which every picture would get with probability 1. Name two or more, or a file with "
+            "a name on each line."
+        )
     return names
+
+
+def _names(text: str) -> list[str]:
+    if (path := Path(text).expanduser()).is_file():
+        from vlprompt.engine.class_vectors import read_names
+
+        return list(read_names(path))
+    if Path(text).suffix.lower() in (".txt", ".json", ".csv") or "/" in text:
+        raise UserError(
+            f"--classes {text!r}: there is no such file. Give a file with a name on each line, or the names: 'cat,dog'."
+        )
+    if text.lstrip().startswith("["):
+        try:
+            listed = json.loads(text)
+        except ValueError as problem:
+            raise UserError(f"--classes {text!r} is no JSON list of names ({problem}).") from problem
+        if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
+            raise UserError(f"--classes {text!r} is no JSON list of names.")
+        return [name.strip() for name in listed]
+    return [name.strip() for name in next(csv.reader([text], skipinitialspace=True), [])]
 
 
 def parse_track(text: str | None) -> Literal["tensorboard"] | None:

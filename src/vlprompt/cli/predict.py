@@ -17,8 +17,6 @@ from vlprompt.cli import console, options
 from vlprompt.errors import DATA, UserError
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from vlprompt.classifier import PromptClassifier
 
 BATCH = 64
@@ -43,8 +41,13 @@ def predict(
     run: options.Run,
     images: Annotated[list[str], typer.Argument(metavar="IMAGE|DIR...", help="Pictures, or folders of them.")],
     classes: Annotated[
-        str | None,
-        typer.Option("--classes", metavar="A,B,C", help="Other class names.", show_default="those it was learned on"),
+        list[str] | None,
+        typer.Option(
+            "--classes",
+            metavar="FILE|A,B,C",
+            help="Other class names, or a file with one per line. Repeatable.",
+            show_default="those it was learned on",
+        ),
     ] = None,
     top: Annotated[int, typer.Option("--top", min=1, help="How many classes to list.")] = 5,
     model: options.Backbone = None,
@@ -99,37 +102,22 @@ def _answer(
     classifier: PromptClassifier, paths: Sequence[Path], names: Sequence[str] | None, top: int, *, strict: bool
 ) -> tuple[list[Answer], list[str]]:
     """The answers, and a line for every file that is no usable picture. UserError where none is, or with strict."""
-    from vlprompt.data import open_image
-
     answers: list[Answer] = []
     bad: list[str] = []
+    shown = tuple(names or classifier.classes_.tolist())
     for start in range(0, len(paths), BATCH):
-        opened: list[tuple[Path, Image]] = []
-        for path in paths[start : start + BATCH]:
-            try:
-                opened.append((path, open_image(path)))
-            except UserError as error:
-                if strict:
-                    raise
-                bad.append(str(error))
-        answers += _classify(classifier, opened, names, top)
+        chunk = paths[start : start + BATCH]
+        probability_BC, reasons = classifier.predict_files(chunk, class_names=names)
+        if strict and reasons:
+            raise UserError(next(iter(reasons.values())), exit_code=DATA)
+        bad += reasons.values()
+        good = [path for number, path in enumerate(chunk) if number not in reasons]
+        for path, row in zip(good, probability_BC.tolist(), strict=True):
+            order = sorted(range(len(shown)), key=lambda label: (-row[label], label))[:top]
+            answers.append(Answer(str(path), tuple((shown[label], float(row[label])) for label in order)))
     if not answers:
         raise UserError(f"none of the {len(paths)} files is a usable image: {'; '.join(bad[:LISTED])}", exit_code=DATA)
     return answers, bad
-
-
-def _classify(
-    classifier: PromptClassifier, opened: Sequence[tuple[Path, Image]], names: Sequence[str] | None, top: int
-) -> list[Answer]:
-    if not opened:
-        return []
-    probability_BC = classifier.predict_proba([image for _, image in opened], class_names=names)
-    shown = tuple(names or classifier.classes_.tolist())
-    answers = []
-    for (path, _), row in zip(opened, probability_BC.tolist(), strict=True):
-        order = sorted(range(len(shown)), key=lambda label: (-row[label], label))[:top]
-        answers.append(Answer(str(path), tuple((shown[label], float(row[label])) for label in order)))
-    return answers
 
 
 def _show(answers: Sequence[Answer], top: int) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -123,40 +124,36 @@ def train(
     Example: `vlprompt train --data my_photos --model openai/clip-vit-base-patch16 --method plpp+coop --shots 16
     --seeds 1,2,3 --out runs/mine`
     """
+    _learn(_config(dict(locals())), as_json=as_json)
+
+
+def _config(asked: dict[str, Any]) -> RunConfig:
+    """The configuration of the options as they were given, by their names."""
     from vlprompt.engine.config import RunConfig
     from vlprompt.engine.memory import parse_bytes
 
+    folder, data = asked["folder"], asked["data"]
     if folder is not None:
         if data not in (options.POCKET_DATA, folder):
             raise UserError(f"the images are named twice: {folder!r} and --data {data!r}. Name them once.")
         data = folder
-    short = (("epochs", epochs), ("lr", lr), ("batch", batch))
-    settings = [*(settings or []), *(f"{name}={value}" for name, value in short if value is not None)]
-    method = method or method_of(recipe)
-    place = out or default_out(method, data)
-    config = RunConfig(
-        method=method,
-        model=model,
-        data=options.with_columns(data, columns),
-        out=place,
-        overrides=options.parse_settings(settings),
-        shots=shots or None,
-        seeds=options.parse_seeds(seeds),
-        recipe=recipe,
-        init=init,
-        teacher=teacher,
-        subset=options.one_of("--subset", subset, options.SUBSETS),
-        template=template,
-        views=options.parse_views(views),
-        device=device,
-        dtype=dtype,
-        cache=cache,
-        strict=strict,
-        resume=resume,
-        max_memory=None if max_memory is None else parse_bytes(max_memory),
-        track=options.parse_track(track),
-    )
-    _learn(config, as_json=as_json)
+    short = [f"{name}={asked[name]}" for name in ("epochs", "lr", "batch") if asked[name] is not None]
+    method = asked["method"] or method_of(asked["recipe"])
+    memory = asked["max_memory"]
+    made = {
+        "method": method,
+        "data": options.with_columns(data, asked["columns"]),
+        "out": asked["out"] or default_out(method, data),
+        "overrides": options.parse_settings([*(asked["settings"] or []), *short]),
+        "shots": asked["shots"] or None,
+        "seeds": options.parse_seeds(asked["seeds"]),
+        "subset": options.one_of("--subset", asked["subset"], options.SUBSETS),
+        "views": options.parse_views(asked["views"]),
+        "max_memory": None if memory is None else parse_bytes(memory),
+        "track": options.parse_track(asked["track"]),
+    }
+    known = {field.name for field in dataclasses.fields(RunConfig)}
+    return RunConfig(**{name: value for name, value in asked.items() if name in known} | made)
 
 
 def _learn(config: RunConfig, *, as_json: bool) -> None:
