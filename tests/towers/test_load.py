@@ -80,6 +80,63 @@ def test_an_image_transform_that_is_not_clips_is_refused(directory: Path) -> Non
     assert "bicubic" in refused(directory)
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"do_resize": False}, "do_resize is false"),
+        ({"do_center_crop": False}, "do_center_crop is false"),
+        ({"do_rescale": False}, "do_rescale is false"),
+        ({"rescale_factor": 1 / 127.5}, "rescale_factor is"),
+        ({"size": [32, 32]}, "a shortest edge"),
+        ({"size": {"height": 32, "width": 32}}, "a shortest edge"),
+        ({"size": {"shortest_edge": 32, "longest_edge": 64}}, "a shortest edge"),
+        ({"size": "32"}, "a shortest edge"),
+    ],
+)
+def test_steps_of_the_image_transform_that_are_not_done_are_refused(
+    directory: Path, change: dict[str, object], said: str
+) -> None:
+    edit(directory / "preprocessor_config.json", **change)
+    assert said in refused(directory)
+
+
+def test_images_are_not_normalised_where_the_file_says_so(directory: Path) -> None:
+    edit(directory / "preprocessor_config.json", do_normalize=False)
+    preprocess = load(directory).preprocess
+    assert (preprocess.mean, preprocess.std) == ((0.0,) * 3, (1.0,) * 3)
+
+
+def test_the_second_description_of_a_tower_is_the_one_that_counts(directory: Path) -> None:
+    plain = load(directory).config
+    raw = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    both = {f"{part}_config_dict": raw[f"{part}_config"] for part in ("text", "vision")}
+    wrong = {f"{part}_config": {**raw[f"{part}_config"], "num_attention_heads": 1} for part in ("text", "vision")}
+    edit(directory / "config.json", **both, **wrong)
+    assert load(directory).config == plain
+    edit(directory / "config.json", text_config_dict=None, vision_config_dict=None)
+    assert load(directory).config != plain
+
+
+@pytest.mark.parametrize("prefix", ["clip.", "model.", "module.", "_orig_mod.", "base_model.model."])
+def test_names_within_wrappers_are_read(directory: Path, prefix: str) -> None:
+    plain = load(directory).weight_hash
+    file = directory / "model.safetensors"
+    save_file({f"{prefix}{name}": one for name, one in load_file(file).items()}, file)
+    assert load(directory).weight_hash == plain
+
+
+def test_pickled_shards_are_read(directory: Path) -> None:
+    plain = load(directory).weight_hash
+    tensors = load_file(directory / "model.safetensors")
+    (directory / "model.safetensors").unlink()
+    names = list(tensors)
+    files = {name: f"pytorch_model-0000{1 + number % 2}-of-00002.bin" for number, name in enumerate(names)}
+    for file in set(files.values()):
+        torch.save({name: tensors[name] for name in names if files[name] == file}, directory / file)
+    (directory / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": files}), encoding="utf-8")
+    assert load(directory).weight_hash == plain
+
+
 def test_a_tokenizer_of_other_weights_is_refused(directory: Path) -> None:
     tiny.tokenizer([f"{a}{b}{c}" for a in "abcdefgh" for b in "abcdefgh" for c in "xyz"]).save(
         str(directory / "tokenizer.json")

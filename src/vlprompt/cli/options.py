@@ -187,7 +187,8 @@ def parse_names(texts: Sequence[str] | None) -> tuple[str, ...] | None:
 
 
 def _names(text: str) -> list[str]:
-    if (path := Path(text).expanduser()).is_file():
+    path = Path(text).expanduser()
+    if os.path.isfile(path):
         from vlprompt.engine.class_vectors import read_names
 
         return list(read_names(path))

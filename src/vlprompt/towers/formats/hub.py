@@ -34,10 +34,11 @@ def _weights(folder: Path) -> Iterator[Sequence[str]]:
     """Sets of weight files, the most wanted first: what the descriptions in the folder make possible."""
     if huggingface.describes_clip(folder):
         yield (huggingface.WEIGHTS[0],)
-        shards = folder / huggingface.INDEX
-        if shards.is_file():
+        if (folder / huggingface.INDEX).is_file():
             yield tuple(huggingface.shard_names(folder))
         yield (huggingface.WEIGHTS[1],)
+        if (folder / huggingface.PICKLED_INDEX).is_file():
+            yield tuple(huggingface.shard_names(folder, huggingface.PICKLED_INDEX))
     if (folder / openclip.CONFIG).is_file():
         yield from ((name,) for name in openclip.WEIGHTS)
 

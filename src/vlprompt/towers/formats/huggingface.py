@@ -12,16 +12,16 @@ from torch import Tensor
 from vlprompt.errors import DATA, UserError
 from vlprompt.towers.config import ClipConfig, TowerConfig
 from vlprompt.towers.formats.archive import read_archive
-from vlprompt.towers.formats.files import read_json, read_safetensors, read_tokenizer, require
+from vlprompt.towers.formats.files import bare_names, read_json, read_safetensors, read_tokenizer, require
 from vlprompt.towers.formats.source import MEAN, STD, Source
 from vlprompt.towers.tokenizer import Tokenizer
 from vlprompt.types import Preprocess
 
 FILES = ("config.json", "model.safetensors", "tokenizer.json", "preprocessor_config.json")
-INDEX = "model.safetensors.index.json"
+INDEX, PICKLED_INDEX = "model.safetensors.index.json", "pytorch_model.bin.index.json"
 SMALL = (
     *("config.json", "tokenizer.json", "preprocessor_config.json", "processor_config.json", "vocab.json", "merges.txt"),
-    INDEX,
+    *(INDEX, PICKLED_INDEX),
 )
 """Everything but weights that may be read."""
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
@@ -54,12 +54,12 @@ def describes_clip(directory: Path) -> bool:
 
 
 def has_weights(directory: Path) -> bool:
-    return any((directory / name).is_file() for name in (*WEIGHTS, INDEX))
+    return any((directory / name).is_file() for name in (*WEIGHTS, INDEX, PICKLED_INDEX))
 
 
-def shard_names(directory: Path) -> list[str]:
-    """The weight files that model.safetensors.index.json names."""
-    path = require(directory, INDEX, _HOLDS)
+def shard_names(directory: Path, index: str = INDEX) -> list[str]:
+    """The weight files that an index names."""
+    path = require(directory, index, _HOLDS)
     names = read_json(path).get("weight_map")
     if not isinstance(names, dict) or not all(
         isinstance(name, str) and Path(name).name == name for name in names.values()
@@ -123,10 +123,13 @@ def _tensors(directory: Path) -> dict[str, Tensor]:
     if not whole.is_file() and (directory / INDEX).is_file():
         paths = [require(directory, name, _HOLDS) for name in shard_names(directory)]
     elif not whole.is_file() and pickled.is_file():
-        return read_archive(pickled)
+        return bare_names(read_archive(pickled))
+    elif not whole.is_file() and (directory / PICKLED_INDEX).is_file():
+        paths = [require(directory, name, _HOLDS) for name in shard_names(directory, PICKLED_INDEX)]
     else:
         paths = [require(directory, whole.name, _HOLDS)]
-    return {key: tensor for path in paths for key, tensor in read_safetensors(path).items()}
+    read_one = read_safetensors if paths[0].suffix == ".safetensors" else read_archive
+    return bare_names({key: tensor for path in paths for key, tensor in read_one(path).items()})
 
 
 def _tokenizer(directory: Path) -> Tokenizer:
@@ -155,9 +158,15 @@ def _tower(raw: Mapping[str, Any], defaults: Mapping[str, int], directory: Path)
     )
 
 
+def _part(raw: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """A tower's part. Where there is also ``text_config_dict`` or ``vision_config_dict``, that one counts, as in transformers."""
+    own = raw.get(f"{name}_dict")
+    return own if isinstance(own, dict) else raw.get(name) or {}
+
+
 def _config(raw: Mapping[str, Any], directory: Path) -> ClipConfig:
     """CLIPConfig's fields; those that a file leaves out have the values of transformers' CLIPConfig."""
-    text, image = raw.get("text_config") or {}, raw.get("vision_config") or {}
+    text, image = _part(raw, "text_config"), _part(raw, "vision_config")
     return ClipConfig(
         embed_dim=int(raw.get("projection_dim", 512)),
         text=_tower(text, _TEXT, directory),
@@ -169,21 +178,37 @@ def _config(raw: Mapping[str, Any], directory: Path) -> ClipConfig:
     )
 
 
+def _refuse_other_steps(values: Mapping[str, Any], directory: Path) -> None:
+    """UserError where images are not resized, cropped and brought to 0 .. 1, which is what every CLIP was trained with."""
+    skipped = [step for step in ("do_resize", "do_center_crop", "do_rescale") if values.get(step, True) is False]
+    factor = values.get("rescale_factor", 1 / 255)
+    scaled = isinstance(factor, int | float) and abs(factor * 255 - 1) < 1e-3
+    if skipped or not scaled:
+        seen = f"{skipped[0]} is false" if skipped else f"rescale_factor is {factor}"
+        raise UserError(
+            f"{directory}/preprocessor_config.json: {seen}. Allowed: images are resized, cropped, scaled by 1/255. Mend the file if the "
+            "model was trained so; else choose another model.",
+            exit_code=DATA,
+        )
+
+
 def _preprocess(directory: Path, raw: Mapping[str, Any]) -> Preprocess:
     """preprocessor_config.json (or the image_processor part of processor_config.json)."""
     if not (directory / "preprocessor_config.json").is_file() and (directory / "processor_config.json").is_file():
         values = read_json(directory / "processor_config.json").get("image_processor", {})
     else:
         values = read_json(require(directory, "preprocessor_config.json", _HOLDS))
-    image_size = int((raw.get("vision_config") or {}).get("image_size", 224))
+    image_size = int(_part(raw, "vision_config").get("image_size", 224))
+    _refuse_other_steps(values, directory)
     size, crop = values.get("size", image_size), values.get("crop_size", image_size)
-    resize = size.get("shortest_edge") if isinstance(size, dict) else size
+    resize = size.get("shortest_edge") if isinstance(size, dict) and not size.get("longest_edge") else size
     side = crop.get("height") if isinstance(crop, dict) else crop
-    if resize is None or values.get("resample", 3) != 3 or side != image_size:
+    if type(resize) is not int or values.get("resample", 3) != 3 or side != image_size:
         raise UserError(
             f"{directory}/preprocessor_config.json: size {size}, crop_size {crop}, resample {values.get('resample', 3)}. "
             f"Allowed: a shortest edge, bicubic (3), and a crop of the tower's {image_size} pixels, which is what CLIP was trained with.",
             exit_code=DATA,
         )
-    mean, std = values.get("image_mean", MEAN), values.get("image_std", STD)
+    plain = values.get("do_normalize", True) is False
+    mean, std = ((0.0,) * 3, (1.0,) * 3) if plain else (values.get("image_mean", MEAN), values.get("image_std", STD))
     return Preprocess(resize=int(resize), crop=int(side), mean=tuple(mean), std=tuple(std))
