@@ -29,17 +29,21 @@ def harnesses() -> list[tuple[str, Callable[[Path, random.Random], Iterator[str]
     ]
     out.append(("killed at each file operation in turn", lambda folder, _: kills.killed_in_turn(folder, full=False)))
     out.append(("disk full at each file operation in turn", lambda folder, _: kills.killed_in_turn(folder, full=True)))
-    out.append(("`vlprompt train` killed at random moments, resumed, compared bit for bit", kills.trainings))
     return out
 
 
-def run(seconds: float, seed: int, most: int) -> dict[str, Any]:
-    """The record of all harnesses."""
+TRAININGS = "`vlprompt train` killed at random moments, resumed, compared bit for bit"
+
+
+def run(seconds: float, seed: int, most: int, *, trainings: bool = True) -> dict[str, Any]:
+    """The record of all harnesses; trainings: also those that run the command, for a third of the time."""
     found = []
     todo = harnesses()
-    share = seconds * (1 - SHARE_OF_TRAININGS) / (len(todo) - 1)
+    each = seconds * (1 - SHARE_OF_TRAININGS * trainings) / len(todo)
+    if trainings:
+        todo.append((TRAININGS, kills.trainings))
     for number, (name, harness) in enumerate(todo):
-        own = seconds * SHARE_OF_TRAININGS if number == len(todo) - 1 else share
+        own = seconds * SHARE_OF_TRAININGS if name == TRAININGS else each
         stream, began, tried, wrong = random.Random(seed * 1000 + number), time.monotonic(), 0, []
         with tempfile.TemporaryDirectory() as folder:
             for said in harness(Path(folder), stream):
@@ -85,6 +89,11 @@ def page(record: dict[str, Any]) -> str:
             "|---|---:|---:|---:|",
             *rows,
             "",
+            *(
+                []
+                if TRAININGS in {one["name"] for one in record["harnesses"]}
+                else ["Killed trainings were not part of this run.", ""]
+            ),
             *(["What was wrong:", "", *wrong, ""] if wrong else []),
             "A longer run: `make soak SECONDS=36000 SEED=2`.",
             "",
@@ -97,8 +106,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3600)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--most", type=int, default=10_000, help="Tries of a harness.")
+    parser.add_argument("--no-trainings", dest="trainings", action="store_false", help="Leave killed trainings out.")
     given = parser.parse_args()
-    record = run(given.seconds, given.seed, given.most)
+    record = run(given.seconds, given.seed, given.most, trainings=given.trainings)
     disk.write_json(RECORD, record)
     disk.write_text(PAGE, page(record))
 
