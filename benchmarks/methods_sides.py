@@ -72,7 +72,9 @@ def batch_of(method: Method) -> int:
 
 def made(name: str, clip: Clip, classes: int) -> Task:
     """The published method with random images."""
-    method = resolve(name, SETTINGS.get(name.split("+")[-1], {}), recipe=recipe_of(name, "few-shot", ""), shots=16)
+    method = resolve(
+        name, SETTINGS.get(name.split("+")[-1], {}), recipe=recipe_of(name, "few-shot", ""), shots=16, facts=clip.facts
+    )
     generator = torch.Generator().manual_seed(1)
     batch, side = batch_of(method), clip.preprocess.crop
     return Task(

@@ -72,6 +72,7 @@ def learn(clip: Clip, data: str, seed: int, views: Views, arguments: argparse.Na
         shots=arguments.shots,
         recipe=recipe_of(arguments.method, "few-shot", arguments.model),
         dataset=dataset.name,
+        facts=clip.facts,
     )
     lesson = Lesson(
         samples=few_shot(dataset, arguments.shots, seed).train,
