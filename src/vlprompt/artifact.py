@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -254,11 +255,15 @@ def _tensors(prompt: nn.Module) -> dict[str, Tensor]:
     return tensors
 
 
+LARGE = 1 << 28
+"""Bytes of a tensor that every class has its own rows of."""
+
+
 def _read_prompt(method: Method, clip: Clip, num_classes: int, directory: Path, digest: str | None) -> nn.Module:
     """The method's module with the file's tensors in it, strictly: their names, shapes and types, and the file's hash.
 
-    The module is first built without memory for its tensors and compared with the file: what the options ask for is allocated only
-    where the file holds as much.
+    A module that may be large is first built without memory for its tensors and compared with the file: what the options ask for is
+    allocated only where the file holds as much. (Small ones are not: torch loads its compiler for that, which takes seconds.)
     """
 
     def build() -> nn.Module:
@@ -270,12 +275,14 @@ def _read_prompt(method: Method, clip: Clip, num_classes: int, directory: Path, 
             f"{directory / FACTS}: n_ctx={layout.num_tokens}; the text tower of {clip.name} has {clip.config.context_length} places.",
             exit_code=DATA,
         )
-    with torch.device("meta"):
+    rows = num_classes * (layout.num_tokens if layout is not None else 1)
+    large = 4 * rows * max(clip.facts.text_width, clip.facts.embed_dim) > LARGE
+    with torch.device("meta") if large else nullcontext():
         outline = build()
     if digest is None and next(outline.parameters(), None) is None:
-        return build()
+        return build() if large else outline
     found = _checked(path, digest, outline)
-    prompt = build()
+    prompt = build() if large else outline
     fill(prompt, found)
     return prompt
 
