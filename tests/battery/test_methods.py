@@ -43,7 +43,7 @@ SETTINGS: dict[str, dict[str, object]] = {
 }
 """What a row needs to be small, or to do on three classes what it does on many."""
 LEARNING = [host.name for host in HOSTS if takes_steps(host)]
-LABELLED = [host.name for host in HOSTS if host.prompt.layout is not None]
+LABELLED = [host.name for host in HOSTS if host.prompt.layout is not None and takes_steps(host)]
 NAMES = [*LEARNING, *(f"plpp+{name}" for name in LABELLED)]
 NEW = ("red tree", "house", "green truck", "a circle")
 FIXED = {"tip-adapter-f": {"labels", "alpha", "beta"}}

@@ -14,7 +14,7 @@ from vlprompt.bench import PROTOCOLS, Plan, lines
 from vlprompt.bench.cells import batches
 from vlprompt.bench.request import benchmark_sets, domain_sets, expand, quick_sets
 from vlprompt.errors import UserError
-from vlprompt.methods.resolve import every
+from vlprompt.methods.resolve import every, resolve
 
 
 @pytest.fixture
@@ -141,8 +141,10 @@ def test_a_group_of_sets_does_without_those_that_are_impossible(clip_dir: Path, 
 def test_all_methods_are_asked_for_in_one_word_without_those_that_are_impossible(planned) -> None:  # type: ignore[no-untyped-def]
     plan = planned("base-to-novel", methods=("all",), overrides={})
     names = {cell.course.method for cell in plan.cells}
-    assert names == {*every()} - {"linear-probe"}
-    assert {one.method for one in plan.refused} == {"linear-probe"}
+    bound = {name for name in every() if resolve(name).prompt.reach.own_classes}
+    assert {"linear-probe", "tip-adapter"} <= bound
+    assert names == {*every()} - bound
+    assert {one.method for one in plan.refused} == bound
 
 
 def test_a_probe_may_answer_for_its_own_classes_elsewhere(planned, sets: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

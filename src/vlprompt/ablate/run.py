@@ -109,7 +109,7 @@ def _subsets(setting: Setting) -> tuple[Subset, ...]:
 
 def _without_test(name: str, images: Images) -> Dataset:
     """A data set whose test images are gone before anything is learned or measured."""
-    dataset = dataclasses.replace(split_by_rule(open_dataset(name)), test=())
+    dataset = dataclasses.replace(split_by_rule(open_dataset(name, val_as_test=False)), test=())
     skipped: dict[str, str] = {}
     dataset = dataclasses.replace(
         dataset,

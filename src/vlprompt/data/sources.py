@@ -19,18 +19,19 @@ HUB = "hub:"
 """Stands before the id of a data set on the Hub."""
 
 
-def open_dataset(spec: str | Path, *, strict: bool = False) -> Dataset:
+def open_dataset(spec: str | Path, *, strict: bool = False, val_as_test: bool = True) -> Dataset:
     """The data set that `spec` means: a pocket set's name, one of the papers' sets (`catalogue`) by name or by its folder, a
     folder of class folders, a CSV or JSONL table, or ``hub:OWNER/NAME``.
 
     Only names and sizes are looked at, so that large folders open fast; `verify` decodes. A name of the pocket, and one of
     the papers' below the data root, goes before a folder of that name (write ``./name`` for the folder). Classes are sorted by
     folder name; the papers' sets keep their labels and their order. A source without train, val and test gives all its images
-    as `train` with ``divided=False``; `split_by_rule` divides them.
+    as `train` with ``divided=False``; `split_by_rule` divides them. val_as_test: whether validation images stand for test images
+    that are not there (False: for what measures on validation images alone).
     UserError (exit code 3): nothing there, no usable image, one class, an empty class, two classes with one name, another
     layout than expected; with `strict` also any skipped file.
     """
-    listing = list_source(spec)
+    listing = list_source(spec, val_as_test=val_as_test)
     if found := problems(listing):
         raise UserError(f"{spec}: {' '.join(found)} {LAYOUT if not listing.entries else ''}".rstrip(), exit_code=DATA)
     if strict and listing.skipped:
@@ -70,14 +71,14 @@ def strict_error(where: str, bad: list[str]) -> UserError:
     )
 
 
-def list_source(spec: str | Path) -> Listing:
+def list_source(spec: str | Path, *, val_as_test: bool = True) -> Listing:
     """All that a source holds, unjudged; UserError where `spec` means nothing or its layout cannot be read.
 
-    Where there are train and val but no test, the val images are the test images.
+    Where there are train and val but no test, the val images are the test images, unless `val_as_test` is False.
     """
     listing = _listed(spec)
     parts = {entry.part for entry in listing.entries}
-    if "train" not in parts or "test" in parts:
+    if "train" not in parts or "test" in parts or ("val" in parts and not val_as_test):
         return listing
     if "val" not in parts:
         return dataclasses.replace(
