@@ -71,7 +71,7 @@ def test_the_states_before_words_are_those_of_the_words_as_a_context(clip: Clip)
 def test_a_prompt_that_starts_from_words_reads_as_those_words(clip: Clip) -> None:
     spec = resolve("maple").prompt  # two learned words, two fixed ones, and deeper tokens
     assert spec is not None
-    prompted = new_prompt(clip, spec, 3, 1)(None)
+    prompted = new_prompt(clip, spec, 3, 1)()
     shallow = replace(prompted, text={0: prompted.text[0]}, image={})
     ids, before = clip.tokenizer.encode("red house"), clip.tokenizer.encode("a photo of a")
     with torch.no_grad():

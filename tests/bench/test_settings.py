@@ -19,7 +19,7 @@ from vlprompt.bench import PAPERS_MODEL, PROTOCOLS, Cell, Means, Plan, Request, 
 from vlprompt.bench.request import EVERY
 from vlprompt.data.papers import sets
 from vlprompt.errors import UserError
-from vlprompt.methods.resolve import every
+from vlprompt.methods.resolve import every, resolve
 from vlprompt.towers.random_clip import draw_clip, tower
 
 FILES = Path(vlprompt.__file__).parent / "recipes"
@@ -101,7 +101,7 @@ def test_every_cell_has_the_settings_of_its_file_field_by_field(plan: Plan) -> N
         assert {name: settings[name] for name in wanted} == wanted, cell.name
         seen.add((method, protocol, course.dataset, course.shots))
     for method in every():
-        learns = method not in ("zero-shot", "linear-probe")
+        resolved = resolve(method)
         for protocol, sources, counts in (
             ("few-shot", 11, SHOTS),
             ("base-to-novel", 11, SHOTS[-1:]),
@@ -109,8 +109,8 @@ def test_every_cell_has_the_settings_of_its_file_field_by_field(plan: Plan) -> N
             ("domain", 1, SHOTS[-1:]),
         ):
             found = [one for one in seen if one[:2] == (method, protocol)]
-            possible = method != "linear-probe" or protocol in ("few-shot", "domain")
-            counts = counts if learns or (method == "linear-probe") else (0,)
+            possible = not resolved.prompt.reach.own_classes or protocol in ("few-shot", "domain")
+            counts = counts if resolved.learner is not None else (0,)
             assert len(found) == sources * len(counts) * possible, (method, protocol)
 
 

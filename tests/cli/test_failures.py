@@ -79,13 +79,13 @@ def test_warnings_of_ours_become_notes(capsys: pytest.CaptureFixture[str]) -> No
 
 
 @pytest.mark.parametrize(
-    ("text", "seeds"), [("1", (1,)), ("1,2,3", (1, 2, 3)), ("1-3", (1, 2, 3)), ("0, 5-6", (0, 5, 6))]
+    ("text", "seeds"), [("1", (1,)), ("1,2,3", (1, 2, 3)), ("1-3", (1, 2, 3)), ("0, 5-6", (0, 5, 6)), ("3,", (3,))]
 )
 def test_seeds(text: str, seeds: tuple[int, ...]) -> None:
     assert options.parse_seeds(text) == seeds
 
 
-@pytest.mark.parametrize("text", ["", "a", "1,", "3-1", "-1", "1-2-3", "1.5", "1,1-2"])
+@pytest.mark.parametrize("text", ["", "a", "1,,", "3-1", "-1", "1-2-3", "1.5", "1,1-2"])
 def test_seeds_that_are_none(text: str) -> None:
     with pytest.raises(errors.UserError, match="--seeds"):
         options.parse_seeds(text)

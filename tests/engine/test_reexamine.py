@@ -60,7 +60,10 @@ def test_a_folder_without_parts_is_never_tested_on_what_was_learned(
     assert "30 %" in own.notes[0]
     for path in sorted(flat.rglob("*.png")):
         path.rename(path.with_name(f"new-{path.name}"))
-    (record,) = evaluate_run(tmp_path / "run", str(flat), cache=tmp_path / "cache", device="cpu", observer=strange)
+    with pytest.raises(UserError, match="were learned from, or chosen by"):
+        evaluate_run(tmp_path / "run", str(flat), cache=tmp_path / "cache", device="cpu")
+    new = write_images(tmp_path / "new", parts={"train": 6}, seed=9) / "train"
+    (record,) = evaluate_run(tmp_path / "run", str(new), cache=tmp_path / "cache", device="cpu", observer=strange)
     assert record.num_test == 18
     assert "all its images" in strange.notes[0]
 

@@ -13,7 +13,7 @@ from tests.engine.conftest import Memory
 from tests.engine.made import config
 from vlprompt import records
 from vlprompt.disk import locked
-from vlprompt.engine import run as run_module
+from vlprompt.engine import learn as learn_module
 from vlprompt.engine.run import train_run
 from vlprompt.errors import DATA, UserError
 from vlprompt.records import Record
@@ -243,13 +243,13 @@ def test_no_test_image_is_seen_by_learning_or_choosing(
 ) -> None:
     """What learning is given holds no test image; and other test images change no bit of what is learned or chosen."""
     given: list[str] = []
-    inner = run_module.train
+    inner = learn_module.train
 
     def watched(clip: Any, method: Any, lesson: Any, *args: Any, **kwargs: Any) -> Any:
         given.extend(sample.id for sample in lesson.samples)
         return inner(clip, method, lesson, *args, **kwargs)
 
-    monkeypatch.setattr(run_module, "train", watched)
+    monkeypatch.setattr(learn_module, "train", watched)
     (one,) = train_run(config(clip_dir, folder, tmp_path / "one", cache=tmp_path / "cache one"))
     assert len(given) == 12
     assert all(id.startswith("train/") for id in given)

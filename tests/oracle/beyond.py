@@ -70,7 +70,7 @@ def class_tokens(feature_E: Tensor, layers: list[tuple[Tensor, Tensor]], num_tok
 def certain_loss(logits_VC: Tensor, number: int) -> Tensor:
     """TPT's loss: the entropy of the mean probabilities of the most certain views."""
     probabilities = logits_VC.softmax(-1)
-    entropies = [-sum(float(p * p.log()) for p in row) for row in probabilities]
+    entropies = [-sum(float(p * p.log()) for p in row.detach()) for row in probabilities]
     chosen = sorted(range(len(entropies)), key=lambda v: entropies[v])[:number]
     mean = sum(probabilities[v] for v in chosen) / number
     return -(mean * mean.log()).sum()

@@ -38,7 +38,16 @@ def test_shards_are_written_and_learned_from(root: Path, tmp_path: Path, capsys:
     out, err = capsys.readouterr()
     assert "6 classes in 6 shards" in out
     assert "n00000004_2.png" in err, "what does not decode is left out"
-    summary = (tmp_path / "out", "--method", "coop", "--data", str(tmp_path / "shards"), "--json")
+    summary = (
+        tmp_path / "out",
+        "--method",
+        "coop",
+        "--set",
+        "init=normal",
+        "--data",
+        str(tmp_path / "shards"),
+        "--json",
+    )
     assert pretrain(root, *summary) == 0
     assert json.loads(capsys.readouterr().out)["images"] == 29
 

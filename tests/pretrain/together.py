@@ -25,13 +25,21 @@ Steps = list[list[torch.Tensor | None]]
 
 
 def config(root: Path, out: Path, method: str, **changes: Any) -> PretrainConfig:
-    """A few steps of one method on the small folder in `root`."""
+    """A few steps of one method on the small folder in `root`. Its model knows no "a photo of a" of two tokens."""
+    random = {"init": "normal"} if method.split("+")[-1] == "coop" else {}
     base: dict[str, Any] = {
         "method": method,
         "model": str(root / "clip"),
         "data": str(root / "data"),
         "out": out,
-        "overrides": {"epochs": 2, "batch": 29, "lr": 0.002, "warmup_epochs": 0, **changes.pop("overrides", {})},
+        "overrides": {
+            "epochs": 2,
+            "batch": 29,
+            "lr": 0.002,
+            "warmup_epochs": 0,
+            **random,
+            **changes.pop("overrides", {}),
+        },
         "classes_per_step": 4,
         "copies": 2,
         "held_out": 6,
