@@ -13,7 +13,7 @@ from vlprompt.errors import UserError
 from vlprompt.losses import CROSS_ENTROPY
 from vlprompt.losses.plpp import PlppOptions
 from vlprompt.methods.options import options_of
-from vlprompt.methods.resolve import HOSTS, every, ignored, options, recipe_of, resolve, table, whose
+from vlprompt.methods.resolve import HOSTS, every, ignored, options, recipe_of, resolve, table, takes_steps, whose
 from vlprompt.prompts import ContextSpec
 from vlprompt.towers import Clip
 from vlprompt.types import Schedule, Steps
@@ -230,8 +230,10 @@ def test_all_methods_are_the_hosts_and_the_overlays_on_those_with_a_text_context
     known = every()
     hosts = tuple(row.name for row in table() if row.kind == "method")
     assert known[: len(hosts)] == hosts
-    without = {"zero-shot", "linear-probe", "vpt", "vpt-deep"}
-    assert set(known[len(hosts) :]) == {f"plpp+{name}" for name in hosts if name not in without}
+    learned = {host.name for host in HOSTS if host.prompt.layout is not None and takes_steps(host)}
+    assert {"coop", "maple", "rpp", "tcp"} <= learned
+    assert not learned & {"zero-shot", "linear-probe", "vpt", "tip-adapter", "tpt", "clip-lora"}
+    assert set(known[len(hosts) :]) == {f"plpp+{name}" for name in learned}
 
 
 def test_a_recipes_depth_that_a_tower_has_not_is_the_rows(clip: Clip) -> None:

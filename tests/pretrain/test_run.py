@@ -158,8 +158,8 @@ def test_the_method_that_follows_from_the_options(root: Path, tmp_path: Path) ->
     assert "ln(" in maple.terms[0].formula
     assert (pomp.schedule.epochs, rpp.schedule.lr, maple.schedule.batch) == (5, 0.002, 256)
     assert of("rpp", 8, batch_per_rank=32).schedule.batch == 256
-    assert of("coop", classes_per_step=0).classes is None
-    assert of("pomp", classes_per_step=0).classes is None
+    assert of("coop", classes_per_step=0).steps.classes is None
+    assert of("pomp", classes_per_step=0).steps.classes is None
     assert "log10" in of("coop", correction="log10").terms[0].formula
     for wrong in (
         {"batch_per_rank": 4, "overrides": {"batch": 8}},

@@ -49,11 +49,11 @@ def model(directory: Path, dtype: str) -> Clip:
 
 
 def gradient(features: Features, splices: Mapping[int, Splice], size: float = 1.0) -> Tensor:
-    """Of a fixed random projection of the normalised features, with respect to all learned tokens."""
+    """Of a fixed random projection of the normalised features, with respect to all learned tokens; zero where one has no effect."""
     weights = size * torch.randn(features.unit.shape, generator=torch.Generator().manual_seed(3))
     leaves = [t for s in splices.values() for t in (s.q, s.k, s.v) if t is not None]
-    found = torch.autograd.grad((features.unit * weights).sum(), leaves, allow_unused=True, retain_graph=True)
-    return torch.cat([one.flatten() for one in found if one is not None])
+    found = torch.autograd.grad((features.unit * weights).sum(), leaves, materialize_grads=True, retain_graph=True)
+    return torch.cat([one.flatten() for one in found])
 
 
 def compare(half: Features, full: Features, splices: Mapping[int, Splice], dtype: str) -> None:

@@ -149,11 +149,11 @@ SINGLE: dict[str, tuple[Edit, str]] = {
     "no weights": (entry("weights", value=None), "coop_words has no 'weights'"),
     "no class names": (entry("class_names", value=None), "has no 'class_names'"),
     "no config": (entry("cases", 0, "config", value=None), "has no 'config'"),
-    "a manifest that is not there": (entry("weights", "manifest", value="other.json"), "other.json cannot be read"),
+    "a manifest that is not there": (entry("weights", "manifest", value="other.json"), "other.json: cannot be read"),
     "a manifest that is no JSON": (written("vit.json", b"\xff["), "vit.json is not UTF-8 text"),
     "a manifest of something else": (written("vit.json", b'[["weight", [3, 3]]]'), "it has no text_projection"),
     "a manifest without pairs": (written("vit.json", b'[["weight"]]'), "is not as parity/README.md has it"),
-    "no numbers": (written("coop_words.npz", None), "coop_words.npz cannot be read"),
+    "no numbers": (written("coop_words.npz", None), "coop_words.npz: cannot be read"),
     "damaged numbers": (written("coop_words.npz", b"PK\x03\x04"), "is no .npz file of numbers or is damaged"),
     "numbers that would be executed": (numbers(loss=np.array([{}], dtype=object)), "is no .npz file of numbers"),
     "a number that is unknown": (numbers(entropy=np.ones(1)), "not computed here: entropy"),
@@ -206,9 +206,9 @@ def test_what_is_malformed_is_named(tmp_path: Path, capsys: pytest.CaptureFixtur
 @pytest.mark.parametrize(
     ("place", "words"),
     [
-        ("missing", "index.json cannot be read"),
-        ("empty", "index.json cannot be read"),
-        ("file", "index.json cannot be read"),
+        ("missing", "index.json: cannot be read"),
+        ("empty", "index.json: cannot be read"),
+        ("file", "index.json: cannot be read"),
         ("list", "index.json holds a list, not a JSON object"),
     ],
 )
