@@ -16,12 +16,13 @@ from vlprompt.engine.forward import Forward, ensemble_text, zero_shot_text
 from vlprompt.engine.images import Images
 from vlprompt.engine.train import Lesson, new_prompt, train
 from vlprompt.errors import UserError
+from vlprompt.losses.plpp import Plpp, PlppOptions, plpp_terms
 from vlprompt.losses.rules import GaussianAverage
 from vlprompt.methods.both import BOTH
 from vlprompt.methods.resolve import options, resolve
 from vlprompt.methods.templates import IMAGENET, SELECTED, SIXTY
 from vlprompt.towers import Clip
-from vlprompt.types import Ensemble, ModelFacts
+from vlprompt.types import Context, Ensemble, ModelFacts
 
 NAMES = [host.name for host in BOTH]
 PAGES = Path(__file__).parents[1] / "docs" / "methods"
@@ -175,23 +176,54 @@ def test_plpp_reaches_the_context_and_nothing_deeper_where_deeper_prompts_replac
             assert not any(terms["plpp-inverse"])
 
 
-def test_plpp_on_rpp_labels_the_layer_0_token_and_reads_the_hosts_own_states(clip: Clip) -> None:
-    method = resolve("plpp+rpp", {"plpp.k": 5, "plpp.tau": 0.1, "plpp.shift": 0})
+READ_ORDER = ("ctx", "text.0.q", "text.0.k", "text.0.v")
+READ = {"read": {"ctx", "text.0.q", "text.0.k", "text.0.v"}, "token": {"ctx"}}
+
+
+@pytest.mark.parametrize("rows", ["read", "token"])
+def test_plpp_on_rpp_labels_what_the_classifier_reads_and_reads_the_hosts_own_states(clip: Clip, rows: str) -> None:
+    method = resolve("plpp+rpp", {"plpp.k": 5, "plpp.tau": 0.1, "plpp.shift": 0, "plpp.rows": rows})
     assert "host_states" in method.needs
     reached = measure_reach(method, clip)
     assert all(reached["ctx"]["plpp-inverse"])
     for tensor, terms in reached.items():
         assert all(terms["plpp"]) == (tensor == "ctx" or tensor.startswith("text."))
-        assert any(terms["plpp-inverse"]) == (tensor == "ctx")
+        assert any(terms["plpp-inverse"]) == (tensor in READ[rows])
+
+
+def test_plpp_on_rpp_is_the_mean_over_the_labelled_tensors(clip: Clip) -> None:
+    """All four start from the same words: at the start the loss of four is the loss of one; moved apart it is their mean."""
+    spec = resolve("rpp").prompt
+    assert spec is not None
+    prompt = new_prompt(clip, spec, 3, 1)
+    forward = Forward(clip, spec, frozenset({"host_states"}), ["cat", "dog", "bird"], "a {}.")
+    with torch.no_grad():
+        for place, tensor in enumerate(READ_ORDER):
+            prompt.get_parameter(tensor).add_(0.02 * place)
+    view = forward(prompt, torch.tensor([0, 1]), None, torch.zeros(2, 3, 32, 32))
+    assert view.context is not None
+    four = [term.score(view).item() for term in plpp_terms(PlppOptions(k=5), spec)]
+    each = [
+        [
+            getattr(Plpp(PlppOptions(k=5)), kind)(
+                Context(vectors=prompt.get_parameter(tensor), states=view.context.states), view.vocabulary
+            ).item()
+            for tensor in READ_ORDER
+        ]
+        for kind in ("log_perplexity", "inverse")
+    ]
+    assert four == pytest.approx([sum(values) / 4 for values in each], rel=1e-5)
+    assert len(set(each[1])) == 4
 
 
 @pytest.mark.filterwarnings("ignore:cross-entropy cannot reach")
 @pytest.mark.parametrize("residual", ["replace", "v"])
-def test_plpp_on_rpp_that_replaces_labels_the_first_query_token_in_a_separate_pass(clip: Clip, residual: str) -> None:
+def test_plpp_on_rpp_that_replaces_reads_the_first_query_token_in_a_separate_pass(clip: Clip, residual: str) -> None:
     method = resolve("plpp+rpp", {"plpp.k": 5, "plpp.tau": 0.1, "plpp.shift": 0, "residual": residual})
     assert "context_states" in method.needs
     for tensor, terms in measure_reach(method, clip).items():
-        assert all(terms["plpp"]) == any(terms["plpp-inverse"]) == (tensor == "text.0.q")
+        assert all(terms["plpp"]) == (tensor == "text.0.q")
+        assert any(terms["plpp-inverse"]) == (tensor in READ["read"])
 
 
 def test_rpp_reaches_everything_with_both_terms(clip: Clip) -> None:

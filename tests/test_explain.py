@@ -49,8 +49,8 @@ def test_a_label_that_is_no_constant_is_trained_too(clip: Clip) -> None:
     assert reach(clip, plpp_shift=1, plpp_detach="student")["plpp"] == ALL
 
 
-@pytest.mark.parametrize(("tokens", "shift", "reached"), [(1, 1, False), (1, 0, True), (2, 1, True)])
-def test_one_token_with_shift_1_is_dead_and_warned_of(clip: Clip, tokens: int, shift: int, reached: bool) -> None:
+@pytest.mark.parametrize(("tokens", "shift", "reached"), [(1, 1, False), (1, 0, True), (1, "auto", True), (3, 1, True)])
+def test_one_token_with_shift_1_is_dead_and_warned_of(clip: Clip, tokens: int, shift: object, reached: bool) -> None:
     options = {"n_ctx": tokens, "plpp.shift": shift, "plpp.k": 5}
     if reached:
         method = resolve("plpp+coop", options)
@@ -147,6 +147,9 @@ def test_the_description_says_what_was_measured_and_is_json(clip: Clip) -> None:
     plain = json.loads(json.dumps(described.as_dict()))
     assert plain["tensors"][0]["reached"] == {"cross-entropy": "all", "plpp": "rows 1-3 of 4", "plpp-inverse": "all"}
     assert plain["options"]["plpp.k"] == 5
+    assert "plpp labels the first layer's context; its head reads the state before each word" in plain["notes"][0]
+    assert plain["notes"][1] == "25% of plpp trains nothing there"
+    assert plain["gradient_ratios"].keys() == {"plpp", "plpp-inverse"}
 
 
 def test_class_specific_contexts_are_counted_for_the_classes_asked_about(clip: Clip) -> None:

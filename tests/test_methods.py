@@ -113,6 +113,10 @@ def test_every_field_of_plpp_is_an_option_with_help() -> None:
         ("plpp.scale", "raw", "raw"),
         ("plpp.scale", "100", 100.0),
         ("plpp.labels", "permuted", "permuted"),
+        ("plpp.weight_inverse", "same", "same"),
+        ("plpp.weight_inverse", "0.3", 0.3),
+        ("plpp.balance", "off", "off"),
+        ("plpp.centre", "true", True),
     ],
 )
 def test_settings_are_converted_from_text(setting: str, value: str, resolved: object) -> None:
@@ -137,6 +141,9 @@ def test_settings_are_converted_from_text(setting: str, value: str, resolved: ob
         ("plpp.tau", "0", "above 0"),
         ("plpp.lambda", "-0.1", "at least 0"),
         ("plpp.shift", "2", "1, 0"),
+        ("plpp.lambda_inverse", "-1", "at least 0"),
+        ("plpp.balance", "-1", '"off"'),
+        ("plpp.tau_random", "0", "above 0"),
     ],
 )
 def test_a_value_that_cannot_be_is_refused_with_what_is_allowed(setting: str, value: str, message: str) -> None:
@@ -187,7 +194,8 @@ def test_schedule_fields_are_accepted_by_a_method_without_steps_and_named_as_ign
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"n_ctx": 1}, "no gradient"),
+        ({"n_ctx": 1, "plpp.shift": 1}, "no gradient"),
+        ({"n_ctx": 2, "plpp.shift": 1}, "50% of the perplexity term is constant"),
         ({"plpp.labels": "uniform"}, "inverse term is constant"),
     ],
 )
@@ -198,7 +206,15 @@ def test_a_dead_term_is_warned_of(settings: dict[str, object], message: str) -> 
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"n_ctx": 1, "plpp.shift": 0}, {"n_ctx": 1, "plpp.detach": "none"}, {"n_ctx": 1, "plpp.mutual": "inverse"}],
+    [
+        {},
+        {"n_ctx": 1},
+        {"n_ctx": 2},
+        {"n_ctx": 4, "plpp.shift": 1},
+        {"n_ctx": 1, "plpp.shift": 1, "plpp.detach": "none"},
+        {"n_ctx": 1, "plpp.shift": 1, "plpp.mutual": "inverse"},
+        {"n_ctx": 1, "plpp.shift": 1, "plpp.lambda": 0, "plpp.lambda_inverse": 1},
+    ],
 )
 def test_live_terms_are_not_warned_of(settings: dict[str, object]) -> None:
     with warnings.catch_warnings():
@@ -216,14 +232,28 @@ def test_the_table_lists_methods_and_overlays_with_sources() -> None:
         assert "arXiv" in row.source
 
 
-def test_a_recipe_may_have_its_own_defaults_for_an_overlay() -> None:
-    """Where the context starts from zeros PLPP's inverse term has no bound: the pocket's recipe leaves it out."""
-    assert [term.name for term in resolve("plpp+prograd", recipe="plpp-prograd-pocket").terms][-1] == "plpp"
-    assert [term.name for term in resolve("plpp+prograd", recipe="plpp-prograd-few-shot").terms][-1] == "plpp-inverse"
-    asked = resolve("plpp+prograd", {"plpp.mutual": "both"}, recipe="plpp-prograd-pocket")
-    assert [term.name for term in asked.terms][-2:] == ["plpp", "plpp-inverse"]
-    listed = {option.name: option.default for option in options("plpp+prograd", recipe="plpp-prograd-pocket")}
-    assert listed["plpp.mutual"] == "ppl"
+def test_each_term_of_plpp_has_its_weight() -> None:
+    def weights(**settings: object) -> dict[str, float]:
+        terms = resolve("plpp+coop", {f"plpp.{name}": value for name, value in settings.items()}).terms[1:]
+        return {term.name: term.weight for term in terms}
+
+    assert weights() == {"plpp": 0.1, "plpp-inverse": 0.1}
+    assert weights(**{"lambda": 0.2}) == {"plpp": 0.2, "plpp-inverse": 0.2}
+    assert weights(**{"lambda": 0.2, "lambda_inverse": 0.5}) == {"plpp": 0.2, "plpp-inverse": 0.5}
+    assert weights(lambda_inverse=0) == {"plpp": 0.1}
+    assert weights(**{"lambda": 0, "lambda_inverse": 0.5}) == {"plpp-inverse": 0.5}
+    assert weights(**{"lambda": 0}) == {}
+
+
+def test_the_temperature_may_depend_on_how_the_context_starts() -> None:
+    words, random = {"n_ctx": 4, "init": "a photo of a"}, {"n_ctx": 4, "init": "normal"}
+    formula = {
+        kind: resolve("plpp+coop", {**start, "plpp.tau_random": 0.01}).terms[1].formula
+        for kind, start in (("words", words), ("random", random))
+    }
+    assert "/ 0.1)" in formula["words"]
+    assert "/ 0.01)" in formula["random"]
+    assert "/ 0.1)" in resolve("plpp+coop", random).terms[1].formula
 
 
 def test_all_methods_are_the_hosts_and_the_overlays_on_those_with_a_text_context() -> None:

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from vlprompt.engine.forward import Forward
 from vlprompt.engine.precision import generator
-from vlprompt.engine.step import by_term
-from vlprompt.methods.resolve import overlay_costs, parse
+from vlprompt.engine.step import by_term, labelled, ratios, weighted
+from vlprompt.losses import CROSS_ENTROPY
+from vlprompt.methods.resolve import overlay_costs, overlay_notes, parse
 from vlprompt.towers import Clip
-from vlprompt.types import Fit, Method, PromptSpec, Steps, Term, places_of
+from vlprompt.types import Fit, Method, PromptSpec, Steps, Term, View, places_of
 
 IMAGES, CLASSES = 8, 3
 """Size of the made-up batch that gradients are measured on."""
@@ -73,6 +74,11 @@ class Description:
     options: Mapping[str, object]
     cost: tuple[str, ...]
     """What a step costs, in words."""
+    notes: tuple[str, ...]
+    """What overlays label and read on this host, in words."""
+    ratios: Mapping[str, float]
+    """Term -> length of its weighted gradient over cross-entropy's on what it labels (else on all), before the first step, on
+    random images: a first look; `metrics.jsonl` has those of a run."""
 
     @property
     def count(self) -> int:
@@ -108,6 +114,8 @@ class Description:
             "schedule": dict(self.schedule),
             "options": dict(self.options),
             "cost": list(self.cost),
+            "notes": list(self.notes),
+            "gradient_ratios": dict(self.ratios),
         }
 
 
@@ -116,7 +124,7 @@ def describe(method: Method, clip: Clip, num_classes: int = 100) -> Description:
     overlays, host = parse(method.name)
     module = method.prompt.build(clip.facts, generator("describe"), num_classes)
     places, learner = places_of(module), method.learner
-    reached = measure_reach(method, clip) if isinstance(learner, Steps) else {}
+    reached, lengths = _measured(method, clip) if isinstance(learner, Steps) else ({}, {})
     tensors = tuple(
         LearnedTensor(name=name, shape=tuple(one.shape), place=places[name], reached=reached.get(name, {}))
         for name, one in module.named_parameters()
@@ -135,6 +143,8 @@ def describe(method: Method, clip: Clip, num_classes: int = 100) -> Description:
         schedule=learner.schedule.settings if isinstance(learner, Steps) else {},
         options=method.options,
         cost=step_cost(method, clip, num_classes),
+        notes=overlay_notes(method),
+        ratios=lengths,
     )
 
 
@@ -143,6 +153,11 @@ def measure_reach(method: Method, clip: Clip) -> dict[str, dict[str, tuple[bool,
 
     Tensors that start as zeros are measured a little away from them: two factors, one of which is zero, hide each other's gradient.
     """
+    return _measured(method, clip)[0]
+
+
+def _measured(method: Method, clip: Clip) -> tuple[dict[str, dict[str, tuple[bool, ...]]], dict[str, float]]:
+    """The reach, and every weighted term's length against cross-entropy's."""
     spec = method.prompt
     prompt, rng = spec.build(clip.facts, generator("describe"), CLASSES), generator("describe", "zeros")
     with torch.no_grad():
@@ -150,7 +165,8 @@ def measure_reach(method: Method, clip: Clip) -> dict[str, dict[str, tuple[bool,
             if not parameter.any():
                 parameter.normal_(std=1e-3, generator=rng)
     prompt = prompt.to(clip.device)
-    losses = _made_up_losses(method, spec, clip, prompt)
+    view = _made_up(method, spec, clip, prompt)
+    losses = weighted(method.terms, view)
     parameters = dict(prompt.named_parameters())
     found = by_term(losses, list(parameters.values()))
     reached: dict[str, dict[str, tuple[bool, ...]]] = {name: {} for name in parameters}
@@ -162,18 +178,17 @@ def measure_reach(method: Method, clip: Clip) -> dict[str, dict[str, tuple[bool,
         least = NEGLIGIBLE * max(float(length.max()) for length in lengths)
         for name, length in zip(parameters, lengths, strict=True):
             reached[name][term] = tuple((length > least).tolist())
-    return reached
+    return reached, ratios(found, CROSS_ENTROPY.name, labelled(method.terms, prompt, view.prompted))
 
 
-def _made_up_losses(method: Method, spec: PromptSpec, clip: Clip, prompt: nn.Module) -> dict[str, Tensor]:
-    """Each term's loss on random images of three classes."""
+def _made_up(method: Method, spec: PromptSpec, clip: Clip, prompt: nn.Module) -> View:
+    """What losses see of random images of three classes."""
     rng = generator("describe", "images")
     forward = Forward(clip, spec, method.needs, NAMES, "a photo of a {}.", teacher=method.teacher)
     frozen = torch.randn(IMAGES, clip.facts.embed_dim, generator=rng).to(clip.device) if forward.reads_frozen else None
     side = clip.preprocess.crop
     pixels = torch.randn(IMAGES, 3, side, side, generator=rng).to(clip.device) if spec.reach.image_tower else None
-    view = forward(prompt, torch.arange(IMAGES, device=clip.device) % CLASSES, frozen, pixels)
-    return {term.name: term.score(view) for term in method.terms}
+    return forward(prompt, torch.arange(IMAGES, device=clip.device) % CLASSES, frozen, pixels)
 
 
 def _row_lengths(gradient: Tensor) -> Tensor:
@@ -197,9 +212,10 @@ def result_line(method: Method) -> str:
 
 
 def loss_line(terms: tuple[Term, ...]) -> str:
-    """``L = L_CE + 0.1 L_ppl + 0.1 L_inv``; a term's symbol is what its formula begins with."""
+    """``L = L_CE + 0.1 L_ppl + 0.1 L_inv``; a term's symbol is what its formula begins with; w where its weight is yet to be found."""
     parts = [
-        ("" if term.weight == 1 else f"{term.weight:g} ") + (term.formula.partition(" = ")[0] or term.name)
+        ("w " if term.balance else "" if term.weight == 1 else f"{term.weight:g} ")
+        + (term.formula.partition(" = ")[0] or term.name)
         for term in terms
     ]
     return f"L = {' + '.join(parts)}" if parts else "nothing is learned"

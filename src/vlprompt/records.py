@@ -86,6 +86,8 @@ class Record:
     """Whose the settings are: `published` as they are for this method, data set and shots, the `project`'s, or `changed` from the
     recipe by whoever asked for the run."""
     options: Mapping[str, object] = field(default_factory=dict)
+    weights: Mapping[str, float] = field(default_factory=dict)
+    """Loss term -> its weight, where that was found in the first epoch (`plpp.balance`)."""
     config_hash: str = ""
     per_class: Mapping[str, float] = field(default_factory=dict)
     """Class name -> recall, for the classes that have test images."""

@@ -12,7 +12,7 @@ from PIL import Image
 from vlprompt.ablate import run as module
 from vlprompt.ablate import run_ablation
 from vlprompt.ablate.records import read
-from vlprompt.ablate.sweep import CENTRE, HOST, settings
+from vlprompt.ablate.sweep import ANCHOR, CENTRE, HOST, PULL, settings
 from vlprompt.errors import UserError
 
 CLASSES = ("red", "green", "blue", "cat")
@@ -35,7 +35,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def some(host: str, centre: dict[str, object]) -> tuple[object, ...]:
         sweep = settings(host, centre)
-        return tuple(one for one in sweep if one.name in (HOST, CENTRE, "labels=permuted"))
+        return tuple(one for one in sweep if one.name in (HOST, CENTRE, "labels=permuted", PULL, ANCHOR))
 
     monkeypatch.setattr(module, "settings", some)
 
@@ -73,6 +73,23 @@ def test_an_ablation_measures_every_cell_and_is_not_repeated(tmp_path: Path, cli
         "".join(f"{line}\n" for line in written.decode().splitlines()[:-1]), encoding="utf-8"
     )
     assert [replace(c, seconds=0) for c in ablate(root, out, clip_dir)] == [replace(c, seconds=0) for c in cells]
+
+
+@pytest.mark.usefixtures("few")
+def test_rivals_pull_as_hard_as_the_balance_says(tmp_path: Path, clip_dir: Path) -> None:
+    root, out = make_folder(tmp_path / "data"), tmp_path / "out"
+    cells = ablate(root, out, clip_dir, overrides={**OVERRIDES, "epochs": 1, "plpp.balance": 0.5})
+    rivals = [cell for cell in cells if cell.factor == "rival"]
+    assert [(cell.setting, cell.method) for cell in rivals] == [
+        *((PULL, "coop") for _ in (1, 2)),
+        *((ANCHOR, "coop") for _ in (1, 2)),
+    ]
+    assert all(cell.gradient_ratios.keys() == {"rival"} for cell in rivals)
+    assert {cell.gradient_ratios["rival"] for cell in rivals if cell.setting == PULL} == {
+        0.0
+    }  # at the start there is no distance
+    assert all(0.4 < cell.gradient_ratios["rival"] < 0.6 for cell in rivals if cell.setting == ANCHOR)
+    assert f"| {PULL} |" in (out / module.TABLE).read_text(encoding="utf-8")
 
 
 @pytest.mark.usefixtures("few")

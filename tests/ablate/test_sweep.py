@@ -6,7 +6,7 @@ import warnings
 
 import pytest
 
-from vlprompt.ablate.sweep import CENTRE, CONTROLS, HOST, LEVELS, ONE_WAY, settings
+from vlprompt.ablate.sweep import ANCHOR, CENTRE, CONTROLS, HOST, LEVELS, ONE_WAY, PULL, settings
 from vlprompt.methods.resolve import resolve
 
 
@@ -30,6 +30,20 @@ def test_all_levels_of_all_factors_are_there() -> None:
     assert {"shift=0", "k=all", "tau=1.0", "label=hard", ONE_WAY, "lambda=1.0", *CONTROLS} <= set(names)
 
 
+def test_a_balance_brings_two_rivals_of_the_same_strength_and_leaves_lambda_out() -> None:
+    sweep = settings("coop", {"plpp.balance": 0.3})
+    rivals = [setting for setting in sweep if setting.rival]
+    assert [(one.name, one.method, one.balance) for one in rivals] == [(PULL, "coop", 0.3), (ANCHOR, "coop", 0.3)]
+    assert not any(setting.factor == "plpp.lambda" for setting in sweep)
+    assert not any(setting.rival for setting in settings("coop", {}))
+
+
+@pytest.mark.parametrize(("tokens", "there"), [(2, "shift=1"), (4, "shift=0")])
+def test_the_shift_that_auto_means_is_not_swept(tokens: int, there: str) -> None:
+    names = {setting.name for setting in settings("coop", {"n_ctx": tokens})}
+    assert {"shift=0", "shift=1"} & names == {there}
+
+
 def test_the_centre_can_be_moved() -> None:
     moved = {setting.name: setting for setting in settings("coop", {"plpp.weight": 1.0, "plpp.tau": 0.1})}
     assert {"lambda=0.1", "tau=0.01"} <= moved.keys()
@@ -39,7 +53,7 @@ def test_the_centre_can_be_moved() -> None:
     assert resolve("plpp+coop", moved["shift=0"].overrides).options["plpp.tau"] == 0.1
 
 
-@pytest.mark.parametrize(("centre", "absent"), [({"plpp.label": "hard"}, "k=5"), ({"plpp.k": "all"}, "student=all")])
+@pytest.mark.parametrize(("centre", "absent"), [({"plpp.label": "hard"}, "k=100"), ({"plpp.k": "all"}, "student=all")])
 def test_levels_that_change_nothing_are_left_out(centre: dict[str, object], absent: str) -> None:
     assert absent not in {setting.name for setting in settings("coop", centre)}
 

@@ -23,11 +23,12 @@ SPECIAL = 2
 
 
 def make_vocabulary(words: int, width: int, seed: int, *, specials_last: bool = True) -> Vocabulary:
-    """Random rows; two of them are [SOS] and [EOT], at the end or elsewhere."""
+    """Random rows; two of them are [SOS] and [EOT], at the end or elsewhere; and a mean state."""
     generator = torch.Generator().manual_seed(seed)
     weight = torch.randn(words + SPECIAL, width, generator=generator, dtype=torch.float64)
     ids = torch.arange(words) if specials_last else torch.cat([torch.arange(1, words), torch.tensor([words + 1])])
-    return Vocabulary(weight_VD=weight, word_ids=ids, words=lambda i: f"word{i}")
+    mean = torch.randn(width, generator=generator, dtype=torch.float64)
+    return Vocabulary(weight_VD=weight, word_ids=ids, words=lambda i: f"word{i}", mean_state=lambda: mean)
 
 
 def make_context(words: int, width: int, seed: int, leading: tuple[int, ...] = ()) -> Context:
@@ -45,15 +46,16 @@ def as_oracle(options: PlppOptions, context: Context, vocabulary: Vocabulary) ->
         label_rows = rows[torch.randperm(len(rows), generator=generator)]
     elif options.labels == "random":
         label_rows = torch.randn(rows.shape, generator=generator, dtype=rows.dtype)
+    states = context.states - vocabulary.mean_state() if options.centre and vocabulary.mean_state else context.states
     return oracle.Plpp(
         vectors=context.vectors,
-        states=context.states,
+        states=states,
         head_rows=rows,
         label_rows=label_rows,
         hard=options.label == "hard",
         tau=options.tau,
         k=options.k if 0 < options.k < len(rows) else None,
-        shift=options.shift,
+        shift=options.shift_of(context.vectors.shape[-2]),
         student_all=options.student == "all",
         constant_label=options.detach in ("both", "teacher"),
         constant_student=options.detach in ("both", "student"),
@@ -72,10 +74,23 @@ def gradients(loss: Tensor, context: Context) -> list[Tensor]:
     return [torch.zeros_like(t) if g is None else g for t, g in zip(tensors, found, strict=True)]
 
 
-def assert_same(loss: Tensor, wanted: Tensor, context: Context) -> None:
+def assert_same(loss: Tensor, wanted: Tensor, context: Context, short: Tensor | None = None) -> None:
+    """short (..., M): what the literal gradient of each vector is multiplied by, for vectors that are shorter than words."""
     assert loss.item() == pytest.approx(wanted.item(), rel=1e-9, abs=1e-10)
-    for ours, theirs in zip(gradients(loss, context), gradients(wanted, context), strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-9)
+    ours, theirs = gradients(loss, context), gradients(wanted, context)
+    if short is not None:
+        theirs[0] = theirs[0] * short[..., None]
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-9)
+
+
+def shortness(context: Context, vocabulary: Vocabulary) -> Tensor:
+    """The factor of a vector's gradient: its length over the words' mean length, squared; at most 1."""
+    words = [math.sqrt(sum(float(x) ** 2 for x in row)) for row in vocabulary.weight_VD[vocabulary.word_ids]]
+    mean = sum(words) / len(words)
+    flat = context.vectors.detach().reshape(-1, context.vectors.shape[-1])
+    found = [min(1.0, (math.sqrt(sum(float(x) ** 2 for x in row)) / mean) ** 2) for row in flat]
+    return torch.tensor(found, dtype=torch.float64).reshape(context.vectors.shape[:-1])
 
 
 @st.composite
@@ -84,7 +99,9 @@ def all_options(draw: st.DrawFn) -> PlppOptions:
         "label": draw(st.sampled_from(["soft", "soft", "hard"])),
         "tau": draw(st.sampled_from([0.01, 0.05, 0.1, 1.0])),
         "k": draw(st.integers(0, 8)),
-        "shift": draw(st.sampled_from([0, 1])),
+        "shift": draw(st.sampled_from([0, 1, "auto"])),
+        "centre": draw(st.booleans()),
+        "length": draw(st.sampled_from(["bounded", "free"])),
         "student": draw(st.sampled_from(["same", "all"])),
         "detach": draw(st.sampled_from(["both", "teacher", "student", "none"])),
         "inverse_support": draw(st.sampled_from(["teacher", "student"])),
@@ -113,8 +130,9 @@ def test_every_option_is_the_oracle_in_value_and_gradient(
     context = make_context(context_words, width, seed + 1)
     literal = as_oracle(options, context, vocabulary)
     losses = Plpp(options)
-    assert_same(losses.log_perplexity(context, vocabulary), literal.perplexity_loss(), context)
-    assert_same(losses.inverse(context, vocabulary), literal.inverse_loss(), context)
+    short = shortness(context, vocabulary) if options.length == "bounded" else None
+    assert_same(losses.log_perplexity(context, vocabulary), literal.perplexity_loss(), context, short)
+    assert_same(losses.inverse(context, vocabulary), literal.inverse_loss(), context, short)
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
@@ -137,7 +155,7 @@ def test_perplexity_loss_less_the_labels_entropy_is_their_divergence(
         student_log = torch.log_softmax(table.dot(context.states[:-1]).gather(-1, support), dim=-1)
         entropy = -(label_log.exp() * label_log).sum(-1).mean()
         divergence = (label_log.exp() * (label_log - student_log)).sum(-1).mean()
-        loss = Plpp(PlppOptions(k=k, tau=tau)).log_perplexity(context, vocabulary)
+        loss = Plpp(PlppOptions(k=k, tau=tau, shift=1)).log_perplexity(context, vocabulary)
     assert (loss - entropy).item() == pytest.approx(divergence.item(), rel=1e-9, abs=1e-9)
     assert divergence > -1e-12
 
@@ -249,14 +267,45 @@ def test_only_the_labels_columns_of_the_head_are_computed(monkeypatch: pytest.Mo
     assert full == [False]  # one pass over the words for both terms, the teacher's, without a graph
 
 
-def test_the_teachers_words_follow_a_context_that_is_changed_in_place() -> None:
-    vocabulary, context = make_vocabulary(40, 6, 15), make_context(4, 6, 16)
-    losses = Plpp(PlppOptions(k=3))
-    losses.log_perplexity(context, vocabulary)
-    with torch.no_grad():
-        context.vectors.neg_()
-    fresh = Plpp(PlppOptions(k=3)).log_perplexity(context, vocabulary)
-    assert losses.log_perplexity(context, vocabulary).item() == fresh.item()
+def test_a_loss_is_a_function_of_its_context_alone() -> None:
+    """One object asked about many contexts says what a fresh one says."""
+    vocabulary, losses = make_vocabulary(40, 6, 15), Plpp(PlppOptions(k=3))
+    for seed in (16, 17, 16):
+        for kind in ("log_perplexity", "inverse"):
+            fresh = getattr(Plpp(PlppOptions(k=3)), kind)(make_context(4, 6, seed), vocabulary)
+            assert getattr(losses, kind)(make_context(4, 6, seed), vocabulary).item() == fresh.item()
+
+
+def test_centring_takes_off_what_all_states_share() -> None:
+    vocabulary, context = make_vocabulary(15, 6, 27), make_context(4, 6, 28)
+    assert vocabulary.mean_state is not None
+    moved = replace(context, states=context.states + vocabulary.mean_state())
+    for kind in ("log_perplexity", "inverse"):
+        centred = getattr(Plpp(PlppOptions(k=5, centre=True)), kind)(moved, vocabulary)
+        plain = getattr(Plpp(PlppOptions(k=5)), kind)(context, vocabulary)
+        assert centred.item() == pytest.approx(plain.item(), rel=1e-9)
+    still = replace(context, states=vocabulary.mean_state().expand_as(context.states))
+    even = Plpp(PlppOptions(label="hard", centre=True)).log_perplexity(still, vocabulary)
+    assert even.item() == pytest.approx(math.log(15))
+
+
+@pytest.mark.parametrize(("length", "powers"), [("free", (-1, -1)), ("bounded", (1, -1))])
+def test_the_inverse_gradient_by_the_length_of_a_vector(length: Any, powers: tuple[int, int]) -> None:
+    """Free it grows as 1 / length; bounded it grows with the length up to a word's, and falls beyond. Always across the vector."""
+    vocabulary, context = make_vocabulary(15, 6, 29), make_context(1, 6, 30)
+    mean = float(torch.linalg.vector_norm(vocabulary.weight_VD[vocabulary.word_ids], dim=-1).mean())
+    direction = context.vectors.detach() / torch.linalg.vector_norm(context.vectors.detach())
+
+    def gradient(size: float) -> Tensor:
+        vectors = (direction * size * mean).requires_grad_()
+        here = Context(vectors=vectors, states=context.states.detach())
+        (found,) = torch.autograd.grad(Plpp(PlppOptions(k=5, length=length)).inverse(here, vocabulary), vectors)
+        return found
+
+    at_word = gradient(1.0)
+    for size, power in ((0.1, powers[0]), (10.0, powers[1])):
+        torch.testing.assert_close(gradient(size), at_word * size**power, rtol=1e-6, atol=1e-12)
+    assert float((at_word * direction).sum()) == pytest.approx(0, abs=1e-12)
 
 
 def test_a_zero_vector_has_cosine_zero_and_no_gradient() -> None:

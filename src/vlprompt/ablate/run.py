@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from vlprompt import disk
 from vlprompt.ablate.records import Cell, append, read
-from vlprompt.ablate.sweep import Setting, settings
+from vlprompt.ablate.sweep import PULL, Setting, settings
 from vlprompt.ablate.table import render
 from vlprompt.data import Dataset, Sample, few_shot, open_dataset, restrict, split_by_rule, split_hash
 from vlprompt.disk import locked
@@ -27,14 +27,16 @@ from vlprompt.engine.evaluate import Classifier, accuracy
 from vlprompt.engine.images import Images, open_images
 from vlprompt.engine.observer import SILENT, Observer
 from vlprompt.engine.precision import resolve_device
-from vlprompt.engine.train import Lesson, prompt_at, train
+from vlprompt.engine.train import Lesson, new_prompt, prompt_at, train
 from vlprompt.errors import DATA, UserError
 from vlprompt.head import measure_head
+from vlprompt.losses.anchors import AnchorOptions, anchor_terms
 from vlprompt.losses.perplexity import perplexity
+from vlprompt.losses.plpp import PlppOptions, labelled_tensors
 from vlprompt.methods.resolve import recipe_of, resolve
 from vlprompt.prompts import Bare, BareSpec
 from vlprompt.towers import Clip, load
-from vlprompt.types import Method, PromptSpec, Views
+from vlprompt.types import Method, Prompted, PromptSpec, Term, View, Views
 
 TABLE = "ablation.md"
 Subset = Literal["base", "all"]
@@ -187,6 +189,7 @@ class Bench:
             "seed": job.seed,
             "subset": job.subset,
             "setting": job.setting.name,
+            **({"balance": job.setting.balance} if job.setting.rival else {}),
         }
         return hashlib.sha256(json.dumps(decides, sort_keys=True, default=str).encode()).hexdigest()
 
@@ -203,6 +206,8 @@ class Bench:
             seed=job.seed,
             views=self.views(job),
         )
+        if job.setting.rival:
+            method = _with_rival(method, job.setting, new_prompt(self.clip, spec, len(lesson.class_names), lesson.seed))
         val = restrict(dataset, job.subset).val
         by_epoch: list[float] = []
         logged: list[Mapping[str, object]] = []
@@ -251,6 +256,28 @@ class Bench:
         value = accuracy(classifier, val, self.images)
         assert value is not None, "checked before: there are validation images"
         return value
+
+
+def _with_rival(method: Method, setting: Setting, start: nn.Module) -> Method:
+    """The host with another regulariser than PLPP, balanced as PLPP is."""
+
+    def labelled(prompted: Prompted) -> tuple[Tensor, ...]:
+        return labelled_tensors(prompted, PlppOptions())
+
+    if setting.rival == PULL:
+        with torch.no_grad():
+            (begun, *_) = labelled(start())
+
+        def distance(view: View) -> Tensor:
+            length: Tensor = torch.linalg.vector_norm(labelled(view.prompted)[0] - begun)
+            return length
+
+        term = Term(name="rival", score=distance, formula="L_pull = |ctx - ctx at the start|", over_images=False)
+    else:
+        (term,) = anchor_terms(AnchorOptions())
+    balanced = dataclasses.replace(term, name="rival", balance=setting.balance, labelled=labelled)
+    learner = dataclasses.replace(method.steps, terms=(*method.terms, balanced))
+    return dataclasses.replace(method, learner=learner)
 
 
 def _part(dataset: Dataset, part: str) -> Dataset:

@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from vlprompt.losses.plpp import PlppOptions
 from vlprompt.methods.resolve import resolve
 
 HOST, CENTRE, ONE_WAY = "host", "plpp", "mutual=ppl"
 
 LEVELS: Mapping[str, tuple[object, ...]] = {
-    "plpp.lambda": (0.01, 0.1, 0.5, 1.0),
-    "plpp.tau": (0.01, 0.05, 0.1, 1.0),
-    "plpp.k": (5, 10, 50, 100, "all"),
+    "plpp.balance": ("off", 0.1, 0.3, 1.0),
+    "plpp.lambda": (0.01, 0.1, 1.0),
+    "plpp.tau": (0.01, 0.1, 1.0),
+    "plpp.k": (10, 100, "all"),
     "plpp.shift": (0, 1),
     "plpp.label": ("soft", "hard"),
     "plpp.mutual": ("both", "ppl", "inverse"),
     "plpp.student": ("same", "all"),
-    "plpp.tau_scale": ("none", "inverse"),
+    "plpp.centre": (False, True),
+    "plpp.length": ("bounded", "free"),
 }
 """Factor -> levels; the level of the centre is left out of the sweep. k = 1 is the hard label."""
 
@@ -27,6 +30,10 @@ CONTROLS: Mapping[str, Mapping[str, object]] = {
     "labels=uniform": {"plpp.labels": "uniform", "plpp.mutual": "ppl"},
 }
 """Labels without the words' meaning: a gain that survives them is not the words'. Uniform labels have no inverse term."""
+
+PULL, ANCHOR = "pull to the start", "text anchor (KgCoOp)"
+"""Other regularisers on the host, with the balance of the centre: the distance of the context from its start, whose gradient has one
+length everywhere; and KgCoOp's term. A gain that they give as well is not PLPP's own. Without a balance they are left out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,12 +47,20 @@ class Setting:
     overrides: Mapping[str, object] = field(default_factory=dict)
     halves_only: bool = True
     """False: also trained and measured on all classes, for the convergence table."""
+    rival: str = ""
+    """`PULL` or `ANCHOR`: added to the host in place of PLPP."""
+    balance: float = 0.0
+    """R of the rival."""
 
 
 def settings(host: str, centre: Mapping[str, object]) -> tuple[Setting, ...]:
     """The whole sweep on a host; centre: PLPP options that replace the defaults everywhere."""
     method = f"plpp+{host}"
-    at_centre = resolve(method, centre).options
+    resolved = resolve(method, centre)
+    at_centre = resolved.options
+    assert resolved.prompt is not None
+    assert resolved.prompt.layout is not None
+    tokens = resolved.prompt.layout.num_tokens
     rows = [
         Setting(name=HOST, factor="host", method=host, halves_only=False),
         Setting(name=CENTRE, factor="centre", method=method, overrides=centre, halves_only=False),
@@ -53,7 +68,7 @@ def settings(host: str, centre: Mapping[str, object]) -> tuple[Setting, ...]:
     for factor, levels in LEVELS.items():
         here = at_centre[factor.replace("lambda", "weight")]
         for level in levels:
-            if level == here or _meaningless(factor, level, at_centre):
+            if level == here or _meaningless(factor, level, at_centre, tokens):
                 continue
             name = f"{factor.removeprefix('plpp.')}={level}"
             changed = _replaced(centre, {factor: level})
@@ -64,6 +79,11 @@ def settings(host: str, centre: Mapping[str, object]) -> tuple[Setting, ...]:
         Setting(name=name, factor="control", method=method, overrides=_replaced(centre, changes))
         for name, changes in CONTROLS.items()
     ]
+    balance = at_centre["plpp.balance"]
+    if isinstance(balance, float):
+        rows += [
+            Setting(name=name, factor="rival", method=host, rival=name, balance=balance) for name in (PULL, ANCHOR)
+        ]
     return tuple(rows)
 
 
@@ -74,8 +94,12 @@ def _replaced(centre: Mapping[str, object], changes: Mapping[str, object]) -> di
     return {**kept, **changes}
 
 
-def _meaningless(factor: str, level: object, at_centre: Mapping[str, object]) -> bool:
-    """Whether a level changes nothing at this centre."""
+def _meaningless(factor: str, level: object, at_centre: Mapping[str, object], tokens: int) -> bool:
+    """Whether a level changes nothing at this centre, on a context of so many tokens."""
+    if factor == "plpp.shift" and at_centre["plpp.shift"] == "auto":
+        return level == PlppOptions().shift_of(tokens)
+    if factor == "plpp.lambda":
+        return at_centre["plpp.balance"] != "off"
     one_word = at_centre["plpp.label"] == "hard" or at_centre["plpp.k"] == 1
     return (factor == "plpp.student" and (one_word or at_centre["plpp.k"] == "all")) or (
         factor == "plpp.k" and at_centre["plpp.label"] == "hard"

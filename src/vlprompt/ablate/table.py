@@ -86,7 +86,7 @@ def _halves(cells: Sequence[Cell]) -> list[str]:
         "Mean over sets and seeds +- standard deviation over seeds (of the mean over sets). H: harmonic mean of base and "
         "novel, per set and seed. `H - host`: the paired difference on the same set and seed, mean +- standard deviation over "
         "the pairs, and in how many pairs H is higher than the host's. Gradient: length of the term's weighted gradient over "
-        "cross-entropy's. Perplexity: geometric mean.",
+        "cross-entropy's, on what the term labels (a rival's stands under L_ppl). Perplexity: geometric mean.",
         "",
         "| setting | base | novel | H | H - host | higher | gradient L_ppl | gradient L_inv | perplexity |",
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
@@ -110,7 +110,7 @@ def _halves(cells: Sequence[Cell]) -> list[str]:
             _over_seeds(found, lambda cell: cell.accuracy["novel"]),
             _over_seeds(found, harmonic),
             *against,
-            _ratio(found, "plpp"),
+            _ratio(found, "rival" if any("rival" in cell.gradient_ratios for cell in found.values()) else "plpp"),
             _ratio(found, "plpp-inverse"),
             f"{statistics.geometric_mean(cell.perplexity for cell in found.values()):,.0f}",
         ]

@@ -22,7 +22,7 @@ from vlprompt.bench.cells import CELL, COURSE, Cell, Course, Grid, Means, Outcom
 from vlprompt.bench.workspace import Desk
 from vlprompt.data import Dataset, Sample, Split, read_split, restrict, split_hash
 from vlprompt.disk import locked_if_free
-from vlprompt.engine.checkpoint import CHECKPOINT
+from vlprompt.engine.checkpoint import CHECKPOINT, weights_found
 from vlprompt.engine.config import RunConfig, differences
 from vlprompt.engine.evaluate import accuracy, check_classes, classifier_of, examine, training_hash
 from vlprompt.engine.observer import SILENT, Observer
@@ -325,6 +325,7 @@ def _taught(
         "skipped": skipped,
         "short_classes": dict(sample.short),
         "val_from": "training images" if sample.held_out else "",
+        "weights": weights_found(directory, chosen.hash),
         "config_hash": chosen.hash,
         "training_hash": training_hash(sample.train),
     }
@@ -417,6 +418,7 @@ def examine_cell(cell: Cell, learned_at: Path, directory: Path, desk: Desk) -> R
         recipe_hash=hash_of(course.recipe),
         choices=course.choices,
         options=dict(learned.method.options),
+        weights=learning.get("weights", {}),
         epochs=learned.method.epochs if course.shots != 0 else 0,
         split_hash=_split_hash(cell, learned_at, test, desk) if own else split_hash((), (), test),
         config_hash=learning.get("config_hash", ""),

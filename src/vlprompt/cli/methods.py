@@ -72,12 +72,20 @@ def _explain(name: str, model: str, as_json: bool) -> None:
         "gradient": about.gradient_rule,
         "result": about.result,
         "a step": "; ".join(about.cost),
+        **({"on this host": "; ".join(about.notes)} if about.notes else {}),
+        **({"gradients": _lengths(about)} if about.ratios else {}),
     }
     console.show(Text(about.name, style="bold"), _pairs(facts))
     if about.tensors:
         console.show(_reach(about))
     console.show(_options(choices, recipe))
     console.commands("Try it:", [f"vlprompt train --method {about.name}"])
+
+
+def _lengths(about: Description) -> str:
+    """How long each term's gradient is at the start."""
+    each = ", ".join(f"{name} {value:.2g}" for name, value in about.ratios.items())
+    return f"{each} times cross-entropy's, on what the term labels, before the first step, on random images"
 
 
 def _pairs(facts: dict[str, str]) -> Table:

@@ -34,6 +34,8 @@ class State:
     """float64, the weighted sum of the prompts so far, where a method averages."""
     seconds: float = 0.0
     """Wall time of learning so far, over all starts."""
+    weights: dict[str, float] = field(default_factory=dict)
+    """Of terms whose weight was found in the first epoch (`Term.balance`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +52,8 @@ class Checkpoints:
 
     def save(self, state: State) -> None:
         """Write the state; the one before stays until this one is whole on disk."""
-        numbers = {"schema": SCHEMA, "epoch": state.epoch, "seconds": state.seconds, "config": self.config_hash}
+        numbers: dict[str, object] = {"schema": SCHEMA, "epoch": state.epoch, "seconds": state.seconds}
+        numbers |= {"config": self.config_hash, **({"weights": state.weights} if state.weights else {})}
         disk.write_bytes(self.path, packed(state, numbers))
 
     def load(self) -> State | None:
@@ -122,7 +125,7 @@ def _unpacked(path: Path, data: bytes) -> tuple[State, _Numbers, dict[str, Any]]
     named = tensors.unpacked(data, where)
     if tensors.digest(named, told.numbers) != told.sha256:
         raise UserError(f"{where} has other contents than were written (other SHA-256).")
-    state = State(epoch=numbers.epoch, parameters={}, seconds=numbers.seconds)
+    state = State(epoch=numbers.epoch, parameters={}, seconds=numbers.seconds, weights=dict(numbers.weights))
     for name, tensor in named.items():
         kind, _, key = name.partition("/")
         if kind not in KINDS:
@@ -151,6 +154,7 @@ class _Numbers:
     epoch: int
     seconds: float
     config: str
+    weights: Mapping[str, float] = field(default_factory=dict)
 
 
 def _epoch_of(line: str) -> float:
@@ -162,7 +166,12 @@ def _epoch_of(line: str) -> float:
 
 
 def capture(
-    epoch: int, prompt: nn.Module, optimiser: torch.optim.Optimizer, average: dict[str, Tensor], seconds: float
+    epoch: int,
+    prompt: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    average: dict[str, Tensor],
+    seconds: float,
+    weights: Mapping[str, float] | None = None,
 ) -> State:
     """The state of a prompt and its optimiser, by reference: save it before the next step."""
     named = dict(prompt.named_parameters())
@@ -178,6 +187,7 @@ def capture(
         momentum=momentum,
         average=average,
         seconds=seconds,
+        weights=dict(weights or {}),
     )
 
 
@@ -217,6 +227,12 @@ def _require_fit(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> N
         raise UserError(
             "the checkpoint has other tensors than the prompt. Move it away to start this seed again.", exit_code=DATA
         )
+
+
+def weights_found(directory: Path, config_hash: str) -> dict[str, float]:
+    """Term -> the weight that was found while learning, of a seed's last state; empty where none was, or nothing was learned."""
+    state = Checkpoints(directory=directory, config_hash=config_hash).load()
+    return state.weights if state else {}
 
 
 Track = Literal["tensorboard"]

@@ -14,7 +14,7 @@ from vlprompt import artifact, disk, reading, records
 from vlprompt.artifact import Learned
 from vlprompt.data import Dataset, FewShot, Sample, Split, open_dataset, restrict, split_by_rule, write_split
 from vlprompt.disk import locked
-from vlprompt.engine.checkpoint import CHECKPOINT, Checkpoints, State, tracked
+from vlprompt.engine.checkpoint import CHECKPOINT, Checkpoints, State, tracked, weights_found
 from vlprompt.engine.config import Resolved, RunConfig, default_views, differences
 from vlprompt.engine.duration import Duration, measure
 from vlprompt.engine.evaluate import Examined, accuracy, best_words, classifier_of, examine, training_hash
@@ -177,6 +177,7 @@ def run_seed(setup: Setup, seed: int, observer: Observer) -> Record:
         recipe_hash=recipes.hash_of(setup.recipe),
         choices=setup.choices,
         options=dict(setup.method.options),
+        weights=weights_found(directory, chosen.hash),
         epochs=setup.method.epochs,
         split_hash=split.hash,
         config_hash=chosen.hash,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import final
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +14,7 @@ from torch import Tensor, nn
 from vlprompt.engine import step as gradient
 from vlprompt.errors import NUMERICAL, UserError
 from vlprompt.losses import CROSS_ENTROPY
-from vlprompt.types import Method, Rule, Term, View
+from vlprompt.types import Method, Prompted, Rule, Term, View
 
 
 def weighted(terms: Sequence[Term], view: View, share: float = 1.0) -> dict[str, Tensor]:
@@ -39,17 +41,68 @@ def gradients_of(method: Method, losses: Mapping[str, Tensor], parameters: Seque
 
 
 def measured_gradients(
-    method: Method, losses: Mapping[str, Tensor], parameters: Sequence[Tensor]
+    method: Method,
+    losses: Mapping[str, Tensor],
+    parameters: Sequence[Tensor],
+    places: Mapping[str, Sequence[int]] = MappingProxyType({}),
 ) -> tuple[gradient.Gradients, dict[str, float]]:
-    """As `gradients_of`, and each term's length against cross-entropy's.
+    """As `gradients_of`, and each term's length against cross-entropy's; places: as `labelled` gives them.
 
     Without a rule the terms' gradients are added, so that measuring costs no second pass through what they share not.
     """
     if len(losses) == 1:
         return gradients_of(method, losses, parameters), {}
     each = gradient.by_term(losses, parameters, keep=method.steps.rule is not None)
-    ratios = gradient.ratios(each, CROSS_ENTROPY.name)
+    ratios = gradient.ratios(each, CROSS_ENTROPY.name, places)
     return (gradient.added(each) if method.steps.rule is None else gradients_of(method, losses, parameters)), ratios
+
+
+def labelled(terms: Sequence[Term], prompt: nn.Module, prompted: Prompted) -> dict[str, list[int]]:
+    """Term -> the places, among the prompt's parameters, of the tensors that it labels; terms without labels are not in it.
+
+    A context that is made of parameters (one shifted for each image) counts as the parameter `ctx`.
+    """
+    names, parameters = zip(*prompt.named_parameters(), strict=True)
+    found = {}
+    for term in terms:
+        if term.labelled is not None:
+            tensors = term.labelled(prompted)
+            places = [place for place, one in enumerate(parameters) if any(one is tensor for tensor in tensors)]
+            found[term.name] = places or [place for place, name in enumerate(names) if name == "ctx"]
+    return found
+
+
+@final
+class Balance:
+    """The terms of a method, those with a balance weighted so that on what they label their gradient over the first epoch is R
+    times cross-entropy's. The weights are then fixed; a checkpoint carries them."""
+
+    def __init__(self, terms: Sequence[Term], weights: Mapping[str, float]) -> None:
+        """weights: those found before, of a run that goes on."""
+        self.weights = dict(weights)
+        self._terms = tuple(terms)
+        self._lengths: dict[str, tuple[float, float]] = {}
+
+    @property
+    def terms(self) -> tuple[Term, ...]:
+        """With the weights as they are now."""
+        return tuple(replace(term, weight=self.weights.get(term.name, term.weight)) for term in self._terms)
+
+    def measure(self, view: View, prompt: nn.Module) -> None:
+        """Take a step of the first epoch into account: R times the sum of cross-entropy's lengths over the sum of the term's."""
+        balanced = [term for term in self._terms if term.balance]
+        if not balanced:
+            return
+        asked = [*(term for term in self._terms if term.name == CROSS_ENTROPY.name), *balanced]
+        each = gradient.by_term({term.name: term.score(view) for term in asked}, list(prompt.parameters()), keep=True)
+        places = labelled(balanced, prompt, view.prompted)
+        for term in balanced:
+            own, reference = (
+                gradient.norm([each[name][i] for i in places[term.name]]) for name in (term.name, asked[0].name)
+            )
+            before = self._lengths.get(term.name, (0.0, 0.0))
+            total, of_reference = self._lengths[term.name] = (before[0] + own, before[1] + reference)
+            self.weights[term.name] = term.balance * of_reference / total if total else 0.0
 
 
 def take(optimiser: torch.optim.Optimizer, parameters: Sequence[Tensor], gradients: gradient.Gradients) -> None:
@@ -132,15 +185,25 @@ def added(gradients: Mapping[str, Gradients]) -> Gradients:
     return tuple(out)
 
 
-def norm(gradients: Gradients) -> float:
+def norm(gradients: Sequence[Tensor | None]) -> float:
     """The Euclidean length of a gradient over all parameters."""
     return math.sqrt(sum(float(one.double().square().sum()) for one in gradients if one is not None))
 
 
-def ratios(gradients: Mapping[str, Gradients], reference: str) -> dict[str, float]:
-    """The length of every other term's (weighted) gradient over that of `reference`; empty where that is 0 or absent."""
-    base = norm(gradients[reference]) if reference in gradients else 0.0
-    return {name: norm(one) / base for name, one in gradients.items() if name != reference} if base else {}
+def ratios(
+    gradients: Mapping[str, Gradients], reference: str, places: Mapping[str, Sequence[int]] = MappingProxyType({})
+) -> dict[str, float]:
+    """The length of every other term's (weighted) gradient over that of `reference`, on some parameters by term (else on all).
+
+    A term is left out where the reference is 0 there, or absent.
+    """
+    found = {}
+    for name, one in gradients.items():
+        on = places.get(name, range(len(one)))
+        base = norm([gradients[reference][place] for place in on]) if reference in gradients else 0.0
+        if name != reference and base:
+            found[name] = norm([one[place] for place in on]) / base
+    return found
 
 
 def _differentiate(loss: Tensor, parameters: Sequence[Tensor], *, keep: bool) -> Gradients:

@@ -22,7 +22,17 @@ from vlprompt.engine.memory import Estimate, estimate
 from vlprompt.engine.observer import SILENT, Observer
 from vlprompt.engine.optim import batches, lr_at, optimiser_of
 from vlprompt.engine.precision import generator
-from vlprompt.engine.step import Place, accumulate, gradients_of, measured_gradients, require_finite, take, weighted
+from vlprompt.engine.step import (
+    Balance,
+    Place,
+    accumulate,
+    gradients_of,
+    labelled,
+    measured_gradients,
+    require_finite,
+    take,
+    weighted,
+)
 from vlprompt.head import measure_head
 from vlprompt.prompts.start import fill
 from vlprompt.towers import Clip
@@ -123,7 +133,7 @@ def train(
     if start is not None:
         restore(start, prompt, optimiser)
     done, average, seconds = (start.epoch, start.average, start.seconds) if start else (0, {}, 0.0)
-
+    balance = Balance(method.terms, start.weights if start else {})
     need = estimate_step(clip, method, lesson)
     forward = forward_of(clip, method, lesson, max_rows=need.max_rows)
     shares = steps.average.weights(schedule.epochs) if steps.average else None
@@ -134,22 +144,21 @@ def train(
             source.prepare(lesson.samples, sorted(views, key=str))
     observer.stage(f"seed {lesson.seed}: learning", schedule.epochs * per_epoch)
     observer.advance(done * per_epoch, {})
-    if (said := said_of(steps.classes, len(lesson.class_names))) is not None:
+    for said in _notes(clip, method, lesson):
         observer.note(said)
-    if method.needs & {"host_states", "context_states"}:
-        observer.note(measure_head(clip).line())
 
     for epoch in range(done, schedule.epochs):
         began, rate = time.perf_counter(), lr_at(epoch, schedule)
-        tally = _epoch(epoch, method, lesson, images, forward, prompt, optimiser, checkpoints, observer)
+        tally = _epoch(epoch, method, lesson, images, forward, prompt, optimiser, balance, checkpoints, observer)
         if shares is not None:
             accumulate(average, shares[epoch], prompt)
         took = time.perf_counter() - began
         seconds += took
         if checkpoints:
-            checkpoints.log({"epoch": epoch, "lr": rate, **tally.summary(), "seconds": round(took, 4)})
+            weights = {"weights": dict(balance.weights)} if balance.weights else {}
+            checkpoints.log({"epoch": epoch, "lr": rate, **tally.summary(), **weights, "seconds": round(took, 4)})
             if (epoch + 1) % checkpoints.every == 0 or epoch + 1 == schedule.epochs:
-                checkpoints.save(capture(epoch + 1, prompt, optimiser, average, seconds))
+                checkpoints.save(capture(epoch + 1, prompt, optimiser, average, seconds, balance.weights))
 
     with torch.no_grad():
         for name, parameter in prompt.named_parameters():
@@ -157,6 +166,13 @@ def train(
             if shares is not None:
                 parameter.copy_(average[name])
     return prompt.requires_grad_(False)
+
+
+def _notes(clip: Clip, method: Method, lesson: Lesson) -> list[str]:
+    """What should be known before the first step: that classes are sampled; what the head knows that a term reads."""
+    sampled = said_of(method.steps.classes, len(lesson.class_names))
+    head = measure_head(clip).line() if method.needs & {"host_states", "context_states"} else None
+    return [said for said in (sampled, head) if said is not None]
 
 
 def view_of(views: Views, epoch: int, seed: int) -> int | None:
@@ -174,6 +190,7 @@ def _epoch(
     forward: Forward,
     prompt: nn.Module,
     optimiser: torch.optim.Optimizer,
+    balance: Balance,
     checkpoints: Checkpoints | None,
     observer: Observer,
 ) -> Tally:
@@ -194,10 +211,14 @@ def _epoch(
         drawn = lesson.drawn(method.steps.classes, epoch, step)
         chance = generator("chance", lesson.seed, epoch, step).initial_seed()
         view = forward(prompt, labels[index].to(device), frozen_BE, pixels, drawn, chance=chance, taught_BE=taught_BE)
-        losses = weighted(method.terms, view)
+        if epoch == 0:
+            balance.measure(view, prompt)
+        losses = weighted(balance.terms, view)
         tally.add(losses)
         if step == 0:
-            found, tally.ratios = measured_gradients(method, losses, parameters)
+            found, tally.ratios = measured_gradients(
+                method, losses, parameters, labelled(method.terms, prompt, view.prompted)
+            )
         else:
             found = gradients_of(method, losses, parameters)
         require_finite(losses, found, prompt, _place(epoch, step, batch, checkpoints))
@@ -222,7 +243,7 @@ class Tally:
     latest: float = 0.0
     """The whole loss of the last step."""
     ratios: dict[str, float] = field(default_factory=dict)
-    """Length of a term's gradient over cross-entropy's, on the epoch's first batch."""
+    """Length of a term's gradient over cross-entropy's on what the term labels, on the epoch's first batch."""
 
     def add(self, losses: Mapping[str, Tensor]) -> None:
         values = torch.stack([loss.detach().float() for loss in losses.values()]).tolist()

@@ -7,10 +7,9 @@ choice; docs/plpp.md says which, and has the ablation that they come from.
 from __future__ import annotations
 
 import warnings
-import weakref
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Literal, final
 
 import torch
 from torch import Tensor
@@ -26,8 +25,13 @@ from vlprompt.losses.perplexity import (
     soft_labels,
     top_words,
 )
-from vlprompt.losses.words import Labels, WordTable, word_table
-from vlprompt.types import Context, Need, PromptSpec, Term, View, Vocabulary
+from vlprompt.losses.words import Labels, WordTable, bounded, word_table
+from vlprompt.types import Context, Need, Prompted, PromptSpec, Term, View, Vocabulary
+
+FEW = 2
+"""Context tokens up to which shift "auto" is 0: with shift 1 half of the perplexity term or more would be constant."""
+NOTED = 0.5
+"""Share of a term that trains nothing from which a warning says so (project's choice); `vlprompt methods` always says it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,15 +39,25 @@ class PlppOptions:
     """What may be chosen about PLPP. Each string under a field is its help in the command line."""
 
     weight: float = field(default=0.1, metadata={"alias": "lambda"})
-    """lambda, the weight of both terms beside the host's loss; 0 is the host exactly."""
+    """lambda, the weight of the perplexity term, and of the inverse term where it has none; 0 for both is the host exactly."""
+    weight_inverse: float | None = field(default=None, metadata={"alias": "lambda_inverse", "words": {"same": None}})
+    """The weight of the inverse term; "same": lambda, one weight for both."""
+    balance: float = field(default=0.0, metadata={"words": {"off": 0.0}})
+    """R: the weights are found in the first epoch, so that each term's gradient on the labelled tensors is R times
+    cross-entropy's there; they are fixed afterwards and stand in the record. "off": the weights above."""
     label: Literal["soft", "hard"] = "soft"
     """What a context vector should predict: a distribution over its nearest words, or the nearest word alone."""
     tau: float = 0.1
     """Temperature of the soft label, softmax(cosine / tau)."""
+    tau_random: float | None = field(default=None, metadata={"words": {"same": None}})
+    """Temperature for a context that starts from random vectors (init=normal), whose cosines are small; "same": tau."""
     k: int = field(default=10, metadata={"words": {"all": 0}})
     """How many nearest words the label has: its top k, or "all" words. 1 is the hard label."""
-    shift: Literal[1, 0] = 1
-    """1: the state before a word predicts it, as in perplexity; 0: the word's own state."""
+    shift: Literal["auto", 1, 0] = "auto"
+    """1: the state before a word predicts it, as in perplexity; 0: the word's own state. auto: 0 with one or two context tokens."""
+    rows: Literal["read", "token"] = "read"
+    """What is labelled where queries, keys and values have tokens of their own (RPP): all first-layer tokens that the classifier
+    "read"s, or the un-replaced "token" alone. Other hosts have one tensor there."""
     head: Literal["auto", "host", "alone"] = "auto"
     """Whose states predict: the host's own, or those of a separate pass of the context alone with deep prompts off.
     auto: the separate pass where the host's deeper prompts overwrite the context or its states depend on the class."""
@@ -57,6 +71,10 @@ class PlppOptions:
     """Whose top k words the inverse is over (over all words with a hard label or k = 1)."""
     tau_scale: Literal["none", "inverse", "both"] = "none"
     """Which terms are multiplied by tau; the inverse's gradient grows as 1 / tau."""
+    centre: bool = False
+    """Whether the mean state of plain captions is taken off the states before the head reads them."""
+    length: Literal["bounded", "free"] = "bounded"
+    """A label's gradient grows as 1 / length of the vector. bounded: below the mean length of a word it falls to 0 instead."""
     scale: float = field(default=0.0, metadata={"words": {"raw": 0.0}})
     """Head logits: "raw" is the dot product h W^T; a number s makes them s * cos(h, W) (CLIP's logit scale is 100)."""
     labels: Labels = "cosine"
@@ -66,7 +84,11 @@ class PlppOptions:
 
     def __post_init__(self) -> None:
         _require(self.weight >= 0, "weight", self.weight, "a number of at least 0")
+        inverse = self.weight_inverse
+        _require(inverse is None or inverse >= 0, "weight_inverse", inverse, 'a number of at least 0, or "same"')
+        _require(self.balance >= 0, "balance", self.balance, 'a number above 0, or "off"')
         _require(self.tau > 0, "tau", self.tau, "a number above 0")
+        _require(self.tau_random is None or self.tau_random > 0, "tau_random", self.tau_random, "a number above 0")
         _require(self.k >= 0, "k", self.k, 'a whole number of at least 1, or "all"')
         _require(self.scale >= 0, "scale", self.scale, '"raw" or a number above 0')
         if self.labels == "uniform" and self.one_word:
@@ -80,18 +102,47 @@ class PlppOptions:
         """Whether the label is the nearest word alone."""
         return self.label == "hard" or self.k == 1
 
+    @property
+    def weights(self) -> dict[str, float]:
+        """Term -> its weight before any balance; terms that `mutual` leaves out or that weigh nothing are not in it."""
+        inverse = self.weight if self.weight_inverse is None else self.weight_inverse
+        asked = {"plpp": self.mutual != "inverse" and self.weight, "plpp-inverse": self.mutual != "ppl" and inverse}
+        return {name: weight for name, weight in asked.items() if weight}
+
+    def shift_of(self, num_tokens: int) -> Literal[1, 0]:
+        """The shift for a context of so many tokens."""
+        if self.shift == "auto":
+            return 0 if num_tokens <= FEW else 1
+        return self.shift
+
+    def on(self, prompt: PromptSpec) -> PlppOptions:
+        """The same options with what depends on the host's prompt decided: the shift, and the temperature of its start."""
+        assert prompt.layout is not None
+        tau = self.tau if self.tau_random is None or not starts_random(prompt) else self.tau_random
+        return replace(self, shift=self.shift_of(prompt.layout.num_tokens), tau=tau)
+
+
+def starts_random(prompt: PromptSpec) -> bool:
+    """Whether a context starts from N(0, 0.02) rather than from words or from what was learned before."""
+    return _choice(prompt, "init") == "normal"
+
+
+def _choice(prompt: PromptSpec, name: str) -> object:
+    """An option of a prompt; None where it has no such option, or starts from what was learned before."""
+    return getattr(prompt, name, None)
+
 
 def _require(holds: bool, name: str, seen: object, allowed: str) -> None:
     if not holds:
         raise UserError(f"plpp.{name}={seen}: it must be {allowed}.")
 
 
+@final
 class Plpp:
-    """The two losses of one resolved set of options, unweighted, on (context, vocabulary)."""
+    """The two losses of one resolved set of options, unweighted: pure functions of (context, vocabulary)."""
 
     def __init__(self, options: PlppOptions) -> None:
         self.options = options
-        self._latest: tuple[weakref.ref[Tensor], int, Tensor] | None = None
 
     def log_perplexity(self, context: Context, vocabulary: Vocabulary) -> Tensor:
         """``L_ppl = -(1/M) sum_i sum_j sg(t_ij) log q_ij``, a scalar; the mean over classes where they differ.
@@ -101,7 +152,7 @@ class Plpp:
         """
         options = self.options
         labels, words = self._tables(vocabulary)
-        vectors_RD, states_RD = flatten_context(context, options.shift, words.rows_AD.dtype)
+        vectors_RD, states_RD = self._rows(context, vocabulary, words)
         support = self._teacher_support(context, vectors_RD, labels)
         over_all = options.student == "all" or options.one_word
 
@@ -124,7 +175,7 @@ class Plpp:
         """
         options = self.options
         labels, words = self._tables(vocabulary)
-        vectors_RD, states_RD = flatten_context(context, options.shift, words.rows_AD.dtype)
+        vectors_RD, states_RD = self._rows(context, vocabulary, words)
         support: Tensor | None = None
         if not options.one_word and options.inverse_support == "teacher":
             support = self._teacher_support(context, vectors_RD, labels)
@@ -142,6 +193,18 @@ class Plpp:
         """The table that labels are read from, and the head's."""
         return word_table(vocabulary, self.options.labels, self.options.labels_seed), word_table(vocabulary)
 
+    def _rows(self, context: Context, vocabulary: Vocabulary, words: WordTable) -> tuple[Tensor, Tensor]:
+        """The vectors to be labelled, their gradient bounded, and the states that predict them, centred: (R, D) each."""
+        options = self.options
+        shift = options.shift_of(context.vectors.shape[-2])
+        vectors_RD, states_RD = flatten_context(context, shift, words.rows_AD.dtype)
+        if options.centre:
+            assert vocabulary.mean_state is not None, "a vocabulary without the tower's mean state"
+            states_RD = states_RD - vocabulary.mean_state().to(states_RD)
+        if options.length == "bounded":
+            vectors_RD = bounded(vectors_RD, words.mean_length)
+        return vectors_RD, states_RD
+
     def _head(self, states_RD: Tensor, words: WordTable, support_RK: Tensor | None) -> Tensor:
         return head_logits(states_RD, words, support_RK, self.options.scale or None)
 
@@ -153,18 +216,14 @@ class Plpp:
         return soft_labels(self._cosines(vectors_RD, labels, support_RK), self.options.tau)
 
     def _teacher_support(self, context: Context, vectors_RD: Tensor, labels: WordTable) -> Tensor | None:
-        """(R, k) the words nearest to each context vector; None: all. Found once a step for both terms."""
+        """(R, k) the words nearest to each context vector; None: all. Found once for both terms of a step."""
         k = 1 if self.options.one_word else self.options.k
         if k == 0 or k >= labels.num_words:
             return None
-        vectors = context.vectors
-        if self._latest is not None:
-            known, version, support = self._latest
-            if known() is vectors and version == vectors._version:
-                return support
-        support = top_words(labels.cosine, vectors_RD, k)
-        self._latest = (weakref.ref(vectors), vectors._version, support)
-        return support
+        key = ("words", self.options.labels, self.options.labels_seed, k)
+        if key not in context.found:
+            context.found[key] = top_words(labels.cosine, vectors_RD, k)
+        return context.found[key]
 
     def _scaled(self, loss: Tensor, *, inverse: bool) -> Tensor:
         scaled = self.options.tau_scale == "both" or (inverse and self.options.tau_scale == "inverse")
@@ -173,30 +232,65 @@ class Plpp:
 
 def plpp_terms(options: PlppOptions, prompt: PromptSpec) -> tuple[Term, ...]:
     """The overlay's terms on a host with this prompt: none with weight 0. Warns of settings that make a term dead."""
-    if options.weight == 0:
+    if not options.weights:
         return ()
     for warning in dead_terms(options, prompt):
         warnings.warn(warning, UserWarning, stacklevel=3)
     need: Need = "context_states" if resolve_head(options, prompt) == "alone" else "host_states"
-    losses = Plpp(options)
-    terms = []
-    if options.mutual in ("both", "ppl"):
-        terms.append(_term("plpp", losses.log_perplexity, _ppl_formula(options), need, options))
-    if options.mutual in ("both", "inverse"):
-        terms.append(_term("plpp-inverse", losses.inverse, _inverse_formula(options), need, options))
-    return tuple(terms)
+    chosen = options.on(prompt)
+    losses = Plpp(chosen)
+    scores = {"plpp": losses.log_perplexity, "plpp-inverse": losses.inverse}
+    formulas = {"plpp": _ppl_formula(chosen), "plpp-inverse": _inverse_formula(chosen)}
+    return tuple(
+        Term(
+            name=name,
+            score=_score(name, scores[name], need, chosen),
+            weight=weight,
+            needs=frozenset({need}),
+            formula=formulas[name],
+            over_images=False,
+            balance=chosen.balance,
+            labelled=lambda prompted: labelled_tensors(prompted, chosen),
+        )
+        for name, weight in chosen.weights.items()
+    )
 
 
-def _term(
-    name: str, loss: Callable[[Context, Vocabulary], Tensor], formula: str, need: Need, options: PlppOptions
-) -> Term:
+def _score(
+    name: str, loss: Callable[[Context, Vocabulary], Tensor], need: Need, options: PlppOptions
+) -> Callable[[View], Tensor]:
     def score(view: View) -> Tensor:
         assert view.context is not None, f"{name} needs {need}"
-        return loss(view.context, view.vocabulary)
+        return loss(labelled_context(view.context, view.prompted, options), view.vocabulary)
 
-    return Term(
-        name=name, score=score, weight=options.weight, needs=frozenset({need}), formula=formula, over_images=False
-    )
+    return score
+
+
+def labelled_tensors(prompted: Prompted, options: PlppOptions) -> tuple[Tensor, ...]:
+    """The first layer's text tokens that PLPP labels: one tensor, or with unshared tokens those that the classifier reads."""
+    first = prompted.text[0]
+    token = first.q if first.token is None else first.token
+    if first.k is None or first.v is None or options.rows == "token":
+        return (token,)
+    return (first.q, first.k, first.v) if first.token is None else (token, first.q, first.k, first.v)
+
+
+def num_labelled(options: PlppOptions, prompt: PromptSpec) -> int:
+    """How many tensors `labelled_tensors` gives for this prompt."""
+    residual = _choice(prompt, "residual")
+    return 1 if residual is None or options.rows == "token" else 4 if residual == "keep" else 3
+
+
+def labelled_context(context: Context, prompted: Prompted, options: PlppOptions) -> Context:
+    """The context with every labelled tensor on a leading axis, each predicted by the same states."""
+    tensors = labelled_tensors(prompted, options)
+    if len(tensors) == 1:
+        return context
+    if "labelled" not in context.found:
+        context.found["labelled"] = torch.stack(tensors)
+    vectors = context.found["labelled"]
+    states = context.states.expand(len(tensors), *context.states.shape)
+    return Context(vectors=vectors, states=states, found=context.found)
 
 
 def resolve_head(options: PlppOptions, prompt: PromptSpec) -> Literal["host", "alone"]:
@@ -221,32 +315,75 @@ def resolve_head(options: PlppOptions, prompt: PromptSpec) -> Literal["host", "a
     return "alone" if options.head == "auto" and prompt.reach.deep_text else "host"
 
 
-def dead_terms(options: PlppOptions, prompt: PromptSpec) -> tuple[str, ...]:
-    """One sentence for each term that trains nothing, or not what it should, under these options."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dead:
+    """A part of a term that trains nothing, or not what it should."""
+
+    term: str
+    share: float
+    """Of the term's rows: 1 is the whole term."""
+    why: str
+    """One sentence, with what to do."""
+
+
+def dead_parts(options: PlppOptions, prompt: PromptSpec) -> tuple[Dead, ...]:
+    """Every part of a term that is constant, or that trains another tensor than the labelled one, under these options."""
     found = []
-    words = prompt.layout.num_tokens if prompt.layout else 0
+    tokens = prompt.layout.num_tokens if prompt.layout else 1
     labels_fixed = options.detach in ("both", "teacher")
-    if options.mutual != "inverse" and options.shift == 1 and words == 1 and labels_fixed:
-        found.append(
-            "plpp with one context token and shift 1: [SOS] predicts it and is constant, so the perplexity term gives "
-            "no gradient. Use plpp.shift=0 or more context tokens."
+    if "plpp" in options.weights and options.shift_of(tokens) == 1 and labels_fixed:
+        share = 1 / tokens
+        what = (
+            "the perplexity term gives no gradient" if share == 1 else f"{share:.0%} of the perplexity term is constant"
         )
-    if options.mutual != "ppl" and options.labels == "uniform":
-        found.append("plpp.labels=uniform: the inverse term is constant and gives no gradient. Use plpp.mutual=ppl.")
-    if options.mutual != "inverse" and prompt.reach.deep_text and resolve_head(options, prompt) == "host":
-        found.append(
+        why = (
+            f"plpp with {tokens} context token{'s' * (tokens > 1)} and shift 1: [SOS] predicts the first and is constant, so that "
+            f"{what}. Use plpp.shift=0 or more context tokens."
+        )
+        found.append(Dead(term="plpp", share=share, why=why))
+    if "plpp-inverse" in options.weights and options.labels == "uniform":
+        why = "plpp.labels=uniform: the inverse term is constant and gives no gradient. Use plpp.mutual=ppl."
+        found.append(Dead(term="plpp-inverse", share=1.0, why=why))
+    if "plpp" in options.weights and prompt.reach.deep_text and resolve_head(options, prompt) == "host":
+        why = (
             "plpp.head=host on a method with deep text prompts: where they replace the context, the perplexity term "
             "reaches the last prompted layer only, never the labelled context. Use plpp.head=auto."
         )
+        found.append(Dead(term="plpp", share=1.0, why=why))
     return tuple(found)
+
+
+def dead_terms(options: PlppOptions, prompt: PromptSpec) -> tuple[str, ...]:
+    """One sentence for each term of which half or more trains nothing, or not what it should, under these options."""
+    return tuple(part.why for part in dead_parts(options, prompt) if part.share >= NOTED)
+
+
+def plpp_notes(options: PlppOptions, prompt: PromptSpec) -> tuple[str, ...]:
+    """What is labelled, which pass is read, and what of it trains nothing, in words."""
+    if not options.weights:
+        return ()
+    alone = resolve_head(options, prompt) == "alone"
+    passes = (
+        "a separate pass of [SOS] and the context, which the classifier does not run"
+        if alone
+        else "the host's own pass"
+    )
+    rows = "first layer's context"
+    if num_labelled(options, prompt) > 1:
+        rows = "first layer's query, key and value tokens" + (
+            ", and its un-replaced ones" if _choice(prompt, "residual") == "keep" else ""
+        )
+    shift = "before" if options.on(prompt).shift else "at"
+    constant = [f"{part.share:.0%} of {part.term} trains nothing there" for part in dead_parts(options, prompt)]
+    return (f"plpp labels the {rows}; its head reads the state {shift} each word, in {passes}", *constant)
 
 
 def plpp_cost(options: PlppOptions, prompt: PromptSpec, *, width: int, words: int, classes: int) -> str:
     """What the terms add to a step, in words; multiplications are those of the forward pass."""
-    if options.weight == 0:
+    if not options.weights:
         return "plpp: nothing, its weight is 0"
     assert prompt.layout is not None
-    rows = prompt.layout.num_tokens * (1 if prompt.layout.shared else classes)
+    rows = prompt.layout.num_tokens * (1 if prompt.layout.shared else classes) * num_labelled(options, prompt)
     full = options.student == "all" or options.one_word or options.k == 0
     columns = words if full else min(options.k, words)
     growth = "whatever the number of classes" if prompt.layout.shared else f"growing with the {classes} classes"
@@ -284,5 +421,6 @@ def _sides(options: PlppOptions) -> str:
         "uniform": "t uniform",
     }[options.labels]
     over = " over all words" if options.student == "all" or options.one_word else ""
-    head = f"{options.scale:g} cos(h, W)" if options.scale else "h W^T"
+    state = "h - mean h" if options.centre else "h"
+    head = f"{options.scale:g} cos({state}, W)" if options.scale else f"{f'({state})' if options.centre else state} W^T"
     return f"{teacher}, q = softmax({head}){over}, h the state {'before' if options.shift else 'at'} word i"

@@ -211,13 +211,25 @@ def options(name: str, *, recipe: str = "", shots: int | None = None) -> tuple[O
 def overlay_costs(method: Method, *, width: int, words: int, classes: int) -> tuple[str, ...]:
     """What each overlay of a resolved method adds to a step, on a text tower of this width and vocabulary."""
     overlays, _ = parse(method.name)
-    costs = []
-    for overlay in overlays:
-        prefix = f"{overlay.name}."
-        own = {key.removeprefix(prefix): value for key, value in method.options.items() if key.startswith(prefix)}
-        chosen = replaced(overlay.options, own, prefix)
-        costs.append(overlay.cost(chosen, method.prompt, width=width, words=words, classes=classes))
-    return tuple(costs)
+    return tuple(
+        overlay.cost(_chosen(overlay, method), method.prompt, width=width, words=words, classes=classes)
+        for overlay in overlays
+    )
+
+
+def overlay_notes(method: Method) -> tuple[str, ...]:
+    """What each overlay of a resolved method reads and labels on its host, in words."""
+    notes: list[str] = []
+    for overlay in parse(method.name)[0]:
+        notes += overlay.notes(_chosen(overlay, method), method.prompt)
+    return tuple(notes)
+
+
+def _chosen(overlay: Overlay, method: Method) -> Any:
+    """An overlay's options as a method was resolved with them."""
+    prefix = f"{overlay.name}."
+    own = {key.removeprefix(prefix): value for key, value in method.options.items() if key.startswith(prefix)}
+    return replaced(overlay.options, own, prefix)
 
 
 def ignored(name: str, overrides: Mapping[str, object]) -> tuple[str, ...]:

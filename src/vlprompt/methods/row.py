@@ -82,3 +82,5 @@ class Overlay:
     """(options, the host's prompt) -> terms. UserError where the overlay cannot stand on that host."""
     cost: Callable[..., str]
     """(options, the host's prompt, width=, words=, classes=) -> what it adds to a step, in words."""
+    notes: Callable[[Any, Any], tuple[str, ...]]
+    """(options, the host's prompt) -> what it reads and labels there, in words."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vlprompt.losses import CROSS_ENTROPY
 from vlprompt.losses.anchors import AnchorOptions, anchor_terms
-from vlprompt.losses.plpp import PlppOptions, plpp_cost, plpp_terms
+from vlprompt.losses.plpp import PlppOptions, plpp_cost, plpp_notes, plpp_terms
 from vlprompt.losses.rules import ProGradOptions, Projection, teacher_term
 from vlprompt.losses.sampled import SamplingOptions, sampled_cross_entropy
 from vlprompt.methods.row import Asked, Host, Overlay
@@ -108,5 +108,6 @@ OVERLAYS: tuple[Overlay, ...] = (
         options=PlppOptions(),
         build=plpp_terms,
         cost=plpp_cost,
+        notes=plpp_notes,
     ),
 )

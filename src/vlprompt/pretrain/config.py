@@ -212,6 +212,11 @@ def _refuse(method: Method) -> None:
             f"{method.name!r} cannot be pretrained: its text features depend on the image, so that a step would encode every class "
             "once per image. Use a method with one text feature per class: rpp, pomp, coop, maple, ..."
         )
+    if any(term.balance for term in method.terms):
+        raise UserError(
+            "plpp.balance finds its weights in the first epoch of `vlprompt train`; pretraining has no such epoch. Set plpp.lambda "
+            "and plpp.lambda_inverse instead, for example to the weights in the record of a short run."
+        )
     if method.steps.rule is not None:
         raise UserError(
             f"{method.name!r} cannot be pretrained: it projects one gradient against another, which does not add up over processes. "
