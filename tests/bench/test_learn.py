@@ -111,7 +111,7 @@ def test_a_validation_image_that_is_a_test_image_too_is_not_chosen_by(
     honest = sources.list_source(sets / "shades")
     again = tuple(dataclasses.replace(one, part="val") for one in honest.entries if one.part == "test")
     monkeypatch.setattr(
-        sources, "list_source", lambda _: dataclasses.replace(honest, entries=(*honest.entries, *again))
+        sources, "list_source", lambda _, **__: dataclasses.replace(honest, entries=(*honest.entries, *again))
     )
     desk = Desk(Means(device="cpu"))
     assert len(desk.questions("any").test) == 12
