@@ -24,7 +24,7 @@ pretrain_run(
         overrides={"epochs": 1},
     )
 )
-for name, init in (("from its own start", None), ("from the pretrained prompt", place / "pretrained")):
+for name, init in (("from its own start", None), ("from the pretrained prompt", place / "pretrained" / "best")):
     out = place / name.replace(" ", "-")
     changes = {"epochs": 2}
     config = RunConfig(
