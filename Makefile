@@ -40,10 +40,10 @@ lint: install ## Format and lint, without changing anything
 types: install ## Type check
 	$(BIN)/mypy
 
-test: lint types ## Format, lint, types and the tests (at most 10 minutes on two cores)
+test: lint types ## Format, lint, types and the quick tests
 	$(TEST) -m "not slow"
 
-test-all: test ## The same, and then the slow tests, one after another (at most 40 minutes on two cores)
+test-all: test ## The same, and then the slow tests, one after another
 	OMP_NUM_THREADS=$(JOBS) $(BIN)/python -m pytest -m slow
 
 wheel: install ## Build the wheel into dist/
