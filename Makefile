@@ -13,7 +13,7 @@ PIP   := $(BIN)/python -m pip --disable-pip-version-check
 TEST  := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart format lint types test test-all wheel wheel-test matrix soak audit clean
+.PHONY: help install quickstart format lint types test test-all wheel wheel-test matrix soak docs audit clean
 
 help: ## Show these lines
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -56,6 +56,9 @@ wheel-test: wheel ## Install the built wheel in an empty environment and learn a
 soak: install ## Damage files, kill processes and fill the disk for SECONDS; writes docs/reliability.md
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.soak --seconds $(SECONDS) --seed $(SEED)
 
+docs: install ## Build the documentation site into site/ (no network)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 audit: install ## Ask a vulnerability service about the pinned versions (needs the network)
 	$(BIN)/python -m pip install --quiet pip-audit
 	$(BIN)/pip-audit --no-deps --disable-pip -r constraints.txt
@@ -64,4 +67,4 @@ matrix: ## The quick tests under every Python at hand, with the pinned versions
 	$(PYTHON) tools/matrix.py
 
 clean: ## Remove what the commands above made, but no runs
-	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) dist build site .pytest_cache .mypy_cache .ruff_cache .hypothesis
