@@ -1,26 +1,29 @@
-"""The first run: zero-shot, CoOp and PLPP on one data set, and a picture of what they say."""
+"""The first run: four methods learn from pictures of half of the classes, and are asked about both halves."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+import statistics
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from vlprompt.artifact import pick
-from vlprompt.data import Sample, open_dataset, picture
-from vlprompt.engine.config import RunConfig
+from vlprompt import bench
+from vlprompt.bench import Cell, Grid
+from vlprompt.data import Sample, Subset, open_dataset, picture, restrict
 from vlprompt.engine.observer import Observer
-from vlprompt.engine.run import train_run
+from vlprompt.errors import UserError
 from vlprompt.records import Predictions, Record, id_hashes, read_predictions
 from vlprompt.report import plots, tables
 from vlprompt.report.write import write_report
 
 ZERO_SHOT = "zero-shot"
-METHODS = (ZERO_SHOT, "coop", "plpp+coop")
+METHODS = (ZERO_SHOT, "coop", "plpp+coop", "rpp")
+WORDS = "plpp+coop"
+"""Its words are shown: PLPP asks for tokens that a reader would expect."""
+HALVES: tuple[Subset, ...] = ("base", "novel")
 FIGURE, TABLE = "quickstart.png", "quickstart.md"
 
 
@@ -36,85 +39,117 @@ class Plan:
     overrides: Mapping[str, str] = field(default_factory=dict)
     device: str = "auto"
 
-    def config(self, method: str) -> RunConfig:
-        """One method's run. Zero-shot learns nothing, so that one seed is enough."""
-        return RunConfig(
-            method=method,
-            model=self.model,
-            data=self.data,
-            out=self.out / method,
-            overrides={} if method == ZERO_SHOT else self.overrides,
-            shots=self.shots,
-            seeds=self.seeds[:1] if method == ZERO_SHOT else self.seeds,
-            device=self.device,
-            resume=True,
-        )
-
-    @property
-    def learned(self) -> Path:
-        """The run whose prompt is shown."""
-        return self.out / METHODS[-1]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """What came of it."""
 
-    records: tuple[Record, ...]
+    best: str
+    """The learned method with the best mean on validation images."""
+    prompt: Path
+    """The prompt of `best` that did best on validation images, of all seeds."""
+    words: Path
+    """The same of `WORDS`."""
     table: tables.Table
     figure: Path
     page: Path
 
 
-def run(plan: Plan, observing: Callable[[str], AbstractContextManager[Observer]]) -> Outcome:
-    """Learns what is missing in `plan.out`, draws the figure and writes the table and the report's page beside it.
+def run(plan: Plan, observer: Observer, hear: Callable[[Cell, bench.Outcome], None]) -> Outcome:
+    """Do what is missing in `plan.out`, then write the figure, the table and the report's page there.
 
-    observing: a method's name and a space -> the observer of its run.
+    hear: is told of every test that is done. UserError: what a grid refuses, or the reason of the first test that failed.
     """
-    records: list[Record] = []
-    for method in METHODS:
-        with observing(f"{method} ") as observer:
-            records += train_run(plan.config(method), observer)
-    rows = tables.rows(records)
-    figure = plots.quickstart(plan.out / FIGURE, rows, pictures(plan), learned=METHODS[-1])
-    table = tables.accuracy(records, methods=METHODS)
+    grid = Grid(out=plan.out, means=bench.Means(device=plan.device))
+    desk = bench.Desk(grid.means)
+    request = bench.Request(
+        protocols=("base-to-novel",),
+        data=(plan.data,),
+        model=plan.model,
+        methods=METHODS,
+        shots=(plan.shots,),
+        seeds=plan.seeds,
+        overrides=plan.overrides,
+    )
+    cells = bench.make(request, desk).cells
+    for outcome in bench.work_off(cells, grid, bench.carrier(1, observer, desk), hear).values():
+        if outcome.state != "done":
+            raise UserError(f"{outcome.place}: {outcome.reason}", exit_code=outcome.exit_code or 1)
+    records = [grid.record(cell) for cell in cells]
+    best, table = _best(records), tables.halves(records)
     (plan.out / TABLE).write_text(tables.as_markdown(table), encoding="utf-8")
-    page = write_report(plan.out, title="Quickstart").files[0]
-    return Outcome(records=tuple(records), table=table, figure=figure, page=page)
+    return Outcome(
+        best=best,
+        prompt=_best_seed(best, grid, cells, records),
+        words=_best_seed(WORDS, grid, cells, records),
+        table=table,
+        figure=plots.quickstart(
+            plan.out / FIGURE, tables.rows(records), _pictures(plan, grid, cells, best), learned=best
+        ),
+        page=write_report(plan.out, title="Quickstart").files[0],
+    )
 
 
-def pictures(plan: Plan) -> list[plots.Picture]:
-    """Test images drawn at random (always the same), at most one per class, with the answers before and after."""
-    dataset = open_dataset(plan.data)
-    samples = {str(id_hash): one for one, id_hash in zip(dataset.test, id_hashes([one.id for one in dataset.test]))}
-    before = read_predictions(pick(plan.out / ZERO_SHOT).directory)
-    after = read_predictions(pick(plan.learned).directory)
-    if before is None or after is None:
-        return []
-    said_before, said_after = _answers(before), _answers(after)
-    both = sorted(said_before.keys() & said_after.keys() & samples.keys())
-    chosen = _one_per_class([(samples[key], key) for key in both])
-    return [
-        plots.Picture(
-            pixels=np.asarray(picture(sample)),
-            truth=dataset.class_names[sample.label],
-            before=dataset.class_names[said_before[key]],
-            after=dataset.class_names[said_after[key]],
-        )
-        for sample, key in chosen
+def _best(records: Sequence[Record]) -> str:
+    """The learned method with the best mean accuracy on validation images; test images do not count."""
+    found: dict[str, list[float]] = {name: [] for name in METHODS if name != ZERO_SHOT}
+    for record in records:
+        if record.val_top1 is not None and record.method in found:
+            found[record.method].append(record.val_top1)
+    return max(found, key=lambda name: statistics.fmean(found[name] or [0.0]))
+
+
+def _best_seed(method: str, grid: Grid, cells: Sequence[Cell], records: Sequence[Record]) -> Path:
+    """The prompt of a method that did best on validation images."""
+    found = [
+        (record.val_top1 or 0.0, -cell.course.seed, grid.learned(cell.course))
+        for cell, record in zip(cells, records, strict=True)
+        if record.method == method
     ]
+    return max(found)[-1]
 
 
-def _answers(predictions: Predictions) -> dict[str, int]:
+def _pictures(plan: Plan, grid: Grid, cells: Sequence[Cell], best: str) -> list[plots.Picture]:
+    """Test images drawn at random (always the same), a row of each half, one per class, with both answers."""
+    dataset = open_dataset(plan.data)
+    found: list[plots.Picture] = []
+    for half in HALVES:
+        part = restrict(dataset, half)
+        before, after = (
+            _answers(read_predictions(next(grid.of(one) for one in cells if (one.course.method, one.subset) == wanted)))
+            for wanted in ((ZERO_SHOT, half), (best, half))
+        )
+        for sample, key in _one_per_class(
+            [one for one in _hashed(part.test) if one[1] in before.keys() & after.keys()]
+        ):
+            found.append(
+                plots.Picture(
+                    pixels=np.asarray(picture(sample)),
+                    truth=part.class_names[sample.label],
+                    before=part.class_names[before[key]],
+                    after=part.class_names[after[key]],
+                )
+            )
+    return found
+
+
+def _hashed(samples: Sequence[Sample]) -> list[tuple[Sample, str]]:
+    """Samples, each with the hash under which records know it."""
+    return list(zip(samples, map(str, id_hashes([one.id for one in samples])), strict=True))
+
+
+def _answers(predictions: Predictions | None) -> dict[str, int]:
+    if predictions is None:
+        return {}
     return dict(zip(map(str, predictions.id_hash), map(int, predictions.predicted), strict=True))
 
 
 def _one_per_class(candidates: list[tuple[Sample, str]]) -> list[tuple[Sample, str]]:
-    """As many as the figure holds, in random order; classes repeat only where there are too few."""
+    """A row of pictures in random order; classes repeat only where there are too few."""
     shuffled = random.Random(0).sample(candidates, len(candidates))
     seen: dict[int, int] = {}
     ranked = []
     for place, (sample, key) in enumerate(shuffled):
         seen[sample.label] = seen.get(sample.label, 0) + 1
         ranked.append((seen[sample.label], place, sample, key))
-    return [(sample, key) for _, _, sample, key in sorted(ranked, key=lambda one: one[:2])[: plots.PICTURES]]
+    return [(sample, key) for _, _, sample, key in sorted(ranked, key=lambda one: one[:2])[: plots.COLUMNS]]

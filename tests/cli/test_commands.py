@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import shutil
 import subprocess
@@ -212,17 +213,19 @@ def test_quickstart_learns_draws_and_can_be_called_again(vlprompt: Vlprompt, cli
         "zero-shot",
         "coop",
         "plpp+coop",
+        "rpp",
+        "new classes",
         "+-",
         "Nearest words",
         "perplexity",
         "first/quickstart.png",
         "first/report.html",
-        "--data FOLDER",
+        "train FOLDER",
     ):
         assert text in done.out
     with Image.open("first/quickstart.png") as image:
         assert image.width > 1000
-    assert Path("first/quickstart.md").read_text(encoding="utf-8").count("\n| ") == 5
+    assert Path("first/quickstart.md").read_text(encoding="utf-8").count("\n| ") == 6
     again = vlprompt(*command, "--markdown")
     assert again.code == 0
     assert again.out == Path("first/quickstart.md").read_text(encoding="utf-8")
@@ -232,8 +235,11 @@ def test_quickstart_learns_draws_and_can_be_called_again(vlprompt: Vlprompt, cli
 
 def test_defaults_name_what_is_in_the_package() -> None:
     from vlprompt.cli import ablate, options
+    from vlprompt.cli.quickstart import quickstart
 
-    assert options.POCKET_DATA in pocket.names()
+    first = inspect.signature(quickstart).parameters
+    assert {options.POCKET_DATA, first["data"].default} <= set(pocket.names())
+    assert first["model"].default in pocket.model_names()
     assert options.POCKET_MODEL in pocket.model_names()
     assert set(ablate.DEFAULT_DATA.split(",")) <= set(pocket.names())
 

@@ -54,6 +54,24 @@ def test_the_higher_bar_belongs_to_the_better_method(tmp_path: Path) -> None:
     assert heights[1] == pytest.approx(2 * heights[0], rel=0.05)
 
 
+def test_halves_stand_in_groups_of_the_same_colours(tmp_path: Path) -> None:
+    made = [record(method=name, subset=part, top1=30.0) for part in ("base", "novel") for name in ("zero-shot", "coop")]
+    image = drawn(plots.quickstart(tmp_path / "figure.png", tables.rows(made), [], learned="coop"))
+    for bar in plots.BARS[:2]:
+        hit = (np.abs(image - [int(bar[i : i + 2], 16) for i in (1, 3, 5)]).max(axis=-1) <= 1).any(axis=0)
+        wide = np.diff(np.nonzero(np.diff(np.r_[0, hit.astype(int), 0]))[0])[::2]
+        assert (wide > 40).sum() == 2
+
+
+def test_a_table_of_halves_has_the_harmonic_mean_of_each_seed() -> None:
+    made = [
+        record(method="coop", subset=part, seed=seed, top1=top1)
+        for part, seed, top1 in (("base", 1, 60.0), ("novel", 1, 30.0), ("base", 2, 40.0), ("novel", 2, 40.0))
+    ]
+    (row,) = tables.halves(made).cells
+    assert row[3:6] == ("50.0 +- 14.1", "35.0 +- 7.1", "40.0 +- 0.0")
+
+
 def test_no_picture_and_no_accuracy_still_make_a_figure(tmp_path: Path) -> None:
     rows = tables.rows([record(top1=None), record(method="plpp+coop", top1=10.0)])
     assert drawn(plots.quickstart(tmp_path / "figure.png", rows, [], learned="coop")).std() > 1

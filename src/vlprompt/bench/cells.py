@@ -195,6 +195,10 @@ class Grid:
         """Whether the cell's record is there."""
         return records.finished(self.of(cell))
 
+    def record(self, cell: Cell) -> records.Record:
+        """The cell's record."""
+        return records.read(self.of(cell))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:

@@ -237,4 +237,4 @@ def cached_features(plan: Plan, grid: Grid, desk: Desk) -> tuple[int, int] | Non
 
 def done(plan: Plan, grid: Grid) -> list[records.Record]:
     """The records of the plan's finished cells, in its order."""
-    return [records.read(grid.of(cell)) for cell in plan.cells if grid.finished(cell)]
+    return [grid.record(cell) for cell in plan.cells if grid.finished(cell)]

@@ -33,8 +33,8 @@ STAGE_WIDTH = 34
 class Bars:
     """An observer with one bar per stage."""
 
-    def __init__(self, progress: Progress, title: str) -> None:
-        self._progress, self._title = progress, title
+    def __init__(self, progress: Progress, title: str, notes: bool) -> None:
+        self._progress, self._title, self._notes = progress, title, notes
         self._task: TaskID | None = None
         self._name = ""
 
@@ -53,6 +53,8 @@ class Bars:
             self._progress.update(self._task, advance=steps)
 
     def note(self, text: str) -> None:
+        if not self._notes:
+            return
         self._progress.console.print(Text("Note: ", style="bold yellow") + Text(text), soft_wrap=True)
 
     def finished(self, record: Record) -> None:
@@ -71,8 +73,8 @@ class Bars:
 class Lines:
     """An observer that prints a line when a stage ends, and every few seconds before."""
 
-    def __init__(self, output: Console, title: str) -> None:
-        self._output, self._title = output, title
+    def __init__(self, output: Console, title: str, notes: bool) -> None:
+        self._output, self._title, self._notes = output, title, notes
         self._name, self._total, self._done = "", 0, 0
         self._spoken = 0.0
 
@@ -89,7 +91,8 @@ class Lines:
         self._say(f"{self._name}: {self._done}/{self._total}  {_shown(shown)}".rstrip())
 
     def note(self, text: str) -> None:
-        self._say(f"Note: {text}")
+        if self._notes:
+            self._say(f"Note: {text}")
 
     def finished(self, record: Record) -> None:
         self._say(_finished(record))
@@ -99,11 +102,11 @@ class Lines:
 
 
 @contextmanager
-def observing(title: str = "") -> Iterator[Observer]:
-    """The observer that fits stderr; `title` stands before every stage's name."""
+def observing(title: str = "", *, notes: bool = True) -> Iterator[Observer]:
+    """The observer that fits stderr; `title` stands before every stage's name. notes: whether it shows notes."""
     output = console.err()
     if not output.is_terminal:
-        yield Lines(output, title)
+        yield Lines(output, title, notes)
         return
     columns = (
         TextColumn("{task.description}", markup=False),
@@ -114,7 +117,7 @@ def observing(title: str = "") -> Iterator[Observer]:
         TextColumn("{task.fields[shown]}", markup=False),
     )
     with Progress(*columns, console=output, transient=True) as progress:
-        yield Bars(progress, title)
+        yield Bars(progress, title, notes)
 
 
 @contextmanager

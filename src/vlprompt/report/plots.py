@@ -1,4 +1,4 @@
-"""The quickstart's picture: accuracy bars, and test pictures with what was said of them before and after learning."""
+"""The quickstart's picture: accuracy bars by half of the classes, and test pictures with both answers."""
 
 from __future__ import annotations
 
@@ -42,34 +42,39 @@ def quickstart(path: Path, found: Sequence[Row], pictures: Sequence[Picture], *,
     return path
 
 
+PARTS = {"base": "seen classes", "novel": "new classes", "all": "all classes"}
+
+
 def _bars(figure: Any, found: Sequence[Row]) -> None:
-    """One bar per method at its mean, a dot per seed."""
+    """A group of bars per part of the classes: one bar per method at its mean, a dot per seed."""
     from matplotlib.ticker import MaxNLocator
 
     axis = figure.subplots()
-    figure.subplots_adjust(left=0.15, right=0.95, top=0.805, bottom=0.085)
-    shown = [(row, row.top1) for row in found]
+    figure.subplots_adjust(left=0.15, right=0.95, top=0.805, bottom=0.16)
+    parts = list(dict.fromkeys(row.subset for row in found))
+    methods = list(dict.fromkeys(row.method for row in found))
     top = max((record.top1 or 0.0 for row in found for record in row.records), default=0.0)
-    for place, (row, value) in enumerate(shown):
-        if value is None:
-            axis.text(place, 1.0, "missing", ha="center", va="bottom", color=WRONG)
+    for row in found:
+        place, number = parts.index(row.subset) * (len(methods) + 0.7), methods.index(row.method)
+        color = BARS[min(number, len(BARS) - 1)]
+        if row.top1 is None:
+            axis.text(place + number, 1.0, "missing", ha="center", va="bottom", color=WRONG, rotation=90)
             continue
-        axis.bar(place, value.mean, width=0.62, color=BARS[min(place, len(BARS) - 1)], zorder=2)
+        named = row.method if row.subset == parts[0] else None
+        axis.bar(place + number, row.top1.mean, width=0.86, color=color, zorder=2, label=named)
         points = [record.top1 for record in row.records if record.top1 is not None]
         if len(points) > 1:
-            offsets = [0.09 * (number - (len(points) - 1) / 2) for number in range(len(points))]
-            axis.scatter(
-                [place + offset for offset in offsets], points, s=20, color="white", edgecolor=INK, lw=0.9, zorder=3
-            )
-        axis.text(
-            place,
-            max([*points, value.mean]) + 0.022 * top,
-            f"{value.mean:.1f}",
-            ha="center",
-            va="bottom",
-            weight="bold",
-        )
-    axis.set_xticks(range(len(shown)), [row.method for row, _ in shown])
+            offsets = [0.14 * (one - (len(points) - 1) / 2) for one in range(len(points))]
+            places = [place + number + offset for offset in offsets]
+            axis.scatter(places, points, s=14, color="white", edgecolor=INK, lw=0.8, zorder=3)
+        height = max([*points, row.top1.mean]) + 0.022 * top
+        axis.text(place + number, height, f"{row.top1.mean:.0f}", ha="center", va="bottom", weight="bold", size=8.5)
+    middles = [place * (len(methods) + 0.7) + (len(methods) - 1) / 2 for place in range(len(parts))]
+    if len(parts) > 1:
+        axis.set_xticks(middles, [PARTS.get(part, part) for part in parts])
+        figure.legend(loc="lower center", ncols=2, frameon=False, fontsize=8.5)
+    else:
+        axis.set_xticks(range(len(methods)), methods)
     axis.set_ylim(0, 1.14 * top if top else 1.0)
     axis.set_ylabel("test accuracy, %")
     axis.yaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
@@ -83,9 +88,8 @@ def _bars(figure: Any, found: Sequence[Row]) -> None:
 def _subtitle(found: Sequence[Row]) -> str:
     if not found:
         return ""
-    row, first = found[0], found[0].records[0]
-    shots = next((f"{one.shots} images" for one in found if one.shots is not None), "all images")
-    return f"{row.dataset}, {first.num_classes} classes, {shots} per class\nbars: mean over seeds, dots: single seeds"
+    shots = next((f"{one.shots} pictures" for one in found if one.shots), "all pictures")
+    return f"{found[0].dataset}, learned from {shots} per class\nbars: mean over seeds, dots: single seeds"
 
 
 def _grid(figure: Any, pictures: Sequence[Picture], learned: str) -> None:
@@ -121,7 +125,7 @@ def _grid(figure: Any, pictures: Sequence[Picture], learned: str) -> None:
         figure,
         0.03,
         "Test pictures, drawn at random",
-        f"bold: what it shows; green: right, red: wrong\nlearned: the prompt of {learned}",
+        f"upper row: seen classes, lower row: new classes\nlearned: the prompt of {learned}; bold: what it shows",
     )
 
 

@@ -102,6 +102,43 @@ def accuracy(records: Sequence[Record], *, methods: Sequence[str] = (), seeds: S
     return Table(title=_title(found), header=HEADER, cells=tuple(cells), remark=_remark(found), least=LEAST)
 
 
+def halves(records: Sequence[Record]) -> Table:
+    """Base-to-novel on one data set in percent: a row per method; H is the harmonic mean of both halves, seed by seed.
+
+    Titles of columns are short, because all of them should fit a terminal."""
+    found: dict[str, dict[str, dict[int, Record]]] = {}
+    for record in records:
+        found.setdefault(record.method, {}).setdefault(record.subset, {})[record.seed] = record
+    cells = []
+    for method, parts in found.items():
+        base, novel = parts.get("base", {}), parts.get("novel", {})
+        both = [(base[seed].top1, novel[seed].top1) for seed in sorted(base.keys() & novel.keys())]
+        seconds = spread(one.seconds for one in base.values())
+        cells.append(
+            (
+                method,
+                f"{next(iter((*base.values(), *novel.values()))).parameters:,}",
+                ", ".join(map(str, sorted(base))),
+                _text(spread(one.top1 for one in base.values())),
+                _text(spread(one.top1 for one in novel.values())),
+                _text(spread(2 * a * b / (a + b) if a and b else a and b for a, b in both)),
+                NOT_MEASURED if seconds is None else f"{seconds.mean:.1f}",
+            )
+        )
+    first = records[0]
+    shots = next((f"{one.shots} pictures" for one in records if one.shots), "all pictures")
+    tested = {one.subset: f"{one.num_test} of {one.num_classes}" for one in records}
+    return Table(
+        title=f"Test accuracy in percent: {first.dataset}, learned from {shots} of each class of the first half",
+        header=HALVES,
+        cells=tuple(cells),
+        remark=f"Test images: {tested.get('base')} classes of which it saw pictures, {tested.get('novel')} new ones. "
+        "Mean +- standard deviation over seeds.",
+        least=(*LEAST, "H"),
+    )
+
+
+HALVES = ("method", "learned numbers", "seeds", "seen classes", "new classes", "H", "seconds")
 LEAST = ("seconds", "macro-F1", "learned numbers", "seeds")
 HEADER = ("method", "learned numbers", "seeds", "zero-shot", "learned", "gain", "macro-F1", "seconds")
 
