@@ -241,7 +241,7 @@ class Average(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preprocess:
-    """The image transform that belongs to a model: short edge to `resize` (bicubic), centre crop, normalise."""
+    """The image transform that belongs to a model: short edge to `resize`, centre crop, normalise."""
 
     resize: int
     """Short edge, in pixels."""
@@ -249,6 +249,16 @@ class Preprocess:
     """Side of the square that the tower sees, in pixels."""
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    squash: bool = False
+    """Whether both edges become `crop`, the picture's shape or not, and nothing is cut (SigLIP)."""
+    filter: Literal["bicubic", "bilinear"] = "bicubic"
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """All values; of those that came after the first version only what is not the default, so that keys of caches stay."""
+        first = ("resize", "crop", "mean", "std")
+        values = {one.name: (getattr(self, one.name), one.default) for one in fields(self)}
+        return {name: value for name, (value, usual) in values.items() if name in first or value != usual}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -264,6 +274,8 @@ class ModelFacts:
     """Words -> (number of tokens, text_width) float32, rows of the token embedding."""
     takes_image_prompts: bool = True
     """False for a ResNet image tower."""
+    predicts_words: bool = True
+    """False where the text tower has no causal mask: a row that sees the next word cannot predict it."""
 
 
 Sight = Literal["image", "classes", "chance"]

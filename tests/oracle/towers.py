@@ -38,7 +38,7 @@ def norm(layer, x: Tensor) -> Tensor:
 
 def mlp(block, x: Tensor) -> Tensor:
     hidden = x @ block.mlp.c_fc.weight.T + block.mlp.c_fc.bias
-    hidden = hidden * torch.sigmoid(1.702 * hidden) if block.mlp.quick else F.gelu(hidden)
+    hidden = hidden * torch.sigmoid(1.702 * hidden) if block.mlp.activation == "quick_gelu" else F.gelu(hidden)
     return hidden @ block.mlp.c_proj.weight.T + block.mlp.c_proj.bias
 
 

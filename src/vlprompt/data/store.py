@@ -20,7 +20,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -117,7 +117,7 @@ class FeatureStore:
         facts = {
             "schema": SCHEMA,
             "model": model_key,
-            "preprocess": asdict(preprocess),
+            "preprocess": preprocess.settings,
             "view": view,
             "augmentation": None if view is None else AUGMENTATION_VERSION,
         }

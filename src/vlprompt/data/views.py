@@ -25,23 +25,27 @@ RATIO = (3 / 4, 4 / 3)
 TRIES = 10
 Result = TypeVar("Result")
 WORKERS = min(8, os.cpu_count() or 1)
+FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 MAX_RESIZED = 1 << 24
 """Pixels of a resized test image above which only the part that is cropped is made (a picture of 1 x 60,000 pixels)."""
 
 
 def test_view(image: Image.Image, preprocess: Preprocess) -> Tensor:
-    """(3, S, S) float32: short edge to `resize` (bicubic), centre crop, [0, 1], normalised.
+    """(3, S, S) float32: short edge to `resize`, centre crop (or both edges to the crop, where the model's views are squashed), [0, 1],
+    normalised.
 
     torchvision's arithmetic on Pillow images: long edge int(resize * long / short), offset int(round((edge - crop) / 2)),
     black padding where the resized image is smaller than the crop.
     """
+    if preprocess.squash:
+        return normalise(image.resize((preprocess.crop,) * 2, FILTERS[preprocess.filter]), preprocess)
     width, height = image.size
     short, long = min(width, height), int(preprocess.resize * max(width, height) / min(width, height))
     new = (preprocess.resize, long) if width <= height else (long, preprocess.resize)
     if new[0] * new[1] > MAX_RESIZED:
-        return normalise(_crop_of_resized(image, new, preprocess.crop), preprocess)
+        return normalise(_crop_of_resized(image, new, preprocess), preprocess)
     if short != preprocess.resize:
-        image = image.resize(new, Image.Resampling.BICUBIC)
+        image = image.resize(new, FILTERS[preprocess.filter])
     return normalise(_centre_crop(image, preprocess.crop), preprocess)
 
 
@@ -57,7 +61,7 @@ def first_view(seed: int) -> int:
 
 
 def train_view(image: Image.Image, preprocess: Preprocess, content_hash: str, view: int) -> Tensor:
-    """(3, S, S) float32: random crop of view number `view` of an image, resized (bicubic), flipped or not, normalised.
+    """(3, S, S) float32: random crop of view number `view` of an image, resized, flipped or not, normalised.
 
     torchvision's RandomResizedCrop (scale 0.08 to 1, ratio 3/4 to 4/3 log-uniform, ten tries, then the centre) and
     horizontal flip with probability 1/2. All randomness comes from (content hash, view, AUGMENTATION_VERSION): the same on
@@ -68,7 +72,7 @@ def train_view(image: Image.Image, preprocess: Preprocess, content_hash: str, vi
     side = preprocess.crop
     image = image.crop((left, top, left + width, top + height))
     if image.size != (side, side):
-        image = image.resize((side, side), Image.Resampling.BICUBIC)
+        image = image.resize((side, side), FILTERS[preprocess.filter])
     if next(draws) < 0.5:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     return normalise(image, preprocess)
@@ -146,16 +150,16 @@ def _offset(edge: int, side: int) -> int:
     return round((edge - side) / 2)
 
 
-def _crop_of_resized(image: Image.Image, new: tuple[int, int], side: int) -> Image.Image:
+def _crop_of_resized(image: Image.Image, new: tuple[int, int], preprocess: Preprocess) -> Image.Image:
     """The centre crop of `image` resized to `new`, without the rest: equal up to rounding."""
-    box: list[float] = []
+    side, box = preprocess.crop, list[float]()
     out = []
     for old, edge in zip(image.size, new, strict=True):
         start, length = (_offset(edge, side), side) if edge > side else (0, edge)
         box.append(start * old / edge)
         out.append((length, (start + length) * old / edge))
     (width, right), (height, bottom) = out
-    part = image.resize((width, height), Image.Resampling.BICUBIC, box=(box[0], box[1], right, bottom))
+    part = image.resize((width, height), FILTERS[preprocess.filter], box=(box[0], box[1], right, bottom))
     return _centre_crop(part, side)
 
 
@@ -188,7 +192,7 @@ def augmented_view(image: Image.Image, preprocess: Preprocess, content_hash: str
     side = preprocess.crop
     image = image.crop((left, top, left + width, top + height))
     if image.size != (side, side):
-        image = image.resize((side, side), Image.Resampling.BICUBIC)
+        image = image.resize((side, side), FILTERS[preprocess.filter])
     if next(draws) < 0.5:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     return normalise(two_operations(image, draws), preprocess)

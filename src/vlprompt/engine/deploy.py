@@ -67,11 +67,13 @@ def deployed(
     check_classes(method.prompt, learned.class_names, classes, labelled=names is None)
     module = Deployed(clip, classifier_of(clip, method, learned.prompt, classes, learned.template))
     scale = clip.preprocess
+    resized = f"short edge resized to `resize` ({scale.filter}), centre square of `crop` pixels"
+    resized = f"both edges resized to `crop` pixels ({scale.filter})" if scale.squash else resized
     facts = {
         "class_names": json.dumps(list(classes), ensure_ascii=False),
         "resize": str(scale.resize),
         "crop": str(scale.crop),
-        "input": "RGB, short edge resized to `resize` (bicubic), centre square of `crop` pixels, float32 from 0 to 1",
+        "input": f"RGB, {resized}, float32 from 0 to 1",
         "method": method.name,
         "model": learned.model,
         "weight_hash": learned.weight_hash,

@@ -63,7 +63,7 @@ class Classifier:
         if "image" not in spec.reach.sees:
             with torch.no_grad():
                 self.prompted = asked(prompt, spec, None, self.frozen_text)
-                self.text = self._text(self.prompted)
+                self.text = self.class_features(self.prompted)
 
     @torch.no_grad()
     def logits(self, samples: Sequence[Sample], images: Images) -> Tensor:
@@ -101,14 +101,14 @@ class Classifier:
         text = self.text if module is None else None
         if text is None:
             prompted = asked(module or self.prompt, self.spec, frozen, self.frozen_text)
-            text = self._text(prompted)
+            text = self.class_features(prompted)
         else:
             prompted = self.prompted
         image = frozen if pixels is None else self.clip.encode_images(pixels, prompted)
         assert image is not None
         return answers(prompted, after(prompted.after_image, image), text, self.clip.logit_scale)
 
-    def _text(self, prompted: Prompted) -> Features:
+    def class_features(self, prompted: Prompted) -> Features:
         """The class features; without rows, where none are read."""
         if self.tokens is not None:
             text = self.clip.encode_text(self.tokens, prompted, max_rows=ROWS)

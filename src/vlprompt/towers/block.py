@@ -25,6 +25,8 @@ def full(x: Tensor) -> Tensor:
 
 Changes = Mapping[Part, LowRank]
 UNCHANGED: Changes = {}
+Put = Callable[[Tensor, Tensor], Tensor]
+"""Rows (G, L, D) and a splice's tokens -> the rows with the tokens in their places."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,14 +104,31 @@ class LayerNorm(nn.Module):
         return F.layer_norm(rows, self.weight.shape, self.weight, self.bias, self.eps).to(x.dtype)
 
 
-class _Attention(nn.Module):
+class Attention(nn.Module):
     """Holds the attention's weights: in_proj (3D, D) in the order q, k, v, and out_proj (D, D)."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, config: TowerConfig) -> None:
         super().__init__()
+        width = config.width
+        self.ln_inner = LayerNorm(width, config.eps) if config.inner_norm else None
         self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
         self.in_proj_bias = nn.Parameter(torch.empty(3 * width))
         self.out_proj = nn.Linear(width, width)
+
+    def project(self, y: Tensor, part: slice) -> Tensor:
+        """Rows -> queries, keys or values; `part` counts in thirds of in_proj: slice(0, 3) is all of them."""
+        rows = slice(part.start * y.shape[-1], part.stop * y.shape[-1])
+        return F.linear(y, self.in_proj_weight[rows], self.in_proj_bias[rows])
+
+    def project_pair(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows -> keys and values."""
+        k, v = self.project(y, slice(1, 3)).chunk(2, dim=-1)
+        return k, v
+
+    def out(self, attended: Tensor, changes: Changes = UNCHANGED) -> Tensor:
+        """The heads' output (..., L, D) -> what is added to the residual stream."""
+        attended = attended if self.ln_inner is None else self.ln_inner(attended)
+        return changed(self.out_proj(attended), attended, changes.get("o"))
 
 
 class QuickGelu(torch.autograd.Function):
@@ -127,16 +146,24 @@ class QuickGelu(torch.autograd.Function):
         return cast(Tensor, torch.ops.aten.silu_backward(grads[0], scaled))
 
 
-class _Mlp(nn.Module):
+class Mlp(nn.Module):
     def __init__(self, config: TowerConfig) -> None:
         super().__init__()
-        self.c_fc = nn.Linear(config.width, config.hidden)
+        self.activation = config.activation
+        self.c_fc = nn.Linear(config.width, config.hidden * (2 if config.activation == "swiglu" else 1))
+        self.ln_inner = LayerNorm(config.hidden, config.eps) if config.inner_norm else None
         self.c_proj = nn.Linear(config.hidden, config.width)
-        self.quick = config.activation == "quick_gelu"
 
     def forward(self, x: Tensor, changes: Changes = UNCHANGED) -> Tensor:
         hidden = changed(self.c_fc(x), x, changes.get("fc"))
-        hidden = QuickGelu.apply(hidden) if self.quick else F.gelu(hidden)  # type: ignore[no-untyped-call]
+        if self.activation == "swiglu":
+            gate, hidden = hidden.chunk(2, dim=-1)
+            hidden = F.silu(gate) * hidden
+        elif self.activation == "quick_gelu":
+            hidden = QuickGelu.apply(hidden)  # type: ignore[no-untyped-call]
+        else:
+            hidden = F.gelu(hidden, approximate="tanh" if self.activation == "gelu_tanh" else "none")
+        hidden = hidden if self.ln_inner is None else self.ln_inner(hidden)
         return changed(self.c_proj(hidden), hidden, changes.get("proj"))
 
 
@@ -146,31 +173,25 @@ class Block(nn.Module):
     def __init__(self, config: TowerConfig) -> None:
         super().__init__()
         self.ln_1 = LayerNorm(config.width, config.eps)
-        self.attn = _Attention(config.width)
+        self.attn = Attention(config)
         self.ln_2 = LayerNorm(config.width, config.eps)
-        self.mlp = _Mlp(config)
-
-    def project(self, y: Tensor, part: slice) -> Tensor:
-        """Rows after ln_1 -> queries, keys or values; `part` counts in thirds of in_proj: slice(0, 3) is all of them."""
-        width = y.shape[-1]
-        rows = slice(part.start * width, part.stop * width)
-        return F.linear(y, self.attn.in_proj_weight[rows], self.attn.in_proj_bias[rows])
+        self.mlp = Mlp(config)
 
     def qkv(self, x: Tensor, changes: Changes = UNCHANGED) -> tuple[Tensor, Tensor, Tensor]:
         """(..., L, D) -> queries, keys, values, each (..., L, D)."""
         y = self.ln_1(x)
-        q, k, v = self.project(y, slice(0, 3)).chunk(3, dim=-1)
+        q, k, v = self.attn.project(y, slice(0, 3)).chunk(3, dim=-1)
         return changed(q, y, changes.get("q")), changed(k, y, changes.get("k")), changed(v, y, changes.get("v"))
 
     def finish(self, x: Tensor, attended: Tensor, changes: Changes = UNCHANGED) -> Tensor:
         """The residual stream and the heads' output, both (..., L, D) -> the block's output."""
-        x = x + changed(self.attn.out_proj(attended), attended, changes.get("o"))
+        x = x + self.attn.out(attended, changes)
         return x + cast(Tensor, self.mlp(self.ln_2(x), changes))
 
     def spliced(
-        self, x_GLD: Tensor, start: int, splice: Splice | None, changes: Changes = UNCHANGED
+        self, x_GLD: Tensor, put: Put, splice: Splice | None, changes: Changes = UNCHANGED
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Residual stream, queries, keys and values of a block whose rows from `start` obey `splice`.
+        """Residual stream, queries, keys and values of a block whose prompt rows, where `put` puts them, obey `splice`.
 
         Unshared tokens replace the rows before ln_1, in each of three sequences (arXiv 2409.06166, SAPL as a public review
         states it); what the rows carry on is the splice's residual policy (project's choice, an option).
@@ -178,18 +199,23 @@ class Block(nn.Module):
         if splice is None:
             return x_GLD, *self.qkv(x_GLD, changes)
         if splice.k is None or splice.v is None:
-            x_GLD = overwrite(x_GLD, start, splice.q)
+            x_GLD = put(x_GLD, splice.q)
             return x_GLD, *self.qkv(x_GLD, changes)
         assert not changes, "unshared tokens and changed weights in one layer"
         y_GLD = self.ln_1(x_GLD)
         sources = (splice.q, splice.k, splice.v)
         q, k, v = (
-            self.project(overwrite(y_GLD, start, self.ln_1(rows.to(y_GLD.dtype))), slice(i, i + 1))
+            self.attn.project(put(y_GLD, self.ln_1(rows.to(y_GLD.dtype))), slice(i, i + 1))
             for i, rows in enumerate(sources)
         )
         if splice.residual != "keep":
-            x_GLD = overwrite(x_GLD, start, splice.q if splice.residual == "replace" else splice.v)
+            x_GLD = put(x_GLD, splice.q if splice.residual == "replace" else splice.v)
         return x_GLD, q, k, v
+
+
+def put_from(start: int) -> Put:
+    """Puts tokens into the rows from `start`."""
+    return lambda x_GLD, rows: overwrite(x_GLD, start, rows)
 
 
 def overwrite(x_GLD: Tensor, start: int, rows: Tensor) -> Tensor:

@@ -35,6 +35,7 @@ class Clip(nn.Module):
         tokenizer: Tokenizer,
         preprocess: Preprocess,
         logit_scale: float,
+        logit_bias: float = 0.0,
         name: str,
         weight_hash: str,
         published: str | None = None,
@@ -47,6 +48,8 @@ class Clip(nn.Module):
         self.preprocess = preprocess
         self.logit_scale = logit_scale
         """Already exponentiated (about 100 for published CLIPs)."""
+        self.logit_bias = logit_bias
+        """What SigLIP adds to every logit before its sigmoid; the same for all classes, so no softmax over classes sees it."""
         self.name = name
         self.weight_hash = weight_hash
         """SHA-256 of all tensors by name, hex: the same weights in any layout give the same hash."""
@@ -79,6 +82,7 @@ class Clip(nn.Module):
             image_layers=image.layers,
             embed_words=self.embed_words,
             takes_image_prompts=isinstance(image, TowerConfig),
+            predicts_words=self.config.text_form.causal,
         )
 
     @cached_property
@@ -105,9 +109,10 @@ class Clip(nn.Module):
         class-specific contexts the first class's) with its fixed words, then the words, as many as fit. The state before a word
         predicts it.
         """
+        self._require_words()
         layout = prompted.layout
         splices = {i: one if one.axis == "shared" else Splice(q=one.q[0]) for i, one in prompted.text.items()}
-        head = [self.tokenizer.start_id]
+        head = list(self.tokenizer.opening)
         if layout is not None:
             head += [*(-1 - j for j in range(layout.num_tokens)), *self.tokenizer.encode(layout.words)]
         ids = ids[: self.context_length - len(head) + 1]
@@ -143,7 +148,15 @@ class Clip(nn.Module):
 
     def _pack(self, names: Sequence[str], plans: list[list[int]], layout: TextLayout | None) -> ClassTokens:
         check_length(names, plans, self.context_length)
-        return pack(names, plans, layout).to(self.device)
+        return pack(names, plans, layout, self.config.text_form, self.context_length).to(self.device)
+
+    def _require_words(self) -> None:
+        """UserError where the text tower has no causal mask."""
+        if not self.facts.predicts_words:
+            raise UserError(
+                f"the text tower of {self.name or 'this model'} has no causal mask: every row has seen the next word, so it predicts none. "
+                f"Use a model with CLIP's own text tower here (`vlprompt methods --model M` says which methods fit a model)."
+            )
 
     def encode_text(
         self, tokens: ClassTokens, prompted: Prompted = BARE, *, states: bool = False, max_rows: int | None = None
@@ -154,10 +167,13 @@ class Clip(nn.Module):
         bounds memory by running at most so many own rows (times images) at once, and once more in the backward pass; the gradient
         is exact.
         """
+        if states:
+            self._require_words()
         layout, splices, entered = tokens.layout, prompted.text, entering_of(prompted, "text")
         assert (layout is None) == (not splices), "learned text tokens need a layout, and a layout needs learned tokens"
         deep_or_unshared = any(
-            (layer > 0 and splice.axis != "class") or splice.k is not None for layer, splice in splices.items()
+            (layer > 0 and splice.axis != "class" and self.config.text_form.causal) or splice.k is not None
+            for layer, splice in splices.items()
         )
         if layout is not None and (layout.position != "end" or not layout.shared) and deep_or_unshared:
             where = "class-specific" if not layout.shared else f"at position {layout.position!r}"
@@ -181,7 +197,8 @@ class Clip(nn.Module):
         return Features(pooled=outputs[0], states=outputs[1] if states else None)
 
     def _classes(self, tokens: ClassTokens, prefix: Prefix, entered: Entering, max_rows: int | None) -> Tensor:
-        groups = len(prefix.keys[0])
+        images = [len(one.q) for one in entered.splices.values() if one.axis == "image"]
+        groups = len(prefix.keys[0]) if prefix.keys else max(images, default=1)
         parts = tokens.parts(None if max_rows is None else max(1, max_rows // groups))
         if len(parts) == 1:
             return self.text_tower.classes(tokens, prefix, entered)
@@ -203,6 +220,17 @@ class Clip(nn.Module):
         (pooled_BE,) = scaling.leave(self.visual(pixels_B3HW.to(self.device), scaling.enter(entered)))
         return Features(pooled=pooled_BE)
 
+    def encode_patches(self, pixels_B3HW: Tensor, prompted: Prompted = BARE) -> Tensor:
+        """(B, h, w, E) float32, un-normalised: each patch's own embedding, by the value path of the last layer. UserError: a ResNet."""
+        if not isinstance(self.visual, VisionTower):
+            raise UserError(
+                f"the image tower of {self.name or 'this model'} is a ResNet, whose patches have no embeddings here. Use a ViT."
+            )
+        with torch.no_grad():
+            rows = self.visual.patches(pixels_B3HW.to(self.device), entering_of(prompted, "image"))
+        side = self.config.image_size // self.config.patch_size
+        return rows.reshape(len(rows), side, side, -1)
+
     @property
     def reads_cells(self) -> bool:
         """Whether a trunk stands before the ViT, whose cells are worth keeping."""
@@ -218,11 +246,12 @@ class Clip(nn.Module):
         `deep`: with the deeper and unshared text tokens on. Image-conditioned contexts are averaged over images first (project's
         choice).
         """
+        self._require_words()
         first = prompted.text[0]
         vectors = first.q if first.token is None else first.token
         vectors = vectors.mean(0) if first.axis == "image" else vectors
         lead = vectors.reshape(-1, *vectors.shape[-2:])
-        plan = [[self.tokenizer.start_id, *(-1 - j for j in range(vectors.shape[-2])), self.tokenizer.end_id]]
+        plan = [[*self.tokenizer.opening, *(-1 - j for j in range(vectors.shape[-2])), *self.tokenizer.closing]]
         rows = pack(["context"], plan, TextLayout(num_tokens=vectors.shape[-2])).to(self.device).prefix
         splices: Mapping[int, Splice] = prompted.text if deep else {}
         alone = Splice(q=lead, axis="image")

@@ -6,7 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-Activation = Literal["quick_gelu", "gelu"]
+Activation = Literal["quick_gelu", "gelu", "gelu_tanh", "swiglu"]
+"""Of the MLP; ``swiglu`` has two products into the hidden layer, silu(one) times the other."""
+ACTIVATIONS: tuple[Activation, ...] = ("quick_gelu", "gelu", "gelu_tanh", "swiglu")
 RESNET_STRIDE = 32
 
 
@@ -20,6 +22,37 @@ class TowerConfig:
     hidden: int
     activation: Activation
     eps: float = 1e-5
+    inner_norm: bool = False
+    """Whether a LayerNorm stands before the last product of attention and of the MLP (EVA's sub-LN)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextForm:
+    """How a text tower reads a sentence; the defaults are CLIP's."""
+
+    causal: bool = True
+    """False: every row sees every other one, so that no row is the same for two classes (SigLIP)."""
+    pad: int | None = None
+    """The token that fills a sentence up to the context length; None: nothing does, because no row sees what comes after it."""
+    pool: Literal["end", "last"] = "end"
+    """The row that becomes the embedding: that of [EOT], or the last one, padding or not."""
+    affine: bool = False
+    """Whether the projection has a bias."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageForm:
+    """What stands before and behind the blocks of a ViT; the defaults are CLIP's."""
+
+    class_row: bool = True
+    pre_norm: bool = True
+    """Whether ln_pre stands before the first block."""
+    patch_bias: bool = False
+    pool: Literal["class", "attention", "mean"] = "class"
+    """The class row, one query's attention to all patches with an MLP behind it (SigLIP), or the mean of the patches (CLIPA)."""
+    projection: Literal["matrix", "affine", "none"] = "matrix"
+    rotary: int = 0
+    """Side of the grid that rotary positions of the patches were learned on (EVA-02); 0: there are none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +123,8 @@ class ClipConfig:
     """Side of a patch, in pixels; of a ResNet or a trunk, the pixels that one cell of its last feature map stands for."""
     trunk: TrunkConfig | None = None
     """What stands before the ViT in the place of one convolution; None: nothing."""
+    text_form: TextForm = TextForm()
+    image_form: ImageForm = ImageForm()
 
     @property
     def num_patches(self) -> int:

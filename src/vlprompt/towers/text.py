@@ -1,26 +1,39 @@
-"""The causal text tower: the shared prefix is run once, each class adds only its own rows.
+"""The text tower. Under a causal mask the shared prefix is run once, and each class adds only its own rows.
 
 Everything before the first class-dependent row ([SOS], the learned context, fixed words; at every layer, deep and unshared prompts
 included) is the same for all classes under a causal mask. Own rows attend to the prefix's keys and values and to their class's
 earlier rows. Nothing is padded to the context length. Letters: G groups (1, or B images whose prompts differ), P prefix rows, T own
 rows of all classes (packed by `tokens.pack`), C classes, H heads, D width, E joint embedding.
+
+Without a mask every row depends on the whole sentence, so there is no prefix: `whole` runs all rows of all classes, and in the last
+layer the pooled row of each class alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vlprompt.towers.block import Block, Entering, LayerNorm, entering, entry_rows, full, heads_first, heads_last
+from vlprompt.towers.block import (
+    Block,
+    Entering,
+    LayerNorm,
+    Put,
+    entering,
+    entry_rows,
+    full,
+    heads_first,
+    heads_last,
+    put_from,
+)
 from vlprompt.towers.config import ClipConfig
 from vlprompt.towers.groups import Group, grouped
 from vlprompt.towers.tokens import ClassTokens, Rows
-from vlprompt.types import Splice
+from vlprompt.types import Axis, Splice
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +44,10 @@ class Prefix:
     values: tuple[Tensor, ...]
     states: Tensor | None
     """(G, P, D) after ln_final, float32, where asked for."""
+
+
+NO_PREFIX = Prefix(keys=(), values=(), states=None)
+"""Of a tower without a causal mask."""
 
 
 class _Transformer(nn.Module):
@@ -47,7 +64,7 @@ class TextTower(nn.Module):
     def __init__(self, config: ClipConfig) -> None:
         super().__init__()
         tower = config.text
-        self.heads = tower.heads
+        self.heads, self.form = tower.heads, config.text_form
         # From an empty tensor: to draw start values on the meta device, torch would import its compiler (a second or more).
         self.token_embedding = nn.Embedding(
             config.vocab_size, tower.width, _weight=torch.empty(config.vocab_size, tower.width)
@@ -56,6 +73,7 @@ class TextTower(nn.Module):
         self.transformer = _Transformer([Block(tower) for _ in range(tower.layers)])
         self.ln_final = LayerNorm(tower.width, tower.eps)
         self.text_projection = nn.Parameter(torch.empty(tower.width, config.embed_dim))
+        self.text_projection_bias = nn.Parameter(torch.empty(config.embed_dim)) if self.form.affine else None
 
     @property
     def blocks(self) -> Sequence[Block]:
@@ -63,6 +81,9 @@ class TextTower(nn.Module):
 
     def prefix(self, rows: Rows, entered: Entering, *, states: bool = False) -> Prefix:
         """Run the shared rows. Learned tokens, if any, are rows 1 .. M of them, or none stand in the prefix."""
+        if not self.form.causal:
+            assert not states, "a tower without a causal mask has no states of a prefix"
+            return NO_PREFIX
         splices = entered.splices
         in_prefix = len(rows.learned) > 0
         x_GPD = self._embed(rows, splices.get(0) if in_prefix else None)
@@ -72,8 +93,8 @@ class TextTower(nn.Module):
         for i, block in enumerate(self.blocks):
             splice = splices.get(i) if in_prefix else None
             if splice is not None and i == 0:
-                splice = self._unshared_entry(splice)
-            x_GPD, q, k, v = block.spliced(x_GPD, 1, splice, entered.on(i))
+                splice = self._unshared_entry(splice, self.positional_embedding[1 : 1 + splice.num_tokens])
+            x_GPD, q, k, v = block.spliced(x_GPD, put_from(1), splice, entered.on(i))
             q, k, v = (heads_first(t, self.heads) for t in (q, k, v))
             keys.append(k)
             values.append(v)
@@ -89,21 +110,48 @@ class TextTower(nn.Module):
         Splices are read only where learned tokens stand among the own rows: class-specific contexts, and class names in the middle or
         in front; of deeper layers those of class-specific contexts.
         """
+        if not self.form.causal:
+            return self.whole(tokens, entered)
         x_GTD = self._embed(tokens.own, entered.splices.get(0)) + self.positional_embedding[tokens.position_T]
         groups = grouped(tokens.buckets, x_GTD.device)
         last = len(self.blocks) - 1
         for i, block in enumerate(self.blocks):
             deeper = entered.splices.get(i) if i else None
             if deeper is not None and deeper.axis == "class":
-                rows = deeper.q[tokens.own.owner, tokens.own.token][None].to(x_GTD.dtype)
-                x_GTD = x_GTD.index_copy(1, tokens.own.learned, rows)
+                x_GTD = _put(x_GTD, tokens.own, deeper.q, "class")
             q, k, v = (heads_first(t, self.heads) for t in block.qkv(x_GTD, entered.on(i)))
             if i == last:  # only the [EOT] rows are read
                 x_GTD, q = x_GTD[:, tokens.end_C], q[:, :, tokens.end_C]
             attended = _attend(q, k, v, (prefix.keys[i], prefix.values[i]), groups)
             x_GTD = block.finish(x_GTD, attended, entered.on(i))
-        pooled_GCE = full(self.ln_final(x_GTD) @ self.text_projection)
-        return pooled_GCE[:, tokens.restore_C]
+        return self._projected(x_GTD)[:, tokens.restore_C]
+
+    def whole(self, tokens: ClassTokens, entered: Entering) -> Tensor:
+        """Each class's whole sentence, of equal lengths, every row seeing every other -> embeddings (G, C, E) as `classes` gives them."""
+        own, splices = tokens.own, entered.splices
+        first = splices.get(0)
+        x_GTD = self._embed(own, first) + self.positional_embedding[tokens.position_T]
+        if first is not None:
+            places = tokens.position_T[own.learned[: first.num_tokens]]
+            first = self._unshared_entry(first, self.positional_embedding[places])
+        last = len(self.blocks) - 1
+        for i, block in enumerate(self.blocks):
+            splice = first if i == 0 else splices.get(i)
+            x_GTD, q, k, v = block.spliced(x_GTD, _put_into(own, splice), splice, entered.on(i))
+            if i == last:
+                x_GTD, q = x_GTD[:, tokens.end_C], q[:, tokens.end_C]
+            q, k, v = (self._by_class(t, tokens.num_classes) for t in (q, k, v))
+            attended = heads_last(F.scaled_dot_product_attention(q, k, v)).flatten(1, 2)
+            x_GTD = block.finish(x_GTD, attended, entered.on(i))
+        return self._projected(x_GTD)[:, tokens.restore_C]
+
+    def _by_class(self, x_GTD: Tensor, num_classes: int) -> Tensor:
+        """(G, C * L, D) -> (G, C, H, L, D / H)."""
+        return heads_first(x_GTD.reshape(len(x_GTD), num_classes, -1, x_GTD.shape[-1]), self.heads)
+
+    def _projected(self, x_GCD: Tensor) -> Tensor:
+        pooled_GCE = self.ln_final(x_GCD) @ self.text_projection
+        return full(pooled_GCE if self.text_projection_bias is None else pooled_GCE + self.text_projection_bias)
 
     def _embed(self, rows: Rows, first: Splice | None) -> Tensor:
         """Token embeddings (G, n, D) with the learned rows in place, without positions."""
@@ -111,18 +159,26 @@ class TextTower(nn.Module):
         if len(rows.learned) == 0:
             return x_GnD  # type: ignore[no-any-return]
         assert first is not None, "these tokens hold learned rows, but the prompt gives none for layer 0"
-        table = entry_rows(first)
-        learned = table[rows.owner, rows.token][None] if first.axis == "class" else table[..., rows.token, :]
-        learned_GmD = learned.to(x_GnD.dtype).reshape(-1, *learned.shape[-2:])
-        x_GnD = x_GnD.expand(len(learned_GmD), -1, -1)
-        return cast(Tensor, x_GnD.index_copy(1, rows.learned, learned_GmD))
+        return _put(x_GnD, rows, entry_rows(first), first.axis)
 
-    def _unshared_entry(self, first: Splice) -> Splice | None:
+    def _unshared_entry(self, first: Splice, positions_ND: Tensor) -> Splice | None:
         """Layer 0 of unshared prompts, with positions; None for ordinary prompts, whose rows `_embed` has placed."""
         if first.k is None:
             return None
-        positions_ND = self.positional_embedding[1 : 1 + first.num_tokens]
         return entering(first, lambda rows: rows.to(positions_ND.dtype) + positions_ND)
+
+
+def _put(x_GnD: Tensor, rows: Rows, table: Tensor, axis: Axis) -> Tensor:
+    """`x` with its learned rows from a splice's tokens; G of either may be 1."""
+    learned = table[rows.owner, rows.token][None] if axis == "class" else table[..., rows.token, :]
+    learned_GmD = learned.to(x_GnD.dtype).reshape(-1, *learned.shape[-2:])
+    groups = max(len(x_GnD), len(learned_GmD))
+    return x_GnD.expand(groups, -1, -1).index_copy(1, rows.learned, learned_GmD.expand(groups, -1, -1))
+
+
+def _put_into(rows: Rows, splice: Splice | None) -> Put:
+    axis: Axis = "shared" if splice is None else splice.axis
+    return lambda x_GnD, table: _put(x_GnD, rows, table, axis)
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, prefix: tuple[Tensor, Tensor], groups: Sequence[Group]) -> Tensor:

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from vlprompt.errors import DATA, UserError
+from vlprompt.towers.config import TextForm
 from vlprompt.towers.tokenizer import Tokenizer
 from vlprompt.types import TextLayout
 
-PLACEHOLDER = "X"
+CAUSAL = TextForm()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,12 +61,12 @@ class ClassTokens:
     prefix: Rows
     """P rows, [SOS] first, shared by all classes."""
     own: Rows
-    """T rows: the classes' own, sorted by length; each class ends with its [EOT]."""
+    """T rows: the classes' own, sorted by length; each class ends with its [EOT], or with what fills it up."""
     position_T: Tensor
     """Absolute index of each own row in its class's sequence."""
     buckets: tuple[Bucket, ...]
     end_C: Tensor
-    """Packed row of each class's [EOT], in packed order."""
+    """Packed row of each class whose state becomes its embedding, in packed order."""
     restore_C: Tensor
     """packed[restore_C] is in the caller's order."""
 
@@ -125,21 +126,20 @@ def class_plans(tokenizer: Tokenizer, names: Sequence[str], layout: TextLayout) 
     plans = []
     for name in names:
         clean = name.replace("_", " ")
-        sentence = " ".join([*[PLACEHOLDER] * m, layout.words, f"{clean}."])
-        ids = tokenizer.encode(sentence)[m:]
+        ids = tokenizer.encode_after(m, f"{layout.words} {clean}.")
         if layout.position == "end":
             body = [*context, *ids]
         else:
             name_ids, rest = ids[: len(tokenizer.encode(clean))], ids[len(tokenizer.encode(clean)) :]
             before = half if layout.position == "middle" else 0
             body = [*context[:before], *name_ids, *context[before:], *rest]
-        plans.append([tokenizer.start_id, *body, tokenizer.end_id])
+        plans.append([*tokenizer.opening, *body, *tokenizer.closing])
     return plans
 
 
 def sentence_plans(tokenizer: Tokenizer, sentences: Sequence[str]) -> list[list[int]]:
     """The row plan of whole sentences: [SOS], words, [EOT]."""
-    return [[tokenizer.start_id, *tokenizer.encode(sentence), tokenizer.end_id] for sentence in sentences]
+    return [[*tokenizer.opening, *tokenizer.encode(sentence), *tokenizer.closing] for sentence in sentences]
 
 
 def check_length(names: Sequence[str], plans: Sequence[Sequence[int]], context_length: int) -> None:
@@ -155,10 +155,23 @@ def check_length(names: Sequence[str], plans: Sequence[Sequence[int]], context_l
         )
 
 
-def pack(names: Sequence[str], plans: Sequence[Sequence[int]], layout: TextLayout | None) -> ClassTokens:
-    """Cut the shared prefix off the plans and pack what is left, classes sorted by length."""
+def pack(
+    names: Sequence[str],
+    plans: Sequence[Sequence[int]],
+    layout: TextLayout | None,
+    form: TextForm = CAUSAL,
+    context_length: int = 0,
+) -> ClassTokens:
+    """Cut the shared prefix off the plans and pack what is left, classes sorted by length.
+
+    Without a causal mask there is no prefix, and all plans are filled up to the context length.
+    """
     assert plans, "an empty class list"
-    num_prefix = _common(plans, stop_at_learned=layout is not None and not layout.shared)
+    ends = torch.tensor([len(plan) for plan in plans])
+    if not form.causal:
+        assert form.pad is not None, "a tower without a causal mask needs a token that fills sentences up"
+        plans = [[*plan, *[form.pad] * (context_length - len(plan))] for plan in plans]
+    num_prefix = _common(plans, stop_at_learned=layout is not None and not layout.shared) if form.causal else 0
     order = sorted(range(len(plans)), key=lambda c: len(plans[c]))
     own = [list(plans[c][num_prefix:]) for c in order]
     lengths = torch.tensor([len(rows) for rows in own])
@@ -171,7 +184,7 @@ def pack(names: Sequence[str], plans: Sequence[Sequence[int]], layout: TextLayou
         own=_rows(own, order),
         position_T=torch.cat([num_prefix + torch.arange(int(n)) for n in lengths]),
         buckets=_buckets([len(rows) for rows in own]),
-        end_C=lengths.cumsum(0) - 1,
+        end_C=lengths.cumsum(0) - (1 if form.pool == "last" else lengths - ends[torch.tensor(order)] + num_prefix + 1),
         restore_C=restore,
     )
 
@@ -206,11 +219,11 @@ def subset(tokens: ClassTokens, classes_C: Tensor) -> ClassTokens:
 
     Class-specific contexts still belong to the whole list.
     """
-    lengths = [bucket.length for bucket in tokens.buckets for _ in range(bucket.num_classes)]
+    lengths = torch.tensor([bucket.length for bucket in tokens.buckets for _ in range(bucket.num_classes)])
     places = tokens.restore_C[classes_C.to(tokens.restore_C.device)].sort()
-    kept = [lengths[place] for place in places.values.tolist()]
-    ends = tokens.end_C[places.values].tolist()
-    row = torch.cat([torch.arange(end + 1 - length, end + 1) for end, length in zip(ends, kept, strict=True)])
+    kept = lengths[places.values.cpu()].tolist()
+    stops = lengths.cumsum(0)[places.values.cpu()].tolist()
+    row = torch.cat([torch.arange(stop - length, stop) for stop, length in zip(stops, kept, strict=True)])
     row = row.to(tokens.position_T.device)
     new = torch.full_like(tokens.position_T, -1)
     new[row] = torch.arange(len(row), device=row.device)
@@ -223,7 +236,7 @@ def subset(tokens: ClassTokens, classes_C: Tensor) -> ClassTokens:
         own=rows,
         position_T=tokens.position_T[row],
         buckets=_buckets(kept),
-        end_C=torch.tensor(kept, device=row.device).cumsum(0) - 1,
+        end_C=new[tokens.end_C[places.values]],
         restore_C=places.indices.argsort(),
     )
 

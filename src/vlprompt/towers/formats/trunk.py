@@ -61,7 +61,11 @@ def _config(raw: dict[str, Any]) -> ClipConfig:
         text=_tower(raw["text"]),
         image=_tower(raw["image"]),
         trunk=TrunkConfig(stem=int(trunk["stem"]), stages=stages, head=int(trunk["head"])),
-        **{key: int(raw[key]) for key in ("embed_dim", "vocab_size", "context_length", "image_size", "patch_size")},
+        embed_dim=int(raw["embed_dim"]),
+        vocab_size=int(raw["vocab_size"]),
+        context_length=int(raw["context_length"]),
+        image_size=int(raw["image_size"]),
+        patch_size=int(raw["patch_size"]),
     )
     assert config.trunk is not None
     if config.patch_size != config.trunk.stride or config.image_size % config.patch_size:
