@@ -90,7 +90,7 @@ def learn(clip: Clip, data: str, seed: int, views: Views, arguments: argparse.Na
             nonlocal stopped
             now = time.perf_counter()
             run.seconds.append(now - begun - stopped)
-            prompt = prompt_at(state, clip, spec, lesson)
+            prompt = prompt_at(state, clip, spec, len(lesson.class_names), lesson.seed)
             found = accuracy(Classifier(clip, spec, prompt, lesson.class_names, lesson.template), dataset.val, judged)
             assert found is not None, "there are validation images"
             run.accuracy.append(found)

@@ -178,6 +178,25 @@ def test_the_start_is_light(code: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+FILL = {
+    "Record": {"engine/job.py"},
+    "Learned": {"artifact.py", "convert.py", "bench/work.py", "engine/job.py", "pretrain/run.py"},
+}
+"""Value -> the modules that fill it: `engine/job.py` for what is learned, and for what is tested; the others for prompts that are
+read, converted, given or pretrained."""
+
+
+def test_what_is_learned_and_tested_is_written_down_in_one_place() -> None:
+    for value, modules in FILL.items():
+        found = {
+            path.relative_to(PACKAGE).as_posix()
+            for path in SOURCES
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in (value, f"artifact.{value}", f"records.{value}")
+        }
+        assert found == modules, value
+
+
 KNOW_DEVICES = {"engine/precision.py", "engine/distributed.py", "cli/env.py"}
 """The device of a run, processes with one GPU each, and what `vlprompt env` prints."""
 

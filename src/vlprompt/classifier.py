@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import warnings
 from collections.abc import Sequence
@@ -25,16 +26,13 @@ from vlprompt.data import (
 )
 from vlprompt.data.folders import refusal
 from vlprompt.data.views import in_threads, pixels
-from vlprompt.engine.config import default_views
-from vlprompt.engine.evaluate import Classifier, check_classes, classifier_of, probabilities, training_hash
+from vlprompt.engine.evaluate import Classifier, check_classes, classifier_of, probabilities
 from vlprompt.engine.images import Images, open_images
-from vlprompt.engine.learn import learn
+from vlprompt.engine.job import Means, learn, prepare
 from vlprompt.engine.precision import resolve_device
-from vlprompt.engine.run import recipe_template
-from vlprompt.engine.sampling import draw, said_of_held_out, said_of_short, said_of_skipped
-from vlprompt.engine.train import Lesson
+from vlprompt.engine.sampling import said_of_skipped
 from vlprompt.errors import DATA, UserError
-from vlprompt.methods.resolve import recipe_of, resolve, whose
+from vlprompt.methods.resolve import recipe_of, resolve
 from vlprompt.towers import Clip, load
 from vlprompt.types import Views
 
@@ -76,15 +74,11 @@ class PromptClassifier:
         self.cache = Path(cache) if cache is not None else None
         self.init_from = Path(init_from) if init_from is not None else None
         self.options = dict(options)
-        resolve(method, self.options, recipe=self._recipe)
+        resolve(method, self.options, recipe=recipe_of(method, "few-shot", self.model, recipe))
         self._clip: Clip | None = None
         self._cached: Images | None = None
         self._learned: Learned | None = None
         self._answers: tuple[tuple[str, ...], Classifier] | None = None
-
-    @property
-    def _recipe(self) -> str:
-        return recipe_of(self.method, "few-shot", self.model, self.recipe)
 
     @property
     def classes_(self) -> NDArray[np.str_]:
@@ -105,57 +99,25 @@ class PromptClassifier:
 
     def fit(self, data: Data, shots: int | None = 16) -> PromptClassifier:
         """Learn a prompt from `shots` images per class (None: all); of a data set, from its training part alone."""
-        dataset = _as_dataset(data)
-        recipe = self._recipe
-        method = resolve(
-            self.method, self.options, shots=shots, recipe=recipe, dataset=dataset.name, facts=self.clip.facts
-        )
-        began: dict[str, str] = {}
-        if self.init_from is not None:
-            method, began["init"] = artifact.start_from(self.init_from, method, self.clip, len(dataset.class_names))
-        skipped: dict[str, str] = {}
-        sample = draw(
-            dataset,
+        dataset = dataclasses.replace(_as_dataset(data), test=())
+        job = prepare(
             self._images_of_sets,
-            skipped,
+            dataset,
+            self.method,
+            model=self.model,
             shots=shots,
             seed=self.seed,
-            hold_out=method.chooses,
+            overrides=self.options,
+            recipe=self.recipe,
+            template=self.template,
+            views=self.views,
+            init=self.init_from,
         )
-        if skipped:
-            warnings.warn(said_of_skipped(skipped), UserWarning, stacklevel=2)
-        if sample.held_out:
-            warnings.warn(said_of_held_out(dataset, sample), UserWarning, stacklevel=2)
-        if sample.short:
-            warnings.warn(said_of_short(sample, shots), UserWarning, stacklevel=2)
-        template = self.template or recipe_template(recipe, dataset) or dataset.template
-        lesson = Lesson(
-            samples=sample.train,
-            class_names=sample.class_names,
-            template=template,
-            seed=self.seed,
-            views=default_views(recipe, dataset.name, wanted=self.recipe) if self.views is None else self.views,
-        )
-        prompt = learn(self.clip, method, lesson, sample.val, self._images_of_sets)
-        self._learned = Learned(
-            method=method,
-            prompt=prompt,
-            class_names=sample.class_names,
-            template=template,
-            model=self.model,
-            weight_hash=self.clip.weight_hash,
-            facts={
-                "dataset": dataset.name,
-                "shots": shots,
-                "seed": self.seed,
-                "subset": "all",
-                "recipe": recipe,
-                "choices": whose(method, self.options, recipe, dataset=dataset.name, shots=shots, changed=bool(began)),
-                "training_hash": training_hash(sample.train),
-                **began,
-                "metrics": {},
-            },
-        )
+        drawn = job.draw()
+        for said in job.said_of(drawn):
+            warnings.warn(said, UserWarning, stacklevel=2)
+        learned, _ = learn(job, drawn, Means(device=self.device, cache=self.cache))
+        self._learned = dataclasses.replace(learned, facts={**learned.facts, "metrics": {}})
         self._answers = None
         return self
 

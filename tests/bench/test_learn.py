@@ -13,7 +13,7 @@ from tests.bench.made import QUICK, grid_of, plan_of, request
 from tests.engine.made import config
 from vlprompt import artifact, records
 from vlprompt.bench import Desk, Grid, Means, run_cell
-from vlprompt.bench.work import learn
+from vlprompt.bench.work import learn_course as learn
 from vlprompt.data import Sample, sources
 from vlprompt.engine.run import train_run
 from vlprompt.engine.test import evaluate_run

@@ -73,7 +73,7 @@ def test_a_cell_that_crashes_is_begun_again_up_to_a_limit(
 ) -> None:
     plan = plan_of(request(clip_dir, sets, "base-to-novel"), grid)
     heard: list[Outcome] = []
-    honest, begun = work.learn, []
+    honest, begun = work.learn_course, []
 
     def fails(*arguments: object) -> None:
         begun.append(1)
@@ -81,7 +81,7 @@ def test_a_cell_that_crashes_is_begun_again_up_to_a_limit(
             raise RuntimeError(f"no memory, time {len(begun)}")
         honest(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(work, "learn", fails)
+    monkeypatch.setattr(work, "learn_course", fails)
     outcomes = work_off(plan.cells, grid, carrier(1), lambda cell, outcome: heard.append(outcome))
     assert [one.state for one in heard] == ["failed"] * 4 + ["done"] * 2, "two cells of one prompt, which failed twice"
     assert heard[0].reason == "RuntimeError: no memory, time 1"
@@ -101,7 +101,7 @@ def test_after_the_limit_it_is_left_alone_with_its_reason(
         raise RuntimeError("the disk sings")
 
     with monkeypatch.context() as patch:
-        patch.setattr(work, "learn", fails)
+        patch.setattr(work, "learn_course", fails)
         (outcome,) = everything(plan, grid).values()
         assert (outcome.state, outcome.exit_code, len(begun)) == ("failed", 1, 3)
         (outcome,) = everything(plan, grid).values()

@@ -104,7 +104,7 @@ def test_what_is_refused(vlprompt: Vlprompt, words: tuple[str, ...], said: str) 
 def test_a_failed_cell_ends_with_its_reason_and_the_others_are_done(
     vlprompt: Vlprompt, clip_dir: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    honest = work.learn
+    honest = work.learn_course
 
     def fails(course, *rest):  # type: ignore[no-untyped-def]
         if course.shots == 1:
@@ -113,7 +113,7 @@ def test_a_failed_cell_ends_with_its_reason_and_the_others_are_done(
 
     asked = arguments(clip_dir, photos, "--out", "grid")
     with monkeypatch.context() as patch:
-        patch.setattr(work, "learn", fails)
+        patch.setattr(work, "learn_course", fails)
         done = vlprompt("bench", "few-shot", *asked)
     assert done.code == 1
     assert "1 cells failed: RuntimeError: a cable came loose" in done.err

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from tests.engine.made import images, lesson, method
 from vlprompt.engine.duration import Duration, measure
+from vlprompt.engine.job import start_line
 from vlprompt.engine.observer import Observer
-from vlprompt.engine.run import start_line
 from vlprompt.engine.train import in_words, train
 from vlprompt.towers import Clip
 from vlprompt.types import Term, View

@@ -19,15 +19,15 @@ from vlprompt import disk
 from vlprompt.ablate.records import Cell, append, read
 from vlprompt.ablate.sweep import PULL, Setting, settings
 from vlprompt.ablate.table import render
-from vlprompt.data import Dataset, Sample, few_shot, open_dataset, restrict, split_by_rule, split_hash
+from vlprompt.data import Dataset, Sample, open_dataset, restrict, split_by_rule, split_hash
 from vlprompt.disk import locked
 from vlprompt.engine.checkpoint import State, Watch
 from vlprompt.engine.config import default_views
 from vlprompt.engine.evaluate import Classifier, accuracy
-from vlprompt.engine.images import Images, open_images
+from vlprompt.engine.images import Images, open_model
+from vlprompt.engine.job import Job, Means, learn, prepare
 from vlprompt.engine.observer import SILENT, Observer
-from vlprompt.engine.precision import resolve_device
-from vlprompt.engine.train import Lesson, new_prompt, prompt_at, train
+from vlprompt.engine.train import new_prompt, prompt_at
 from vlprompt.errors import DATA, UserError
 from vlprompt.head import measure_head
 from vlprompt.losses.anchors import AnchorOptions, anchor_terms
@@ -35,8 +35,8 @@ from vlprompt.losses.perplexity import perplexity
 from vlprompt.losses.plpp import PlppOptions, labelled_tensors
 from vlprompt.methods.resolve import recipe_of, resolve
 from vlprompt.prompts import Bare, BareSpec
-from vlprompt.towers import Clip, load
-from vlprompt.types import Method, Prompted, PromptSpec, Term, View, Views
+from vlprompt.towers import Clip
+from vlprompt.types import Method, Prompted, PromptSpec, Term, View
 
 TABLE = "ablation.md"
 Subset = Literal["base", "all"]
@@ -66,26 +66,26 @@ def run_ablation(
     common = {name: value for name, value in given.items() if name not in centre}
     sweep = settings(host, centre)
     _check(names, seeds, resolve(host, common).prompt, observer)
-    clip = load(model, device=resolve_device(device))
-    observer.note(measure_head(clip).line())
-    images = open_images(clip, cache)
+    images = open_model(model, "float32", device, cache)
+    observer.note(measure_head(images.clip).line())
     datasets = [_without_test(name, images) for name in names]
-    jobs = [
-        Job(setting=setting, dataset=dataset, seed=seed, subset=subset)
+    trials = [
+        (setting, subset, dataset, seed)
         for setting in sweep
         for subset in _subsets(setting)
         for dataset in datasets
         for seed in seeds
     ]
-    bench = Bench(clip=clip, images=images, model=model, shots=shots, common=common)
+    bench = Bench(images=images, model=model, shots=shots, common=common)
     with locked(out):
         done = {cell.key: cell for cell in read(out)}
-        observer.stage("ablation", len(jobs))
+        observer.stage("ablation", len(trials))
         cells = []
-        for job in jobs:
-            key = bench.key(job)
+        for setting, subset, dataset, seed in trials:
+            job = bench.job(setting, subset, dataset, seed)
+            key = bench.key(setting, job)
             if key not in done:
-                done[key] = bench.measure(job, key)
+                done[key] = bench.measure(setting, job, key)
                 append(out, done[key])
             cells.append(done[key])
             observer.advance(1, dict(done[key].accuracy))
@@ -111,7 +111,7 @@ def _subsets(setting: Setting) -> tuple[Subset, ...]:
 
 def _without_test(name: str, images: Images) -> Dataset:
     """A data set whose test images are gone before anything is learned or measured."""
-    dataset = dataclasses.replace(split_by_rule(open_dataset(name, val_as_test=False)), test=())
+    dataset = dataclasses.replace(split_by_rule(open_dataset(name, val_as_test=False)), test=(), tested=None)
     skipped: dict[str, str] = {}
     dataset = dataclasses.replace(
         dataset,
@@ -129,111 +129,94 @@ def _without_test(name: str, images: Images) -> Dataset:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """One cell to be measured."""
-
-    setting: Setting
-    dataset: Dataset
-    seed: int
-    subset: Subset
-
-    @property
-    def parts(self) -> tuple[str, ...]:
-        """The classes that it is measured on."""
-        return ("base", "novel") if self.subset == "base" else ("all",)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Bench:
     """What all cells share."""
 
-    clip: Clip
     images: Images
     model: str
     shots: int
     common: Mapping[str, object]
     zero_shots: dict[tuple[str, str], float] = field(default_factory=dict)
 
-    def method(self, job: Job) -> Method:
-        """The setting's method; a control draws its labels anew with every seed."""
-        overrides = {**self.common, **job.setting.overrides}
-        if job.setting.factor == "control":
-            overrides["plpp.labels_seed"] = job.seed
-        recipe = recipe_of(job.setting.method, "few-shot", self.model)
-        return resolve(
-            job.setting.method,
-            overrides,
+    @property
+    def clip(self) -> Clip:
+        return self.images.clip
+
+    def job(self, setting: Setting, subset: Subset, dataset: Dataset, seed: int) -> Job:
+        """What a cell learns, with its method's few-shot recipe; a control draws its labels anew with every seed."""
+        overrides = {**self.common, **setting.overrides}
+        if setting.factor == "control":
+            overrides["plpp.labels_seed"] = seed
+        recipe = recipe_of(setting.method, "few-shot", self.model)
+        return prepare(
+            self.images,
+            dataset,
+            setting.method,
+            model=self.model,
             shots=self.shots,
+            seed=seed,
+            overrides=overrides,
             recipe=recipe,
-            dataset=job.dataset.name,
-            facts=self.clip.facts,
+            subset=subset,
+            template=dataset.template,
+            views=default_views(recipe, dataset.name),
         )
 
-    def views(self, job: Job) -> Views:
-        """Of the recipe of the setting's method."""
-        return default_views(recipe_of(job.setting.method, "few-shot", self.model), job.dataset.name)
-
-    def key(self, job: Job) -> str:
+    def key(self, setting: Setting, job: Job) -> str:
         """SHA-256 of all that decides a cell's numbers."""
         dataset = job.dataset
         decides = {
-            "options": dict(self.method(job).options),
-            "method": job.setting.method,
+            "options": dict(job.method.options),
+            "method": setting.method,
             "data": split_hash(dataset.train, dataset.val, ()),
             "names": dataset.class_names,
-            "template": dataset.template,
+            "template": job.template,
             "weights": self.clip.weight_hash,
             "dtype": str(self.clip.dtype),
             "shots": self.shots,
-            "views": self.views(job),
+            "views": job.views,
             "seed": job.seed,
             "subset": job.subset,
-            "setting": job.setting.name,
-            **({"balance": job.setting.balance} if job.setting.rival else {}),
+            "setting": setting.name,
+            **({"balance": setting.balance} if setting.rival else {}),
         }
         return hashlib.sha256(json.dumps(decides, sort_keys=True, default=str).encode()).hexdigest()
 
-    def measure(self, job: Job, key: str) -> Cell:
+    def measure(self, setting: Setting, job: Job, key: str) -> Cell:
         """Learn on the few-shot sample of the seed; measure on all validation images."""
         began = time.perf_counter()
-        method, dataset = self.method(job), job.dataset
-        spec = method.prompt
-        sample = restrict(few_shot(dataset, self.shots, job.seed), job.subset)
-        lesson = Lesson(
-            samples=sample.train,
-            class_names=sample.class_names,
-            template=dataset.template,
-            seed=job.seed,
-            views=self.views(job),
-        )
-        if job.setting.rival:
-            method = _with_rival(method, job.setting, new_prompt(self.clip, spec, len(lesson.class_names), lesson.seed))
+        dataset, spec, drawn = job.dataset, job.method.prompt, job.draw()
+        names = drawn.sample.class_names
+        parts = ("base", "novel") if job.subset == "base" else ("all",)
+        if setting.rival:
+            start = new_prompt(self.clip, spec, len(names), job.seed)
+            job = dataclasses.replace(job, method=_with_rival(job.method, setting, start))
         val = restrict(dataset, job.subset).val
         by_epoch: list[float] = []
         logged: list[Mapping[str, object]] = []
 
         def measure(state: State) -> None:
-            current = prompt_at(state, self.clip, spec, lesson)
-            by_epoch.append(self.score(Classifier(self.clip, spec, current, lesson.class_names, lesson.template), val))
+            current = prompt_at(state, self.clip, spec, len(names), job.seed)
+            by_epoch.append(self.score(Classifier(self.clip, spec, current, names, job.template), val))
 
-        prompt = train(self.clip, method, lesson, self.images, checkpoints=Watch(after=measure, logged=logged.append))
+        learned, _ = learn(job, drawn, Means(), checkpoints=Watch(after=measure, logged=logged.append))
         with torch.no_grad():
-            context = self.clip.context(prompt())
+            context = self.clip.context(learned.prompt())
         return Cell(
-            setting=job.setting.name,
-            factor=job.setting.factor,
+            setting=setting.name,
+            factor=setting.factor,
             dataset=dataset.name,
             seed=job.seed,
             subset=job.subset,
-            accuracy={part: self._accuracy(spec, prompt, dataset, part) for part in job.parts},
-            zero_shot={part: self._zero_shot(dataset, part) for part in job.parts},
+            accuracy={part: self._accuracy(spec, learned.prompt, dataset, part) for part in parts},
+            zero_shot={part: self._zero_shot(dataset, part) for part in parts},
             by_epoch=tuple(by_epoch),
             gradient_ratios=_mean_ratios(logged),
             perplexity=perplexity(context, self.clip.vocabulary),
-            num_val={part: len(_part(dataset, part).val) for part in job.parts},
+            num_val={part: len(_part(dataset, part).val) for part in parts},
             head=_numbers(self.clip),
-            method=method.name,
-            options=dict(method.options),
+            method=job.method.name,
+            options=dict(job.method.options),
             model=self.model,
             shots=self.shots,
             seconds=time.perf_counter() - began,

@@ -1,7 +1,7 @@
 """The protocols of the field as plans of cells, and the working off of such plans: resumable, in any number of processes."""
 
 from vlprompt.bench.carry import Carrier, carrier, work_off
-from vlprompt.bench.cells import PROTOCOLS, Cell, Course, Grid, Means, Outcome, Protocol
+from vlprompt.bench.cells import PROTOCOLS, Cell, Course, Grid, Outcome, Protocol
 from vlprompt.bench.dry_run import Outlook, look_ahead
 from vlprompt.bench.estimate import lines, probe, total
 from vlprompt.bench.protocols import Plan, cached_features, done, make, said_of
@@ -9,6 +9,7 @@ from vlprompt.bench.request import Request, expand
 from vlprompt.bench.stand_ins import PAPERS_MODEL, SizedDesk, lacking
 from vlprompt.bench.work import run_cell, run_cells
 from vlprompt.bench.workspace import Desk
+from vlprompt.engine.job import Means
 
 __all__ = [
     "PAPERS_MODEL",

@@ -20,6 +20,7 @@ from typing import Literal
 
 from vlprompt import records
 from vlprompt.data import Subset
+from vlprompt.engine.job import Means
 from vlprompt.methods import recipes
 from vlprompt.types import Views
 
@@ -158,20 +159,6 @@ def _steps(course: Course) -> tuple[str, ...]:
     origin = f"-from-{course.init_hash[:8]}" if course.init_hash else ""
     shots = "all-images" if course.shots is None else f"shots{course.shots}"
     return f"{course.method}{origin}", shots, f"seed{course.seed}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Means:
-    """How cells are computed; nothing of it decides a result."""
-
-    device: str = "auto"
-    cache: Path | None = None
-    """Root of the feature cache; None: the user's."""
-    max_memory: int | None = None
-    """Bytes that a process may take for learning; None: no limit."""
-    track: Literal["tensorboard"] | None = None
-    threads: int | None = None
-    """Of each process; None: torch's choice."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

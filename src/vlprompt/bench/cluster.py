@@ -20,9 +20,10 @@ from typing import Any
 
 from vlprompt import artifact, disk
 from vlprompt.bench.carry import Batch, Carrier, Outcomes
-from vlprompt.bench.cells import Cell, Grid, Means, Outcome
+from vlprompt.bench.cells import Cell, Grid, Outcome
 from vlprompt.bench.work import failure, run_cells
 from vlprompt.bench.workspace import Desk
+from vlprompt.engine.job import Means
 from vlprompt.errors import DATA, UserError
 from vlprompt.records import RESULT
 

@@ -12,11 +12,10 @@ from vlprompt import artifact, reading, records
 from vlprompt.bench import work
 from vlprompt.bench.cells import PROMPTS, Cell, Course, Grid, Protocol
 from vlprompt.bench.protocols import Plan
-from vlprompt.bench.work import config_of, learned_already
+from vlprompt.bench.work import job_of, learned_already
 from vlprompt.bench.workspace import Desk
 from vlprompt.data import few_shot, restrict
 from vlprompt.engine.duration import measure
-from vlprompt.engine.run import begun
 from vlprompt.engine.train import Lesson, estimate_step
 from vlprompt.errors import UserError
 from vlprompt.methods import recipes
@@ -209,7 +208,7 @@ def _probed(course: Course, desk: Desk) -> Learning | None:
         max_memory=desk.means.max_memory,
     )
     try:
-        method, _ = begun(config_of(course, Path(), desk.means), material, images.clip, course.recipe)
+        method = job_of(course, material, images).method
         if not isinstance(method.learner, Steps):
             return None
         need = estimate_step(images.clip, method, lesson)

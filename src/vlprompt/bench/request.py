@@ -13,7 +13,7 @@ from vlprompt.bench.cells import Cell, Course, Protocol
 from vlprompt.bench.workspace import Desk
 from vlprompt.data import Dataset, Subset, halves, restrict, split_hash
 from vlprompt.engine.config import default_views
-from vlprompt.engine.run import recipe_template
+from vlprompt.engine.job import recipe_template
 from vlprompt.errors import DATA, UserError
 from vlprompt.methods.options import options_of
 from vlprompt.methods.recipes import FOUR, GROUPS

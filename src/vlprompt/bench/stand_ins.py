@@ -8,13 +8,13 @@ from functools import cache
 from pathlib import Path
 
 from vlprompt import pocket
-from vlprompt.bench.cells import Means
 from vlprompt.bench.workspace import Desk
 from vlprompt.data import Dataset, Sample
 from vlprompt.data.papers import catalogue
 from vlprompt.data.papers.catalogue import FEW_SHOT, SHIFTED
 from vlprompt.data.papers.row import Row
 from vlprompt.engine.images import Images, open_images
+from vlprompt.engine.job import Means
 from vlprompt.engine.precision import resolve_device
 from vlprompt.errors import UserError
 from vlprompt.towers import load

@@ -14,29 +14,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import nn
 
 from vlprompt import artifact, disk, plain, reading, records
 from vlprompt.artifact import Learned
-from vlprompt.bench.cells import CELL, COURSE, Cell, Course, Grid, Means, Outcome
+from vlprompt.bench.cells import CELL, COURSE, Cell, Course, Grid, Outcome
 from vlprompt.bench.workspace import Desk
-from vlprompt.data import Dataset, Sample, Split, read_split, restrict, split_hash
+from vlprompt.data import Dataset, Sample, read_split, restrict, split_hash
 from vlprompt.disk import locked_if_free
-from vlprompt.engine.checkpoint import CHECKPOINT, weights_found
-from vlprompt.engine.config import RunConfig, differences
-from vlprompt.engine.evaluate import accuracy, check_classes, classifier_of, examine, training_hash
+from vlprompt.engine.checkpoint import CHECKPOINT
+from vlprompt.engine.config import require_own, same_work
+from vlprompt.engine.evaluate import accuracy, classifier_of
+from vlprompt.engine.images import Images
+from vlprompt.engine.job import SPLIT, Job, Learning, Questions, learn, prepare, recipe_template, test
 from vlprompt.engine.observer import SILENT, Observer
-from vlprompt.engine.precision import peak_mib, reset_peak
-from vlprompt.engine.run import SPLIT, Setup, begun, learn_seed, recipe_template, resolved
-from vlprompt.engine.sampling import draw, said_of_held_out, said_of_skipped
+from vlprompt.engine.precision import peak_mib
 from vlprompt.engine.test import seen_among
 from vlprompt.engine.train import new_prompt, view_of
 from vlprompt.errors import DATA, UserError
 from vlprompt.methods.recipes import hash_of
 from vlprompt.methods.resolve import resolve
 from vlprompt.records import Predictions, Record
-from vlprompt.towers import Clip
-from vlprompt.types import Method, Steps
+from vlprompt.types import Steps
 
 UNEXPECTED = 1
 
@@ -73,7 +71,7 @@ def run_cell(cell: Cell, grid: Grid, desk: Desk | None = None, observer: Observe
             desk = desk or Desk(grid.means)
             if not learned_already(learned_at):
                 with attempt(learned_at, grid.attempts):
-                    learn(cell.course, learned_at, desk, observer)
+                    learn_course(cell.course, learned_at, desk, observer)
             with attempt(directory, grid.attempts):
                 return _done(cell, examine_cell(cell, learned_at, directory, desk))
     except GivenUp as reason:
@@ -116,44 +114,25 @@ def _done(cell: Cell, record: Record) -> Outcome:
     )
 
 
-SHOWN = 6
-"""Differences that a message names."""
-
-
 def claim(cell: Cell, grid: Grid) -> None:
     """Write what decides a cell and its course beside their work, or compare it with what stands there.
 
     UserError: the work there was begun with something else; what, is said.
     """
     for path, facts in _of(cell, grid):
-        if not check(path, facts):
+        if not same_work(path, facts):
             disk.write_json(path, facts)
 
 
 def check_all(cells: Iterable[Cell], grid: Grid) -> None:
     """As `claim` for many cells, writing nothing: what a plan does before anything begins."""
-    if grid.out.exists() and not grid.out.is_dir():
-        raise UserError(f"{grid.out} is a file; --out must be a directory.")
+    require_own(grid.out, "", "grid")
     checked: set[Path] = set()
     for cell in cells:
         for path, facts in _of(cell, grid):
             if path not in checked:
-                check(path, facts)
+                same_work(path, facts)
                 checked.add(path)
-
-
-def check(path: Path, facts: Mapping[str, object]) -> bool:
-    """Whether the file is there and says the same. UserError where it says something else."""
-    if not path.is_file():
-        return False
-    before = reading.json_object(path)
-    if changed := differences(before, facts):
-        more = "; ..." if len(changed) > SHOWN else ""
-        raise UserError(
-            f"{path.parent} was begun with other facts: {'; '.join(changed[:SHOWN])}{more}. Use another --out, or the options, "
-            f"the model and the images that it was begun with."
-        )
-    return True
 
 
 def _of(cell: Cell, grid: Grid) -> tuple[tuple[Path, Mapping[str, object]], ...]:
@@ -236,20 +215,15 @@ def learned_already(directory: Path) -> bool:
     return (directory / artifact.FACTS).is_file()
 
 
-def learn(course: Course, directory: Path, desk: Desk, observer: Observer = SILENT) -> None:
+def learn_course(course: Course, directory: Path, desk: Desk, observer: Observer = SILENT) -> None:
     """Leave the course's prompt in `directory`, going on from its checkpoint if there is one.
 
     The caller holds the directory's lock. UserError as `train_run`.
     """
-    material = desk.material(course.data)
+    material, images = desk.material(course.data), desk.images(course.model, course.dtype)
     assert not material.test, "a course is given no test images"
-    began = time.perf_counter()
-    if course.shots == 0:
-        found, learning = _given(course, material, desk)
-    else:
-        found, learning = _taught(course, directory, material, desk, observer)
-    learning["seconds"] += time.perf_counter() - began
-    learning["peak_mib"] = peak_mib(desk.clip(course.model, course.dtype).device)
+    found, learning = (_given if course.shots == 0 else _taught)(course, directory, material, images, desk, observer)
+    learning["peak_mib"] = peak_mib(images.clip.device)
     facts = {
         "dataset": course.dataset,
         "shots": course.shots,
@@ -262,117 +236,61 @@ def learn(course: Course, directory: Path, desk: Desk, observer: Observer = SILE
         "metrics": {"val_top1": learning["val_top1"]},
         "learning": learning,
     }
-    artifact.save(directory, dataclasses.replace(found, facts={**facts, **found.facts}))
+    artifact.save(directory, replace(found, facts={**facts, **found.facts}))
 
 
-def _given(course: Course, material: Dataset, desk: Desk) -> tuple[Learned, dict[str, Any]]:
+def _given(course: Course, _: Path, material: Dataset, images: Images, *__: object) -> tuple[Learned, dict[str, Any]]:
     """What needs no learning here: the hand-written template, or a pretrained prompt as it is."""
-    clip = desk.clip(course.model, course.dtype)
-    learning = {"seconds": 0.0, "seconds_features": 0.0, "num_train": 0, "num_val": 0, "val_top1": None}
-    if not course.init:
-        method = resolve(course.method, course.options)
-        names = restrict(material, course.subset).class_names
-        return _learned(course, method, new_prompt(clip, method.prompt, len(names), course.seed), names, clip), learning
-    given = artifact.load(Path(course.init), clip)
-    return dataclasses.replace(given, facts={"dataset": given.facts.get("dataset", "")}), learning
+    began, clip = time.perf_counter(), images.clip
+    if course.init:
+        given = artifact.load(Path(course.init), clip)
+        found = replace(given, facts={"dataset": given.facts.get("dataset", "")})
+    else:
+        method, names = resolve(course.method, course.options), restrict(material, course.subset).class_names
+        found = Learned(
+            method=method,
+            prompt=new_prompt(clip, method.prompt, len(names), course.seed),
+            class_names=names,
+            template=course.template,
+            model=course.model,
+            weight_hash=clip.weight_hash,
+        )
+    counts = {"num_train": 0, "num_val": 0, "val_top1": None}
+    return found, {"seconds": time.perf_counter() - began, "seconds_features": 0.0, **counts}
 
 
 def _taught(
-    course: Course, directory: Path, material: Dataset, desk: Desk, observer: Observer
+    course: Course, directory: Path, material: Dataset, images: Images, desk: Desk, observer: Observer
 ) -> tuple[Learned, dict[str, Any]]:
     """The prompt, and what is to be known of how it was learned."""
-    images = desk.images(course.model, course.dtype)
-    features_began = images.seconds
-    reset_peak(images.clip.device)
-    config = config_of(course, directory, desk.means)
-    method, init = begun(config, material, images.clip, course.recipe)
-    setup = Setup(
-        config=config,
-        clip=images.clip,
-        method=method,
-        recipe=course.recipe,
-        dataset=material,
-        images=images,
-        init=init,
-    )
-    skipped = {skip.id: skip.reason for skip in material.skipped}
-    sample = draw(
-        material,
-        images,
-        skipped,
-        shots=course.shots,
-        seed=course.seed,
-        subset=course.subset,
-        hold_out=method.chooses,
-    )
-    if sample.held_out:
-        observer.note(said_of_held_out(material, sample))
-    if skipped:
-        observer.note(f"{material.name}: {said_of_skipped(skipped)}")
-    desk.encode(images, sample.train, _cached_views(setup, course.seed))
-    desk.encode(images, sample.val, [None])
-    split = Split(train=sample.train, val=sample.val, test=())
-    chosen = resolved(setup, course.seed, sample, split)
-    prompt, before = learn_seed(setup, sample, split, chosen, directory, observer)
-    learned = _learned(course, setup.method, prompt, sample.class_names, images.clip)
-    classifier = classifier_of(images.clip, setup.method, prompt, sample.class_names, course.template)
-    return learned, {
-        "seconds": before,
-        "seconds_features": images.seconds - features_began,
-        "num_train": len(sample.train),
-        "num_val": len(sample.val),
-        "val_top1": accuracy(classifier, sample.val, images),
-        "skipped": skipped,
-        "short_classes": dict(sample.short),
-        "val_from": "training images" if sample.held_out else "",
-        "weights": weights_found(directory, chosen.hash),
-        "config_hash": chosen.hash,
-        "training_hash": training_hash(sample.train),
-    }
+    job = job_of(course, material, images)
+    drawn = job.draw()
+    desk.encode(images, drawn.sample.train, _cached_views(job))
+    desk.encode(images, drawn.sample.val, [None])
+    learned, learning = learn(job, drawn, desk.means, at=directory, observer=observer)
+    began = time.perf_counter()
+    classifier = classifier_of(images.clip, job.method, learned.prompt, learned.class_names, course.template)
+    learning = replace(learning, val_top1=accuracy(classifier, drawn.sample.val, images))
+    learning = replace(learning, seconds=learning.seconds + time.perf_counter() - began)
+    return replace(learned, facts={}), dataclasses.asdict(learning)
 
 
-def _cached_views(setup: Setup, seed: int) -> list[int | None]:
+def job_of(course: Course, material: Dataset, images: Images) -> Job:
+    """The job of a course."""
+    same = ("method", "model", "shots", "seed", "overrides", "recipe", "subset", "views")
+    given = {name: getattr(course, name) for name in same}
+    init = Path(course.init) if course.init else None
+    return prepare(images, material, init=init, asked={"data": course.data}, **given)
+
+
+def _cached_views(job: Job) -> list[int | None]:
     """The views whose features learning reads over and over; none where it reads pixels, or each view once."""
-    if not isinstance(setup.method.learner, Steps):
+    if not isinstance(job.method.learner, Steps):
         return [None]
-    reach = setup.method.prompt.reach
-    if setup.views == "epochs" or (reach.image_tower and "image" not in reach.sees):
+    reach = job.method.prompt.reach
+    if job.views == "epochs" or (reach.image_tower and "image" not in reach.sees):
         return []
-    return sorted({view_of(setup.views, epoch, seed) for epoch in range(setup.method.epochs)}, key=str)
-
-
-def config_of(course: Course, directory: Path, means: Means) -> RunConfig:
-    """The configuration of an ordinary run that learns the same."""
-    return RunConfig(
-        method=course.method,
-        model=course.model,
-        data=course.data,
-        out=directory.parent,
-        overrides=course.overrides,
-        shots=course.shots,
-        seeds=(course.seed,),
-        recipe=course.recipe,
-        init=Path(course.init) if course.init else None,
-        subset=course.subset,
-        views=course.views,
-        device=means.device,
-        dtype=course.dtype,
-        cache=means.cache,
-        resume=True,
-        max_memory=means.max_memory,
-        track=means.track,
-    )
-
-
-def _learned(course: Course, method: Method, prompt: nn.Module, class_names: tuple[str, ...], clip: Clip) -> Learned:
-    return Learned(
-        method=method,
-        prompt=prompt,
-        class_names=class_names,
-        template=course.template,
-        model=course.model,
-        weight_hash=clip.weight_hash,
-    )
+    return sorted({view_of(job.views, epoch, job.seed) for epoch in range(job.method.epochs)}, key=str)
 
 
 PER_CLASS = "per_class.csv"
@@ -387,61 +305,34 @@ def examine_cell(cell: Cell, learned_at: Path, directory: Path, desk: Desk) -> R
     images = desk.images(course.model, course.dtype)
     learned = artifact.load(learned_at, images.clip)
     asked = restrict(desk.questions(cell.data), cell.subset)
-    began, features_began = time.perf_counter(), images.seconds
     skipped = {skip.id: skip.reason for skip in asked.skipped}
-    test = images.usable(asked.test, skipped, strict=False)
+    tested = images.usable(asked.test, skipped, strict=False)
     if learned.prompt is not None:
         skipped |= dict.fromkeys(
-            seen_among(test, learned_at), "learned from, or chosen by: a copy is among those images"
+            seen_among(tested, learned_at), "learned from, or chosen by: a copy is among those images"
         )
-        test = tuple(one for one in test if one.id not in skipped)
-    if not test:
+        tested = tuple(one for one in tested if one.id not in skipped)
+    if not tested:
         raise UserError(f"{cell.dataset} has no test images that can be used.", exit_code=DATA)
-    desk.encode(images, test, [None])
-    names, words = asked.class_names, recipe_template(course.recipe, asked) or asked.template
-    check_classes(learned.method.prompt, learned.class_names, names, labelled=True)
-    classifier = classifier_of(images.clip, learned.method, learned.prompt, names, words)
-    examined = examine(classifier, test, images, template=words, class_names=names, model=course.model)
-    learning = learned.facts["learning"]
+    desk.encode(images, tested, [None])
+    learning = reading.typed(Learning, learned.facts["learning"], str(learned_at))
     own = course.shots != 0 and (course.dataset, course.subset) == (cell.dataset, cell.subset)
-    record = Record(
-        method=learned.method.name,
+    questions = Questions(
         dataset=cell.dataset,
+        class_names=asked.class_names,
+        samples=tested,
+        template=recipe_template(course.recipe, asked) or asked.template,
+        split_hash=_split_hash(cell, learned_at, tested, desk) if own else split_hash((), (), tested),
         protocol=cell.protocol,
-        shots=course.shots,
-        seed=course.seed,
         subset=cell.subset,
-        setting=learned.method.setting,
-        source=_source(cell, learned),
-        init=course.init_hash,
-        recipe=course.recipe,
-        recipe_hash=hash_of(course.recipe),
-        choices=course.choices,
-        options=dict(learned.method.options),
-        weights=learning.get("weights", {}),
-        epochs=learned.method.epochs if course.shots != 0 else 0,
-        split_hash=_split_hash(cell, learned_at, test, desk) if own else split_hash((), (), test),
-        config_hash=learning.get("config_hash", ""),
-        seconds=learning["seconds"] + time.perf_counter() - began,
-        seconds_features=learning["seconds_features"] + images.seconds - features_began,
-        num_train=learning["num_train"],
-        num_val=learning["num_val"],
-        val_from=learning.get("val_from", ""),
-        skipped={**learning.get("skipped", {}), **skipped} if own else skipped,
-        short_classes=learning.get("short_classes", {}),
-        parameters=learned.num_parameters,
-        **{**examined.fields, "val_top1": learning["val_top1"] if own else None},
+        skipped={**learning.skipped, **skipped} if own else skipped,
     )
-    assert examined.predictions is not None, "there are test images"
-    disk.write_text(directory / PER_CLASS, per_class(examined.predictions, names))
-    records.write(directory, record, examined.predictions)
+    learning = learning if own else replace(learning, val_top1=None)
+    record, answers = test(learned, learning, questions, images, recipe_hash=hash_of(course.recipe))
+    assert answers is not None, "there are test images"
+    disk.write_text(directory / PER_CLASS, per_class(answers, asked.class_names))
+    records.write(directory, record, answers)
     return record
-
-
-def _source(cell: Cell, learned: Learned) -> str:
-    """The set that the prompt was learned from, where that is another than the cell's."""
-    origin = str(learned.facts["dataset"])
-    return origin if origin != cell.dataset else ""
 
 
 def _split_hash(cell: Cell, learned_at: Path, test: tuple[Sample, ...], desk: Desk) -> str:

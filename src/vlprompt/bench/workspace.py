@@ -12,12 +12,11 @@ from collections.abc import Iterable, Sequence
 
 import torch
 
-from vlprompt.bench.cells import Means
 from vlprompt.data import Dataset, Sample, open_dataset, split_by_rule
 from vlprompt.disk import locked_in_turn
-from vlprompt.engine.images import Images, open_images
-from vlprompt.engine.precision import resolve_device
-from vlprompt.towers import Clip, load
+from vlprompt.engine.images import Images, open_model
+from vlprompt.engine.job import Means
+from vlprompt.towers import Clip
 
 NAME = 24
 """Characters of a hash that name a lock."""
@@ -40,8 +39,7 @@ class Desk:
     def images(self, model: str, dtype: str) -> Images:
         """Images as that model sees them; the features that it gives are shared by all cells, and on disk by all processes."""
         if (model, dtype) not in self._images:
-            clip = load(model, device=resolve_device(self.means.device), dtype=dtype)
-            self._images[model, dtype] = open_images(clip, self.means.cache)
+            self._images[model, dtype] = open_model(model, dtype, self.means.device, self.means.cache)
         return self._images[model, dtype]
 
     def encode(self, images: Images, samples: Sequence[Sample], views: Iterable[int | None]) -> None:

@@ -1,15 +1,13 @@
-"""One run, every field given or default; what of it is kept beside the results, and what may not change on resuming."""
+"""One run, every field given or default; and whether a directory may be worked in."""
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from vlprompt import reading
 from vlprompt.engine.precision import DTYPES
 from vlprompt.errors import UserError, unknown
 from vlprompt.methods import recipes
@@ -17,7 +15,6 @@ from vlprompt.methods.resolve import RECIPES
 from vlprompt.types import Views
 
 SUBSETS = ("all", "base", "novel")
-SCHEMA = 1
 DEFAULT_VIEWS = 8
 """Fixed random crops per training image, cycled by epoch: project's choice, eight encodings per image instead of one per
 epoch (200 as published at 16 shots)."""
@@ -108,64 +105,6 @@ class RunConfig:
             raise UserError(f"save_every is {self.save_every}; it must be at least 1.")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Resolved:
-    """One seed of a run with every choice made: all that decides its result, and nothing else.
-
-    Model and images count by their content: where they lie, where the run is written and which device computes are left out.
-    """
-
-    method: str
-    options: Mapping[str, object]
-    """The method's and its schedule's."""
-    recipe: str
-    weight_hash: str
-    dtype: str
-    dataset: str
-    template: str
-    split_hash: str
-    training_hash: str
-    shots: int | None
-    subset: str
-    seed: int
-    views: int | str
-    init: str = ""
-    """SHA-256 of the learned tensors that it begins with; empty: the method's own start."""
-    teacher: str = ""
-    """SHA-256 of the weights of another model that teaches; empty: none does."""
-
-    @property
-    def hash(self) -> str:
-        """SHA-256 (hex) of the values but the recipe's name: two recipes with the same settings learn the same prompt."""
-        values = {name: value for name, value in self.as_dict().items() if name != "recipe"}
-        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
-
-    def as_dict(self) -> dict[str, object]:
-        """As JSON has it: options that are no numbers, strings or lists become strings."""
-        values: dict[str, object] = json.loads(json.dumps(dataclasses.asdict(self), default=str))
-        for name in (
-            "init",
-            "teacher",
-        ):  # without them as before there were such runs, whose hashes stay what they were
-            if not values[name]:
-                del values[name]
-        return values
-
-    def document(self, config: RunConfig) -> dict[str, object]:
-        """What `config.json` holds: the values, their hash, and for people what was asked for beside."""
-        asked: dict[str, object] = {
-            "model": config.model,
-            "data": config.data,
-            "device": config.device,
-            "strict": config.strict,
-        }
-        if config.init is not None:
-            asked["init"] = str(config.init)
-        if config.teacher is not None:
-            asked["teacher"] = config.teacher
-        return {**self.as_dict(), "hash": self.hash, "asked": asked}
-
-
 def differences(before: Mapping[str, object], now: Mapping[str, object], prefix: str = "") -> list[str]:
     """``field: old -> new`` for every field that differs but the hash of them, nested ones with a dot."""
     out: list[str] = []
@@ -176,3 +115,41 @@ def differences(before: Mapping[str, object], now: Mapping[str, object], prefix:
         elif old != new and name != "hash":
             out.append(f"{prefix}{name}: {old!r} -> {new!r}")
     return out
+
+
+SHOWN = 8
+"""Differences that a message names."""
+
+
+def require_own(out: Path, mark: str, what: str, *, hint: str = "") -> None:
+    """UserError where `out` is a file, or holds something, but no name that begins with `mark`, so that it is no `what`."""
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file; --out must be a directory.")
+    names = sorted(path.name for path in out.iterdir() if not path.name.startswith(".")) if out.is_dir() else []
+    if names and not any(name.startswith(mark) for name in names):
+        raise UserError(
+            f"{out} is not empty and holds no {what} (found {', '.join(names[:3])}). Use another --out{hint}."
+        )
+
+
+def same_work(path: Path, now: Mapping[str, object]) -> bool:
+    """Whether the work that `path` describes was begun before, with the same facts (the same `hash`, where there is one).
+
+    UserError: it was begun with other facts; which, is said.
+    """
+    if not path.is_file():
+        return False
+    before = reading.json_object(path)
+    changed = differences(before, now)
+    if changed if "hash" not in now else before.get("hash") != now["hash"]:
+        more = "; ..." if len(changed) > SHOWN else ""
+        raise UserError(
+            f"{path.parent} holds work of another configuration: {'; '.join(changed[:SHOWN])}{more}. Use another --out, or the "
+            "options, the model and the images that it was begun with."
+        )
+    return True
+
+
+def refuse_unfinished(directory: Path) -> None:
+    """UserError: there is a checkpoint, and nobody said to go on with it."""
+    raise UserError(f"{directory} holds unfinished work. Go on with it with --resume, or use another --out.")

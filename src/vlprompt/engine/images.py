@@ -10,7 +10,8 @@ from torch import Tensor
 
 from vlprompt.data import FeatureStore, Sample, default_root, load_pixels, verify
 from vlprompt.engine.observer import SILENT, Observer
-from vlprompt.towers import Clip
+from vlprompt.engine.precision import resolve_device, slow_note
+from vlprompt.towers import Clip, load
 from vlprompt.types import Preprocess
 
 BATCH = 64
@@ -122,3 +123,13 @@ class Images:
 def open_images(clip: Clip, cache: Path | None, observer: Observer = SILENT) -> Images:
     """Images of a model with the cache in this directory; None: the user's."""
     return Images(clip, FeatureStore(cache or default_root()), observer)
+
+
+def open_model(
+    model: str, dtype: str, device: str = "auto", cache: Path | None = None, observer: Observer = SILENT
+) -> Images:
+    """Images as a model sees them that is loaded now; a slow `dtype` is noted. UserError: a model or device that is not there."""
+    clip = load(model, device=resolve_device(device), dtype=dtype)
+    if (said := slow_note(clip.dtype, clip.device)) is not None:
+        observer.note(said)
+    return open_images(clip, cache, observer)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,14 +11,12 @@ from vlprompt.artifact import Learned
 from vlprompt.data import Dataset, Sample, open_dataset, restrict, split_by_rule, split_hash
 from vlprompt.data.listing import some
 from vlprompt.data.splits import Subset
-from vlprompt.engine.evaluate import check_classes, classifier_of, examine
-from vlprompt.engine.images import Images, open_images
+from vlprompt.engine.images import open_model
+from vlprompt.engine.job import SPLIT, Learning, Questions
+from vlprompt.engine.job import test as examined
 from vlprompt.engine.observer import SILENT, Observer
-from vlprompt.engine.precision import resolve_device, slow_note
-from vlprompt.engine.run import SPLIT
 from vlprompt.errors import DATA, UserError
 from vlprompt.records import Record
-from vlprompt.towers import load
 
 
 def evaluate_run(
@@ -43,22 +40,31 @@ def evaluate_run(
     class-specific context is asked about other classes.
     """
     places = artifact.artifacts(run)
-    clip = load(model or artifact.read_facts(places[0])["model"], device=resolve_device(device), dtype=dtype)
-    if (said := slow_note(clip.dtype, clip.device)) is not None:
-        observer.note(said)
-    images = open_images(clip, cache, observer)
+    images = open_model(model or artifact.read_facts(places[0])["model"], dtype, device, cache, observer)
     dataset = open_dataset(data, strict=strict)
     skipped = {skip.id: skip.reason for skip in dataset.skipped}
     out_records = []
     for place in places:
-        learned = artifact.load(place, clip)
+        learned = artifact.load(place, images.clip)
         chosen = restrict(divided(dataset, data, place, learned, observer), subset)
         test = images.usable(chosen.test, skipped, strict=strict)
         if not test:
             raise UserError(f"{data} has no test images that can be used.", exit_code=DATA)
         if learned.prompt is not None:
             _refuse_seen(seen_among(test, place), len(test), data)
-        record, answers = _one(learned, place, chosen, test, images, template or dataset.template, skipped, subset)
+        same = learned.facts.get("dataset") == dataset.name
+        asked = Questions(
+            dataset=dataset.name,
+            class_names=chosen.class_names,
+            samples=test,
+            template=template or dataset.template,
+            split_hash=split_hash((), (), test),
+            protocol="cross-dataset" if not same else "few-shot" if subset == "all" else "base-to-novel",
+            subset=subset,
+            skipped=skipped,
+            words=str(learned.facts.get("hand_written", "")),
+        )
+        record, answers = examined(learned, Learning(config_hash=_config_hash(place)), asked, images, recipe_hash="")
         if out is not None:
             records.write(out / f"seed{record.seed}", record, answers)
         observer.finished(record)
@@ -137,56 +143,6 @@ def _refuse_seen(known: Sequence[str], number: int, data: str) -> None:
             "means nothing. Take them out of the test images, or test on other images.",
             exit_code=DATA,
         )
-
-
-def _one(
-    learned: Learned,
-    place: Path,
-    dataset: Dataset,
-    test: tuple[Sample, ...],
-    images: Images,
-    template: str,
-    skipped: dict[str, str],
-    subset: Subset,
-) -> tuple[Record, records.Predictions | None]:
-    """One prompt on the test images."""
-    began, features_began = time.perf_counter(), images.seconds
-    facts = learned.facts
-    check_classes(learned.method.prompt, learned.class_names, dataset.class_names, labelled=True)
-    classifier = classifier_of(images.clip, learned.method, learned.prompt, dataset.class_names, template)
-    examined = examine(
-        classifier,
-        test,
-        images,
-        template=template,
-        class_names=dataset.class_names,
-        model=learned.model,
-        words=str(facts.get("hand_written", "")),
-    )
-    same = facts.get("dataset") == dataset.name
-    record = Record(
-        method=learned.method.name,
-        dataset=dataset.name,
-        protocol="cross-dataset" if not same else "few-shot" if subset == "all" else "base-to-novel",
-        shots=facts.get("shots"),
-        seed=int(facts.get("seed") or 0),
-        subset=subset,
-        setting=learned.method.setting,
-        source="" if same else str(facts.get("dataset", "")),
-        init=str(facts.get("init", "")),
-        recipe=str(facts.get("recipe", "")),
-        choices=str(facts.get("choices", "")),
-        options=dict(learned.method.options),
-        epochs=learned.method.epochs,
-        split_hash=split_hash((), (), test),
-        seconds=time.perf_counter() - began,
-        seconds_features=images.seconds - features_began,
-        skipped=skipped,
-        parameters=learned.num_parameters,
-        config_hash=_config_hash(place),
-        **examined.fields,
-    )
-    return record, examined.predictions
 
 
 def _config_hash(place: Path) -> str:

@@ -257,9 +257,9 @@ class Tally:
         return {"view": self.view, "loss": sum(means.values()), "losses": means, "gradient_ratios": self.ratios}
 
 
-def prompt_at(state: State, clip: Clip, spec: PromptSpec, lesson: Lesson) -> nn.Module:
+def prompt_at(state: State, clip: Clip, spec: PromptSpec, num_classes: int, seed: int) -> nn.Module:
     """The prompt of a state, a copy: learning goes on without it."""
-    prompt = new_prompt(clip, spec, len(lesson.class_names), lesson.seed)
+    prompt = new_prompt(clip, spec, num_classes, seed)
     put_back(state.parameters, prompt)
     return prompt
 

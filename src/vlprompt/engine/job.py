@@ -1,0 +1,434 @@
+"""One prompt, from all that decides it to its record: every path that learns one goes through here.
+
+    job = prepare(images, dataset, "coop", ...)     every choice made, nothing drawn
+    drawn = job.draw()                              the few-shot sample of its seed
+    learned, learning = learn(job, drawn, means)    the prompt, and how it was learned
+    record, answers = test(learned, learning, questions, images)
+
+`Job` is all that decides a result, `Means` what does not. Who calls: a run directory (`engine.run`), a cell of a grid (`bench.work`),
+`PromptClassifier.fit`, the ablation; `test` serves saved prompts too (`engine.test`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vlprompt import artifact, disk
+from vlprompt.artifact import Learned
+from vlprompt.data import Dataset, FewShot, Sample, Split, restrict, write_split
+from vlprompt.data.splits import Subset
+from vlprompt.engine.checkpoint import Checkpoints, State, Track, tracked, weights_found
+from vlprompt.engine.config import default_views
+from vlprompt.engine.duration import Duration, measure
+from vlprompt.engine.evaluate import accuracy, check_classes, classifier_of, examine, training_hash
+from vlprompt.engine.images import Images
+from vlprompt.engine.learn import learn as learn_lesson
+from vlprompt.engine.observer import SILENT, Observer
+from vlprompt.engine.optim import batches
+from vlprompt.engine.precision import generator, reset_peak
+from vlprompt.engine.sampling import draw, said_of_held_out, said_of_short, said_of_skipped
+from vlprompt.engine.train import Lesson, estimate_step, in_words, new_prompt
+from vlprompt.methods import recipes
+from vlprompt.methods.resolve import recipe_of, resolve, whose
+from vlprompt.records import Predictions, Record
+from vlprompt.towers import Clip
+from vlprompt.types import Method, Steps, Views
+
+CONFIG, SPLIT = "config.json", "split.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Means:
+    """How the work is done; nothing of it decides a result."""
+
+    device: str = "auto"
+    cache: Path | None = None
+    """Root of the feature cache; None: the user's."""
+    max_memory: int | None = None
+    """Bytes that a process may take for learning; None: no limit."""
+    track: Track | None = None
+    """Where learning curves go beside `metrics.jsonl`."""
+    threads: int | None = None
+    """Of each process; None: torch's choice."""
+    save_every: int = 1
+    """Epochs between checkpoints."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawn:
+    """What one seed learns from and is tested on."""
+
+    sample: FewShot
+    test: tuple[Sample, ...]
+    """Usable test images. Learning does not get them: they count for the hash of the split."""
+    skipped: dict[str, str]
+    """Image -> why it cannot be used."""
+    began: tuple[float, float]
+    """The clock, and the seconds spent on features, before it was drawn."""
+
+    @property
+    def split(self) -> Split:
+        return Split(train=self.sample.train, val=self.sample.val, test=self.test)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One prompt to be learned: all that decides it, with every choice made. `prepare` makes it."""
+
+    method: Method
+    model: str
+    """As it was asked for: a pocket model's name, a directory or a Hub id."""
+    images: Images
+    """As the frozen model sees them."""
+    dataset: Dataset
+    template: str
+    views: Views
+    shots: int | None
+    seed: int
+    subset: Subset = "all"
+    recipe: str = ""
+    choices: str = "project"
+    """Whose the settings are, as `whose` says it."""
+    init: str = ""
+    """SHA-256 of the learned tensors that the prompt begins with; empty: the method's own start."""
+    teacher: Images | None = None
+    """Images as another model sees them, which teaches."""
+    strict: bool = False
+    """Whether an image that cannot be used is an error."""
+    asked: Mapping[str, object] = field(default_factory=dict)
+    """What `config.json` says for people: where model and images lay."""
+
+    @property
+    def clip(self) -> Clip:
+        return self.images.clip
+
+    def draw(self) -> Drawn:
+        """The few-shot sample of the seed and the test images, all of which decode. UserError as `sampling.draw`."""
+        began = time.perf_counter(), self.images.seconds
+        reset_peak(self.clip.device)
+        skipped = {skip.id: skip.reason for skip in self.dataset.skipped}
+        sample = draw(
+            self.dataset,
+            self.images,
+            skipped,
+            shots=self.shots,
+            seed=self.seed,
+            subset=self.subset,
+            strict=self.strict,
+            hold_out=self.method.chooses,
+        )
+        test = self.images.usable(restrict(self.dataset, self.subset).test, skipped, strict=self.strict)
+        return Drawn(sample=sample, test=test, skipped=skipped, began=began)
+
+    def said_of(self, drawn: Drawn) -> list[str]:
+        """What the user should know of a sample."""
+        sample = drawn.sample
+        return [
+            *([said_of_skipped(drawn.skipped)] if drawn.skipped else []),
+            *([said_of_held_out(self.dataset, sample)] if sample.held_out else []),
+            *([said_of_short(sample, self.shots)] if sample.short else []),
+        ]
+
+    def document(self, drawn: Drawn, means: Means) -> dict[str, object]:
+        """What `config.json` holds: all that decides the result, the hash of it, and what was asked for.
+
+        Model and images count by their content: where they lie, where the run is written and which device computes are left out. The
+        hash is SHA-256 (hex) of the values but the recipe's name: two recipes with the same settings learn the same prompt.
+        """
+        decides: dict[str, object] = {
+            "method": self.method.name,
+            "options": dict(self.method.options),
+            "recipe": self.recipe,
+            "weight_hash": self.clip.weight_hash,
+            "dtype": str(self.clip.dtype).removeprefix("torch."),
+            "dataset": self.dataset.name,
+            "template": self.template,
+            "split_hash": drawn.split.hash,
+            "training_hash": training_hash(drawn.sample.train),
+            "shots": self.shots,
+            "subset": self.subset,
+            "seed": self.seed,
+            "views": self.views,
+            **({"init": self.init} if self.init else {}),
+            **({"teacher": self.teacher.clip.weight_hash} if self.teacher else {}),
+        }
+        values: dict[str, object] = json.loads(json.dumps(decides, default=str))
+        hashed = json.dumps({name: value for name, value in values.items() if name != "recipe"}, sort_keys=True)
+        places = {"device": means.device, "strict": self.strict}
+        asked = {name: self.asked[name] for name in ("model", "data") if name in self.asked} | places | dict(self.asked)
+        return {**values, "hash": hashlib.sha256(hashed.encode()).hexdigest(), "asked": asked}
+
+
+def prepare(
+    images: Images,
+    dataset: Dataset,
+    method: str,
+    *,
+    model: str,
+    shots: int | None,
+    seed: int,
+    overrides: Mapping[str, object] | None = None,
+    recipe: str = "auto",
+    subset: Subset = "all",
+    template: str | None = None,
+    views: Views | None = None,
+    init: Path | None = None,
+    strict: bool = False,
+    asked: Mapping[str, object] | None = None,
+) -> Job:
+    """A job with every choice made: the recipe's settings under the overrides, its template and its views where none are given.
+
+    UserError, before an image is read: unknown names and options; a prompt that cannot be built for this model (image tokens for a
+    ResNet, words of other lengths); an `init` that does not fit, as `artifact.start_from`.
+    """
+    clip, overrides = images.clip, overrides or {}
+    name = recipe_of(method, "few-shot" if subset == "all" else "base-to-novel", model, recipe)
+    chosen = resolve(method, overrides, shots=shots, recipe=name, dataset=dataset.name, facts=clip.facts)
+    classes, begins_with = len(restrict(dataset, subset).class_names), ""
+    if init is not None:
+        chosen, begins_with = artifact.start_from(init, chosen, clip, classes)
+    else:
+        with warnings.catch_warnings(action="ignore"):  # learning builds it again, and warns then
+            chosen.prompt.build(clip.facts, generator("begun"), classes)
+    usual = default_views(name, dataset.name, wanted=recipe)
+    seen = usual if views is None else views
+    return Job(
+        method=chosen,
+        model=model,
+        images=images,
+        dataset=dataset,
+        template=template or recipe_template(name, dataset) or dataset.template,
+        views=seen,
+        shots=shots,
+        seed=seed,
+        subset=subset,
+        recipe=name,
+        choices=whose(
+            chosen,
+            overrides,
+            name,
+            dataset=dataset.name,
+            shots=0 if chosen.learner is None else shots,
+            changed=template is not None or bool(begins_with) or seen != usual,
+        ),
+        init=begins_with,
+        strict=strict,
+        asked={"model": model, **(asked or {}), **({"init": str(init)} if init else {})},
+    )
+
+
+def recipe_template(recipe: str, dataset: Dataset) -> str | None:
+    """The template that a named recipe has for a data set."""
+    return recipes.read(recipe).template(dataset.name) if recipe else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Learning:
+    """How a prompt was learned, as its record says it."""
+
+    seconds: float = 0.0
+    """Over all starts, from drawing the sample on."""
+    seconds_features: float = 0.0
+    num_train: int = 0
+    num_val: int = 0
+    val_top1: float | None = None
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    short_classes: Mapping[str, int] = field(default_factory=dict)
+    val_from: str = ""
+    weights: Mapping[str, float] = field(default_factory=dict)
+    config_hash: str = ""
+    training_hash: str = ""
+    peak_mib: float = 0.0
+
+
+def learn(
+    job: Job,
+    drawn: Drawn,
+    means: Means,
+    *,
+    at: Path | None = None,
+    checkpoints: Checkpoints | None = None,
+    observer: Observer = SILENT,
+) -> tuple[Learned, Learning]:
+    """The learned prompt of a job, and how it was learned. No test image is read.
+
+    at: the directory of `config.json`, `split.json`, the log and the checkpoint, from which it goes on; None: nothing is written.
+    checkpoints: what stands in for that directory's. UserError (exit 4): a loss or a gradient is not finite.
+    """
+    sample, images, config_hash = drawn.sample, job.images, ""
+    if at is not None:
+        document = job.document(drawn, means)
+        config_hash = str(document["hash"])
+        disk.write_json(at / CONFIG, document)
+        write_split(at / SPLIT, drawn.split, dataset=job.dataset.name)
+        checkpoints = Checkpoints(directory=at, config_hash=config_hash, every=means.save_every)
+    for said in job.said_of(drawn):
+        observer.note(f"{job.dataset.name}, seed {job.seed}: {said}")
+    lesson = _lesson(job, sample, means)
+    with tracked(checkpoints, means.track) if checkpoints is not None else nullcontext() as kept:
+        start: State | None = kept.load() if kept is not None else None
+        if isinstance(job.method.learner, Steps) and observer is not SILENT:
+            observer.note(start_line(job.clip, job.method, lesson, images, done=start.epoch if start else 0))
+        prompt = learn_lesson(
+            job.clip, job.method, lesson, sample.val, images, start=start, checkpoints=kept, observer=observer
+        )
+    hashed = training_hash(sample.train)
+    learned = Learned(
+        method=job.method,
+        prompt=prompt,
+        class_names=sample.class_names,
+        template=job.template,
+        model=job.model,
+        weight_hash=job.clip.weight_hash,
+        facts=_facts(job, drawn, hashed, written=at is not None),
+    )
+    began, features = drawn.began
+    return learned, Learning(
+        seconds=(start.seconds if start else 0.0) + time.perf_counter() - began,
+        seconds_features=images.seconds - features,
+        num_train=len(sample.train) if job.method.learner is not None else 0,
+        num_val=len(sample.val),
+        skipped=drawn.skipped,
+        short_classes=dict(sample.short),
+        val_from="training images" if sample.held_out else "",
+        weights=weights_found(at, config_hash) if at is not None else {},
+        config_hash=config_hash,
+        training_hash=hashed,
+    )
+
+
+def _lesson(job: Job, sample: FewShot, means: Means) -> Lesson:
+    return Lesson(
+        samples=sample.train,
+        class_names=sample.class_names,
+        template=job.template,
+        seed=job.seed,
+        views=job.views,
+        max_memory=means.max_memory,
+        teacher=job.teacher,
+    )
+
+
+def _facts(job: Job, drawn: Drawn, hashed: str, *, written: bool) -> dict[str, object]:
+    """What the artifact says of its learning."""
+    return {
+        "dataset": job.dataset.name,
+        **{name: job.asked[name] for name in ("data",) if name in job.asked},
+        "shots": job.shots,
+        "seed": job.seed,
+        "subset": job.subset,
+        "recipe": job.recipe,
+        "choices": job.choices,
+        **({"split_hash": drawn.split.hash} if written else {}),
+        "training_hash": hashed,
+        **({"init": job.init} if job.init else {}),
+        **{name: job.asked[name] for name in ("teacher",) if name in job.asked},
+    }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Questions:
+    """What a prompt is tested on: the usable test images of a data set, or of a half of its classes."""
+
+    dataset: str
+    class_names: tuple[str, ...]
+    samples: Sequence[Sample]
+    template: str
+    """The words of the zero-shot classifier."""
+    split_hash: str
+    protocol: str
+    subset: str = "all"
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    words: str = ""
+    """Hand-written words that the prompt is compared with; empty: the template."""
+    val: Sequence[Sample] = ()
+    """Validation images of the same classes, which are answered as well."""
+
+
+def test(
+    learned: Learned, learning: Learning, asked: Questions, images: Images, *, recipe_hash: str
+) -> tuple[Record, Predictions | None]:
+    """The record of a prompt on some questions, with its answers (None without test images).
+
+    What is known of its learning: `learning`, and the facts of `learned`. UserError: a prompt for its own classes alone is asked about
+    others.
+    """
+    began, features = time.perf_counter(), images.seconds
+    names, facts, method = asked.class_names, learned.facts, learned.method
+    check_classes(method.prompt, learned.class_names, names, labelled=True)
+    classifier = classifier_of(images.clip, method, learned.prompt, names, asked.template)
+    examined = examine(
+        classifier,
+        asked.samples,
+        images,
+        template=asked.template,
+        class_names=names,
+        model=learned.model,
+        words=asked.words,
+    )
+    source = str(facts.get("dataset", ""))
+    record = Record(
+        method=method.name,
+        dataset=asked.dataset,
+        protocol=asked.protocol,
+        shots=facts.get("shots"),
+        seed=int(facts.get("seed") or 0),
+        subset=asked.subset,
+        setting=method.setting,
+        source="" if source == asked.dataset else source,
+        init=str(facts.get("init", "")),
+        recipe=str(facts.get("recipe", "")),
+        recipe_hash=recipe_hash,
+        choices=str(facts.get("choices", "")),
+        options=dict(method.options),
+        weights=learning.weights,
+        epochs=0 if facts.get("shots") == 0 else method.epochs,
+        split_hash=asked.split_hash,
+        config_hash=learning.config_hash,
+        seconds=learning.seconds + time.perf_counter() - began,
+        seconds_features=learning.seconds_features + images.seconds - features,
+        num_train=learning.num_train,
+        num_val=learning.num_val,
+        val_from=learning.val_from,
+        val_top1=accuracy(classifier, asked.val, images) if asked.val else learning.val_top1,
+        skipped=asked.skipped,
+        short_classes=learning.short_classes,
+        parameters=learned.num_parameters,
+        **examined.fields,
+    )
+    return record, examined.predictions
+
+
+def start_line(clip: Clip, method: Method, lesson: Lesson, images: Images, *, done: int = 0) -> str:
+    """For example: ``coop on pocket-s: 3,072 numbers are learned, 5,373,889 stay frozen; 40 classes, 640 training images, ...``.
+
+    done: epochs that are behind it, where a run goes on. Some steps are taken to time them (`duration.measure`).
+    """
+    schedule = method.schedule
+    prompt = new_prompt(clip, method.prompt, len(lesson.class_names), lesson.seed)
+    learned = sum(parameter.numel() for parameter in prompt.parameters())
+    frozen = sum(parameter.numel() for parameter in clip.parameters())
+    steps = len(batches(len(lesson.samples), schedule.batch, seed=lesson.seed, epoch=0))
+    words = {"epochs": "a fresh view each epoch", "centre": "not cropped"}
+    views = words[lesson.views] if isinstance(lesson.views, str) else f"{min(lesson.views, schedule.epochs)} views each"
+    need = estimate_step(clip, method, lesson)
+    part = f", {need.max_rows} of {need.rows} text rows at a time" if need.max_rows is not None else ""
+    return (
+        f"{method.name} on {clip.name}: {learned:,} numbers are learned, {frozen:,} stay frozen; {len(lesson.class_names)} classes, "
+        f"{len(lesson.samples)} training images, {views}; {schedule.epochs} epochs of {steps} steps; about "
+        f"{need.total / 2**30:.2g} GiB of memory{part}; "
+        f"{said_of(measure(clip, method, lesson, images, max_rows=need.max_rows, done=done))}."
+    )
+
+
+def said_of(duration: Duration) -> str:
+    """For example: ``about 12 min (0.21 s a step, timed on 2; 12,800 image views to encode, 0.04 s each)``."""
+    first = f"; {duration.images:,} image views to encode, {duration.image:.2g} s each" if duration.images else ""
+    return f"{in_words(duration.seconds)} ({duration.step:.2g} s a step, timed on {duration.timed}{first})"
