@@ -26,16 +26,16 @@ def plpp(
     host: Annotated[str, typer.Option("--host", help="The method that PLPP is added to.")] = "coop",
     shots: Annotated[int, typer.Option("--shots", min=1, help="Training images per class.")] = 16,
     seeds: options.Seeds = "1,2,3",
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where cells and table go.")] = Path(
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Directory for cells and table.")] = Path(
         "runs/ablate-plpp"
     ),
     settings: options.Settings = None,
     device: options.Device = "auto",
     cache: options.Cache = None,
 ) -> None:
-    """PLPP's options and controls, one at a time, on VALIDATION images: base and novel halves, convergence, gradients.
+    """Try PLPP's options and controls, one at a time, on VALIDATION images: base and novel halves, convergence, gradients.
 
-    Called again it does only what is missing.
+    Call it again and it does only what is missing.
 
     Example: `vlprompt ablate plpp --data emoji-subgroups,clipart-things --seeds 1,2,3 --out runs/ablate-plpp`
     """
@@ -71,16 +71,16 @@ def pretraining(
         typer.Option("--targets", metavar="A,B", help="Data sets to transfer to.", show_default="the embedded ones"),
     ] = None,
     seeds: options.Seeds = "1,2,3",
-    epochs: Annotated[int, typer.Option("--epochs", min=1, help="Of every cell.")] = 5,
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where cells and tables go.")] = Path(
+    epochs: Annotated[int, typer.Option("--epochs", min=1, help="Epochs of every cell.")] = 5,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Directory for cells and tables.")] = Path(
         "runs/ablate-pretraining"
     ),
     device: options.Device = "auto",
     cache: options.Cache = None,
 ) -> None:
-    """POMP, RPP and its parts, distillation weights, epochs and amount of data; then each prompt on other data sets.
+    """Compare POMP, RPP and its parts, distillation weights, epochs and amounts of data, then test each prompt on other data sets.
 
-    Called again it does only what is missing; started twice, two processes share the work.
+    Call it again and it does only what is missing. Start it twice, and two processes share the work.
 
     Example: `vlprompt ablate pretraining --data pocket --seeds 1,2,3 --out runs/ablate-pretraining`
     """

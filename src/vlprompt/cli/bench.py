@@ -19,14 +19,14 @@ ALL = "all"
 ASKED = ("few-shot", "base-to-novel", "cross-dataset", "domain", "transfer", ALL)
 
 Protocols = Annotated[
-    str, typer.Argument(metavar="PROTOCOL", help=f"{', '.join(ASKED)}: docs/bench.md says what each is.")
+    str, typer.Argument(metavar="PROTOCOL", help=f"{', '.join(ASKED)}: docs/protocols.md explains them.")
 ]
 Methods = Annotated[
     str | None,
     typer.Option(
         "--methods",
         metavar="A,B",
-        help="Methods, overlays before them; all: each one, and each overlay on each.",
+        help="Methods. `all`: every method, and every overlay on every method.",
         show_default="the ten of the published report",
     ),
 ]
@@ -57,14 +57,14 @@ Seeds = Annotated[
 Init = Annotated[
     Path | None, typer.Option("--init", metavar="RUN", help="Transfer: the pretrained prompt, or a run of it.")
 ]
-Jobs = Annotated[int, typer.Option("--jobs", min=1, help="Processes that work on cells at once.")]
+Jobs = Annotated[int, typer.Option("--jobs", min=1, help="Processes that work at the same time.")]
 Attempts = Annotated[
-    int, typer.Option("--attempts", min=1, help="How often a cell may fail, over all calls, before it is left alone.")
+    int, typer.Option("--attempts", min=1, help="How often a cell may fail, over all calls, before it is skipped.")
 ]
-Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Where cells and prompts go.")]
+Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Directory for cells and prompts.")]
 DryRun = Annotated[
     bool,
-    typer.Option("--dry-run", help="Show the plan and do nothing; of the papers' sets none has to be on disk for it."),
+    typer.Option("--dry-run", help="Show the plan and do nothing. The papers' sets need not be on disk."),
 ]
 Model = Annotated[
     str | None,
@@ -76,7 +76,10 @@ Model = Annotated[
     ),
 ]
 Quick = Annotated[
-    bool, typer.Option("--quick", help="One seed, two embedded sets, three methods, few shots, where not given.")
+    bool,
+    typer.Option(
+        "--quick", help="Fill in what you do not give: one seed, two embedded sets, three methods, few shots."
+    ),
 ]
 Recipe = Annotated[str, typer.Option("--recipe", metavar="NAME", help="Whose defaults, as in `train`.")]
 Views = Annotated[
@@ -111,7 +114,7 @@ def bench(
     max_memory: MaxMemory = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Learn and test a grid of methods, data sets, shots and seeds by a protocol. Called again it does only what is missing.
+    """Learn and test a grid of methods, data sets, shots and seeds by a protocol. Call it again and it does only what is missing.
 
     Any number of processes, also on other machines, may work on one directory. Ctrl-C stops cleanly.
 

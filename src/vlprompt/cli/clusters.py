@@ -20,8 +20,8 @@ Ray = Annotated[
     typer.Option(
         "--ray",
         metavar="local|auto|ADDRESS",
-        help="Carry cells out as Ray tasks: a cluster of --jobs workers here, the one this machine belongs to, or one at an "
-        "address; `,cpus=N,gpus=N` after it says what a task takes.",
+        help="Run cells as Ray tasks: `local` (--jobs workers here), `auto` (this machine's cluster), or an address. "
+        "Add `,cpus=N,gpus=N` for what a task takes.",
         show_default="no cluster",
     ),
 ]

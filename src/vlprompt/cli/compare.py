@@ -23,10 +23,10 @@ def compare(
         Path | None, typer.Argument(metavar="B", help="The other one.", show_default="A, with --methods")
     ] = None,
     methods: Annotated[
-        str | None, typer.Option("--methods", metavar="X,Y", help="Of A the runs of method X, of B those of method Y.")
+        str | None, typer.Option("--methods", metavar="X,Y", help="Take method X's runs from A and method Y's from B.")
     ] = None,
     margin: Annotated[
-        float, typer.Option("--margin", metavar="POINTS", help="Differences up to it, either way, count as none.")
+        float, typer.Option("--margin", metavar="POINTS", help="Points. A smaller difference counts as none.")
     ] = 0.5,
     although: Annotated[
         list[str] | None,
@@ -34,7 +34,7 @@ def compare(
     ] = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """What B gains over A on the same test images with the same seeds, with a 95 % interval and a verdict.
+    """Compare B with A on the same test images and seeds: the gain, a 95 % interval and a verdict.
 
     better, worse: the interval leaves out zero. same: it lies within the margin. Else: cannot tell, and how many seeds might do.
 

@@ -19,9 +19,13 @@ def convert(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A checkpoint as the methods' published code saves it.")],
     classes: Annotated[
         str,
-        typer.Option("--classes", metavar="FILE|A,B,C", help="What it was learned on, in order: one name per line."),
+        typer.Option(
+            "--classes",
+            metavar="FILE|A,B,C",
+            help="The classes it was learned on, in order: a file with one name per line, or names.",
+        ),
     ],
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the prompt goes.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Directory for the prompt.")],
     model: options.Model = options.POCKET_MODEL,
     template: Annotated[
         str, typer.Option("--template", help="Words of the zero-shot classifier, {} for the name.")
@@ -41,8 +45,7 @@ def convert(
 ) -> None:
     """Turn a published checkpoint (`.pth.tar`) into a prompt that predict, eval, explain and `train --init` take.
 
-    The file is read, never executed: tensors and plain values alone. Its class names and its backbone are checked against what it
-    holds of them.
+    The file is read, never executed. Class names and backbone are checked against the embeddings in it.
 
     Example: `vlprompt convert model.pth.tar-5 --model openai/clip-vit-base-patch16 --classes names.txt --out prompts/maple`
     """

@@ -111,7 +111,7 @@ def status(as_json: options.AsJson = False) -> None:
 @failures.guarded
 def get(name: Name, dry_run: DryRun = False) -> None:
     """Fetch one of the papers' data sets into the data root: only from addresses that have a public source, with the published
-    checksum where there is one. A stopped transfer goes on where it was. What needs a login is explained instead.
+    checksum where there is one. Run it again to continue a stopped transfer. Sets that need a login are explained instead.
 
     Example: `vlprompt data get caltech101 --data-root data`
     """
@@ -145,7 +145,7 @@ def check_images(
 ) -> None:
     """Decode every image of a folder, table or data set; report what is wrong, what is skipped, and the counts.
 
-    Ends with exit code 3 where it cannot be used for training.
+    Ends with exit code 3 if it cannot be used for training.
 
     Example: `vlprompt data check my_photos`
     """
@@ -265,10 +265,10 @@ def _megabytes(size: int | None) -> str:
 @failures.guarded
 def shards(
     source: Annotated[str, typer.Argument(metavar="DIR|FILE|NAME", help="What you would give to `pretrain --data`.")],
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the shards go.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Directory for the shards.")],
     class_names: Annotated[
         Path | None,
-        typer.Option("--class-names", metavar="FILE", help="As in pretrain.", show_default="beside the data"),
+        typer.Option("--class-names", metavar="FILE", help="As in pretrain.", show_default="found near the data"),
     ] = None,
     shots: Annotated[int, typer.Option("--shots", min=0, help="Training images per class; 0 takes all.")] = 0,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the sample and of the order in the shards.")] = 42,
@@ -277,7 +277,7 @@ def shards(
 ) -> None:
     """Write a data set as tar shards in the WebDataset layout, shuffled, with their list `shards.json`.
 
-    An interrupted run goes on when it is started again.
+    Run it again to continue an interrupted run.
 
     Example: `vlprompt data shards imagenet21k_resized --out shards21k`
     """
@@ -306,11 +306,9 @@ def shards(
 @failures.guarded
 def show(
     source: Annotated[str, typer.Argument(metavar="DIR|FILE|NAME", help="What you would give to --data.")],
-    out: Annotated[Path, typer.Option("--out", metavar="FILE.png", help="Where the sheet is written.")] = Path(
-        "sheet.png"
-    ),
+    out: Annotated[Path, typer.Option("--out", metavar="FILE.png", help="The picture to write.")] = Path("sheet.png"),
     columns: Annotated[int, typer.Option("--columns", help="Pictures per class.")] = 12,
-    rows: Annotated[int, typer.Option("--rows", help="Classes at most.")] = 60,
+    rows: Annotated[int, typer.Option("--rows", help="Most classes to show.")] = 60,
 ) -> None:
     """Draw a contact sheet: a row of pictures per class.
 

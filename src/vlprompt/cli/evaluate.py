@@ -28,9 +28,9 @@ def evaluate(
     strict: options.Strict = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """Test every seed of a run on the test images of a data set, beside the hand-written prompt.
+    """Test every seed of a run on the test images of a data set, and compare it with hand-written words.
 
-    The classes are those of the data set; they need not be those that the prompt was learned on.
+    The classes are the data set's. The prompt may have been learned on other ones.
 
     Example: `vlprompt eval runs/mine --data other_photos`
     """

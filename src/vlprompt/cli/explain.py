@@ -27,7 +27,7 @@ def explain(
     model: options.Backbone = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Show what a prompt has learned: its tensors, the nearest words beside chance, its perplexity.
+    """Show what a prompt has learned: its tensors, the nearest words (and those of random vectors), its perplexity.
 
     Example: `vlprompt explain runs/mine`
     """
@@ -58,7 +58,7 @@ def words_and_perplexity(reading: Reading) -> list[RenderableType]:
     """The words nearest to each learned token, and the perplexity of the context."""
     words = reading.words
     if words is None:
-        return ["No text context of its own, so that there are no words to compare with."]
+        return ["This method has no text context, so there are no words to compare with."]
     whose = "" if words.of_class is None else f" (the context of the class {words.of_class!r})"
     table = Table(box=box.SIMPLE_HEAD, title=f"Nearest words of each learned token{whose}", title_justify="left")
     for name in ("token", "by cosine", "cosine", "by distance", "distance"):

@@ -24,7 +24,7 @@ UNEXPECTED = 1
 DEBUG: ContextVar[bool] = ContextVar("debug", default=False)
 
 INTERRUPT_TEXT = (
-    "Stopped. Nothing written is lost: run the same command again, `train` with --resume, and it goes on where it was."
+    "Stopped. Nothing written is lost: run the same command again, `train` with --resume, and it continues."
 )
 
 _OS_HINTS = {
@@ -86,11 +86,17 @@ def describe(error: BaseException) -> tuple[str, int]:
         case OSError():
             return _describe_os(error), DATA
         case MemoryError():
-            return "out of memory. Smaller batches need less: --set batch=8", UNEXPECTED
+            return (
+                "out of memory. Use --max-memory 4G (class names run a part at a time) or a smaller batch: --set batch=8",
+                UNEXPECTED,
+            )
         case _ if "out of memory" in str(error).lower() or "can't allocate memory" in str(error).lower():
-            return "out of memory. Smaller batches need less: --set batch=8", UNEXPECTED
+            return (
+                "out of memory. Use --max-memory 4G (class names run a part at a time) or a smaller batch: --set batch=8",
+                UNEXPECTED,
+            )
     summary = f"{type(error).__name__}: {error}"
-    return f"{summary}\nThis should not happen. Run again with --debug and report what it prints.", UNEXPECTED
+    return f"{summary}\nThis is a fault of vlprompt. Run again with --debug and report what it prints.", UNEXPECTED
 
 
 def _describe_os(error: OSError) -> str:

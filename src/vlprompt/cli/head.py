@@ -43,9 +43,9 @@ def head(
     device: options.Device = "auto",
     as_json: options.AsJson = False,
 ) -> None:
-    """Ask the head that PLPP reads about plain captions, the same words shuffled, and random tokens.
+    """Test whether the text tower knows language: plain captions, the same words shuffled, random tokens.
 
-    A head that knows language finds plain captions the least surprising. Look at this before you use PLPP on a model.
+    A tower that knows language finds plain captions the least surprising. Look at this before you use PLPP on a model.
 
     Example: `vlprompt head --model openai/clip-vit-base-patch16`
     """

@@ -45,7 +45,7 @@ Columns = Annotated[
     typer.Option(
         "--columns",
         metavar="path=NAME,label=NAME",
-        help="The columns of a table (path, label, split) that are called otherwise.",
+        help="Names of a table's columns, if they are not path, label and split.",
         show_default="by their names",
     ),
 ]
@@ -59,11 +59,13 @@ Model = Annotated[
 ]
 Backbone = Annotated[
     str | None,
-    typer.Option("--model", metavar="NAME|DIR|ID", help="Where the backbone is now.", show_default="where it was"),
+    typer.Option(
+        "--model", metavar="NAME|DIR|ID", help="Where the model is now, if it has moved.", show_default="where it was"
+    ),
 ]
 Method = Annotated[
     str,
-    typer.Option("--method", metavar="NAME", help="The method; overlays stand before it, as in plpp+coop."),
+    typer.Option("--method", metavar="NAME", help="The method. Put an overlay first: plpp+coop."),
 ]
 
 
@@ -83,10 +85,10 @@ Settings = Annotated[
     typer.Option("--set", metavar="NAME=VALUE", help="Any option of the method or its schedule. Repeatable."),
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")]
-Precision = Annotated[str, typer.Option("--dtype", help="Of the frozen weights: float32, bfloat16 or float16.")]
+Precision = Annotated[str, typer.Option("--dtype", help="Type of the frozen weights: float32, bfloat16 or float16.")]
 Cache = Annotated[
     Path | None,
-    typer.Option("--cache", metavar="DIR", help="Where image features are kept.", show_default="see `vlprompt env`"),
+    typer.Option("--cache", metavar="DIR", help="Directory of the image features.", show_default="see `vlprompt env`"),
 ]
 SubsetOption = Annotated[str, typer.Option("--subset", help="Classes: all, base (the first half) or novel.")]
 Template = Annotated[
@@ -96,10 +98,10 @@ Template = Annotated[
     ),
 ]
 Track = Annotated[
-    str | None, typer.Option("--track", metavar="tensorboard", help="Learning curves beside metrics.jsonl.")
+    str | None, typer.Option("--track", metavar="tensorboard", help="Learning curves, in addition to metrics.jsonl.")
 ]
-Strict = Annotated[bool, typer.Option("--strict", help="Unusable images are an error instead of a counted skip.")]
-AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout, nothing else there.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Stop at an unusable image, instead of skipping it.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, and nothing else.")]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, one seed of it, or a saved prompt.")]
 
 

@@ -44,12 +44,20 @@ Method = Annotated[
 ]
 Names = Annotated[
     Path | None,
-    typer.Option("--class-names", metavar="FILE", help="Folder (or label) to name.", show_default="beside the data"),
+    typer.Option(
+        "--class-names",
+        metavar="FILE",
+        help="File that maps folders (or labels) to names.",
+        show_default="found near the data",
+    ),
 ]
 Seed = Annotated[
     int | None,
     typer.Option(
-        "--seed", min=0, help="Sample, order, classes of each step, initial prompt.", show_default="42, or the recipe's"
+        "--seed",
+        min=0,
+        help="Decides sample, order, classes of each step and initial prompt.",
+        show_default="42, or the recipe's",
     ),
 ]
 PerStep = Annotated[
@@ -62,11 +70,13 @@ PerStep = Annotated[
         show_default="the recipe's: 1000",
     ),
 ]
-AllClasses = Annotated[bool, typer.Option("--all-classes", help="Every step sees all classes, exactly.")]
+AllClasses = Annotated[bool, typer.Option("--all-classes", help="Use all classes in every step (exact softmax).")]
 CorrectionOption = Annotated[
     str | None,
     typer.Option(
-        "--correction", help="natural, log10 or none.", show_default="the recipe's: natural, and log10 for pomp"
+        "--correction",
+        help="Correction of sampled logits: natural, log10 or none.",
+        show_default="the recipe's: natural, and log10 for pomp",
     ),
 ]
 ViewsOption = Annotated[
@@ -90,21 +100,33 @@ PerRank = Annotated[
         "--batch-per-rank", min=1, help="Images of a step on each process, in place of --set batch.", show_default=False
     ),
 ]
-HeldOut = Annotated[int, typer.Option("--held-out", min=0, help="Held-out (and training) images that are tested.")]
-EvaluateEvery = Annotated[
-    int | None, typer.Option("--evaluate-every", metavar="STEPS", min=1, help="How often.", show_default="every epoch")
+HeldOut = Annotated[
+    int, typer.Option("--held-out", min=0, help="Number of held-out images to test (and of training images).")
 ]
-SaveEvery = Annotated[int, typer.Option("--save-every", metavar="STEPS", min=1, help="Between checkpoints.")]
-SaveMinutes = Annotated[float, typer.Option("--save-minutes", metavar="M", help="At the latest after so long.")]
-LogEvery = Annotated[int, typer.Option("--log-every", metavar="STEPS", min=1, help="Between lines of metrics.jsonl.")]
+EvaluateEvery = Annotated[
+    int | None,
+    typer.Option("--evaluate-every", metavar="STEPS", min=1, help="Steps between tests.", show_default="every epoch"),
+]
+SaveEvery = Annotated[int, typer.Option("--save-every", metavar="STEPS", min=1, help="Steps between checkpoints.")]
+SaveMinutes = Annotated[
+    float, typer.Option("--save-minutes", metavar="M", help="Minutes between checkpoints, at most.")
+]
+LogEvery = Annotated[
+    int, typer.Option("--log-every", metavar="STEPS", min=1, help="Steps between lines of metrics.jsonl.")
+]
 MaxSkipped = Annotated[
     int | None,
-    typer.Option("--max-skipped", min=0, help="Unusable images that are put up with.", show_default="1 %, at least 10"),
+    typer.Option("--max-skipped", min=0, help="Stop after this many unusable images.", show_default="1 %, at least 10"),
 ]
-Workers = Annotated[int, typer.Option("--workers", min=0, help="Processes that decode; 0: threads.")]
+Workers = Annotated[int, typer.Option("--workers", min=0, help="Processes that decode images. 0: threads.")]
 MaxMemory = Annotated[
     str | None,
-    typer.Option("--max-memory", metavar="4G", help="Class names a part at a time, exactly.", show_default="4096 rows"),
+    typer.Option(
+        "--max-memory",
+        metavar="4G",
+        help="Stay below it: class names run a part at a time, exactly.",
+        show_default="4096 rows",
+    ),
 ]
 Recipe = Annotated[
     str,
@@ -131,7 +153,7 @@ def pretrain(
     method: Method = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="DIR", help="Where the run goes.", show_default="runs/pretrain-METHOD"),
+        typer.Option("--out", metavar="DIR", help="Directory for the run.", show_default="runs/pretrain-METHOD"),
     ] = None,
     class_names: Names = None,
     shots: Shots = None,
@@ -156,13 +178,13 @@ def pretrain(
     device: options.Device = "auto",
     dtype: options.Precision = "float32",
     cache: options.Cache = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with unfinished work in --out.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue unfinished work in --out.")] = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Pretrain a prompt on very many classes: RPP and POMP on ImageNet-21K, for transfer with `train --init`.
 
-    Under torchrun the processes share images and classes; the result is the same as alone. A process that dies is started again
-    from the last checkpoint.
+    Under torchrun the processes share images and classes, with the same result. If a process dies, all continue from the last
+    checkpoint.
 
     Example: `torchrun --nproc-per-node 8 -m vlprompt pretrain --recipe pomp-pretraining --data imagenet21k_resized --out runs/pomp21k`
     """

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 def quickstart(
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where runs, table, figure and page go.")] = Path(
-        "runs/quickstart"
-    ),
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="Directory for runs, table, figure and page.")
+    ] = Path("runs/quickstart"),
     data: options.Data = "fashion",
     model: options.Model = "pocket-m",
     shots: options.Shots = 16,
@@ -29,7 +29,7 @@ def quickstart(
 ) -> None:
     """Learn from pictures of half of the classes, and ask about both halves: CoOp, PLPP and RPP next to hand-written words.
 
-    It ends with a table, a figure and a page. Called again it does only what is missing.
+    It ends with a table, a figure and a page. Call it again and it does only what is missing.
 
     Example: `vlprompt quickstart --out runs/quickstart`
     """

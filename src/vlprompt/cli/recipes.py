@@ -22,7 +22,8 @@ def recipes(
     check: Annotated[
         bool,
         typer.Option(
-            "--check", help="Whether all files are whole: each setting known, each method and protocol there."
+            "--check",
+            help="Check that all files are complete: every setting is known, every method and protocol has one.",
         ),
     ] = False,
     as_json: options.AsJson = False,

@@ -13,7 +13,7 @@ from vlprompt.cli import console, options
 def report(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Where the runs are, at any depth.")],
     margin: Annotated[
-        float, typer.Option("--margin", metavar="POINTS", help="Differences up to it, either way, count as none.")
+        float, typer.Option("--margin", metavar="POINTS", help="Points. A smaller difference counts as none.")
     ] = 0.5,
     title: Annotated[
         str, typer.Option("--title", metavar="TEXT", help="Heading of the page.", show_default="the directory's name")

@@ -54,8 +54,8 @@ def reproduce(
     max_memory: Annotated[str | None, typer.Option("--max-memory", metavar="4G", help="As in `train`.")] = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Run a published row with its settings on all its data sets and seeds; show ours, the published numbers, the difference and
-    whether it is more than seeds make. Called again it does only what is missing.
+    """Run a published row with its settings on all its data sets and seeds; compare with the published numbers, and say
+    whether the difference is more than seeds make. Call it again and it does only what is missing.
 
     Example: `vlprompt reproduce coop-base-to-novel --data-root data`
     """
@@ -125,7 +125,7 @@ def _runs(records: Sequence[Record]) -> list[dict[str, object]]:
 def _show(wanted: Wanted, records: Sequence[Record], found: Sequence[Line]) -> None:
     console.show(Text(f"{wanted.recipe.title} with {wanted.model}", style="bold"), _by_set(records))
     if not found:
-        console.note("No number of this row has a public source, so there is nothing to put beside ours.")
+        console.note("No number of this row has a public source, so there is nothing to compare with.")
         return
     console.show(_beside(found, changed=bool(wanted.changed)))
     if wanted.changed:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Out = Annotated[
     Path | None,
-    typer.Option("--out", metavar="DIR", help="Where the run goes.", show_default="runs/METHOD-DATA"),
+    typer.Option("--out", metavar="DIR", help="Directory for the run.", show_default="runs/METHOD-DATA"),
 ]
 Recipe = Annotated[
     str,
@@ -36,7 +36,7 @@ MethodOrRecipes = Annotated[
     typer.Option(
         "--method",
         metavar="NAME",
-        help="The method; overlays stand before it, as in plpp+coop.",
+        help="The method. Put an overlay first: plpp+coop.",
         show_default="coop, or the recipe's",
     ),
 ]
@@ -45,7 +45,7 @@ Init = Annotated[
     typer.Option(
         "--init",
         metavar="RUN",
-        help="Begin with the learned tensors of a run or a saved prompt.",
+        help="Start from the learned tensors of a run or a saved prompt.",
         show_default="the method's own start",
     ),
 ]
@@ -67,14 +67,14 @@ Views = Annotated[
         show_default="8; a recipe's own on its data sets; centre for an embedded model",
     ),
 ]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with unfinished work in --out.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue unfinished work in --out.")]
 
 MaxMemory = Annotated[
     str | None,
     typer.Option(
         "--max-memory",
         metavar="4G",
-        help="Run class names a part at a time, to the same gradient, so as to stay below it.",
+        help="Stay below it: class names run a part at a time, with the same gradient.",
     ),
 ]
 
@@ -117,7 +117,7 @@ def train(
     resume: Resume = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """Learn a prompt from a few images per class, and test it beside the hand-written one.
+    """Learn a prompt from a few images per class, and compare it with hand-written words.
 
     Without options it uses the embedded images and the small embedded model.
 
