@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +14,7 @@ from benchmarks.class_names import CLASS_NAMES
 from vlprompt.prompts import ContextSpec
 from vlprompt.towers import Clip, assemble
 from vlprompt.towers.clip_vocabulary import clip_tokenizer
-from vlprompt.towers.config import ClipConfig, TowerConfig
+from vlprompt.towers.config import ClipConfig, TextForm, TowerConfig
 from vlprompt.towers.text import TextTower
 from vlprompt.towers.vision import VisionTower
 from vlprompt.types import Preprocess, Prompted, Splice
@@ -26,15 +27,25 @@ WIDTH, LAYERS, HEADS, LENGTH, NUM_CONTEXT, SCALE = 512, 12, 8, 77, 16, 100.0
 SMALL = TowerConfig(width=64, layers=1, heads=1, hidden=64, activation="quick_gelu")
 
 
-def random_clip(dtype: str = "float32", *, image: TowerConfig = SMALL, image_size: int = 32) -> Clip:
-    """A CLIP whose text tower has ViT-B/16's size; the image tower is small where it is not measured."""
+SIGLIP_LENGTH = 64
+
+
+def random_clip(
+    dtype: str = "float32", *, image: TowerConfig = SMALL, image_size: int = 32, masked: bool = True
+) -> Clip:
+    """A CLIP whose text tower has ViT-B/16's size; the image tower is small where it is not measured.
+
+    Not masked: read as SigLIP reads, 64 rows without a causal mask, of which the last one is the answer.
+    """
     text = TowerConfig(width=WIDTH, layers=LAYERS, heads=HEADS, hidden=4 * WIDTH, activation="quick_gelu")
+    form = TextForm() if masked else TextForm(causal=False, pool="last", pad=0)
     config = ClipConfig(
         embed_dim=512,
         text=text,
         image=image,
         vocab_size=49408,
-        context_length=LENGTH,
+        context_length=LENGTH if masked else SIGLIP_LENGTH,
+        text_form=form,
         image_size=image_size,
         patch_size=16,
     )
@@ -65,7 +76,7 @@ class PlainBlock(nn.Module):
             OrderedDict(c_fc=nn.Linear(WIDTH, 4 * WIDTH), gelu=QuickGelu(), c_proj=nn.Linear(4 * WIDTH, WIDTH))
         )
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         y = self.ln_1(x)
         x = x + self.attn(y, y, y, need_weights=False, attn_mask=mask)[0]
         return x + self.mlp(self.ln_2(x))
@@ -93,10 +104,11 @@ def inputs(clip: Clip, num_classes: int) -> tuple[Tensor, Tensor, Tensor]:
     return context, images, torch.randint(0, num_classes, (32,), generator=generator)
 
 
-def plain_step(num_classes: int, dtype: str) -> Step:
-    """The published way: every class 77 tokens, every step."""
+def plain_step(num_classes: int, dtype: str, *, masked: bool = True) -> Step:
+    """The published way: every class 77 tokens (SigLIP: 64), every step."""
     assert dtype == "float32"
-    clip = random_clip()
+    clip = random_clip(masked=masked)
+    length = clip.context_length
     context, images, labels = inputs(clip, num_classes)
     source = clip.text_tower
     blocks = [PlainBlock() for _ in range(LAYERS)]
@@ -105,10 +117,10 @@ def plain_step(num_classes: int, dtype: str) -> Step:
     plain = nn.ModuleList(blocks).requires_grad_(False)
     start, end = clip.tokenizer.start_id, clip.tokenizer.end_id
     ids = [[start, *clip.tokenizer.encode("X " * NUM_CONTEXT + name + "."), end] for name in class_names(num_classes)]
-    padded = torch.tensor([row + [0] * (LENGTH - len(row)) for row in ids])
-    ends = torch.tensor([len(row) - 1 for row in ids])
+    padded = torch.tensor([row + [0] * (length - len(row)) for row in ids])
+    ends = torch.tensor([len(row) - 1 if masked else length - 1 for row in ids])
     words = source.token_embedding.weight[padded]
-    mask = torch.full((LENGTH, LENGTH), float("-inf")).triu(1)
+    mask = torch.full((length, length), float("-inf")).triu(1) if masked else None
 
     def step() -> Tensor:
         ctx = context.expand(len(ids), -1, -1)
@@ -122,9 +134,9 @@ def plain_step(num_classes: int, dtype: str) -> Step:
     return step
 
 
-def our_step(num_classes: int, dtype: str) -> Step:
-    """The shared-prefix tower, through the library's own calls."""
-    clip = random_clip(dtype)
+def our_step(num_classes: int, dtype: str, *, masked: bool = True) -> Step:
+    """Our tower, through the library's own calls."""
+    clip = random_clip(dtype, masked=masked)
     context, images, labels = inputs(clip, num_classes)
     layout = ContextSpec(n_ctx=NUM_CONTEXT).layout
     tokens = clip.class_tokens(class_names(num_classes), layout)
@@ -137,4 +149,9 @@ def our_step(num_classes: int, dtype: str) -> Step:
     return step
 
 
-SIDES: dict[str, Callable[[int, str], Step]] = {"plain": plain_step, "ours": our_step}
+SIDES: dict[str, Callable[[int, str], Step]] = {
+    "plain": plain_step,
+    "ours": our_step,
+    "plain-unmasked": partial(plain_step, masked=False),
+    "ours-unmasked": partial(our_step, masked=False),
+}

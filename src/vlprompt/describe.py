@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from vlprompt.engine.forward import Forward
 from vlprompt.engine.precision import generator
 from vlprompt.engine.step import by_term, labelled, ratios, weighted
+from vlprompt.errors import UserError
 from vlprompt.losses import CROSS_ENTROPY
-from vlprompt.methods.resolve import overlay_costs, overlay_notes, parse
+from vlprompt.methods.resolve import overlay_costs, overlay_notes, parse, resolve
 from vlprompt.towers import Clip
 from vlprompt.types import Fit, Method, PromptSpec, Steps, Term, View, places_of
 
@@ -146,6 +147,21 @@ def describe(method: Method, clip: Clip, num_classes: int = 100) -> Description:
         notes=overlay_notes(method),
         ratios=lengths,
     )
+
+
+def obstacle(name: str, clip: Clip, recipe: str = "") -> str:
+    """Why a method cannot be learned on a model, in words; empty where it can."""
+    try:
+        method = resolve(name, recipe=recipe, facts=clip.facts)
+        method.prompt.build(clip.facts, generator("describe"), CLASSES)
+    except UserError as error:
+        return str(error)
+    reach, states = method.prompt.reach, method.needs & {"host_states", "context_states"}
+    if reach.image_tower and not clip.facts.takes_image_prompts:
+        return "the image tower is a ResNet, which has no rows that a prompt could join"
+    if states and not clip.facts.predicts_words:
+        return "it reads the text tower as a language model, and without a causal mask that predicts no words"
+    return ""
 
 
 def measure_reach(method: Method, clip: Clip) -> dict[str, dict[str, tuple[bool, ...]]]:

@@ -22,17 +22,40 @@ def methods(
     name: Annotated[
         str | None, typer.Argument(metavar="[NAME]", help="A method, overlays included: plpp+coop.")
     ] = None,
-    model: options.Model = options.POCKET_MODEL,
+    model: Annotated[str | None, options.MODEL] = None,
     as_json: options.AsJson = False,
 ) -> None:
     """List the methods, or explain one: what it learns, where that enters, which loss reaches it, all its options.
 
+    With `--model` the list says which methods work on that model, and why others do not.
+
     Example: `vlprompt methods plpp+coop`
     """
-    if name is None:
-        _list(as_json)
+    if name is not None:
+        _explain(name, model or options.POCKET_MODEL, as_json)
+    elif model is not None:
+        _fits(model, as_json)
     else:
-        _explain(name, model, as_json)
+        _list(as_json)
+
+
+def _fits(model: str, as_json: bool) -> None:
+    """Every method, and every overlay on every method that it can stand on: whether it works on a model."""
+    from vlprompt.describe import obstacle
+    from vlprompt.methods.resolve import every, recipe_of
+    from vlprompt.towers import load
+
+    clip = load(model)
+    why = {name: obstacle(name, clip, recipe_of(name, "few-shot", model)) for name in every()}
+    if as_json:
+        console.dump([{"name": name, "fits": not reason, "reason": reason} for name, reason in why.items()])
+        return
+    out = Table(box=box.SIMPLE_HEAD, title=f"Methods on {model}", title_justify="left")
+    for column in ("name", "works", "why not"):
+        out.add_column(column, no_wrap=column != "why not")
+    for name, reason in why.items():
+        out.add_row(*map(Text, (name, "no" if reason else "yes", reason)))
+    console.show(out)
 
 
 def _list(as_json: bool) -> None:

@@ -49,13 +49,14 @@ Columns = Annotated[
         show_default="by their names",
     ),
 ]
+MODEL = typer.Option(
+    "--model",
+    metavar="NAME|DIR|ID",
+    help="An embedded model, a CLIP directory (Hugging Face, open_clip), OpenAI's .pt file, or a Hub id.",
+)
 Model = Annotated[
     str,
-    typer.Option(
-        "--model",
-        metavar="NAME|DIR|ID",
-        help="An embedded model, a CLIP directory (Hugging Face, open_clip), OpenAI's .pt file, or a Hub id.",
-    ),
+    MODEL,
 ]
 Backbone = Annotated[
     str | None,

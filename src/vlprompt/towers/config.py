@@ -123,6 +123,8 @@ class ClipConfig:
     """Side of a patch, in pixels; of a ResNet or a trunk, the pixels that one cell of its last feature map stands for."""
     trunk: TrunkConfig | None = None
     """What stands before the ViT in the place of one convolution; None: nothing."""
+    stem: tuple[tuple[int, int], ...] = ()
+    """Convolutions in the place of one, each with (stride, channels) and without overlap (MobileCLIP-B); none: one convolution."""
     text_form: TextForm = TextForm()
     image_form: ImageForm = ImageForm()
 

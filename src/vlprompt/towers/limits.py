@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from vlprompt import reading
@@ -19,7 +20,9 @@ MOST = 10_000_000
 MAX_SIDE = 8192
 MAX_SCALE = 20.0
 """Of `logit_scale`, whose exponential multiplies the cosines; CLIP clips it at 4.6."""
-NORMALIZERS = frozenset(("NFC", "NFD", "NFKC", "NFKD", "Lowercase", "Strip", "StripAccents", "Nmt", "BertNormalizer"))
+NORMALIZERS = frozenset(
+    ("Precompiled", "NFC", "NFD", "NFKC", "NFKD", "Lowercase", "Strip", "StripAccents", "Nmt", "BertNormalizer")
+)
 MAX_STEPS = 16
 
 
@@ -40,6 +43,10 @@ def require_buildable(config: ClipConfig, preprocess: Preprocess, weights: Mappi
             wrong += _off(f"{part} layers", tower.layers, len(weights))
             if not wrong and tower.width % tower.heads:
                 wrong.append(f"{part} width {tower.width} is no multiple of its {tower.heads} heads")
+            if not wrong and part == "image" and config.image_form.rotary and tower.width // tower.heads % 4:
+                wrong.append(
+                    f"image heads of {tower.width // tower.heads} numbers, which rotary positions do not divide by 4"
+                )
             if not 0 < tower.eps < 1:
                 wrong.append(f"{part} epsilon is {tower.eps}")
     if not wrong and config.patch_size > config.image_size:
@@ -70,6 +77,15 @@ def scale_of(weights: Mapping[str, Tensor], where: str) -> float:
     return math.exp(value)
 
 
+def bias_of(weights: Mapping[str, Tensor], where: str) -> float:
+    """`logit_bias`, 0 where there is none. UserError: several, or one that is no number."""
+    tensor = weights.get("logit_bias", torch.zeros(()))
+    value = float(tensor) if tensor.numel() == 1 else math.nan
+    if not -1e4 <= value <= 1e4:
+        raise UserError(f"{where}: the tensor logit_bias is {value}. Fetch the checkpoint again.", exit_code=DATA)
+    return value
+
+
 def checked_tokenizer(path: Path) -> str:
     """The text of a `tokenizer.json` whose steps cannot make a text longer than a few times its length. UserError: others."""
     content = reading.text(path, most=1 << 26)
@@ -95,6 +111,8 @@ def _steps(value: Any) -> list[Any]:
 
 def _harmless(step: Any) -> bool:
     kind = step.get("type") if isinstance(step, dict) else None
+    if kind == "Prepend":
+        return isinstance(step.get("prepend"), str) and len(step["prepend"]) <= 1
     if kind == "Replace":
         content, pattern = step.get("content"), step.get("pattern")
         text = next(iter(pattern.values()), "") if isinstance(pattern, dict) else ""

@@ -15,7 +15,7 @@ from vlprompt.towers.clip import Clip
 from vlprompt.towers.config import ClipConfig, ResNetConfig
 from vlprompt.towers.formats import hub, huggingface, openai, openclip, trunk
 from vlprompt.towers.formats.source import Source
-from vlprompt.towers.limits import require_buildable, scale_of
+from vlprompt.towers.limits import bias_of, require_buildable, scale_of
 from vlprompt.towers.resnet import ResNetTower
 from vlprompt.towers.text import TextTower
 from vlprompt.towers.tokenizer import Tokenizer
@@ -31,7 +31,7 @@ def load(model: str | Path, *, device: str | torch.device = "cpu", dtype: str = 
     """Load a frozen CLIP from a pocket model's name, a Hugging Face or open_clip directory or Hub id, or OpenAI's `.pt` file.
 
     The weights are held in `dtype` (float32, bfloat16 or float16), norms in float32. Raises UserError for a path that is not there,
-    files that are missing or damaged, tensors that are missing, unexpected or misshapen, and architectures other than CLIP's.
+    files that are missing or damaged, tensors that are missing, unexpected or misshapen, and architectures that are not built.
     """
     if dtype not in DTYPES:
         raise UserError(f"unknown dtype {dtype!r}. Allowed: {', '.join(DTYPES)}.")
@@ -127,7 +127,7 @@ def assemble(
     with torch.device("meta"):
         text, visual = TextTower(config), (ResNetTower(config) if resnet else VisionTower(config))
     expected = {**text.state_dict(), **{f"visual.{key}": value for key, value in visual.state_dict().items()}}
-    _check(expected, {key: value for key, value in weights.items() if key != "logit_scale"}, where)
+    _check(expected, {key: one for key, one in weights.items() if key not in ("logit_scale", "logit_bias")}, where)
     if tokenizer.vocab_size > config.vocab_size:
         raise UserError(
             f"{where}: the tokenizer has {tokenizer.vocab_size} tokens, but the token embedding {config.vocab_size} rows. The tokenizer "
@@ -144,6 +144,7 @@ def assemble(
         tokenizer=tokenizer,
         preprocess=preprocess,
         logit_scale=scale,
+        logit_bias=bias_of(weights, where),
         name=name,
         weight_hash=weight_hash(weights),
         published=published,
@@ -160,10 +161,11 @@ def weight_hash(weights: Mapping[str, Tensor]) -> str:
 
 
 def _tidy(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Without batch norms' step counters, which no tower computes with; the logit scale as a scalar."""
+    """Without batch norms' step counters, which no tower computes with; the logit scale and bias as scalars."""
     kept = {key: tensor for key, tensor in weights.items() if not key.endswith("num_batches_tracked")}
-    if "logit_scale" in kept and kept["logit_scale"].numel() == 1:
-        kept["logit_scale"] = kept["logit_scale"].reshape(())
+    for key in ("logit_scale", "logit_bias"):
+        if key in kept and kept[key].numel() == 1:
+            kept[key] = kept[key].reshape(())
     return kept
 
 

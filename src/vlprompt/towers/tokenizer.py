@@ -32,6 +32,8 @@ class Tokenizer:
         """The ids that stand before every sentence."""
         self.closing: list[int] = []
         """The ids that stand behind it."""
+        if manner != "clip" and backend.token_to_id(START) is not None:
+            self.manner = manner = "clip"  # its own tokens say whose it is
         if manner != "clip":
             self.opening, self.closing = self._around()
             self.start_id, self.end_id = (self.opening or [-1])[0], (self.closing or [-1])[-1]

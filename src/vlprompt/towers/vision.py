@@ -77,7 +77,11 @@ class VisionTower(nn.Module):
         self.class_embedding = nn.Parameter(torch.empty(tower.width)) if form.class_row else None
         self.positional_embedding = nn.Parameter(torch.empty(config.num_patches + form.class_row, tower.width))
         self.trunk: Trunk | None = None
-        if config.trunk is None:
+        self.stem: nn.ModuleList | None = None
+        if config.stem:
+            sizes = [3, *(channels for _, channels in config.stem)]
+            self.stem = nn.ModuleList(nn.Conv2d(sizes[i], n, s, s) for i, (s, n) in enumerate(config.stem))
+        elif config.trunk is None:
             self.conv1 = nn.Conv2d(3, tower.width, config.patch_size, config.patch_size, bias=form.patch_bias)
         else:
             self.trunk = Trunk(config.trunk)
@@ -176,12 +180,23 @@ class VisionTower(nn.Module):
         """
         if self.trunk is not None:
             return cast(Tensor, self.patch(F.relu6(self.head(pixels_B3HW))))
-        size = self.conv1.kernel_size[0]
-        batch, channels, height, width = pixels_B3HW.shape
-        height, width = height // size * size, width // size * size
-        grid = pixels_B3HW[..., :height, :width].reshape(batch, channels, height // size, size, width // size, size)
-        rows = grid.permute(0, 2, 4, 1, 3, 5).reshape(batch, -1, channels * size**2)
-        return F.linear(rows, self.conv1.weight.flatten(1), self.conv1.bias)
+        if self.stem is None:
+            return _rows(self.conv1, pixels_B3HW).flatten(1, 2)
+        rows_BhwD = _rows(self.stem[0], pixels_B3HW)
+        for conv in self.stem[1:]:
+            rows_BhwD = _rows(conv, F.gelu(rows_BhwD).movedim(-1, 1))
+        return rows_BhwD.flatten(1, 2)
+
+
+def _rows(conv: nn.Module, x_BCHW: Tensor) -> Tensor:
+    """A convolution whose stride is its size, as one matrix product: (B, C, H, W) -> (B, h, w, D). An edge's rest is not read."""
+    assert isinstance(conv, nn.Conv2d)
+    size = conv.kernel_size[0]
+    batch, channels, height, width = x_BCHW.shape
+    h, w = height // size, width // size
+    grid = x_BCHW[..., : h * size, : w * size].reshape(batch, channels, h, size, w, size)
+    rows = grid.permute(0, 2, 4, 1, 3, 5).reshape(batch, h, w, channels * size**2)
+    return F.linear(rows, conv.weight.flatten(1), conv.bias)
 
 
 @lru_cache(maxsize=8)

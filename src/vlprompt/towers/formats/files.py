@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -12,7 +12,7 @@ from torch import Tensor
 from vlprompt import reading
 from vlprompt.errors import DATA, UserError
 from vlprompt.towers.clip_vocabulary import byte_pair_tokenizer
-from vlprompt.towers.tokenizer import Tokenizer
+from vlprompt.towers.tokenizer import Manner, Tokenizer
 
 
 def require(directory: Path, name: str, holds: str) -> Path:
@@ -56,10 +56,21 @@ def bare_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return names
 
 
-def read_tokenizer(directory: Path) -> Tokenizer | None:
+def pad_of(directory: Path, tokenizer: Tokenizer) -> int:
+    """The id that fills sentences up: the tokenizer's own pad token, else `<pad>` or `[PAD]`, else what ends a sentence, else 0."""
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        said = read_json(directory / name).get("pad_token") if (directory / name).is_file() else None
+        said = said.get("content") if isinstance(said, dict) else said
+        if isinstance(said, str) and tokenizer.id_of(said) is not None:
+            return cast(int, tokenizer.id_of(said))
+    known = (tokenizer.id_of(one) for one in ("<pad>", "[PAD]"))
+    return next((one for one in known if one is not None), max(tokenizer.end_id, 0))
+
+
+def read_tokenizer(directory: Path, manner: Manner = "clip") -> Tokenizer | None:
     """The directory's own tokenizer: tokenizer.json, else vocab.json with merges.txt; None where it has none of them."""
     if (directory / "tokenizer.json").is_file():
-        return Tokenizer.from_file(directory / "tokenizer.json")
+        return Tokenizer.from_file(directory / "tokenizer.json", manner)
     vocab, merges = directory / "vocab.json", directory / "merges.txt"
     if not (vocab.is_file() and merges.is_file()):
         return None

@@ -1,26 +1,29 @@
-"""The Hugging Face layout of a `CLIPModel`: config.json, model.safetensors, tokenizer.json, preprocessor_config.json."""
+"""The Hugging Face layout of a `CLIPModel`, `SiglipModel` or `MetaClip2Model`: config.json, model.safetensors and two more."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from vlprompt import reading
 from vlprompt.errors import DATA, UserError
-from vlprompt.towers.config import ClipConfig, TowerConfig
+from vlprompt.towers.config import Activation, ClipConfig, ImageForm, TextForm, TowerConfig
 from vlprompt.towers.formats.archive import read_archive
-from vlprompt.towers.formats.files import bare_names, read_json, read_safetensors, read_tokenizer, require
+from vlprompt.towers.formats.files import bare_names, pad_of, read_json, read_safetensors, read_tokenizer, require
 from vlprompt.towers.formats.source import MEAN, STD, Source
-from vlprompt.towers.tokenizer import Tokenizer
+from vlprompt.towers.tokenizer import Manner, Tokenizer
 from vlprompt.types import Preprocess
 
 FILES = ("config.json", "model.safetensors", "tokenizer.json", "preprocessor_config.json")
 INDEX, PICKLED_INDEX = "model.safetensors.index.json", "pytorch_model.bin.index.json"
 SMALL = (
     *("config.json", "tokenizer.json", "preprocessor_config.json", "processor_config.json", "vocab.json", "merges.txt"),
+    *("tokenizer_config.json", "special_tokens_map.json"),
     *(INDEX, PICKLED_INDEX),
 )
 """Everything but weights that may be read."""
@@ -28,29 +31,56 @@ WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 _HOLDS = f"A CLIP directory holds {', '.join(FILES)}"
 _TEXT = {"hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 12, "num_attention_heads": 8}
 _IMAGE = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
+TYPES = ("clip", "siglip", "metaclip_2")
+"""Of `model_type`, those that are read."""
+_REASONS = {
+    "siglip2": "it reads images of any shape as lists of patches (NaFlex); SigLIP 2 of a fixed size has the type 'siglip'",
+    "chinese_clip": "its text tower is a BERT, normalised after each product, whose words are not made as CLIP's are",
+    "altclip": "its text tower is an XLM-RoBERTa",
+}
+_ACTIVATIONS: dict[str, Activation] = {"quick_gelu": "quick_gelu", "gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh"}
+_SIGLIP_FORMS = (
+    TextForm(causal=False, pool="last", affine=True),
+    ImageForm(class_row=False, pre_norm=False, patch_bias=True, pool="attention", projection="none"),
+)
 
 
 def read(directory: Path) -> Source:
     """Read a directory; UserError names what is missing or not CLIP."""
     raw = read_json(require(directory, "config.json", _HOLDS))
-    if raw.get("model_type") != "clip":
+    kind = raw.get("model_type")
+    if kind not in TYPES:
+        why = f" ({_REASONS[kind]})" if kind in _REASONS else ""
         raise UserError(
-            f"{directory}/config.json describes model_type {raw.get('model_type')!r}. "
-            "Allowed: 'clip' (a CLIPModel). Give a CLIP checkpoint.",
+            f"{directory}/config.json describes model_type {kind!r}{why}. Allowed: {', '.join(map(repr, TYPES))}. Give such a checkpoint.",
             exit_code=DATA,
         )
+    config, tokenizer = _config(raw, directory), _tokenizer(directory, _manner(directory, str(kind)))
+    if not config.text_form.causal:
+        config = replace(config, text_form=replace(config.text_form, pad=pad_of(directory, tokenizer)))
     return Source(
-        config=_config(raw, directory),
+        config=config,
         weights=openai_names(_tensors(directory)),
-        tokenizer=_tokenizer(directory),
-        preprocess=_preprocess(directory, raw),
+        tokenizer=tokenizer,
+        preprocess=(_squash if kind == "siglip" else _preprocess)(directory, raw),
     )
 
 
+def _manner(directory: Path, kind: str) -> Manner:
+    """How texts are cleaned. SigLIP 2 has Gemma's vocabulary, in lower case; SigLIP's drops punctuation too."""
+    if kind != "siglip":
+        return "clip" if kind == "clip" else "plain"
+    path = directory / "tokenizer_config.json"
+    name = str(read_json(path).get("tokenizer_class", "")) if path.is_file() else ""
+    if not name and (directory / "tokenizer.json").is_file():
+        name = "Gemma" if '"<bos>"' in reading.text(directory / "tokenizer.json", most=1 << 26) else ""
+    return "lower" if name.startswith(("Gemma", "Siglip2")) else "canonical"
+
+
 def describes_clip(directory: Path) -> bool:
-    """Whether config.json is there and describes a CLIPModel."""
+    """Whether config.json is there and describes a model that is read."""
     path = directory / "config.json"
-    return path.is_file() and read_json(path).get("model_type") == "clip"
+    return path.is_file() and read_json(path).get("model_type") in TYPES
 
 
 def has_weights(directory: Path) -> bool:
@@ -75,6 +105,9 @@ def openai_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     out: dict[str, Tensor] = {}
     direct = {
         "logit_scale": "logit_scale",
+        "logit_bias": "logit_bias",
+        "text_model.head.bias": "text_projection_bias",
+        "vision_model.embeddings.patch_embedding.bias": "visual.conv1.bias",
         "text_model.embeddings.token_embedding.weight": "token_embedding.weight",
         "text_model.embeddings.position_embedding.weight": "positional_embedding",
         "text_model.final_layer_norm.weight": "ln_final.weight",
@@ -100,6 +133,12 @@ def openai_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             out[direct[name]] = tensor
         elif name in ("text_projection.weight", "visual_projection.weight"):
             out["text_projection" if name.startswith("text") else "visual.proj"] = tensor.T
+        elif name == "text_model.head.weight":
+            out["text_projection"] = tensor.T
+        elif name == "vision_model.head.probe":
+            out["visual.attn_pool.probe"] = tensor.flatten()
+        elif name.startswith("vision_model.head."):
+            out[f"visual.attn_pool.{_in_pool(name.removeprefix('vision_model.head.'))}"] = tensor
         elif name.endswith("position_ids"):
             continue
         elif tower in ("text_model", "vision_model") and rest:
@@ -117,6 +156,18 @@ def openai_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return out
 
 
+def _in_pool(name: str) -> str:
+    """SigLIP's names within its head -> ours."""
+    for theirs, ours in (
+        ("attention.", "attn."),
+        ("layernorm.", "ln_2."),
+        ("mlp.fc1", "mlp.c_fc"),
+        ("mlp.fc2", "mlp.c_proj"),
+    ):
+        name = name.replace(theirs, ours)
+    return name
+
+
 def _tensors(directory: Path) -> dict[str, Tensor]:
     """All tensors of model.safetensors, or of the shards that its index names, or of pytorch_model.bin (restricted reader)."""
     whole, pickled = (directory / name for name in WEIGHTS)
@@ -132,8 +183,8 @@ def _tensors(directory: Path) -> dict[str, Tensor]:
     return bare_names({key: tensor for path in paths for key, tensor in read_one(path).items()})
 
 
-def _tokenizer(directory: Path) -> Tokenizer:
-    own = read_tokenizer(directory)
+def _tokenizer(directory: Path, manner: Manner) -> Tokenizer:
+    own = read_tokenizer(directory, manner)
     if own is None:
         raise UserError(
             f"{directory} has no tokenizer.json, nor vocab.json with merges.txt. {_HOLDS}; copy the tokenizer from where the model "
@@ -143,18 +194,22 @@ def _tokenizer(directory: Path) -> Tokenizer:
     return own
 
 
-def _tower(raw: Mapping[str, Any], defaults: Mapping[str, int], directory: Path) -> TowerConfig:
-    act = raw.get("hidden_act", "quick_gelu")
-    if act not in ("quick_gelu", "gelu"):
-        raise UserError(f"{directory}/config.json: activation {act!r}. Allowed: quick_gelu, gelu.", exit_code=DATA)
+def _tower(
+    raw: Mapping[str, Any], defaults: Mapping[str, int], directory: Path, act: str = "quick_gelu", eps: float = 1e-5
+) -> TowerConfig:
+    act = raw.get("hidden_act", act)
+    if act not in _ACTIVATIONS:
+        raise UserError(
+            f"{directory}/config.json: activation {act!r}. Allowed: {', '.join(_ACTIVATIONS)}.", exit_code=DATA
+        )
     sizes = {key: int(raw.get(key, value)) for key, value in defaults.items()}
     return TowerConfig(
         width=sizes["hidden_size"],
         layers=sizes["num_hidden_layers"],
         heads=sizes["num_attention_heads"],
         hidden=sizes["intermediate_size"],
-        activation=act,
-        eps=float(raw.get("layer_norm_eps", 1e-5)),
+        activation=_ACTIVATIONS[act],
+        eps=float(raw.get("layer_norm_eps", eps)),
     )
 
 
@@ -165,8 +220,10 @@ def _part(raw: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def _config(raw: Mapping[str, Any], directory: Path) -> ClipConfig:
-    """CLIPConfig's fields; those that a file leaves out have the values of transformers' CLIPConfig."""
+    """CLIPConfig's fields; those that a file leaves out have the values of transformers' CLIPConfig, or SiglipConfig."""
     text, image = _part(raw, "text_config"), _part(raw, "vision_config")
+    if raw["model_type"] == "siglip":
+        return _siglip_config(text, image, directory)
     return ClipConfig(
         embed_dim=int(raw.get("projection_dim", 512)),
         text=_tower(text, _TEXT, directory),
@@ -176,6 +233,56 @@ def _config(raw: Mapping[str, Any], directory: Path) -> ClipConfig:
         image_size=int(image.get("image_size", 224)),
         patch_size=int(image.get("patch_size", 32)),
     )
+
+
+def _siglip_config(text: Mapping[str, Any], image: Mapping[str, Any], directory: Path) -> ClipConfig:
+    towers = [_tower(one, _IMAGE, directory, "gelu_pytorch_tanh", 1e-6) for one in (text, image)]
+    embed_dim = int(text.get("projection_size") or towers[0].width)
+    if embed_dim != towers[1].width or image.get("vision_use_head", True) is False:
+        raise UserError(
+            f"{directory}/config.json: the text's embedding has {embed_dim} numbers, the image's {towers[1].width}, and vision_use_head is "
+            f"{image.get('vision_use_head', True)}. Allowed: equal sizes and an attention pool. Fetch the files again.",
+            exit_code=DATA,
+        )
+    return ClipConfig(
+        embed_dim=embed_dim,
+        text=towers[0],
+        image=towers[1],
+        vocab_size=int(text.get("vocab_size", 32000)),
+        context_length=int(text.get("max_position_embeddings", 64)),
+        image_size=int(image.get("image_size", 224)),
+        patch_size=int(image.get("patch_size", 16)),
+        text_form=_SIGLIP_FORMS[0],
+        image_form=_SIGLIP_FORMS[1],
+    )
+
+
+def _squash(directory: Path, raw: Mapping[str, Any]) -> Preprocess:
+    """SigLIP's preprocessor_config.json: both edges to the tower's size."""
+    values = _processor(directory)
+    _refuse_other_steps({**values, "do_center_crop": True}, directory)
+    side = int(_part(raw, "vision_config").get("image_size", 224))
+    size = values.get("size", {"height": side, "width": side})
+    edges = [size.get("height"), size.get("width")] if isinstance(size, dict) else [size, size]
+    filters: dict[object, Literal["bicubic", "bilinear"]] = {2: "bilinear", 3: "bicubic"}
+    if edges != [side, side] or values.get("resample", 3) not in filters:
+        raise UserError(
+            f"{directory}/preprocessor_config.json: size {size}, resample {values.get('resample')}. Allowed: the tower's height and "
+            f"width of {side} pixels, bilinear (2) or bicubic (3), which is what SigLIP was trained with.",
+            exit_code=DATA,
+        )
+    mean, std = (tuple(values.get(key, (0.5, 0.5, 0.5))) for key in ("image_mean", "image_std"))
+    return Preprocess(
+        resize=side, crop=side, mean=mean, std=std, squash=True, filter=filters[values.get("resample", 3)]
+    )
+
+
+def _processor(directory: Path) -> Mapping[str, Any]:
+    """preprocessor_config.json (or the image_processor part of processor_config.json)."""
+    if not (directory / "preprocessor_config.json").is_file() and (directory / "processor_config.json").is_file():
+        found: Mapping[str, Any] = read_json(directory / "processor_config.json").get("image_processor", {})
+        return found
+    return read_json(require(directory, "preprocessor_config.json", _HOLDS))
 
 
 def _refuse_other_steps(values: Mapping[str, Any], directory: Path) -> None:
@@ -193,11 +300,8 @@ def _refuse_other_steps(values: Mapping[str, Any], directory: Path) -> None:
 
 
 def _preprocess(directory: Path, raw: Mapping[str, Any]) -> Preprocess:
-    """preprocessor_config.json (or the image_processor part of processor_config.json)."""
-    if not (directory / "preprocessor_config.json").is_file() and (directory / "processor_config.json").is_file():
-        values = read_json(directory / "processor_config.json").get("image_processor", {})
-    else:
-        values = read_json(require(directory, "preprocessor_config.json", _HOLDS))
+    """CLIP's: a short edge, and a square of the centre."""
+    values = _processor(directory)
     image_size = int(_part(raw, "vision_config").get("image_size", 224))
     _refuse_other_steps(values, directory)
     size, crop = values.get("size", image_size), values.get("crop_size", image_size)

@@ -1,0 +1,180 @@
+"""timm's image towers as open_clip stores them (``visual.trunk.*``): names and facts in our terms.
+
+Read: SigLIP's ViTs, EVA-CLIP's (EVA-02 base and large, EVA-01 giant) and MobileCLIP-B's. Sizes come from the tensors; what tensors
+do not show (heads, activation, norms' epsilon) from the model's name. Source: huggingface/pytorch-image-models, models/eva.py,
+models/vision_transformer.py, models/vision_transformer_hybrid.py.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from vlprompt.towers.config import Activation, ImageForm, TowerConfig
+
+EPS = 1e-6
+TRUNK = "visual.trunk."
+_HEADS = {"base": 12, "large": 16, "so400m": 16, "giantopt": 16, "giant": 16}
+_SIGLIP = re.compile(r"vit_(base|large|so400m|giantopt)_patch(\d+)_siglip_\d+")
+_EVA = re.compile(r"eva02_(base|large)_patch\d+_clip_\d+|eva_(giant)_patch14(?:_clip)?_\d+")
+_MOBILE = "vit_base_mci_224"
+REASONS = {
+    "fastvit": "FastViT is a convolutional network of its own kind",
+    "convnext": "ConvNeXt is a convolutional network",
+    "eva02_enormous": "its blocks are normalised after each product, not before",
+    "vit_pe": "its pooling and positions are not built",
+    "vitamin": "ViTamin is a hybrid of its own kind",
+}
+"""Beginning of a name -> why it is not read."""
+ALLOWED = "vit_*_siglip_*, eva02_base_* and eva02_large_*, eva_giant_*, vit_base_mci_224"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimmTower:
+    """An image tower in our terms."""
+
+    config: TowerConfig
+    form: ImageForm
+    patch_size: int
+    stem: tuple[tuple[int, int], ...] = ()
+    weights: dict[str, Tensor] = field(repr=False)
+
+
+def reads(name: str) -> bool:
+    """Whether this timm model is one of those that are read."""
+    return name == _MOBILE or bool(_SIGLIP.fullmatch(name) or _EVA.fullmatch(name))
+
+
+def reason(name: str) -> str:
+    """Why another one is not."""
+    return next((why for start, why in REASONS.items() if name.startswith(start)), "it is not known here")
+
+
+def tower(name: str, tensors: Mapping[str, Tensor]) -> TimmTower:
+    """The tower of a model that `reads` allows; every tensor of an open_clip file may be there, those of the trunk are taken.
+
+    KeyError: a tensor that such a tower has is missing.
+    """
+    trunk = {key.removeprefix(TRUNK): one for key, one in tensors.items() if key.startswith(TRUNK)}
+    trunk = {key: one for key, one in trunk.items() if "rope" not in key and not key.endswith("num_batches_tracked")}
+    siglip, eva = _SIGLIP.fullmatch(name), _EVA.fullmatch(name)
+    activation: Activation = "gelu"
+    stem: tuple[tuple[int, int], ...] = ()
+    if siglip:
+        size = siglip[1]
+        tanh = size == "giantopt" or (size, siglip[2]) in (("base", "32"), ("so400m", "16"))
+        activation = "gelu_tanh" if tanh else "gelu"
+        form = ImageForm(class_row=False, pre_norm=False, patch_bias=True, pool="attention", projection="none")
+    elif eva:
+        size = eva[1] or eva[2]
+        activation = "gelu" if eva[2] else "swiglu"
+        form = ImageForm(pre_norm=False, patch_bias=True, projection="affine", rotary=0 if eva[2] else 16)
+    else:
+        size, form = "base", ImageForm(pre_norm=False, projection="affine")
+        trunk, stem = _folded(trunk)
+    width = trunk["blocks.0.norm1.weight"].shape[0]
+    hidden = trunk["blocks.0.mlp.fc1_g.weight" if activation == "swiglu" else "blocks.0.mlp.fc1.weight"].shape[0]
+    config = TowerConfig(
+        width=width,
+        layers=1 + max(int(key.split(".")[1]) for key in trunk if key.startswith("blocks.")),
+        heads=_HEADS[size],
+        hidden=hidden,
+        activation=activation,
+        eps=EPS,
+        inner_norm=activation == "swiglu",
+    )
+    patch = 1
+    for stride, _ in stem:
+        patch *= stride
+    patch = patch if stem else int(trunk["patch_embed.proj.weight"].shape[-1])
+    weights = {f"visual.{key}": one for key, one in _named(trunk).items()}
+    return TimmTower(config=config, form=form, patch_size=patch, stem=stem, weights=weights)
+
+
+def _named(trunk: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """OpenAI's names where it has one; unknown ones are kept, to be refused."""
+    direct = {
+        "patch_embed.proj.weight": "conv1.weight",
+        "patch_embed.proj.bias": "conv1.bias",
+        "norm.weight": "ln_post.weight",
+        "norm.bias": "ln_post.bias",
+        "head.bias": "proj_bias",
+    }
+    inside = {"norm1": "ln_1", "norm2": "ln_2", "norm": "ln_2", "attn.proj": "attn.out_proj", "proj": "attn.out_proj"}
+    inside |= {"attn.norm": "attn.ln_inner", "mlp.norm": "mlp.ln_inner", "mlp.fc1": "mlp.c_fc", "mlp.fc2": "mlp.c_proj"}
+    out: dict[str, Tensor] = {}
+    for key, x in _joined(trunk).items():
+        if key in direct:
+            out[direct[key]] = x
+        elif key == "cls_token":
+            out["class_embedding"] = x.flatten()
+        elif key == "pos_embed":
+            out["positional_embedding"] = x[0]
+        elif key == "head.weight":
+            out["proj"] = x.T
+        elif key == "attn_pool.latent":
+            out["attn_pool.probe"] = x.flatten()
+        elif key.startswith(("blocks.", "attn_pool.")):
+            to, number, rest = (
+                ("attn_pool", "", key[10:]) if key[0] == "a" else ("transformer.resblocks.", *key[7:].split(".", 1))
+            )
+            part, _, kind = rest.rpartition(".")
+            out[f"{to}{number}.{inside.get(part, part)}.{kind}" if part else f"{to}{number}.{rest}"] = x
+        else:
+            out[key] = x
+    return out
+
+
+def _joined(trunk: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Queries, keys and values as one product, keys with a bias of zeros where they have none; SwiGLU's two products as one."""
+    out = dict(trunk)
+    for key in trunk:
+        place, _, last = key.rpartition(".attn.q_proj.weight") if key.endswith(".attn.q_proj.weight") else ("", "", "-")
+        if not last:
+            for kind in ("weight", "bias"):
+                each = [out.pop(f"{place}.attn.{one}_proj.{kind}", None) for one in "qkv"]
+                zeros = torch.zeros_like(next(one for one in each if one is not None))
+                out[f"{place}.attn.in_proj.{kind}"] = torch.cat([zeros if one is None else one for one in each])
+        if key.endswith(".attn.qkv.weight"):
+            place = key.removesuffix(".attn.qkv.weight")
+            out[f"{place}.attn.in_proj.weight"] = out.pop(key)
+            if f"{place}.attn.q_bias" in out:
+                q, v = out.pop(f"{place}.attn.q_bias"), out.pop(f"{place}.attn.v_bias")
+                out[f"{place}.attn.in_proj.bias"] = torch.cat([q, torch.zeros_like(q), v])
+            elif f"{place}.attn.qkv.bias" in out:
+                out[f"{place}.attn.in_proj.bias"] = out.pop(f"{place}.attn.qkv.bias")
+        if key.endswith(".mlp.fc1_g.weight"):
+            place = key.removesuffix(".fc1_g.weight")
+            for kind in ("weight", "bias"):
+                out[f"{place}.fc1.{kind}"] = torch.cat([out.pop(f"{place}.fc1_{one}.{kind}") for one in "gx"])
+        if key == "attn_pool.q.weight":
+            for kind in ("weight", "bias"):
+                parts = [out.pop(f"attn_pool.{one}.{kind}") for one in ("q", "kv")]
+                out[f"attn_pool.attn.in_proj.{kind}"] = torch.cat(parts)
+    return {re.sub(r"\.in_proj\.(weight|bias)$", r".in_proj_\1", key): x for key, x in out.items()}
+
+
+def _folded(trunk: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[tuple[int, int], ...]]:
+    """MobileCLIP-B's stem with its batch norms folded into the convolutions; its class row has no position, so one of zeros."""
+    stem = "patch_embed.backbone."
+    out = {key: x for key, x in trunk.items() if not key.startswith(stem)}
+    shape = []
+    for i in range(1 + max(int(key.split(".")[2]) for key in trunk if key.startswith(stem))):
+        weight = trunk[f"{stem}{i}.conv.weight"].float()
+        if f"{stem}{i}.bn.weight" in trunk:
+            gain, shift, mean, var = (
+                trunk[f"{stem}{i}.bn.{one}"].float() for one in ("weight", "bias", "running_mean", "running_var")
+            )
+            gain = gain / (var + 1e-5).sqrt()
+            weight, bias = weight * gain[:, None, None, None], shift - mean * gain
+        else:
+            bias = trunk[f"{stem}{i}.conv.bias"]
+        out[f"stem.{i}.weight"], out[f"stem.{i}.bias"] = weight, bias
+        shape.append((int(weight.shape[-1]), int(weight.shape[0])))
+    positions = trunk["pos_embed"]
+    out["pos_embed"] = torch.cat([torch.zeros_like(positions[:, :1]), positions], dim=1)
+    return out, tuple(shape)
