@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,14 @@ ROWS = 16_384
 """Text rows that are run at once where no gradient is kept."""
 TEMPLATE = Ensemble(templates=(), own=True)
 """The data set's template alone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """What the towers have answered already; None: not yet."""
+
+    text: Features | None = None
+    image: Features | None = None
 
 
 class Forward:
@@ -79,19 +88,37 @@ class Forward:
         the image tower. drawn: the classes that are in view beside the images' own; None: all are. others: labels of the step's
         images in other processes. chance: the step's seed, for a prompt that asks for it. taught_BE: the images' features in the other
         model that teaches."""
+        prompted = self.ask(prompt, frozen_BE, chance)
+        return self.view(prompted, labels, frozen_BE, pixels, drawn, others, taught_BE)
+
+    def ask(self, prompt: nn.Module, frozen_BE: Tensor | None, chance: int | None = None) -> Prompted:
+        """What the prompt says, called with what it asked to see."""
+        frozen = None if frozen_BE is None else Features(pooled=frozen_BE)
+        return asked(prompt, self.spec, frozen, self.frozen_text, chance)
+
+    def view(
+        self,
+        prompted: Prompted,
+        labels: Tensor,
+        frozen_BE: Tensor | None,
+        pixels: Tensor | None,
+        drawn: Tensor | None = None,
+        others: Sequence[Tensor] = (),
+        taught_BE: Tensor | None = None,
+        answered: Answered | None = None,
+    ) -> View:
+        """As `__call__`, of a prompt that was asked. answered: what the towers answered where several prompts went through at once."""
         chosen = None if drawn is None else in_view(labels, drawn, self.tokens.num_classes, others)
         classes_C = None if chosen is None else chosen.classes_C
         frozen = None if frozen_BE is None else Features(pooled=frozen_BE)
-        prompted = asked(prompt, self.spec, frozen, self.frozen_text, chance)
-        if self.spec.reach.image_tower:
-            assert pixels is not None
-            image = self.clip.encode_images(pixels, prompted) if len(pixels) else self.no_images()
-        else:
-            assert frozen is not None
-            image = frozen
-        image = after(prompted.after_image, image)
+        done = answered or Answered()
+        image = after(prompted.after_image, done.image or self._image(prompted, frozen, pixels))
         host = "host_states" in self.needs
-        text = self.class_features(prompted, classes_C, states=host)
+        text = (
+            after(prompted.after_text, done.text)
+            if done.text
+            else self.class_features(prompted, classes_C, states=host)
+        )
         context = None
         if host:
             context = host_context(prompted, text)
@@ -108,6 +135,13 @@ class Forward:
             teacher=self._teacher(frozen, classes_C, taught_BE),
             sampled=None if chosen is None else chosen.sampled,
         )
+
+    def _image(self, prompted: Prompted, frozen: Features | None, pixels: Tensor | None) -> Features:
+        if not self.spec.reach.image_tower:
+            assert frozen is not None
+            return frozen
+        assert pixels is not None
+        return self.clip.encode_images(pixels, prompted) if len(pixels) else self.no_images()
 
     def no_images(self) -> Features:
         """(0, E): the features of a process that has no image of a step."""

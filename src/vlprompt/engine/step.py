@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import final
 
 import torch
 from torch import Tensor, nn
 
-from vlprompt.engine import step as gradient
 from vlprompt.errors import NUMERICAL, UserError
 from vlprompt.losses import CROSS_ENTROPY
 from vlprompt.types import Method, Prompted, Rule, Term, View
+
+Gradients = tuple[Tensor | None, ...]
+"""One per parameter; None where nothing reaches it (SGD then leaves it as it is, weight decay included)."""
 
 
 def weighted(terms: Sequence[Term], view: View, share: float = 1.0) -> dict[str, Tensor]:
@@ -34,10 +36,28 @@ def weighted(terms: Sequence[Term], view: View, share: float = 1.0) -> dict[str,
     return out
 
 
-def gradients_of(method: Method, losses: Mapping[str, Tensor], parameters: Sequence[Tensor]) -> gradient.Gradients:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """One prompt's part of a step: its losses, and what they are differentiated by."""
+
+    method: Method
+    losses: Mapping[str, Tensor]
+    parameters: Sequence[Tensor]
+    places: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    """As `labelled` gives them."""
+
+
+def gradients_of(method: Method, losses: Mapping[str, Tensor], parameters: Sequence[Tensor]) -> Gradients:
     """One gradient per learned tensor: of the sum of all terms, or by the method's rule."""
-    rule = method.steps.rule
-    return gradient.summed(losses, parameters) if rule is None else gradient.by_rule(rule, losses, parameters)
+    (found,) = gradients_of_all([Share(method=method, losses=losses, parameters=parameters)])
+    return found
+
+
+def gradients_of_all(shares: Sequence[Share]) -> list[Gradients]:
+    """`gradients_of` of every prompt of a step; where the prompts share a graph, in as few backward passes as one takes."""
+    if shares[0].method.steps.rule is None:
+        return _summed([one.losses for one in shares], [one.parameters for one in shares])
+    return _by_rules(shares)
 
 
 def measured_gradients(
@@ -45,16 +65,36 @@ def measured_gradients(
     losses: Mapping[str, Tensor],
     parameters: Sequence[Tensor],
     places: Mapping[str, Sequence[int]] = MappingProxyType({}),
-) -> tuple[gradient.Gradients, dict[str, float]]:
-    """As `gradients_of`, and each term's length against cross-entropy's; places: as `labelled` gives them.
+) -> tuple[Gradients, dict[str, float]]:
+    """As `gradients_of`, and each term's length against cross-entropy's; places: as `labelled` gives them."""
+    (found,) = measured_gradients_of_all([Share(method=method, losses=losses, parameters=parameters, places=places)])
+    return found
+
+
+def measured_gradients_of_all(shares: Sequence[Share]) -> list[tuple[Gradients, dict[str, float]]]:
+    """`measured_gradients` of every prompt of a step.
 
     Without a rule the terms' gradients are added, so that measuring costs no second pass through what they share not.
     """
-    if len(losses) == 1:
-        return gradients_of(method, losses, parameters), {}
-    each = gradient.by_term(losses, parameters, keep=method.steps.rule is not None)
-    ratios = gradient.ratios(each, CROSS_ENTROPY.name, places)
-    return (gradient.added(each) if method.steps.rule is None else gradients_of(method, losses, parameters)), ratios
+    if all(len(one.losses) == 1 for one in shares):
+        return [(found, {}) for found in gradients_of_all(shares)]
+    ruled = shares[0].method.steps.rule is not None
+    names = list(dict.fromkeys(name for one in shares for name in one.losses))
+    each: list[dict[str, Gradients]] = [{} for _ in shares]
+    for name in names:
+        having = [place for place, one in enumerate(shares) if name in one.losses]
+        found = _differentiate(
+            [shares[place].losses[name] for place in having],
+            [shares[place].parameters for place in having],
+            keep=ruled or name != names[-1],
+        )
+        for place, gradients in zip(having, found, strict=True):
+            each[place][name] = gradients
+    whole = gradients_of_all(shares) if ruled else [added(one) for one in each]
+    return [
+        (gradients, ratios(terms, CROSS_ENTROPY.name, share.places))
+        for gradients, terms, share in zip(whole, each, shares, strict=True)
+    ]
 
 
 def labelled(terms: Sequence[Term], prompt: nn.Module, prompted: Prompted) -> dict[str, list[int]]:
@@ -94,18 +134,16 @@ class Balance:
         if not balanced:
             return
         asked = [*(term for term in self._terms if term.name == CROSS_ENTROPY.name), *balanced]
-        each = gradient.by_term({term.name: term.score(view) for term in asked}, list(prompt.parameters()), keep=True)
+        each = by_term({term.name: term.score(view) for term in asked}, list(prompt.parameters()), keep=True)
         places = labelled(balanced, prompt, view.prompted)
         for term in balanced:
-            own, reference = (
-                gradient.norm([each[name][i] for i in places[term.name]]) for name in (term.name, asked[0].name)
-            )
+            own, reference = (norm([each[name][i] for i in places[term.name]]) for name in (term.name, asked[0].name))
             before = self._lengths.get(term.name, (0.0, 0.0))
             total, of_reference = self._lengths[term.name] = (before[0] + own, before[1] + reference)
             self.weights[term.name] = term.balance * of_reference / total if total else 0.0
 
 
-def take(optimiser: torch.optim.Optimizer, parameters: Sequence[Tensor], gradients: gradient.Gradients) -> None:
+def take(optimiser: torch.optim.Optimizer, parameters: Sequence[Tensor], gradients: Gradients) -> None:
     """One step of the optimiser along these gradients."""
     for parameter, one in zip(parameters, gradients, strict=True):
         parameter.grad = one
@@ -124,9 +162,7 @@ class Place:
     """What of the run is safe: a sentence."""
 
 
-def require_finite(
-    losses: Mapping[str, Tensor], gradients: gradient.Gradients, prompt: nn.Module, place: Place
-) -> None:
+def require_finite(losses: Mapping[str, Tensor], gradients: Gradients, prompt: nn.Module, place: Place) -> None:
     """Stop with the term or the tensor, the step and the images, before anything is changed by a number that is none."""
     names = [name for name, _ in prompt.named_parameters()]
     checks = {f"the loss term {name!r}": loss for name, loss in losses.items()}
@@ -149,31 +185,50 @@ def accumulate(average: dict[str, Tensor], share: float, prompt: nn.Module) -> N
         average[name] = average[name] + part if name in average else part
 
 
-Gradients = tuple[Tensor | None, ...]
-"""One per parameter; None where nothing reaches it (SGD then leaves it as it is, weight decay included)."""
-
-
 def summed(losses: Mapping[str, Tensor], parameters: Sequence[Tensor]) -> Gradients:
     """The gradient of the sum of all losses, in one backward pass."""
-    return _differentiate(torch.stack(list(losses.values())).sum(), parameters, keep=False)
+    return _summed([losses], [parameters])[0]
+
+
+def _summed(losses: Sequence[Mapping[str, Tensor]], parameters: Sequence[Sequence[Tensor]]) -> list[Gradients]:
+    return _differentiate([torch.stack(list(one.values())).sum() for one in losses], parameters, keep=False)
 
 
 def by_term(losses: Mapping[str, Tensor], parameters: Sequence[Tensor], *, keep: bool = False) -> dict[str, Gradients]:
     """The gradient of each loss by itself; keep: the graph is needed again afterwards."""
     names = list(losses)
-    return {name: _differentiate(losses[name], parameters, keep=keep or name != names[-1]) for name in names}
+    return {name: _differentiate([losses[name]], [parameters], keep=keep or name != names[-1])[0] for name in names}
 
 
 def by_rule(rule: Rule, losses: Mapping[str, Tensor], parameters: Sequence[Tensor]) -> Gradients:
     """What a rule makes of the gradients of its groups; a group that does not reach a parameter counts as zero there."""
-    groups = rule.groups(losses)
-    each = [_differentiate(group, parameters, keep=group is not groups[-1]) for group in groups]
-    out: list[Tensor | None] = []
-    for parameter, parts in zip(parameters, zip(*each, strict=True), strict=True):
-        reached = any(part is not None for part in parts)
-        filled = [torch.zeros_like(parameter) if part is None else part for part in parts]
-        out.append(rule.combine(filled) if reached else None)
-    return tuple(out)
+    return _combined([rule], [rule.groups(losses)], [parameters])[0]
+
+
+def _by_rules(shares: Sequence[Share]) -> list[Gradients]:
+    rules = [one.method.steps.rule for one in shares]
+    known = [rule for rule in rules if rule is not None]
+    assert len(known) == len(shares), "prompts with a rule and without one in one step"
+    groups = [rule.groups(one.losses) for rule, one in zip(known, shares, strict=True)]
+    return _combined(known, groups, [one.parameters for one in shares])
+
+
+def _combined(
+    rules: Sequence[Rule], groups: Sequence[Sequence[Tensor]], parameters: Sequence[Sequence[Tensor]]
+) -> list[Gradients]:
+    count = len(groups[0])
+    each = [
+        _differentiate([one[number] for one in groups], parameters, keep=number + 1 < count) for number in range(count)
+    ]
+    found = []
+    for place, (rule, own) in enumerate(zip(rules, parameters, strict=True)):
+        out: list[Tensor | None] = []
+        for parameter, parts in zip(own, zip(*(one[place] for one in each), strict=True), strict=True):
+            reached = any(part is not None for part in parts)
+            filled = [torch.zeros_like(parameter) if part is None else part for part in parts]
+            out.append(rule.combine(filled) if reached else None)
+        found.append(tuple(out))
+    return found
 
 
 def added(gradients: Mapping[str, Gradients]) -> Gradients:
@@ -206,7 +261,18 @@ def ratios(
     return found
 
 
-def _differentiate(loss: Tensor, parameters: Sequence[Tensor], *, keep: bool) -> Gradients:
-    if not loss.requires_grad:  # a term that reaches no learned tensor under the chosen options
-        return (None,) * len(parameters)
-    return torch.autograd.grad(loss, list(parameters), retain_graph=keep, allow_unused=True)
+def _differentiate(losses: Sequence[Tensor], parameters: Sequence[Sequence[Tensor]], *, keep: bool) -> list[Gradients]:
+    """Each loss by the parameters of its prompt, in one backward pass through what they share."""
+    reaching = [
+        loss for loss in losses if loss.requires_grad
+    ]  # others reach no learned tensor under the chosen options
+    if not reaching:
+        return [(None,) * len(own) for own in parameters]
+    whole = reaching[0] if len(reaching) == 1 else torch.stack(reaching).sum()
+    flat = torch.autograd.grad(whole, [one for own in parameters for one in own], retain_graph=keep, allow_unused=True)
+    found: list[Gradients] = []
+    start = 0
+    for own in parameters:
+        found.append(flat[start : start + len(own)])
+        start += len(own)
+    return found

@@ -22,22 +22,26 @@ from vlprompt.engine.memory import Estimate, estimate
 from vlprompt.engine.observer import SILENT, Observer
 from vlprompt.engine.optim import batches, lr_at, optimiser_of
 from vlprompt.engine.precision import generator
+from vlprompt.engine.replicas import Seen, views_of
 from vlprompt.engine.step import (
     Balance,
+    Gradients,
     Place,
+    Share,
     accumulate,
-    gradients_of,
+    gradients_of_all,
     labelled,
-    measured_gradients,
+    measured_gradients_of_all,
     require_finite,
     take,
     weighted,
 )
+from vlprompt.errors import UserError
 from vlprompt.head import measure_head
 from vlprompt.prompts.start import fill
 from vlprompt.towers import Clip
 from vlprompt.towers.tokens import longest
-from vlprompt.types import ClassSampling, Method, PromptSpec, Views
+from vlprompt.types import ClassSampling, Method, PromptSpec, Schedule, View, Views
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +113,19 @@ def new_prompt(
     return prompt.to(clip.device)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """One prompt to be learned."""
+
+    method: Method
+    lesson: Lesson
+    start: State | None = None
+    """The state to go on from; None: from the beginning."""
+    first: Callable[[nn.Module], object] | None = None
+    """Fits the new prompt before the first step."""
+    checkpoints: Checkpoints | None = None
+
+
 def train(
     clip: Clip,
     method: Method,
@@ -120,52 +137,145 @@ def train(
     checkpoints: Checkpoints | None = None,
     observer: Observer = SILENT,
 ) -> nn.Module:
-    """Learn a prompt: the last step's, or the method's average over epochs.
+    """Learn a prompt: the last step's, or the method's average over epochs. The arguments are those of `Task`.
 
-    start: the state to go on from; None: from the beginning. first: fits the new prompt before the first step.
     UserError (exit 4) where a loss or a gradient is not finite; the checkpoint of the last full epoch stays.
     """
-    steps, schedule = method.steps, method.schedule
-    prompt = new_prompt(clip, method.prompt, len(lesson.class_names), lesson.seed, method.start)
-    if first is not None:
-        first(prompt)
-    optimiser = optimiser_of(prompt.parameters(), schedule)
-    if start is not None:
-        restore(start, prompt, optimiser)
-    done, average, seconds = (start.epoch, start.average, start.seconds) if start else (0, {}, 0.0)
-    balance = Balance(method.terms, start.weights if start else {})
-    need = estimate_step(clip, method, lesson)
-    forward = forward_of(clip, method, lesson, max_rows=need.max_rows)
-    shares = steps.average.weights(schedule.epochs) if steps.average else None
-    per_epoch = len(lesson.batches(0, schedule.batch))
-    for source in (images if forward.reads_frozen else None, lesson.teacher):
-        if source is not None and lesson.views != "epochs":
-            views = {view_of(lesson.views, epoch, lesson.seed) for epoch in range(schedule.epochs)}
-            source.prepare(lesson.samples, sorted(views, key=str))
-    observer.stage(f"seed {lesson.seed}: learning", schedule.epochs * per_epoch)
-    observer.advance(done * per_epoch, {})
-    for said in _notes(clip, method, lesson):
+    task = Task(method=method, lesson=lesson, start=start, first=first, checkpoints=checkpoints)
+    (learned,) = train_all(clip, [task], images, observer)
+    if isinstance(learned, UserError):
+        raise learned
+    return learned
+
+
+def train_all(
+    clip: Clip, tasks: Sequence[Task], images: Images, observer: Observer = SILENT
+) -> list[nn.Module | UserError]:
+    """Learn several prompts in the same steps, each from its own images; they go through the towers together (`replicas`).
+
+    The tasks are `replicas.alike`. A prompt whose loss or gradient is not finite stops, the others go on: its place has the error.
+    """
+    pupils = [_Pupil(clip, task, images) for task in tasks]
+    leader = pupils[0]
+    per_epoch = len(leader.lesson.batches(0, leader.schedule.batch))
+    seeds = ", ".join(dict.fromkeys(str(one.lesson.seed) for one in pupils))
+    observer.stage(f"seed{'s' if ',' in seeds else ''} {seeds}: learning", leader.schedule.epochs * per_epoch)
+    observer.advance(leader.done * per_epoch, {})
+    for said in dict.fromkeys(said for one in pupils for said in _notes(clip, one.method, one.lesson)):
         observer.note(said)
+    for epoch in range(leader.done, leader.schedule.epochs):
+        began, present = time.perf_counter(), [one for one in pupils if one.failed is None]
+        if not present:
+            break
+        _epoch(epoch, present, observer)
+        for pupil in present:
+            pupil.ends(epoch, (time.perf_counter() - began) / len(present))
+    return [one.failed or one.learned() for one in pupils]
 
-    for epoch in range(done, schedule.epochs):
-        began, rate = time.perf_counter(), lr_at(epoch, schedule)
-        tally = _epoch(epoch, method, lesson, images, forward, prompt, optimiser, balance, checkpoints, observer)
-        if shares is not None:
-            accumulate(average, shares[epoch], prompt)
-        took = time.perf_counter() - began
-        seconds += took
-        if checkpoints:
-            weights = {"weights": dict(balance.weights)} if balance.weights else {}
-            checkpoints.log({"epoch": epoch, "lr": rate, **tally.summary(), **weights, "seconds": round(took, 4)})
-            if (epoch + 1) % checkpoints.every == 0 or epoch + 1 == schedule.epochs:
-                checkpoints.save(capture(epoch + 1, prompt, optimiser, average, seconds, balance.weights))
 
-    with torch.no_grad():
-        for name, parameter in prompt.named_parameters():
-            parameter.grad = None
-            if shares is not None:
-                parameter.copy_(average[name])
-    return prompt.requires_grad_(False)
+class _Pupil:
+    """A prompt that is being learned, and all that belongs to it alone."""
+
+    def __init__(self, clip: Clip, task: Task, images: Images) -> None:
+        self.method, self.lesson, self.checkpoints, self.images = task.method, task.lesson, task.checkpoints, images
+        start = task.start
+        self.prompt = new_prompt(
+            clip, task.method.prompt, len(task.lesson.class_names), task.lesson.seed, task.method.start
+        )
+        if task.first is not None:
+            task.first(self.prompt)
+        self.optimiser = optimiser_of(self.prompt.parameters(), self.schedule)
+        if start is not None:
+            restore(start, self.prompt, self.optimiser)
+        self.done, self._average, self._seconds = (start.epoch, start.average, start.seconds) if start else (0, {}, 0.0)
+        self.balance = Balance(task.method.terms, start.weights if start else {})
+        need = estimate_step(clip, task.method, task.lesson)
+        self.forward = forward_of(clip, task.method, task.lesson, max_rows=need.max_rows)
+        average = task.method.steps.average
+        self._shares = average.weights(self.schedule.epochs) if average else None
+        self.parameters = list(self.prompt.parameters())
+        self.failed: UserError | None = None
+        lesson = task.lesson
+        for source in (images if self.forward.reads_frozen else None, lesson.teacher):
+            if source is not None and lesson.views != "epochs":
+                views = {view_of(lesson.views, epoch, lesson.seed) for epoch in range(self.schedule.epochs)}
+                source.prepare(lesson.samples, sorted(views, key=str))
+
+    @property
+    def schedule(self) -> Schedule:
+        return self.method.schedule
+
+    def begins(self, epoch: int) -> int:
+        """Get the features of an epoch's views; the number of its steps."""
+        lesson = self.lesson
+        self._epoch, self._crop = epoch, view_of(lesson.views, epoch, lesson.seed)
+        self._labels = torch.tensor([sample.label for sample in lesson.samples])
+        reads = self.forward.reads_frozen
+        self._frozen_NE = self.images.features(lesson.samples, self._crop, quiet=True) if reads else None
+        self._taught_NE = lesson.teacher.features(lesson.samples, self._crop, quiet=True) if lesson.teacher else None
+        self.tally, self._order = Tally(view=self._crop), lesson.batches(epoch, self.schedule.batch)
+        return len(self._order)
+
+    def sees(self, step: int) -> Seen:
+        """The batch of a step, the learning rate set, and what the prompt says."""
+        epoch, index, device = self._epoch, self._order[step], self.forward.clip.device
+        for group in self.optimiser.param_groups:
+            group["lr"] = lr_at(epoch, self.schedule, step / len(self._order))
+        batch = [self.lesson.samples[i] for i in index.tolist()]
+        frozen_BE = None if self._frozen_NE is None else self._frozen_NE[index].to(device)
+        taught_BE = None if self._taught_NE is None else self._taught_NE[index].to(device)
+        pixels = self.images.pixels(batch, self._crop) if self.forward.spec.reach.image_tower else None
+        drawn = self.lesson.drawn(self.method.steps.classes, epoch, step)
+        chance = generator("chance", self.lesson.seed, epoch, step).initial_seed()
+        self._place = _place(epoch, step, batch, self.checkpoints)
+        return Seen(
+            prompted=self.forward.ask(self.prompt, frozen_BE, chance),
+            labels=self._labels[index].to(device),
+            frozen_BE=frozen_BE,
+            pixels=pixels,
+            drawn=drawn,
+            taught_BE=taught_BE,
+        )
+
+    def loses(self, view: View, *, measured: bool) -> Share:
+        """The weighted losses of a step. measured: each term's gradient is measured as well."""
+        if self._epoch == 0:
+            self.balance.measure(view, self.prompt)
+        losses = weighted(self.balance.terms, view)
+        self.tally.add(losses)
+        places = labelled(self.method.terms, self.prompt, view.prompted) if measured else {}
+        return Share(method=self.method, losses=losses, parameters=self.parameters, places=places)
+
+    def steps(self, losses: Mapping[str, Tensor], found: Gradients) -> None:
+        """One step of the optimiser. UserError, nothing updated, where a loss or a gradient is not finite."""
+        require_finite(losses, found, self.prompt, self._place)
+        take(self.optimiser, self.parameters, found)
+
+    def ends(self, epoch: int, took: float) -> None:
+        """Average, log and keep an epoch that took so many seconds."""
+        if self.failed is not None:
+            return
+        self._seconds += took
+        if self._shares is not None:
+            accumulate(self._average, self._shares[epoch], self.prompt)
+        if self.checkpoints:
+            weights = {"weights": dict(self.balance.weights)} if self.balance.weights else {}
+            rate = lr_at(epoch, self.schedule)
+            self.checkpoints.log(
+                {"epoch": epoch, "lr": rate, **self.tally.summary(), **weights, "seconds": round(took, 4)}
+            )
+            if (epoch + 1) % self.checkpoints.every == 0 or epoch + 1 == self.schedule.epochs:
+                kept = (self._average, self._seconds, self.balance.weights)
+                self.checkpoints.save(capture(epoch + 1, self.prompt, self.optimiser, *kept))
+
+    def learned(self) -> nn.Module:
+        """The prompt at the end, without a gradient."""
+        with torch.no_grad():
+            for name, parameter in self.prompt.named_parameters():
+                parameter.grad = None
+                if self._shares is not None:
+                    parameter.copy_(self._average[name])
+        return self.prompt.requires_grad_(False)
 
 
 def _notes(clip: Clip, method: Method, lesson: Lesson) -> list[str]:
@@ -182,49 +292,28 @@ def view_of(views: Views, epoch: int, seed: int) -> int | None:
     return first_view(seed) + (epoch if views == "epochs" else epoch % views)
 
 
-def _epoch(
-    epoch: int,
-    method: Method,
-    lesson: Lesson,
-    images: Images,
-    forward: Forward,
-    prompt: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    balance: Balance,
-    checkpoints: Checkpoints | None,
-    observer: Observer,
-) -> Tally:
+def _epoch(epoch: int, pupils: Sequence[_Pupil], observer: Observer) -> None:
     """Every batch of an epoch once: image features, prompt, text features, losses, gradients, a step."""
-    device, parameters = forward.clip.device, list(prompt.parameters())
-    labels = torch.tensor([sample.label for sample in lesson.samples])
-    crop = view_of(lesson.views, epoch, lesson.seed)
-    frozen_NE = images.features(lesson.samples, crop, quiet=True) if forward.reads_frozen else None
-    taught_NE = lesson.teacher.features(lesson.samples, crop, quiet=True) if lesson.teacher else None
-    tally, order = Tally(view=crop), lesson.batches(epoch, method.schedule.batch)
-    for step, index in enumerate(order):
-        for group in optimiser.param_groups:
-            group["lr"] = lr_at(epoch, method.schedule, step / len(order))
-        batch = [lesson.samples[i] for i in index.tolist()]
-        frozen_BE = None if frozen_NE is None else frozen_NE[index].to(device)
-        taught_BE = None if taught_NE is None else taught_NE[index].to(device)
-        pixels = images.pixels(batch, crop) if forward.spec.reach.image_tower else None
-        drawn = lesson.drawn(method.steps.classes, epoch, step)
-        chance = generator("chance", lesson.seed, epoch, step).initial_seed()
-        view = forward(prompt, labels[index].to(device), frozen_BE, pixels, drawn, chance=chance, taught_BE=taught_BE)
-        if epoch == 0:
-            balance.measure(view, prompt)
-        losses = weighted(balance.terms, view)
-        tally.add(losses)
+    (number,) = {one.begins(epoch) for one in pupils}
+    for step in range(number):
+        present = [one for one in pupils if one.failed is None]
+        if not present:
+            return
+        views = views_of([one.forward for one in present], [one.sees(step) for one in present])
+        shares = [one.loses(view, measured=step == 0) for one, view in zip(present, views, strict=True)]
         if step == 0:
-            found, tally.ratios = measured_gradients(
-                method, losses, parameters, labelled(method.terms, prompt, view.prompted)
-            )
+            measured = measured_gradients_of_all(shares)
+            found = [gradients for gradients, _ in measured]
+            for pupil, (_, ratios) in zip(present, measured, strict=True):
+                pupil.tally.ratios = ratios
         else:
-            found = gradients_of(method, losses, parameters)
-        require_finite(losses, found, prompt, _place(epoch, step, batch, checkpoints))
-        take(optimiser, parameters, found)
-        observer.advance(1, {"loss": tally.latest, "epoch": epoch + 1})
-    return tally
+            found = gradients_of_all(shares)
+        for pupil, share, gradients in zip(present, shares, found, strict=True):
+            try:
+                pupil.steps(share.losses, gradients)
+            except UserError as problem:
+                pupil.failed = problem
+        observer.advance(1, {"loss": present[0].tally.latest, "epoch": epoch + 1})
 
 
 def _place(epoch: int, step: int, batch: Sequence[Sample], checkpoints: Checkpoints | None) -> Place:

@@ -13,14 +13,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from vlprompt.engine import step as gradient
 from vlprompt.engine.checkpoint import capture
 from vlprompt.engine.classes import draw
 from vlprompt.engine.forward import Forward
 from vlprompt.engine.observer import Observer
 from vlprompt.engine.optim import lr_at
 from vlprompt.engine.precision import generator
-from vlprompt.engine.step import Place, accumulate, require_finite, take, weighted
+from vlprompt.engine.step import Place, accumulate, require_finite, summed, take, weighted
 from vlprompt.errors import DATA, UserError
 from vlprompt.pretrain import progress as record
 from vlprompt.pretrain.feed import Batch
@@ -110,7 +109,7 @@ class Loop:
         view = self._view(batch, labels_B, drawn, everyones, chance)
         losses = weighted(self.method.terms, view, share)
         parameters = list(self.prompt.parameters())
-        found = ranks.average(gradient.summed(losses, parameters), parameters)
+        found = ranks.average(summed(losses, parameters), parameters)
         values = ranks.total(torch.stack([loss.detach().double() for loss in losses.values()])) / ranks.world
         means = dict(zip(losses, values, strict=True))
         kept = f" The state after step {self.progress.step} or before is kept in {self.directory / record.CHECKPOINT}."
