@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -103,6 +105,16 @@ class RunConfig:
             raise UserError(f"views is {self.views!r}; it must be a number from 1, 'epochs' or 'centre'.")
         if self.save_every < 1:
             raise UserError(f"save_every is {self.save_every}; it must be at least 1.")
+
+
+def hashed(decides: Mapping[str, object], *, but: tuple[str, ...] = ()) -> dict[str, object]:
+    """All that decides a result as JSON has it, and `hash`: SHA-256 (hex) of it without the names in `but`.
+
+    Options that are no numbers, strings or lists become strings.
+    """
+    values: dict[str, object] = json.loads(json.dumps(dict(decides), default=str))
+    counted = {name: value for name, value in values.items() if name not in but}
+    return {**values, "hash": hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()}
 
 
 def differences(before: Mapping[str, object], now: Mapping[str, object], prefix: str = "") -> list[str]:

@@ -11,8 +11,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -25,7 +23,7 @@ from vlprompt.artifact import Learned
 from vlprompt.data import Dataset, FewShot, Sample, Split, restrict, write_split
 from vlprompt.data.splits import Subset
 from vlprompt.engine.checkpoint import Checkpoints, State, Track, tracked, weights_found
-from vlprompt.engine.config import default_views
+from vlprompt.engine.config import default_views, hashed
 from vlprompt.engine.duration import Duration, measure
 from vlprompt.engine.evaluate import accuracy, check_classes, classifier_of, examine, training_hash
 from vlprompt.engine.images import Images
@@ -159,11 +157,9 @@ class Job:
             **({"init": self.init} if self.init else {}),
             **({"teacher": self.teacher.clip.weight_hash} if self.teacher else {}),
         }
-        values: dict[str, object] = json.loads(json.dumps(decides, default=str))
-        hashed = json.dumps({name: value for name, value in values.items() if name != "recipe"}, sort_keys=True)
         places = {"device": means.device, "strict": self.strict}
         asked = {name: self.asked[name] for name in ("model", "data") if name in self.asked} | places | dict(self.asked)
-        return {**values, "hash": hashlib.sha256(hashed.encode()).hexdigest(), "asked": asked}
+        return hashed(decides, but=("recipe",)) | {"asked": asked}
 
 
 def prepare(
@@ -279,7 +275,7 @@ def learn(
         prompt = learn_lesson(
             job.clip, job.method, lesson, sample.val, images, start=start, checkpoints=kept, observer=observer
         )
-    hashed = training_hash(sample.train)
+    trained_on = training_hash(sample.train)
     learned = Learned(
         method=job.method,
         prompt=prompt,
@@ -287,7 +283,7 @@ def learn(
         template=job.template,
         model=job.model,
         weight_hash=job.clip.weight_hash,
-        facts=_facts(job, drawn, hashed, written=at is not None),
+        facts=_facts(job, drawn, trained_on, written=at is not None),
     )
     began, features = drawn.began
     return learned, Learning(
@@ -300,7 +296,7 @@ def learn(
         val_from="training images" if sample.held_out else "",
         weights=weights_found(at, config_hash) if at is not None else {},
         config_hash=config_hash,
-        training_hash=hashed,
+        training_hash=trained_on,
     )
 
 
@@ -316,7 +312,7 @@ def _lesson(job: Job, sample: FewShot, means: Means) -> Lesson:
     )
 
 
-def _facts(job: Job, drawn: Drawn, hashed: str, *, written: bool) -> dict[str, object]:
+def _facts(job: Job, drawn: Drawn, trained_on: str, *, written: bool) -> dict[str, object]:
     """What the artifact says of its learning."""
     return {
         "dataset": job.dataset.name,
@@ -327,7 +323,7 @@ def _facts(job: Job, drawn: Drawn, hashed: str, *, written: bool) -> dict[str, o
         "recipe": job.recipe,
         "choices": job.choices,
         **({"split_hash": drawn.split.hash} if written else {}),
-        "training_hash": hashed,
+        "training_hash": trained_on,
         **({"init": job.init} if job.init else {}),
         **{name: job.asked[name] for name in ("teacher",) if name in job.asked},
     }

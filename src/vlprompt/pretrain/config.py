@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -234,40 +232,3 @@ def _sampled(method: Method, number: int, correction: Correction) -> Method:
     return dataclasses.replace(
         method, learner=dataclasses.replace(method.steps, terms=terms, classes=sampling.sampling)
     )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Chosen:
-    """All that decides the result of a run: where it runs, on how many processes, and what is logged, is left out."""
-
-    method: str
-    options: Mapping[str, object]
-    recipe: str
-    """The name of its file."""
-    classes_per_step: int | None
-    losses: Sequence[str]
-    """Weights and formulas."""
-    weight_hash: str
-    dtype: str
-    data: str
-    """SHA-256 of the training and held-out images' names."""
-    class_names: str
-    """SHA-256 of the class names."""
-    template: str
-    seed: int
-    views: int | str
-    copies: int
-    held_out: int
-
-    @property
-    def hash(self) -> str:
-        return hashlib.sha256(json.dumps(self.as_dict(), sort_keys=True).encode()).hexdigest()
-
-    def as_dict(self) -> dict[str, object]:
-        """As JSON has it."""
-        values: dict[str, object] = json.loads(json.dumps(dataclasses.asdict(self), default=str))
-        return values
-
-    def document(self, config: PretrainConfig) -> dict[str, object]:
-        """What `config.json` holds: the values, their hash, and for people where model and data lay."""
-        return {**self.as_dict(), "hash": self.hash, "asked": {"model": config.model, "data": config.data}}

@@ -18,10 +18,10 @@ from vlprompt.artifact import Learned
 from vlprompt.data import Corpus, default_root
 from vlprompt.disk import locked
 from vlprompt.engine.checkpoint import State, restore
-from vlprompt.engine.config import differences
+from vlprompt.engine.config import hashed, refuse_unfinished, require_own, same_work
 from vlprompt.engine.distributed import Alone, joined, own_device, restarted
 from vlprompt.engine.forward import Forward
-from vlprompt.engine.images import Images, open_images
+from vlprompt.engine.images import Images, open_model
 from vlprompt.engine.memory import estimate
 from vlprompt.engine.observer import SILENT, Observer
 from vlprompt.engine.optim import optimiser_of
@@ -30,7 +30,6 @@ from vlprompt.engine.train import new_prompt
 from vlprompt.errors import DATA, UserError
 from vlprompt.pretrain import progress as record
 from vlprompt.pretrain.config import (
-    Chosen,
     PretrainConfig,
     chooses,
     pretraining_method,
@@ -43,7 +42,7 @@ from vlprompt.pretrain.loop import Loop, Times
 from vlprompt.pretrain.order import Plan
 from vlprompt.pretrain.progress import Progress
 from vlprompt.pretrain.source import open_corpus
-from vlprompt.towers import Clip, load
+from vlprompt.towers import Clip
 from vlprompt.towers.tokens import longest
 from vlprompt.types import Features, Method
 
@@ -93,14 +92,13 @@ def pretrain_run(config: PretrainConfig, observer: Observer = SILENT) -> dict[st
         corpus = open_corpus(config, config.cache or default_root())
         for note in corpus.notes:
             observer.note(note)
-        clip = load(config.model, device=device, dtype=config.dtype)
-        method = pretraining_method(config, ranks.world, clip.facts)
-        images = open_images(clip, config.cache, observer)
+        images = open_model(config.model, config.dtype, str(device), config.cache, observer)
+        method = pretraining_method(config, ranks.world, images.clip.facts)
         for note in (said_of_processes(config, method, ranks.world), said_of_best(config, corpus)):
             if note:
                 observer.note(note)
         setup = Setup(
-            config=config, clip=clip, method=method, corpus=corpus, images=images, ranks=ranks, observer=observer
+            config=config, clip=images.clip, method=method, corpus=corpus, images=images, ranks=ranks, observer=observer
         )
         with locked(config.out) if ranks.rank == 0 else nullcontext():
             return _run(setup)
@@ -108,8 +106,9 @@ def pretrain_run(config: PretrainConfig, observer: Observer = SILENT) -> dict[st
 
 def _run(setup: Setup) -> dict[str, Any]:
     config, ranks = setup.config, setup.ranks
-    chosen = chosen_of(setup)
-    done, start = _claim(setup, chosen)
+    document = document_of(setup)
+    config_hash = str(document["hash"])
+    done, start = _claim(setup, document)
     if done is not None:
         return done
     reset_peak(setup.clip.device)
@@ -133,7 +132,7 @@ def _run(setup: Setup) -> dict[str, Any]:
         progress=progress,
         average=state.average if state else {},
         directory=config.out,
-        config_hash=chosen.hash,
+        config_hash=config_hash,
         observer=setup.observer,
         test=lambda prompt: _test(forward, held, prompt),
         better=lambda prompt: _save(setup, BEST, prompt, progress) if chosen_by_best else None,
@@ -150,31 +149,33 @@ def _run(setup: Setup) -> dict[str, Any]:
         _save(setup, LAST, prompt, progress)
         if progress.best_top1 is None or not chosen_by_best:
             _save(setup, BEST, prompt, progress)
-    return _summary(setup, chosen, plan, progress, base, time.perf_counter() - began)
+    return _summary(setup, config_hash, plan, progress, base, time.perf_counter() - began)
 
 
-def chosen_of(setup: Setup) -> Chosen:
-    """All that decides the result."""
-    config, corpus = setup.config, setup.corpus
-    return Chosen(
-        method=setup.method.name,
-        options=dict(setup.method.options),
-        recipe=config.recipe_name,
-        classes_per_step=sampling.num if (sampling := setup.method.steps.classes) else None,
-        losses=[f"{term.weight:g} {term.formula}" for term in setup.method.terms],
-        weight_hash=setup.clip.weight_hash,
-        dtype=config.dtype,
-        data=hashlib.sha256(f"{corpus.train.identity} {corpus.held_out.identity}".encode()).hexdigest(),
-        class_names=hashlib.sha256("\n".join(corpus.class_names).encode()).hexdigest(),
-        template=setup.template,
-        seed=config.seed,
-        views=config.seen,
-        copies=config.num_copies,
-        held_out=config.held_out,
-    )
+def document_of(setup: Setup) -> dict[str, object]:
+    """What `config.json` holds: all that decides the result (where it runs, on how many processes and what is logged does not), the
+    hash of it, and for people where model and data lay."""
+    config, corpus, sampling = setup.config, setup.corpus, setup.method.steps.classes
+    decides = {
+        "method": setup.method.name,
+        "options": dict(setup.method.options),
+        "recipe": config.recipe_name,
+        "classes_per_step": sampling.num if sampling else None,
+        "losses": [f"{term.weight:g} {term.formula}" for term in setup.method.terms],
+        "weight_hash": setup.clip.weight_hash,
+        "dtype": config.dtype,
+        "data": hashlib.sha256(f"{corpus.train.identity} {corpus.held_out.identity}".encode()).hexdigest(),
+        "class_names": hashlib.sha256("\n".join(corpus.class_names).encode()).hexdigest(),
+        "template": setup.template,
+        "seed": config.seed,
+        "views": config.seen,
+        "copies": config.num_copies,
+        "held_out": config.held_out,
+    }
+    return hashed(decides) | {"asked": {"model": config.model, "data": config.data}}
 
 
-def _claim(setup: Setup, chosen: Chosen) -> tuple[dict[str, Any] | None, tuple[State, Progress] | None]:
+def _claim(setup: Setup, document: dict[str, object]) -> tuple[dict[str, Any] | None, tuple[State, Progress] | None]:
     """(the summary of a finished run, the state of an unfinished one). Rank 0 looks, and tells the others.
 
     UserError: the directory holds another configuration's work, or unfinished work and nobody said to go on with it.
@@ -182,7 +183,7 @@ def _claim(setup: Setup, chosen: Chosen) -> tuple[dict[str, Any] | None, tuple[S
     out, problem, done, data = setup.config.out, "", None, None
     if setup.ranks.rank == 0:
         try:
-            done, data = _claimed(setup.config, chosen)
+            done, data = _claimed(setup.config, document)
         except UserError as error:
             problem = str(error)
     told = json.dumps({"problem": problem, "done": done}).encode()
@@ -192,31 +193,23 @@ def _claim(setup: Setup, chosen: Chosen) -> tuple[dict[str, Any] | None, tuple[S
     data = setup.ranks.broadcast(data)
     if answer["done"] is not None:
         return answer["done"], None
-    start = record.restored(data, out, chosen.hash) if data is not None else None
+    start = record.restored(data, out, str(document["hash"])) if data is not None else None
     if setup.ranks.rank == 0:
         record.cut_logs(out, start[1].step if start else 0)
-        disk.write_json(out / CONFIG, chosen.document(setup.config))
+        disk.write_json(out / CONFIG, document)
     return None, start
 
 
-def _claimed(config: PretrainConfig, chosen: Chosen) -> tuple[dict[str, Any] | None, bytes | None]:
+def _claimed(config: PretrainConfig, document: dict[str, object]) -> tuple[dict[str, Any] | None, bytes | None]:
     out = config.out
-    if not (out / CONFIG).is_file():
-        names = sorted(path.name for path in out.iterdir() if not path.name.startswith("."))
-        if names:
-            raise UserError(
-                f"{out} is not empty and holds no pretraining (found {', '.join(names[:3])}). Use another --out."
-            )
+    require_own(out, CONFIG, "pretraining")
+    if not same_work(out / CONFIG, document):
         return None, None
-    before = reading.json_object(out / CONFIG)
-    if before.get("hash") != chosen.hash:
-        changed = "; ".join(differences(before, chosen.document(config)))
-        raise UserError(f"{out} holds another configuration's work: {changed}. Use another --out, or its options.")
     if (out / SUMMARY).is_file():
         return reading.json_object(out / SUMMARY), None
     data = record.read(out)
     if data is not None and not (config.resume or restarted()):
-        raise UserError(f"{out} holds unfinished work. Go on with it with --resume, or use another --out.")
+        refuse_unfinished(out)
     return None, data
 
 
@@ -365,7 +358,7 @@ def _save(setup: Setup, name: str, prompt: nn.Module, progress: Progress) -> Non
 
 
 def _summary(
-    setup: Setup, chosen: Chosen, plan: Plan, progress: Progress, base: Mapping[str, float | None], seconds: float
+    setup: Setup, config_hash: str, plan: Plan, progress: Progress, base: Mapping[str, float | None], seconds: float
 ) -> dict[str, Any]:
     """What the run gave; written by rank 0, and its being there means finished."""
     corpus = setup.corpus
@@ -401,7 +394,7 @@ def _summary(
         "images_per_s": round(progress.images / progress.seconds, 3) if progress.seconds else None,
         "processes": setup.ranks.world,
         "peak_mib": peak_mib(setup.clip.device),
-        "config_hash": chosen.hash,
+        "config_hash": config_hash,
         "versions": versions(),
     }
     if setup.ranks.rank == 0:
