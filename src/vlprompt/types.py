@@ -333,6 +333,17 @@ class Ensemble:
     """Whether each sentence's feature is normalised before the mean."""
     own: bool = False
     """Whether the data set's own template is one more sentence."""
+    by_class: Mapping[str, tuple[str, ...]] | None = None
+    """Class name -> its own whole sentences, in the place of templates; names are compared as `plain_name` writes them."""
+
+    def sentences(self, name: str) -> tuple[str, ...]:
+        """A class's own sentences; empty where there are none."""
+        return (self.by_class or {}).get(plain_name(name), ())
+
+
+def plain_name(name: str) -> str:
+    """A class name as it is compared: lower case, `_` a space."""
+    return " ".join(name.replace("_", " ").lower().split())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

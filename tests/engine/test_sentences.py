@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
@@ -91,3 +92,57 @@ def test_a_run_and_its_artifact_use_the_ensemble(clip_dir: Path, clip: Clip, fol
     assert made.text is not None
     assert plain.text is not None
     assert not torch.allclose(made.text.unit, plain.text.unit, atol=1e-3)
+
+
+DESCRIBED = {
+    "cat": ["a small pet with whiskers", "a {} in the tree"],
+    "A_red dog": ["a red animal"],
+    "bird": "it sings",
+}
+
+
+def write(path: Path, kind: str) -> Path:
+    """The sentences as a file."""
+    file = path / f"sentences.{kind}"
+    rows = [(name, one) for name, some in DESCRIBED.items() for one in ([some] if isinstance(some, str) else some)]
+    match kind:
+        case "json":
+            text = json.dumps(DESCRIBED)
+        case "toml":
+            text = "".join(f"{json.dumps(name)} = {json.dumps(some)}\n" for name, some in DESCRIBED.items())
+        case _:
+            text = "class,sentence\n" + "".join(f"{name},{one}\n" for name, one in rows)
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+@pytest.mark.parametrize("kind", ["json", "toml", "csv"])
+def test_a_class_is_the_mean_of_its_own_sentences(clip: Clip, tmp_path: Path, kind: str) -> None:
+    method = resolve("zero-shot", {"templates": str(write(tmp_path, kind))})
+    method = resolve("zero-shot", method.options)  # as an artifact keeps it, without the file
+    text = classifier_of(clip, method, Bare(), NAMES, OWN).text
+    assert text is not None
+    plain = [["a small pet with whiskers", "a cat in the tree"], ["a red animal"], ["it sings"]]
+    for c, sentences in enumerate(plain):
+        features = [clip.encode_text(clip.sentence_tokens([one])).pooled[0] for one in sentences]
+        mean = torch.stack([one / one.norm() for one in features]).mean(dim=0)
+        torch.testing.assert_close(text.pooled[c], mean, rtol=1e-4, atol=1e-5)
+    with pytest.raises(UserError, match="1 of 2 classes have no sentence: 'house'"):
+        classifier_of(clip, method, Bare(), ("cat", "house"), OWN)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.json", "[1]", "no table of sentences"),
+        ("a.json", '{"cat": [""]}', "not a list of sentences"),
+        ("a.json", '{"cat": ["x"], "Cat": ["y"]}', "twice"),
+        ("a.toml", "cat = 3", "not a list of sentences"),
+        ("a.csv", "name,text\ncat,x\n", "the columns class and sentence"),
+        ("a.csv", "class,sentence\ncat\n", "not a list of sentences"),
+    ],
+)
+def test_other_files_of_sentences_are_refused(tmp_path: Path, name: str, text: str, message: str) -> None:
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    with pytest.raises(UserError, match=message):
+        resolve("zero-shot", {"templates": str(tmp_path / name)})

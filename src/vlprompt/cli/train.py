@@ -58,6 +58,15 @@ Teacher = Annotated[
         show_default="the frozen model itself",
     ),
 ]
+Sentences = Annotated[
+    str | None,
+    typer.Option(
+        "--sentences",
+        metavar="FILE",
+        help="Several sentences for each class (JSON, TOML or CSV); zero-shot compares with their mean.",
+        show_default="the template alone",
+    ),
+]
 Views = Annotated[
     str | None,
     typer.Option(
@@ -105,6 +114,7 @@ def train(
     recipe: Recipe = "auto",
     init: Init = None,
     teacher: Teacher = None,
+    sentences: Sentences = None,
     subset: options.SubsetOption = "all",
     template: options.Template = None,
     views: Views = None,
@@ -138,7 +148,13 @@ def _config(asked: dict[str, Any]) -> RunConfig:
             raise UserError(f"the images are named twice: {folder!r} and --data {data!r}. Name them once.")
         data = folder
     short = [f"{name}={asked[name]}" for name in ("epochs", "lr", "batch") if asked[name] is not None]
-    method = asked["method"] or method_of(asked["recipe"])
+    method = asked["method"] or ("zero-shot" if asked["sentences"] else method_of(asked["recipe"]))
+    if asked["sentences"]:
+        if method != "zero-shot":
+            raise UserError(
+                f"--sentences is for zero-shot, which learns nothing; {method!r} does not read it. Leave one of them away."
+            )
+        short.append(f"templates={asked['sentences']}")
     memory = asked["max_memory"]
     made = {
         "method": method,

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from vlprompt.engine.classes import in_view
 from vlprompt.engine.distributed import ALONE, Alone
-from vlprompt.errors import UserError
+from vlprompt.errors import DATA, UserError
 from vlprompt.losses import after, answers, logits
 from vlprompt.towers import Clip
 from vlprompt.towers.tokens import subset
@@ -216,11 +216,34 @@ def zero_shot_text(clip: Clip, class_names: Sequence[str], template: str) -> Fea
 
 
 def ensemble_text(clip: Clip, class_names: Sequence[str], ensemble: Ensemble, template: str) -> Features:
-    """The mean over templates of the bare tower's class features (C, E), one template at a time; template: the data set's own."""
+    """The mean over templates of the bare tower's class features (C, E), one template at a time; template: the data set's own.
+
+    Where classes have sentences of their own: the mean of those, each of length 1. UserError: a class without one.
+    """
+    if ensemble.by_class is not None:
+        return _described(clip, class_names, ensemble)
     templates = (*ensemble.templates, template) if ensemble.own else ensemble.templates
     features = [zero_shot_text(clip, class_names, one) for one in templates]
     each = [one.unit if ensemble.unit else one.pooled for one in features]
     return Features(pooled=torch.stack(each).mean(dim=0))
+
+
+@torch.no_grad()
+def _described(clip: Clip, class_names: Sequence[str], ensemble: Ensemble) -> Features:
+    each = [ensemble.sentences(name) for name in class_names]
+    if missing := [name for name, found in zip(class_names, each, strict=True) if not found]:
+        raise UserError(
+            f"{len(missing)} of {len(class_names)} classes have no sentence: {', '.join(map(repr, missing[:5]))}. Add them to the file of "
+            f"--sentences.",
+            exit_code=DATA,
+        )
+    flat = [
+        sentence.replace("{}", name.replace("_", " "))
+        for name, own in zip(class_names, each, strict=True)
+        for sentence in own
+    ]
+    unit = clip.encode_text(clip.sentence_tokens(flat), max_rows=ROWS).unit
+    return Features(pooled=torch.stack([part.mean(dim=0) for part in torch.split(unit, [len(own) for own in each])]))
 
 
 def host_context(prompted: Prompted, text: Features) -> Context:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from vlprompt import reading
 from vlprompt.errors import DATA, UserError
 from vlprompt.methods.templates import IMAGENET, SELECTED, SIXTY
-from vlprompt.types import Ensemble
+from vlprompt.types import Ensemble, plain_name
 
 LISTS = {
     "own": None,
@@ -18,6 +21,9 @@ LISTS = {
     "imagenet-80": Ensemble(templates=IMAGENET, unit=True),
 }
 """Option -> sentences; None: the data set's template alone."""
+SUFFIXES = (".json", ".toml", ".csv")
+BY_CLASS = '{"'
+"""How sentences by class begin where they are kept in one line."""
 BETWEEN = " | "
 """Between sentences that are written in one line."""
 
@@ -28,13 +34,19 @@ class SentenceOptions:
 
     templates: str = "own"
     """`own`: the data set's; the mean of several, each feature normalised: `selected` (7 and the data set's; `selected-alone`
-    without it, as published for ImageNet), `imagenet-60`, `imagenet-80`; a file with one per line; or the sentences
-    themselves, with " | " between them."""
+    without it, as published for ImageNet), `imagenet-60`, `imagenet-80`; a file with one per line; a .json, .toml or .csv file with
+    sentences for each class (`--sentences FILE`); or the sentences themselves, with " | " between them."""
 
     def __post_init__(self) -> None:
         """A file is read at once: its sentences are what is kept, so that an artifact needs no file beside it."""
+        path = Path(self.templates).expanduser()
+        if self.templates.startswith(BY_CLASS):
+            return
+        if path.suffix in SUFFIXES:
+            object.__setattr__(self, "templates", json.dumps(read_sentences(path), ensure_ascii=False))
+            return
         if self.templates not in LISTS and "{}" not in self.templates:
-            object.__setattr__(self, "templates", BETWEEN.join(_read(Path(self.templates).expanduser())))
+            object.__setattr__(self, "templates", BETWEEN.join(_read(path)))
         bad = [one for one in _listed(self.templates) if one.count("{}") != 1]
         if bad:
             raise UserError(f"templates: {bad[0]!r} must have one {{}}, where the class name stands.")
@@ -43,11 +55,58 @@ class SentenceOptions:
     def ensemble(self) -> Ensemble | None:
         if self.templates in LISTS:
             return LISTS[self.templates]
+        if self.templates.startswith(BY_CLASS):
+            found = checked_sentences(reading.json_value(self.templates, "templates"), "templates")
+            return Ensemble(templates=(), unit=True, by_class={name: tuple(some) for name, some in found.items()})
         return Ensemble(templates=_listed(self.templates), unit=True)
 
 
+def read_sentences(path: Path) -> dict[str, list[str]]:
+    """Class -> sentences, of a JSON or TOML table of lists, or a CSV with the columns `class` and `sentence`. UserError: others.
+
+    Such files are made with a language model. Source of the use: CuPL, arXiv 2209.03320 (the mean of normalised features).
+    """
+    content = reading.text(path)
+    if path.suffix == ".csv":
+        rows = list(csv.DictReader(io.StringIO(content)))
+        if not rows or not {"class", "sentence"} <= set(rows[0]):
+            raise UserError(f"{path}: a CSV of sentences has the columns class and sentence.", exit_code=DATA)
+        value: dict[str, list[str]] = {}
+        for row in rows:
+            value.setdefault(row["class"] or "", []).append(row["sentence"] or "")
+        return checked_sentences(value, str(path))
+    return checked_sentences(
+        reading.json_value(content, str(path)) if path.suffix == ".json" else reading.toml_value(content, str(path)),
+        str(path),
+    )
+
+
+def checked_sentences(value: object, where: str) -> dict[str, list[str]]:
+    """The table with plain names; one sentence may stand without a list. UserError: another form, an empty sentence, a class twice."""
+    found: dict[str, list[str]] = {}
+    for name, some in value.items() if isinstance(value, dict) else ():
+        some = [some] if isinstance(some, str) else some
+        if not isinstance(some, list) or not some or not all(isinstance(one, str) and one.strip() for one in some):
+            raise UserError(
+                f"{where}: the class {name!r} has {reading.shown(some)}, not a list of sentences.", exit_code=DATA
+            )
+        if plain_name(name) in found:
+            raise UserError(f"{where}: the class {name!r} stands there twice.", exit_code=DATA)
+        found[plain_name(name)] = [one.strip() for one in some]
+    if not found:
+        raise UserError(
+            f'{where}: no table of sentences. Write for example {{"cat": ["a small pet with whiskers", "..."]}}.',
+            exit_code=DATA,
+        )
+    return found
+
+
 def _listed(text: str) -> tuple[str, ...]:
-    return () if text in LISTS else tuple(one.strip() for one in text.split(BETWEEN.strip()) if one.strip())
+    return (
+        ()
+        if text in LISTS or text.startswith(BY_CLASS)
+        else tuple(one.strip() for one in text.split(BETWEEN.strip()) if one.strip())
+    )
 
 
 def _read(path: Path) -> list[str]:
