@@ -127,10 +127,10 @@ def test_tensors_that_do_not_fit(clip: Clip, tmp_path: Path, tensors: dict[str, 
 def test_other_damage(clip: Clip, tmp_path: Path) -> None:
     artifact.save(tmp_path, learned(clip))
     save_file({"ctx": torch.zeros(4, 64)}, tmp_path / "prompt.safetensors")
-    with pytest.raises(UserError, match="other SHA-256"):
+    with pytest.raises(UserError, match="SHA-256 differs"):
         artifact.load(tmp_path, clip)
     (tmp_path / "prompt.safetensors").write_bytes(b"PK\x03\x04 a pickle")
-    with pytest.raises(UserError, match="no safetensors file"):
+    with pytest.raises(UserError, match="not a safetensors file"):
         artifact.load(tmp_path, clip)
     (tmp_path / "prompt.safetensors").unlink()
     with pytest.raises(UserError, match="incomplete"):

@@ -139,7 +139,7 @@ def test_bad_images_of_a_set_are_skipped_with_a_warning(clip_dir: Path, folder: 
     ("data", "message"),
     [
         (([np.zeros((8, 8, 3), np.uint8)] * 2, [0, 1]), "numbers need class names"),
-        (([np.zeros((8, 8, 3), np.uint8)] * 2, [0, 2], ["a", "b"]), "label 2 is no class"),
+        (([np.zeros((8, 8, 3), np.uint8)] * 2, [0, 2], ["a", "b"]), "label 2 is not a class"),
         (([np.zeros((8, 8, 3), np.uint8)] * 2, ["a"], ["a", "b"]), "2 images and 1 labels"),
         (([np.zeros((8, 8, 3), np.uint8)] * 2, ["a", "a"]), "at least two classes"),
         (

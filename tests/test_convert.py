@@ -214,7 +214,7 @@ def test_another_backbone_is_refused(clip: Clip, tmp_path: Path) -> None:
 def test_what_is_no_prompt_is_refused(clip: Clip, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no tensor 'ctx'"):
         convert(save({"weight": draw(2, seed=1)}, tmp_path / "f"), clip, NAMES, tmp_path / "out", model="tiny")
-    with pytest.raises(UserError, match="is no file"):
+    with pytest.raises(UserError, match="is not a file"):
         convert(tmp_path / "absent", clip, NAMES, tmp_path / "out", model="tiny")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thing").write_text("", encoding="utf-8")

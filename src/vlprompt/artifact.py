@@ -142,10 +142,10 @@ def read_facts(directory: Path) -> dict[str, Any]:
     schema = facts.get("schema")
     if type(schema) is int and schema > SCHEMA:
         raise UserError(
-            f"{path} has schema {schema}; this version ({__version__}) reads up to {SCHEMA}. Install a newer vlprompt.",
+            f"{path} has schema {schema}; this version ({__version__}) reads up to {SCHEMA}. Update vlprompt.",
             exit_code=DATA,
         )
-    reading.typed(_Facts, facts, f"{path} is no prompt of vlprompt")
+    reading.typed(_Facts, facts, f"{path} is not a prompt of vlprompt")
     if "{}" not in facts["template"]:
         raise UserError(f"{path}: the template {reading.shown(facts['template'])} has no {{}} in it.", exit_code=DATA)
     if not facts["class_names"] or not all(name.strip() for name in facts["class_names"]):
@@ -234,7 +234,7 @@ def card(learned: Learned) -> str:
     names = "these class names alone" if own else "these class names or for any others"
     return (
         f"# {learned.method.name}\n\n"
-        f"A prompt learned with vlprompt {__version__}. It is no model by itself: it works "
+        f"A prompt learned with vlprompt {__version__}. It is not a model: it works "
         f"with the frozen CLIP named below, for {names}.\n\n"
         f"| | |\n|---|---|\n{table}\n\n"
         f"Options: {options or 'none'}.\n\n"
@@ -297,7 +297,10 @@ def _checked(path: Path, digest: str | None, wanted: nn.Module | None = None) ->
     if problems:
         raise UserError(f"the tensors in {path} do not fit the method: {'; '.join(problems)}.", exit_code=DATA)
     if hashlib.sha256(data).hexdigest() != digest:
-        raise UserError(f"{path} is not the file that {FACTS} beside it describes (other SHA-256).", exit_code=DATA)
+        raise UserError(
+            f"{path} is not the file that {FACTS} next to it describes (the SHA-256 differs). Copy the whole directory again.",
+            exit_code=DATA,
+        )
     tensors.require_usable(found, path)
     return found
 
@@ -312,14 +315,14 @@ def start_from(directory: Path, method: Method, clip: Clip, num_classes: int) ->
     facts = read_facts(place)
     if not isinstance(method.learner, Steps):
         raise UserError(
-            f"{method.name!r} takes no gradient steps, so it cannot go on from the prompt in {place}. Leave --init away."
+            f"{method.name!r} takes no gradient steps, so it cannot start from the prompt in {place}. Leave out --init."
         )
     if facts["tensors_hash"] is None:
-        raise UserError(f"the {facts['method']!r} in {place} has learned nothing to go on from. Leave --init away.")
+        raise UserError(f"the {facts['method']!r} in {place} has learned nothing to start from. Leave out --init.")
     if clip.weight_hash != facts["weight_hash"]:
         raise UserError(
             f"the prompt in {place} was learned on {facts['model']} (weights {facts['weight_hash'][:12]}), but the model given is "
-            f"{clip.name} (weights {clip.weight_hash[:12]}). Learned tensors go on with their own backbone only: give that one "
+            f"{clip.name} (weights {clip.weight_hash[:12]}). Learned tensors need the backbone they were learned on: give it "
             "with --model."
         )
     found = _checked(place / TENSORS, facts["tensors_hash"])

@@ -284,7 +284,7 @@ def _indices(labels: Sequence[Any], class_names: Sequence[str]) -> list[int]:
         place = places.get(label, -1) if isinstance(label, str) else int(label)
         if not 0 <= place < len(class_names):
             raise UserError(
-                f"label {label!r} is no class. Allowed: {', '.join(class_names)}, or 0 to {len(class_names) - 1}."
+                f"label {label!r} is not a class. Allowed: {', '.join(class_names)}, or 0 to {len(class_names) - 1}."
             )
         out.append(place)
     return out

@@ -163,7 +163,7 @@ POMPS = {f"train_{name}": name for name in FIXED}
 def _stored(file: Path) -> dict[str, Tensor]:
     """A checkpoint's tensors, without what wrappers put before the names. UserError (exit 3) where it cannot be read."""
     if not file.is_file():
-        raise UserError(f"{file} is no file. Give a published checkpoint, such as model.pth.tar-5.", exit_code=DATA)
+        raise UserError(f"{file} is not a file. Give a published checkpoint, such as model.pth.tar-5.", exit_code=DATA)
     if file.suffix == ".safetensors":
         return bare_names(read_safetensors(file))
     return bare_names(read_archive(file, nested=True))
@@ -193,7 +193,7 @@ def _layout(
     if layout is None:
         names = sorted(stored) or sorted(frozen)
         raise UserError(
-            f"{file} is no checkpoint of a prompt that is known: it has no tensor 'ctx' (its {len(names)} are "
+            f"{file} is not a known checkpoint of a prompt: it has no tensor 'ctx' (its {len(names)} are "
             f"{', '.join(names[:6])}{', ...' if len(names) > 6 else ''}). Allowed: what the code of CoOp, CoCoOp, KgCoOp, ProGrad, POMP, "
             "MaPLe, IVLP, PromptSRC and VPT saves.",
             exit_code=DATA,

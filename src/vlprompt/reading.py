@@ -85,7 +85,7 @@ def toml_value(content: str, where: str) -> dict[str, Any]:
 def _finite(number: str) -> float:
     value = float(number)
     if not math.isfinite(value):
-        raise ValueError(f"{number[:20]} is no finite number")
+        raise ValueError(f"{number[:20]} is not a finite number")
     return value
 
 

@@ -149,10 +149,10 @@ def read(path: Path) -> Record:
     values = reading.json_object(path)
     schema = values.get("schema")
     if type(schema) is not int:
-        raise UserError(f"{path} is no record of vlprompt: it has no 'schema'.", exit_code=DATA)
+        raise UserError(f"{path} is not a record of vlprompt: it has no 'schema'.", exit_code=DATA)
     if schema > SCHEMA:
         raise UserError(
-            f"{path} has schema {schema}; this version reads up to {SCHEMA}. Install a newer vlprompt.", exit_code=DATA
+            f"{path} has schema {schema}; this version reads up to {SCHEMA}. Update vlprompt.", exit_code=DATA
         )
     record = reading.typed(Record, values, str(path))
     if wrong := _out_of_range(record):

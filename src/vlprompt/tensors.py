@@ -25,10 +25,10 @@ def header(content: bytes, where: str) -> dict[str, Any]:
     """The header of a safetensors file as it stands: name -> dtype, shape, data_offsets; ``__metadata__`` -> texts."""
     length = int.from_bytes(content[:8], "little")
     if len(content) < 8 or length > min(len(content) - 8, MAX_HEADER):
-        raise UserError(f"{where} is no safetensors file or is cut short.", exit_code=DATA)
+        raise UserError(f"{where} is not a safetensors file or is cut short.", exit_code=DATA)
     found = reading.json_value(content[8 : 8 + length], f"{where} (its header)")
     if not isinstance(found, dict) or not all(isinstance(one, dict) for one in found.values()):
-        raise UserError(f"{where} is no safetensors file or is damaged.", exit_code=DATA)
+        raise UserError(f"{where} is not a safetensors file or is damaged.", exit_code=DATA)
     return found
 
 
@@ -37,7 +37,7 @@ def unpacked(content: bytes, where: str) -> dict[str, Tensor]:
     try:
         return load(content)
     except (SafetensorError, ValueError, KeyError, TypeError, OverflowError, RuntimeError) as problem:
-        raise UserError(f"{where} is no safetensors file or is damaged: {problem}", exit_code=DATA) from problem
+        raise UserError(f"{where} is not a safetensors file or is damaged: {problem}", exit_code=DATA) from problem
 
 
 def require_usable(tensors: Mapping[str, Tensor], where: Path | str) -> None:

@@ -83,7 +83,7 @@ def test_the_pocket_in_a_hurry(vlprompt: Vlprompt) -> None:
     [
         (("everything",), "unknown protocol 'everything'"),
         (("few-shots",), "Did you mean 'few-shot'?"),
-        (("few-shot", "--shots", "1,x"), "is no list of different whole numbers"),
+        (("few-shot", "--shots", "1,x"), "is not a list of different whole numbers"),
         (("few-shot", "--methods", "coop,,"), "has an empty or a repeated name"),
         (("few-shot", "--methods", "mapel"), "Did you mean 'maple'?"),
         (("few-shot", "--set", "epoch=3"), "epoch"),

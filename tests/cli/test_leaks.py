@@ -67,7 +67,7 @@ def test_eval_refuses_images_that_were_learned_from(vlprompt: Vlprompt, parts: P
     done = vlprompt("eval", "run", "--data", parts.with_name("others"))
     assert done.code == 3
     assert "6 of the 15 test images" in done.err
-    assert "Take them out of the test images" in done.err
+    assert "Remove them from the test images" in done.err
     assert vlprompt("eval", "run", "--data", parts).code == 0
 
 

@@ -159,7 +159,7 @@ def test_no_archive_writes_outside(server: Server, tmp_path: Path, kind: str) ->
 
 def test_a_split_file_that_is_a_page(server: Server, tmp_path: Path) -> None:
     server.files["split.json"] = Behaviour(b"Sign in to continue", kind="text/plain")
-    with pytest.raises(UserError, match="no JSON"):
+    with pytest.raises(UserError, match="not JSON"):
         obtain(row_of(server, ((SPLIT,), ["split.json"])), tmp_path / "all", Told(), QUICK)
     assert not (tmp_path / "all/dtd" / SPLIT).exists()
 

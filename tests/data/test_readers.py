@@ -318,7 +318,7 @@ def test_one_label_with_two_names_is_refused(root: Path) -> None:
         {"train": [["a.jpg", 0, "x"], ["b.jpg", 1, "y"]], "val": [], "test": [["c.jpg", 0, "z"]]},
     )
     put(root / "dtd/images/a.jpg")
-    with pytest.raises(UserError, match=r"label 0 is called 'x' .* and 'z' .* Mend the split file"):
+    with pytest.raises(UserError, match=r"label 0 is called 'x' .* and 'z' .* Correct the split file"):
         open_dataset("dtd")
 
 
@@ -355,7 +355,7 @@ def test_files_of_arrays_give_their_pictures_and_damaged_ones_are_refused(root: 
     whole = labels.read_bytes()
     labels.write_bytes(whole[:20])
     read_idx.cache_clear()
-    fails("fashion-mnist", "t10k-labels", "Fetch it anew")
+    fails("fashion-mnist", "t10k-labels", "Fetch it again")
     labels.write_bytes(gzip.compress(gzip.decompress(whole)[:-1]))
     fails("fashion-mnist", "not a file of 10 bytes")
     labels.write_bytes((folder / "train-labels-idx1-ubyte.gz").read_bytes())

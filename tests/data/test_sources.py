@@ -186,7 +186,7 @@ def test_images_directly_in_test_beside_a_proper_train(tmp_path: Path) -> None:
 
 def test_parts_beside_class_folders(tmp_path: Path) -> None:
     fails(
-        folder(tmp_path, {"train/cat": 1, "dog": 1}), "train/ is divided into folders while dog beside it hold images"
+        folder(tmp_path, {"train/cat": 1, "dog": 1}), "train/ is divided into folders while dog next to it hold images"
     )
 
 
@@ -232,7 +232,7 @@ def test_a_misspelt_pocket_set() -> None:
 
 
 def test_a_file_that_is_no_table(tmp_path: Path) -> None:
-    fails(put(tmp_path / "a.png"), "is a file that is no table", ".csv", ".jsonl")
+    fails(put(tmp_path / "a.png"), "is a file, but not a table", ".csv", ".jsonl")
 
 
 def test_pocket_sets() -> None:

@@ -62,7 +62,7 @@ def test_calibration_error_keeps_the_edges_apart() -> None:
 def test_class_specific_contexts_know_their_own_classes_only() -> None:
     specific = ContextSpec(n_ctx=4, per_class=True)
     check_classes(specific, ["cat", "dog"], ["cat", "dog"])
-    with pytest.raises(UserError, match="learned something for each of its own 2 classes"):
+    with pytest.raises(UserError, match="learned something for each of its 2 classes"):
         check_classes(specific, ["cat", "dog"], ["dog", "cat"])
     check_classes(ContextSpec(n_ctx=4), ["cat", "dog"], ["tree", "house", "bird"])
 

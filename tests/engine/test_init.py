@@ -126,11 +126,11 @@ def test_what_does_not_fit_is_named(
 def test_another_backbone_and_what_learned_nothing_are_refused(clip_dir: Path, folder: Path, tmp_path: Path) -> None:
     source = learn(clip_dir, folder, tmp_path / "first", "coop")
     other = tiny.clip_dir(tmp_path / "other-clip", seed=5)
-    with pytest.raises(UserError, match="go on with their own backbone"):
+    with pytest.raises(UserError, match="need the backbone they were learned on"):
         learn(other, folder, tmp_path / "run", "coop", init=source)
     made = config(clip_dir, folder, tmp_path / "zero", method="zero-shot")
     train_run(dataclasses.replace(made, overrides={}))
-    with pytest.raises(UserError, match="has learned nothing to go on from"):
+    with pytest.raises(UserError, match="has learned nothing to start from"):
         learn(clip_dir, folder, tmp_path / "run", "coop", init=tmp_path / "zero")
     (source / "seed1" / artifact.TENSORS).write_bytes(b"spoilt")
     with pytest.raises(UserError, match="damaged"):

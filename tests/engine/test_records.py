@@ -72,7 +72,7 @@ def test_records_are_found_below_a_directory(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"schema": 99}, "schema 99; this version reads up to 1"),
-        ({"schema": None}, "no record of vlprompt"),
+        ({"schema": None}, "not a record of vlprompt"),
         ({"top1": ...}, "lacks top1"),
     ],
 )

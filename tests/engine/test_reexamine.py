@@ -73,7 +73,7 @@ def test_a_class_specific_prompt_refuses_other_classes(clip_dir: Path, folder: P
     other = write_images(tmp_path / "other", parts={"train": 1, "test": 1})
     for part in ("train", "test"):
         (other / part / "dog").rename(other / part / "house")
-    with pytest.raises(UserError, match="learned something for each of its own 3 classes"):
+    with pytest.raises(UserError, match="learned something for each of its 3 classes"):
         evaluate_run(tmp_path / "run", str(other), cache=tmp_path / "cache", device="cpu")
 
 

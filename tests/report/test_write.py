@@ -194,7 +194,7 @@ def test_records_without_predictions_still_make_a_report(tmp_path: Path) -> None
 def test_no_run_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no finished run"):
         write_report(tmp_path)
-    with pytest.raises(UserError, match="no directory"):
+    with pytest.raises(UserError, match="not a directory"):
         write_report(tmp_path / "nowhere")
     with pytest.raises(UserError, match="between 0 and 100"):
         write_report(tmp_path, margin=-1)

@@ -47,7 +47,7 @@ def test_what_the_cache_lacks_says_what_to_do(paths: dict[str, Path], offline: P
     folder = cached(offline, "someone/clip", paths["huggingface"])
     (folder / "snapshots" / "0123abcd" / "model.safetensors").unlink()
     assert "has no weights that can be read" in refused("someone/clip")
-    assert "is no Hub id" in refused("some one/cl ip")
+    assert "is neither a Hub id" in refused("some one/cl ip")
 
 
 def test_hf_home_and_offline_mode_are_honoured(paths: dict[str, Path], reference: Clip, tmp_path: Path) -> None:

@@ -67,11 +67,11 @@ def test_tensors_that_are_no_clip_are_refused(tmp_path: Path) -> None:
     tensors = layouts.weights(CONFIG)
     path = tmp_path / "model.pt"
     torch.save({"weight": torch.zeros(2)}, path)
-    assert "is no CLIP of OpenAI's: it has no text_projection" in refused(path)
+    assert "is not a CLIP of OpenAI's: it has no text_projection" in refused(path)
     torch.save({"state_dict": tensors, "epoch": 3}, path)
     assert "open_clip_config.json" in refused(path)
     torch.save({**tensors, "step": 3}, path)
-    assert "no tensors: step" in refused(path)
+    assert "not tensors: step" in refused(path)
     torch.save([torch.zeros(2)], path)
     assert "holds a list" in refused(path)
     torch.save({**tensors, "token_embedding.weight": torch.zeros(99, 64)}, path)

@@ -154,8 +154,8 @@ SINGLE: dict[str, tuple[Edit, str]] = {
     "a manifest of something else": (written("vit.json", b'[["weight", [3, 3]]]'), "it has no text_projection"),
     "a manifest without pairs": (written("vit.json", b'[["weight"]]'), "is not as parity/README.md has it"),
     "no numbers": (written("coop_words.npz", None), "coop_words.npz: cannot be read"),
-    "damaged numbers": (written("coop_words.npz", b"PK\x03\x04"), "is no .npz file of numbers or is damaged"),
-    "numbers that would be executed": (numbers(loss=np.array([{}], dtype=object)), "is no .npz file of numbers"),
+    "damaged numbers": (written("coop_words.npz", b"PK\x03\x04"), "is not an .npz file of numbers, or it is damaged"),
+    "numbers that would be executed": (numbers(loss=np.array([{}], dtype=object)), "is not an .npz file of numbers"),
     "a number that is unknown": (numbers(entropy=np.ones(1)), "not computed here: entropy"),
     "a gradient that is not there": (
         numbers(**{"grad:prompt_learner.ctx": None}),

@@ -300,7 +300,7 @@ def _read_pretrained(path: Path, weight_hash: str) -> dict[str, Any]:
     if facts["weight_hash"] != weight_hash:
         raise UserError(
             f"the prompt in {place} was learned on {facts['model']} (weights {facts['weight_hash'][:12]}), and the model given has "
-            f"the weights {weight_hash[:12]}. A prompt works with its own backbone only: give that one with --model."
+            f"the weights {weight_hash[:12]}. A prompt needs the backbone it was learned on: give it with --model."
         )
     if facts["tensors_hash"] is None:
         raise UserError(f"the {facts['method']!r} in {place} has learned nothing that could be transferred.")
@@ -430,7 +430,7 @@ def open_sets(names: Sequence[str], desk: Desk) -> tuple[Known, ...]:
         if times > 1:
             both = " and ".join(one.data for one in found if one.name == name)
             raise UserError(
-                f"{both} are both called {name!r}, so that their results could not be told apart. Rename one.",
+                f"{both} are both called {name!r}, and their results could not be told apart. Rename one.",
                 exit_code=DATA,
             )
     return found

@@ -214,7 +214,7 @@ def asked(protocol: str, init: Path | None) -> tuple[Protocol, ...]:
     if chosen == "transfer" and init is None:
         raise UserError("transfer needs the pretrained prompt that is transferred: --init RUN.")
     if chosen != "transfer" and init is not None:
-        raise UserError(f"--init is for transfer; {protocol} begins with the methods' own start. Leave it away.")
+        raise UserError(f"--init is for transfer; {protocol} starts from the methods' own start. Leave it out.")
     return (chosen,)
 
 
@@ -231,7 +231,7 @@ def parse_shots(text: str) -> tuple[int | None, ...]:
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() for part in parts) or len({int(part) for part in parts}) < len(parts):
         raise UserError(
-            f"--shots {text!r} is no list of different whole numbers from 0. Write for example --shots 1,4,16."
+            f"--shots {text!r} is not a list of different whole numbers from 0. Write for example --shots 1,4,16."
         )
     return tuple(int(part) or None for part in parts)
 

@@ -43,7 +43,7 @@ def parse(text: str, jobs: int) -> Cluster:
     gpus = taken.pop("gpus", None)
     if not address or taken or cpus < 1 or cpus != int(cpus) or (gpus is not None and gpus < 0):
         raise UserError(
-            f"--ray {text!r} is no address with cpus (a whole number from 1) and gpus (a number from 0). Write for example --ray auto "
+            f"--ray {text!r} is not an address with cpus (a whole number from 1) and gpus (a number from 0). Write for example --ray auto "
             "or --ray auto,cpus=4,gpus=0.5."
         )
     return Cluster(address=address, workers=jobs, cpus=int(cpus), gpus=gpus)

@@ -130,7 +130,9 @@ def parse_seeds(text: str) -> tuple[int, ...]:
         first, dash, last = part.partition("-")
         numbers = (first, last if dash else first)
         if not all(one.isdecimal() and len(one) <= MAX_DIGITS for one in numbers) or int(numbers[1]) < int(numbers[0]):
-            raise UserError(f"--seeds {text!r} is no list of whole numbers from 0. Write --seeds 1,2,3 or --seeds 1-3.")
+            raise UserError(
+                f"--seeds {text!r} is not a list of whole numbers from 0. Write --seeds 1,2,3 or --seeds 1-3."
+            )
         if int(numbers[1]) - int(numbers[0]) >= MAX_SEEDS:
             raise UserError(f"--seeds {text!r} names more than {MAX_SEEDS:,} seeds. Write fewer.")
         seeds += range(int(numbers[0]), int(numbers[1]) + 1)
@@ -145,7 +147,7 @@ def parse_settings(texts: list[str] | None) -> dict[str, str]:
     for text in texts or []:
         name, equals, value = text.partition("=")
         if not equals or not name.strip():
-            raise UserError(f"--set {text!r} is no NAME=VALUE. Write for example --set epochs=10.")
+            raise UserError(f"--set {text!r} is not NAME=VALUE. Write for example --set epochs=10.")
         if name.strip() in settings:
             raise UserError(f"--set {name.strip()} is given twice. Give it once.")
         settings[name.strip()] = value.strip()
@@ -159,7 +161,7 @@ def with_columns(data: str, columns: str | None) -> str:
     pairs = [one.partition("=") for one in columns.split(",")]
     if not all(name.strip() and equals for name, equals, _ in pairs):
         raise UserError(
-            f"--columns {columns!r} is no list of NAME=COLUMN. Write for example --columns path=file_name,label=category."
+            f"--columns {columns!r} is not a list of NAME=COLUMN. Write for example --columns path=file_name,label=category."
         )
     return f"{data}?{urlencode([(name.strip(), column.strip()) for name, _, column in pairs])}"
 
@@ -203,9 +205,9 @@ def _names(text: str) -> list[str]:
         try:
             listed = json.loads(text)
         except ValueError as problem:
-            raise UserError(f"--classes {text!r} is no JSON list of names ({problem}).") from problem
+            raise UserError(f"--classes {text!r} is not a JSON list of names ({problem}).") from problem
         if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
-            raise UserError(f"--classes {text!r} is no JSON list of names.")
+            raise UserError(f"--classes {text!r} is not a JSON list of names.")
         return [name.strip() for name in listed]
     return [name.strip() for name in next(csv.reader([text], skipinitialspace=True), [])]
 

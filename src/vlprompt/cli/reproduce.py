@@ -157,7 +157,7 @@ def _by_set(records: Sequence[Record]) -> Table:
 
 
 def _beside(found: Sequence[Line], *, changed: bool) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, title="Beside the published numbers", title_justify="left")
+    table = Table(box=box.SIMPLE_HEAD, title="Compared with the published numbers", title_justify="left")
     for column in ("data", "shots", "what", "ours", "published", "difference", "spread of seeds", "verdict"):
         table.add_column(column, justify="left" if column in ("data", "what", "verdict") else "right")
     for line in found:

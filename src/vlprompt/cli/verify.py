@@ -71,7 +71,9 @@ def verify(
 
 def _table(results: Sequence[Result], title: str) -> Table:
     """Two rows a case: its values and gradients, or a run's steps and tensors, beside the repository and the file of the source."""
-    table = Table(box=box.SIMPLE_HEAD, title=f"Beside the published implementations, {title}", title_justify="left")
+    table = Table(
+        box=box.SIMPLE_HEAD, title=f"Compared with the published implementations, {title}", title_justify="left"
+    )
     for column in ("case", "source", "compared", "error", "tolerance", "ok"):
         table.add_column(column, justify="right" if column in ("error", "tolerance") else "left", overflow="fold")
     for result in results:

@@ -22,7 +22,7 @@ PUBLISHED = (
 )
 """Names under which such files are published; looked for in the data's folder and in the one above."""
 FORMATS = (
-    "lines of `n00004475 organism, being` (a space or a tab between), imagenet21k_wordnet_lemmas.txt beside "
+    "lines of `n00004475 organism, being` (a space or a tab between), imagenet21k_wordnet_lemmas.txt with "
     "imagenet21k_wordnet_ids.txt, JSON of folder to name, or imagenet21k_miil_tree.pth"
 )
 

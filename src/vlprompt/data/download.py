@@ -120,7 +120,7 @@ class Fetcher:
             if size != (address.size or size):
                 raise Refused(f"the file has {size:,} bytes; stated are {address.size:,}")
             if size is None and address.checksum == UNKNOWN and not answer.framed:
-                raise Refused("nothing says how long the file is, so that nobody could tell a part from the whole")
+                raise Refused("the server does not say how long the file is, so a part would look like the whole")
             if not answer.start:
                 disk.write_json(_tag_file(part), {"tag": answer.tag})
             have = _copy(stream, part, answer.start, progress, size)
@@ -139,13 +139,13 @@ class Fetcher:
             error.close()
             if error.code == 416:
                 part.unlink(missing_ok=True)
-                raise Broken("what is here is no part of what is there") from error
+                raise Broken("the part on disk does not belong to the file on the server") from error
             said = f"the server answers {error.code} {error.reason}"
             raise Broken(said) if error.code in (408, 425, 429) or error.code >= 500 else Refused(said) from error
         except (OSError, http.client.HTTPException) as error:
             raise Broken(str(getattr(error, "reason", "") or error or type(error).__name__)) from error
         except ValueError as error:
-            raise Refused(f"it is no address ({error})") from error
+            raise Refused(f"it is not an address ({error})") from error
         return _Answer.of(stream, hops.sha256)
 
     def small(self, url: str, most: int = SMALL) -> bytes:

@@ -111,7 +111,7 @@ def _part_folders(scan: _Scan, folders: list[Path]) -> dict[Part, Path] | None:
     classlike = [folder.name for folder in others if inside[folder] == "images"]
     if classlike:
         raise _layout_error(
-            scan.root, f"{holders[0].name}/ is divided into folders while {some(classlike)} beside it hold images"
+            scan.root, f"{holders[0].name}/ is divided into folders while {some(classlike)} next to it hold images"
         )
     for folder in bare:
         scan.skip(folder, "images without class folders, whose classes nobody knows")
@@ -130,7 +130,7 @@ def _part_folders(scan: _Scan, folders: list[Path]) -> dict[Part, Path] | None:
         near = difflib.get_close_matches(folder.name.casefold(), [name for name in PARTS if name not in parts], n=1)
         if near:
             raise UserError(
-                f"{scan.root}: the folder {folder.name!r} is no part of a data set. Did you mean {near[0]!r}? "
+                f"{scan.root}: the folder {folder.name!r} is not a part of a data set. Did you mean {near[0]!r}? "
                 "Allowed: train, val, test.",
                 exit_code=DATA,
             )
@@ -153,8 +153,8 @@ def _refuse_unnamed_parts(scan: _Scan, folders: list[Path]) -> None:
     shared = set.intersection(*inside) if len(inside) > 1 else set()
     if len(shared) > 1:
         raise UserError(
-            f"{scan.root}: {some([folder.name + '/' for folder in folders])} hold the same folders ({some(sorted(shared))}), so that "
-            "these look like the classes. Are they train/ and test/? Call them so (train, val, test), or give one of them as the data.",
+            f"{scan.root}: {some([folder.name + '/' for folder in folders])} hold the same folders ({some(sorted(shared))}), so "
+            "these look like the classes. Are they train/ and test/? Rename them (train, val, test), or give one of them as the data.",
             exit_code=DATA,
         )
 

@@ -82,7 +82,7 @@ def list_source(spec: str | Path, *, val_as_test: bool = True) -> Listing:
         return listing
     if "val" not in parts:
         return dataclasses.replace(
-            listing, notes=(*listing.notes, "there are no test images, so that no accuracy is measured.")
+            listing, notes=(*listing.notes, "there are no test images, so no accuracy is measured.")
         )
     moved = tuple(dataclasses.replace(one, part="test") if one.part == "val" else one for one in listing.entries)
     note = "there are no test images: accuracy is measured on the validation images, and none are left to choose a seed by."
@@ -107,7 +107,7 @@ def _listed(spec: str | Path) -> Listing:
         return scan_table(*table)
     if str(spec) and path.is_file():
         raise UserError(
-            f"{spec} is a file that is no table of images. Allowed: a folder of class folders, "
+            f"{spec} is a file, but not a table of images. Allowed: a folder of class folders, "
             f"a table ({', '.join(COMMAS + LINES)}), or a pocket set: {', '.join(pocket.names())}.",
             exit_code=DATA,
         )

@@ -153,9 +153,7 @@ def _csv_cells(table: Path, text: str) -> tuple[tuple[str, ...], list[tuple[int,
         name for number, name in enumerate(columns) if name and name.casefold() in map(str.casefold, columns[:number])
     ]
     if double:
-        raise _bad(
-            table, f"two columns are called {double[0]!r}. Rename one of them, so that it is clear which is meant"
-        )
+        raise _bad(table, f"two columns are called {double[0]!r}. Rename one of them")
     return tuple(name for name in columns if name), rows
 
 

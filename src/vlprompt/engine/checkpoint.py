@@ -102,7 +102,7 @@ def unpacked(path: Path, data: bytes, schema: int, config_hash: str) -> tuple[St
         state, numbers, facts = _unpacked(path, data)
     except UserError as problem:
         raise UserError(
-            f"{path} is no checkpoint of vlprompt or is damaged ({problem}) Move it away to start this seed again.",
+            f"{path} is not a checkpoint of vlprompt, or it is damaged ({problem}) Move it away to start this seed again.",
             exit_code=DATA,
         ) from problem
     if numbers.schema != schema or numbers.config != config_hash:
@@ -118,7 +118,7 @@ def _unpacked(path: Path, data: bytes) -> tuple[State, _Numbers, dict[str, Any]]
     where = path.name
     beside = tensors.header(data, where).get("__metadata__", {}).get("state")
     if not isinstance(beside, str):
-        raise UserError(f"{where} has no numbers beside its tensors.")
+        raise UserError(f"{where} has no numbers next to its tensors.")
     told = reading.typed(_Told, reading.json_value(beside, where), where)
     facts = reading.json_value(told.numbers, where)
     numbers = reading.typed(_Numbers, facts, where)

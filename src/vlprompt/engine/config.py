@@ -164,4 +164,4 @@ def same_work(path: Path, now: Mapping[str, object]) -> bool:
 
 def refuse_unfinished(directory: Path) -> None:
     """UserError: there is a checkpoint, and nobody said to go on with it."""
-    raise UserError(f"{directory} holds unfinished work. Go on with it with --resume, or use another --out.")
+    raise UserError(f"{directory} holds unfinished work. Continue it with --resume, or use another --out.")

@@ -144,7 +144,7 @@ def check_classes(spec: PromptSpec, learned: Sequence[str], asked: Sequence[str]
             f"other ones ({_few(asked)}). Ask for its own classes, in its order, or learn a prompt (vlprompt methods)."
         )
     raise UserError(
-        f"this prompt has learned something for each of its own {len(learned)} classes ({_few(learned)}), so that it cannot answer for "
+        f"this prompt has learned something for each of its {len(learned)} classes ({_few(learned)}), so it cannot answer for "
         f"other ones ({_few(asked)}). Ask for its own classes, in its order, or learn a context for all classes (vlprompt methods)."
     )
 

@@ -59,7 +59,7 @@ class Forward:
             if needs & {"teacher_text", "teacher_image"}:
                 raise UserError(
                     "this method compares features with its teacher's, and those of another model mean something else. Use a method "
-                    "that compares answers with another teacher (rpp, prograd), or leave --teacher away."
+                    "that compares answers with another teacher (rpp, prograd), or leave out --teacher."
                 )
             self.taught_text = ensemble_text(taught, class_names, teacher or TEMPLATE, template)
         self.tokens = clip.class_tokens(class_names, spec.layout, template)

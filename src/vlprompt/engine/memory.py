@@ -45,7 +45,7 @@ def parse_bytes(text: str) -> int:
     """`4G`, `512M` or a number of bytes -> bytes. UserError for anything else."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]?)(?:i?B)?", text.strip(), re.IGNORECASE)
     if match is None or float(match[1]) == 0:
-        raise UserError(f"the memory limit {text!r} is no size. Write for example --max-memory 4G or 512M.")
+        raise UserError(f"the memory limit {text!r} is not a size. Write for example --max-memory 4G or 512M.")
     return int(float(match[1]) * UNITS[match[2].upper()])
 
 

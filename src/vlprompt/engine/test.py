@@ -140,7 +140,7 @@ def _refuse_seen(known: Sequence[str], number: int, data: str) -> None:
     if known:
         raise UserError(
             f"{len(known)} of the {number} test images of {data} were learned from, or chosen by: {some(known, 3)}. Accuracy on them "
-            "means nothing. Take them out of the test images, or test on other images.",
+            "means nothing. Remove them from the test images, or test on other images.",
             exit_code=DATA,
         )
 

@@ -36,7 +36,7 @@ def _of(recipe: Recipe) -> Iterator[str]:
     sets = {*recipe.train, *recipe.test, *recipe.datasets, *recipe.templates}
     sets |= {one for case in recipe.cases for one in case.datasets}
     if unknown := sorted(sets - {*recipes.GROUPS["papers"], PRETRAINED_ON}):
-        yield f"recipe {recipe.name}: {', '.join(unknown)} is no data set of the papers."
+        yield f"recipe {recipe.name}: {', '.join(unknown)} is not a data set of the papers."
     if recipe.choices == "published" and "/" not in recipe.source:
         yield f"recipe {recipe.name}: it is called published and its source names no repository."
     for shots in recipe.shots or (None,):

@@ -44,7 +44,7 @@ BEYOND: tuple[Host, ...] = (
     ),
     Host(
         name="tip-adapter",
-        summary="a cache of the training images beside the zero-shot classifier",
+        summary="a cache of the training images next to the zero-shot classifier",
         learns="nothing in steps; keeps the training images' features, and searches two numbers",
         source="Tip-Adapter, arXiv 2207.09519",
         prompt=CacheSpec(),

@@ -190,7 +190,7 @@ def _preset(name: str, recipe: str, shots: int | None, dataset: str) -> dict[str
     (own, host), (given, asked) = parse(chosen.method), parse(name)
     if host.name != asked.name or not {one.name for one in own} <= {one.name for one in given}:
         raise UserError(
-            f"the recipe {recipe!r} is for {chosen.method!r}, not for {name!r}. Leave --method away, or add an overlay to it, as in "
+            f"the recipe {recipe!r} is for {chosen.method!r}, not for {name!r}. Leave out --method, or add an overlay to it, as in "
             f"'plpp+{host.name}'."
         )
     return chosen.settings(shots=shots, dataset=dataset)

@@ -103,7 +103,7 @@ OVERLAYS: tuple[Overlay, ...] = (
     Overlay(
         name="plpp",
         summary="keeps the context predictable as text: perplexity and inverse perplexity",
-        learns="nothing of its own; adds two losses on the host's text context",
+        learns="nothing itself; adds two losses on the host's text context",
         source="PLPP, arXiv 2412.15277 (no published code; open choices are the project's, docs/plpp.md)",
         options=PlppOptions(),
         build=plpp_terms,

@@ -126,7 +126,7 @@ def pretraining_method(config: PretrainConfig, world: int, facts: ModelFacts | N
     _, host = parse(config.method)
     if not takes_steps(host):
         raise UserError(
-            f"{config.method!r} learns nothing by gradient steps, so that there is nothing to pretrain. Use rpp or pomp."
+            f"{config.method!r} learns nothing by gradient steps, so there is nothing to pretrain. Use rpp or pomp."
         )
     known, usual = config.known, config.known.pretrain
     overrides = dict(config.overrides)
@@ -195,7 +195,7 @@ def said_of_processes(config: PretrainConfig, method: Method, world: int) -> str
             "the same but for rounding."
         )
     return (
-        f"{said} A step has {schedule.batch} images, so that an epoch has {images / schedule.batch:.3g} times as many steps, and the "
+        f"{said} A step has {schedule.batch} images, so an epoch has {images / schedule.batch:.3g} times as many steps, and the "
         f"rate stays {schedule.lr:g} (the published code does not change it either). --set batch={images} takes the recipe's."
     )
 
@@ -207,7 +207,7 @@ def _knows_classes(name: str) -> bool:
 def _refuse(method: Method) -> None:
     if "image" in method.prompt.reach.sees:
         raise UserError(
-            f"{method.name!r} cannot be pretrained: its text features depend on the image, so that a step would encode every class "
+            f"{method.name!r} cannot be pretrained: its text features depend on the image, and a step would encode every class "
             "once per image. Use a method with one text feature per class: rpp, pomp, coop, maple, ..."
         )
     if any(term.balance for term in method.terms):

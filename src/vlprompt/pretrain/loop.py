@@ -148,7 +148,7 @@ class Loop:
             name, reason = next(reversed(self.progress.skipped.items()))
             raise UserError(
                 f"{number} images could not be used, more than --max-skipped {limit}; the last: {reason or name} All are in "
-                f"{self.directory / record.SKIPPED}. Mend the data, or allow more.",
+                f"{self.directory / record.SKIPPED}. Repair the data, or allow more.",
                 exit_code=DATA,
             )
 

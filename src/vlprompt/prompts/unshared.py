@@ -170,6 +170,6 @@ def _dead_message(dead: tuple[str, ...], depth: int, layers: int, residual: Resi
         f"{depth} of {layers} layers have prompts" if depth >= layers else f"residual={residual} overwrites their rows"
     )
     return (
-        f"cross-entropy cannot reach {', '.join(dead)}: {why}, so that nothing reads them. Use residual=keep and a depth below the "
+        f"cross-entropy cannot reach {', '.join(dead)}: {why}, so nothing reads them. Use residual=keep and a depth below the "
         "tower's layers, or accept that they stay as they are but for weight decay."
     )

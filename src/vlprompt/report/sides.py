@@ -43,7 +43,7 @@ class Run:
         found = records.read_predictions(self.directory, self.record)
         if found is None:
             raise UserError(
-                f"{self.directory} has no {records.PREDICTIONS}, so that it cannot be compared image by image. Run it again.",
+                f"{self.directory} has no {records.PREDICTIONS}, so it cannot be compared image by image. Run it again.",
                 exit_code=DATA,
             )
         return found

@@ -43,7 +43,7 @@ def write_report(root: Path, *, margin: float = MARGIN, title: str = "") -> Writ
     if not 0 <= margin <= 100:
         raise UserError(f"a margin of {margin} points; it must lie between 0 and 100.")
     if not root.is_dir():
-        raise UserError(f"{root} is no directory. Name the one that holds the runs.", exit_code=DATA)
+        raise UserError(f"{root} is not a directory. Name the one that holds the runs.", exit_code=DATA)
     runs, problems = gather(root)
     if not runs:
         told = "".join(f"\n{problem}" for problem in problems)

@@ -20,7 +20,7 @@ class CacheOptions:
     """What may be chosen about the cache."""
 
     alpha: float = 1.17
-    """The weight of the cache's answer beside zero-shot's; where nothing is searched, and in the steps of tip-adapter-f."""
+    """The weight of the cache's answer against zero-shot's; where nothing is searched, and in the steps of tip-adapter-f."""
     beta: float = 1.0
     """How fast the answer of a training image falls with its distance; used as `alpha` is."""
     views: int = 10
@@ -85,12 +85,12 @@ class Cache(nn.Module):
 
     def places(self) -> dict[str, str]:
         """Where each parameter enters."""
-        beside = "the cache beside the cosine with the class features"
+        place = "the cache, next to the cosine with the class features"
         return {
-            "keys": f"{beside}: one row per training image",
-            "labels": f"{beside}: their classes, not learned in steps",
-            "alpha": f"{beside}: its weight, not learned in steps",
-            "beta": f"{beside}: its sharpness, not learned in steps",
+            "keys": f"{place}: one row per training image",
+            "labels": f"{place}: their classes, not learned in steps",
+            "alpha": f"{place}: its weight, not learned in steps",
+            "beta": f"{place}: its sharpness, not learned in steps",
         }
 
 

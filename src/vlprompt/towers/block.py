@@ -237,7 +237,7 @@ def entry_rows(splice: Splice) -> Tensor:
     """The rows that layer 0 finds in the residual stream before it replaces anything."""
     if splice.residual != "keep":
         return splice.q
-    assert splice.token is not None, "residual 'keep' needs a layer-0 token of its own"
+    assert splice.token is not None, "residual 'keep' needs a separate layer-0 token"
     return splice.token
 
 

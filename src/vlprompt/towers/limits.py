@@ -42,7 +42,7 @@ def require_buildable(config: ClipConfig, preprocess: Preprocess, weights: Mappi
                 wrong += _off(f"{part} {name}", getattr(tower, name), MOST)
             wrong += _off(f"{part} layers", tower.layers, len(weights))
             if not wrong and tower.width % tower.heads:
-                wrong.append(f"{part} width {tower.width} is no multiple of its {tower.heads} heads")
+                wrong.append(f"{part} width {tower.width} is not a multiple of its {tower.heads} heads")
             if not wrong and part == "image" and config.image_form.rotary and tower.width // tower.heads % 4:
                 wrong.append(
                     f"image heads of {tower.width // tower.heads} numbers, which rotary positions do not divide by 4"

@@ -50,7 +50,7 @@ class Folder:
         except Exception as problem:  # readers of damaged files raise whatever they stumble over
             where = self.place / f"{name}.npz"
             raise UserError(
-                f"{where} is no .npz file of numbers or is damaged ({problem}).", exit_code=DATA
+                f"{where} is not an .npz file of numbers, or it is damaged ({problem}).", exit_code=DATA
             ) from problem
 
 

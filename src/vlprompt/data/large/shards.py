@@ -165,7 +165,7 @@ def _label(data: bytes, is_json: bool, where: str) -> int:
             raise ValueError(reading.shown(value))
         return value
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{where}: its label is no whole number ({error}).", exit_code=DATA) from error
+        raise UserError(f"{where}: its label is not a whole number ({error}).", exit_code=DATA) from error
 
 
 def open_shards(source: str, *, names: Mapping[str, str] | None = None, spool: Spool) -> Corpus:
@@ -202,7 +202,7 @@ def _from_manifest(data: bytes, base: str, spool: Spool) -> Corpus:
         decoding = facts.decoding
     except ValueError as error:
         raise UserError(
-            f"{base} is no list of shards that this version reads ({error}). `vlprompt data shards` writes one.",
+            f"{base} is not a list of shards that this version reads ({error}). `vlprompt data shards` writes one.",
             exit_code=DATA,
         ) from error
     if sum(shard.samples for listed in parts.values() for shard in listed) > MOST:
@@ -256,11 +256,9 @@ def _shard(base: str, values: Mapping[str, object]) -> Shard:
     row = reading.typed(_Row, values, base)
     most = MOST_UNSTATED if row.bytes is None else row.bytes // BYTES_PER_SAMPLE
     if not 0 <= row.samples <= most:
-        raise ValueError(
-            f"{reading.shown(row.file)} is said to have {row.samples:,} samples, which its bytes cannot hold"
-        )
+        raise ValueError(f"{reading.shown(row.file)} should have {row.samples:,} samples, which its bytes cannot hold")
     if row.sha256 is not None and not re.fullmatch("[0-9a-f]{64}", row.sha256):
-        raise ValueError(f"{reading.shown(row.sha256)} is no SHA-256")
+        raise ValueError(f"{reading.shown(row.sha256)} is not a SHA-256")
     return Shard(place=_beside(base, row.file), samples=row.samples, size=row.bytes, sha256=row.sha256)
 
 
@@ -286,7 +284,7 @@ def _from_tars(directory: Path, names: Mapping[str, str] | None, spool: Spool) -
         raise UserError(f"{directory}: there is neither {MANIFEST} nor a .tar file in it.", exit_code=DATA)
     if names is None:
         raise UserError(
-            f"{directory} holds tars without {MANIFEST}, so that nothing says what their labels mean. Give --class-names FILE with "
+            f"{directory} holds tars without {MANIFEST}, and nothing says what their labels mean. Give --class-names FILE with "
             f"lines of a label, a tab and a name, or JSON of label to name.",
             exit_code=DATA,
         )

@@ -33,9 +33,9 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
             wanted = math.prod(shape)
             data = file.read(wanted + 1) if axes in (1, 3) and wanted <= MOST else b""
     except (OSError, ValueError, EOFError, zlib.error, IndexError, struct.error) as error:
-        raise UserError(f"{path}: cannot be read ({error}). Fetch it anew.", exit_code=DATA) from error
+        raise UserError(f"{path}: cannot be read ({error}). Fetch it again.", exit_code=DATA) from error
     if kind != BYTES or len(data) != wanted:
-        raise UserError(f"{path}: not a file of {wanted:,} bytes in {shape}. Fetch it anew.", exit_code=DATA)
+        raise UserError(f"{path}: not a file of {wanted:,} bytes in {shape}. Fetch it again.", exit_code=DATA)
     return np.frombuffer(data, np.uint8).reshape(shape)
 
 

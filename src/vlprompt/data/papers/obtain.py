@@ -121,7 +121,7 @@ def place(row: Row, download: Download, file: Path, folder: Path) -> None:
     if not file.name.endswith((*archive.TAR, *archive.ZIP)):
         if file.name.endswith(".json") and not file.read_bytes().lstrip().startswith(b"{"):
             file.unlink()
-            raise Refused("what came is no JSON")
+            raise Refused("the answer is not JSON")
         shutil.move(file, folder / download.gives[0])
         return
     unpacked = file.with_name(f"{file.name}.unpacked")

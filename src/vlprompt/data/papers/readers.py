@@ -49,7 +49,7 @@ def read(row: Row, folder: Path) -> Listing:
     if listed and not there and gone:
         raise UserError(
             f"{split}: none of its {len(gone)} images are there, the first: {found.items[0].path}. Looked below "
-            f"{folder / row.prefix}/. Its paths are relative to that folder: put the images there, or mend the paths.",
+            f"{folder / row.prefix}/. Its paths are relative to that folder: put the images there, or correct the paths.",
             exit_code=DATA,
         )
     keys, names, clash = _classes(found.items)
@@ -100,8 +100,8 @@ def from_split(path: Path) -> Found:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{path}: not a split file ({type(error).__name__}: {error}). Expected "
-            '{"train": [[path, label, class name], ...], "val": [...], "test": [...]}. Fetch it anew, or take it away: the images are '
-            "then divided by the published rule.",
+            '{"train": [[path, label, class name], ...], "val": [...], "test": [...]}. Fetch it again, or remove it: then the '
+            "published rule divides the images.",
             exit_code=DATA,
         ) from error
     return Found(items)
@@ -219,7 +219,7 @@ def _classes(items: Iterable[Item]) -> tuple[dict[int, str], dict[int, str], lis
         if other.name != item.name or not item.name.strip():
             raise UserError(
                 f"label {item.label} is called {other.name!r} ({other.path}, {other.part}) and {item.name!r} ({item.path}, {item.part}). "
-                "A label must have one name everywhere, since answers are compared by it. Mend the split file or list."
+                "A label must have one name everywhere, since answers are compared by it. Correct the split file or list."
                 if item.name.strip()
                 else f"{item.path}: its class (label {item.label}) has no name. Give it one in the split file or list.",
                 exit_code=DATA,

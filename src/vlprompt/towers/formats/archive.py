@@ -145,7 +145,7 @@ def _read(archive: _Archive, nested: bool) -> dict[str, Tensor]:
         raise Refused(f"holds a {type(found).__name__} instead of tensors by name")
     others = [name for name, ref in found.items() if not (isinstance(name, str) and isinstance(ref, TensorRef))]
     if others:
-        raise Refused(f"holds values that are no tensors: {', '.join(map(str, others[:5]))}")
+        raise Refused(f"holds values that are not tensors: {', '.join(map(str, others[:5]))}")
     return {name: archive.tensor(ref) for name, ref in found.items()}
 
 

@@ -23,8 +23,8 @@ def download(model: str) -> Path:
         if all((folder / name).is_file() for name in names):
             return folder
     raise UserError(
-        f"the Hub's {model!r} (in {folder}) has no weights that can be read. Allowed: {' or '.join(huggingface.WEIGHTS)} beside a "
-        f"CLIPModel's config.json, or {' or '.join(openclip.WEIGHTS)} beside {openclip.CONFIG}. Go online once if the cached copy is "
+        f"the Hub's {model!r} (in {folder}) has no weights that can be read. Allowed: {' or '.join(huggingface.WEIGHTS)} next to a "
+        f"CLIPModel's config.json, or {' or '.join(openclip.WEIGHTS)} next to {openclip.CONFIG}. Go online once if the cached copy is "
         f"incomplete, else choose another model.",
         exit_code=DATA,
     )
@@ -62,7 +62,9 @@ def _fetch(model: str, names: Sequence[str]) -> Path:
             exit_code=DATA,
         ) from error
     except HFValidationError as error:
-        raise UserError(f"{model!r} is no Hub id (owner/name) and no directory: {error}.", exit_code=DATA) from error
+        raise UserError(
+            f"{model!r} is neither a Hub id (owner/name) nor a directory: {error}.", exit_code=DATA
+        ) from error
     except Exception as error:  # the HTTP library, and so its errors, differs between versions of huggingface_hub
         reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
         raise UserError(

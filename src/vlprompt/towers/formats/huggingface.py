@@ -95,7 +95,7 @@ def shard_names(directory: Path, index: str = INDEX) -> list[str]:
         isinstance(name, str) and Path(name).name == name for name in names.values()
     ):
         raise UserError(
-            f"{path} has no weight_map from tensors to files beside it. Fetch the file again.", exit_code=DATA
+            f"{path} has no weight_map from tensors to files next to it. Fetch the file again.", exit_code=DATA
         )
     return sorted(set(names.values()))
 
@@ -293,8 +293,8 @@ def _refuse_other_steps(values: Mapping[str, Any], directory: Path) -> None:
     if skipped or not scaled:
         seen = f"{skipped[0]} is false" if skipped else f"rescale_factor is {factor}"
         raise UserError(
-            f"{directory}/preprocessor_config.json: {seen}. Allowed: images are resized, cropped, scaled by 1/255. Mend the file if the "
-            "model was trained so; else choose another model.",
+            f"{directory}/preprocessor_config.json: {seen}. Allowed: images are resized, cropped, scaled by 1/255. Correct the file "
+            "if the model was trained that way; otherwise choose another model.",
             exit_code=DATA,
         )
 

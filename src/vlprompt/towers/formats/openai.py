@@ -70,7 +70,7 @@ def config_of(weights: Mapping[str, Tensor], where: str) -> ClipConfig:
     missing = [name for name in needed if name not in weights]
     if missing:
         raise UserError(
-            f"{where} is no CLIP of OpenAI's: it has no {', '.join(missing)}. Allowed: a ViT or ResNet CLIP in OpenAI's tensor names. "
+            f"{where} is not a CLIP of OpenAI's: it has no {', '.join(missing)}. Allowed: a ViT or ResNet CLIP in OpenAI's tensor names. "
             f"Models of other libraries come with a configuration: give their directory.",
             exit_code=DATA,
         )

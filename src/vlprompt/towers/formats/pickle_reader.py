@@ -195,7 +195,7 @@ def _made(name: Name, arguments: tuple[Any, ...], *, new: bool) -> Any:
         storage, offset, size, stride = arguments[:4]
         numbers = (offset, *_expect(size, tuple), *_expect(stride, tuple))
         if len(size) != len(stride) or any(type(n) is not int or n < 0 for n in numbers):
-            raise Refused("is damaged: a tensor whose size, stride and offset are no counts")
+            raise Refused("is damaged: a tensor whose size, stride and offset are not counts")
         return TensorRef(_expect(storage, StorageRef), offset, size, stride)
     raise Refused(f"calls {name.module}.{name.attribute} in a way that no file of tensors needs")
 
