@@ -23,7 +23,7 @@ from vlprompt import disk, reading
 from vlprompt.errors import DATA, UserError
 
 SCHEMA = 1
-RESULT, PREDICTIONS = "result.json", "predictions.npz"
+RESULT, PREDICTIONS, SPLIT, METRICS = "result.json", "predictions.npz", "split.json", "metrics.jsonl"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -254,6 +254,26 @@ def _column(archive: zipfile.ZipFile, name: str, kind: str, rows: int) -> NDArra
         if len(data) != rows * dtype.itemsize or file.read(1):
             raise ValueError(f"{name} has another length than it says")
     return np.frombuffer(data, dtype).copy()
+
+
+def images_of(directory: Path) -> tuple[str, ...]:
+    """The ids of a run's test images (paths relative to the data) from the `split.json` beside its record; empty: nobody wrote one."""
+    path = directory / SPLIT
+    if not path.is_file():
+        return ()
+    try:
+        return tuple(str(id) for id, _ in reading.json_object(path)["test"])
+    except (KeyError, TypeError, ValueError) as problem:
+        raise UserError(f"{path} is damaged ({problem}).", exit_code=DATA) from problem
+
+
+def losses(directory: Path) -> list[float]:
+    """The mean loss of each epoch, from `metrics.jsonl`; empty for what is fitted at once."""
+    path = directory / METRICS
+    if not path.is_file():
+        return []
+    rows = [reading.json_value(line, str(path)) for line in reading.text(path).splitlines() if line.strip()]
+    return [float(row["loss"]) for row in rows if isinstance(row, dict) and type(row.get("loss")) in (int, float)]
 
 
 def find(root: Path) -> Iterator[tuple[Path, Record]]:

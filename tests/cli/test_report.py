@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -78,3 +79,20 @@ def test_report_writes_its_files_and_says_where(vlprompt: Vlprompt, bench: Path)
 def test_report_without_runs_is_an_error(vlprompt: Vlprompt, tmp_path: Path) -> None:
     done = vlprompt("report", tmp_path / "nowhere")
     assert (done.code, "no directory" in done.err) == (DATA, True)
+
+
+def test_train_and_eval_write_the_page_of_their_run(
+    trained: Path, photos: Path, tmp_path: Path, vlprompt: Vlprompt
+) -> None:
+    page = (trained / "report.html").read_text(encoding="utf-8")
+    assert "plpp+coop on photos" in page
+    rows = list(csv.DictReader((trained / "mistakes.csv").read_text(encoding="utf-8").splitlines()))
+    assert all((photos / row["image"]).is_file() for row in rows)
+    assert not (trained / "predictions.csv").exists()
+    done = vlprompt("eval", trained, "--data", photos, "--out", tmp_path / "again", "--predictions")
+    assert done.code == 0
+    assert "again/report.html" in done.out
+    answers = list(csv.DictReader((tmp_path / "again" / "predictions.csv").read_text(encoding="utf-8").splitlines()))
+    assert answers
+    assert all((photos / row["image"]).is_file() for row in answers)
+    assert vlprompt("eval", trained, "--data", photos, "--predictions").code == 2

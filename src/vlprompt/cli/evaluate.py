@@ -8,7 +8,9 @@ from typing import Annotated
 import typer
 
 from vlprompt.cli import console, options
+from vlprompt.cli.page import write_page
 from vlprompt.cli.progress import observing
+from vlprompt.errors import UserError
 
 
 def evaluate(
@@ -20,8 +22,11 @@ def evaluate(
     template: options.Template = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="DIR", help="Write records and predictions there.", show_default="nowhere"),
+        typer.Option(
+            "--out", metavar="DIR", help="Write records, predictions and a page there.", show_default="nowhere"
+        ),
     ] = None,
+    all_answers: options.AllAnswers = False,
     device: options.Device = "auto",
     dtype: options.Precision = "float32",
     cache: options.Cache = None,
@@ -38,10 +43,13 @@ def evaluate(
     from vlprompt.report.judgement import judge, lines
     from vlprompt.report.tables import accuracy, as_rich
 
+    where = options.with_columns(data, columns)
+    if all_answers and out is None:
+        raise UserError("--predictions writes a file, so say where: --out DIR.")
     with observing() as observer:
         records = evaluate_run(
             run,
-            options.with_columns(data, columns),
+            where,
             model=model,
             subset=options.one_of("--subset", subset, options.SUBSETS),
             template=template,
@@ -52,7 +60,10 @@ def evaluate(
             out=out,
             observer=observer,
         )
+    pages = [] if out is None else write_page(out, [one.seed for one in records], where, all_answers=all_answers)
     if as_json:
         options.dump_records(records)
         return
     console.show(as_rich(accuracy(records), console.width()), *lines(judge(records)))
+    if pages:
+        console.commands("Look at:", map(str, pages))

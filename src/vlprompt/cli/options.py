@@ -69,6 +69,10 @@ Method = Annotated[
     typer.Option("--method", metavar="NAME", help="The method. Put an overlay first: plpp+coop."),
 ]
 
+AllAnswers = Annotated[
+    bool, typer.Option("--predictions", help="Write predictions.csv too: every test image with its answer.")
+]
+
 
 def parse_shots(text: str | int) -> int:
     """`16` -> 16; `all` and `0` -> 0, which takes all. UserError for anything else."""

@@ -125,6 +125,7 @@ def train(
     track: options.Track = None,
     strict: options.Strict = False,
     resume: Resume = False,
+    all_answers: options.AllAnswers = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Learn a prompt from a few images per class, and compare it with hand-written words.
@@ -134,7 +135,7 @@ def train(
     Example: `vlprompt train --data my_photos --model openai/clip-vit-base-patch16 --method plpp+coop --shots 16
     --seeds 1,2,3 --out runs/mine`
     """
-    _learn(_config(dict(locals())), as_json=as_json)
+    _learn(_config(dict(locals())), all_answers=all_answers, as_json=as_json)
 
 
 def _config(asked: dict[str, Any]) -> RunConfig:
@@ -172,16 +173,18 @@ def _config(asked: dict[str, Any]) -> RunConfig:
     return RunConfig(**{name: value for name, value in asked.items() if name in known} | made)
 
 
-def _learn(config: RunConfig, *, as_json: bool) -> None:
+def _learn(config: RunConfig, *, all_answers: bool, as_json: bool) -> None:
+    from vlprompt.cli.page import write_page
     from vlprompt.engine.run import train_run
 
     _say_defaults(config)
     with observing() as observer:
         records = train_run(config, observer)
+    pages = write_page(config.out, config.seeds, config.data, all_answers=all_answers)
     if as_json:
         options.dump_records(records)
         return
-    _show(config, records)
+    _show(config, records, pages)
 
 
 def method_of(recipe: str) -> str:
@@ -210,13 +213,14 @@ def _say_defaults(config: RunConfig) -> None:
         console.note(f"Using {' and '.join(used)}.")
 
 
-def _show(config: RunConfig, records: Sequence[Record]) -> None:
+def _show(config: RunConfig, records: Sequence[Record], pages: Sequence[Path]) -> None:
     from vlprompt.report.judgement import judge, lines
     from vlprompt.report.tables import accuracy, as_rich
 
     found = judge(records)
     console.show(as_rich(accuracy(records, seeds=config.seeds), console.width()), *lines(found))
-    console.commands("Next:", _next(config, found.word, learned=any(record.parameters for record in records)))
+    look = [f"open {shlex.quote(str(pages[0]))} in a browser: mistakes, classes, curves"] if pages else []
+    console.commands("Next:", look + _next(config, found.word, learned=any(record.parameters for record in records)))
 
 
 def _next(config: RunConfig, word: Word, *, learned: bool) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vlprompt import artifact, reading, records
 from vlprompt.artifact import Learned
-from vlprompt.data import Dataset, Sample, open_dataset, restrict, split_by_rule, split_hash
+from vlprompt.data import Dataset, Sample, Split, open_dataset, restrict, split_by_rule, split_hash, write_split
 from vlprompt.data.listing import some
 from vlprompt.data.splits import Subset
 from vlprompt.engine.images import open_model
@@ -66,6 +66,7 @@ def evaluate_run(
         )
         record, answers = examined(learned, Learning(config_hash=_config_hash(place)), asked, images, recipe_hash="")
         if out is not None:
+            write_split(out / f"seed{record.seed}" / SPLIT, Split(train=(), val=(), test=test), dataset=dataset.name)
             records.write(out / f"seed{record.seed}", record, answers)
         observer.finished(record)
         out_records.append(record)
