@@ -57,7 +57,6 @@ Seeds = Annotated[
 Init = Annotated[
     Path | None, typer.Option("--init", metavar="RUN", help="Transfer: the pretrained prompt, or a run of it.")
 ]
-Jobs = Annotated[int, typer.Option("--jobs", min=1, help="Processes that work at the same time.")]
 Attempts = Annotated[
     int, typer.Option("--attempts", min=1, help="How often a cell may fail, over all calls, before it is skipped.")
 ]
@@ -81,12 +80,6 @@ Quick = Annotated[
         "--quick", help="Fill in what you do not give: one seed, two embedded sets, three methods, few shots."
     ),
 ]
-Recipe = Annotated[str, typer.Option("--recipe", metavar="NAME", help="Whose defaults, as in `train`.")]
-Views = Annotated[
-    str | None,
-    typer.Option("--views", metavar="N|epochs|centre", help="As in `train`.", show_default="the recipe's"),
-]
-MaxMemory = Annotated[str | None, typer.Option("--max-memory", metavar="4G", help="As in `train`.")]
 
 
 def bench(
@@ -98,20 +91,20 @@ def bench(
     seeds: Seeds = None,
     model: Model = None,
     out: Out = Path("runs/bench"),
-    jobs: Jobs = 1,
+    jobs: options.Jobs = 1,
     ray: clusters.Ray = None,
     dry_run: DryRun = False,
     quick: Quick = False,
     settings: options.Settings = None,
-    recipe: Recipe = "auto",
-    views: Views = None,
+    recipe: options.Recipe = "auto",
+    views: options.Views = None,
     init: Init = None,
     attempts: Attempts = 3,
     track: options.Track = None,
     device: options.Device = "auto",
     dtype: options.Precision = "float32",
     cache: options.Cache = None,
-    max_memory: MaxMemory = None,
+    max_memory: options.MaxMemory = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Learn and test a grid of methods, data sets, shots and seeds by a protocol. Call it again and it does only what is missing.
@@ -121,12 +114,11 @@ def bench(
     Example: `vlprompt bench all --data pocket --quick --out runs/bench`
     """
     from vlprompt import bench
-    from vlprompt.engine.memory import parse_bytes
 
     means = bench.Means(
         device=device,
         cache=cache,
-        max_memory=None if max_memory is None else parse_bytes(max_memory),
+        max_memory=max_memory,
         track=options.parse_track(track),
         threads=threads_each(jobs),
     )

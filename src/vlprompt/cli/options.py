@@ -107,6 +107,44 @@ Track = Annotated[
 ]
 Strict = Annotated[bool, typer.Option("--strict", help="Stop at an unusable image, instead of skipping it.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, and nothing else.")]
+Recipe = Annotated[
+    str,
+    typer.Option(
+        "--recipe",
+        metavar="NAME",
+        help="Whose settings: a name of `vlprompt recipes`, or the method's own: published, pocket, or auto: by the model.",
+    ),
+]
+Views = Annotated[
+    str | None,
+    typer.Option(
+        "--views",
+        metavar="N|epochs|centre",
+        help="Fixed random crops per image; `epochs`: a fresh one each epoch, as published; `centre`: no crop.",
+        show_default="8; a recipe's own on its data sets; centre for an embedded model",
+    ),
+]
+Jobs = Annotated[int, typer.Option("--jobs", min=1, help="Processes that work at the same time.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue unfinished work in --out.")]
+
+
+def parse_bytes(text: str | int) -> int:
+    """`4G` -> bytes. UserError for what is no size."""
+    from vlprompt.engine.memory import parse_bytes as parsed
+
+    return parsed(str(text))
+
+
+MaxMemory = Annotated[
+    int | None,
+    typer.Option(
+        "--max-memory",
+        metavar="4G",
+        parser=parse_bytes,
+        help="Stay below it: class names run a part at a time, with the same gradient.",
+        show_default="no limit; pretraining runs 4096 rows at a time",
+    ),
+]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, one seed of it, or a saved prompt.")]
 
 

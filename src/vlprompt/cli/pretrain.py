@@ -119,23 +119,6 @@ MaxSkipped = Annotated[
     typer.Option("--max-skipped", min=0, help="Stop after this many unusable images.", show_default="1 %, at least 10"),
 ]
 Workers = Annotated[int, typer.Option("--workers", min=0, help="Processes that decode images. 0: threads.")]
-MaxMemory = Annotated[
-    str | None,
-    typer.Option(
-        "--max-memory",
-        metavar="4G",
-        help="Stay below it: class names run a part at a time, exactly.",
-        show_default="4096 rows",
-    ),
-]
-Recipe = Annotated[
-    str,
-    typer.Option(
-        "--recipe",
-        metavar="NAME",
-        help="Whose settings: a name of `vlprompt recipes`, or the method's own: published, pocket, or auto: by the model.",
-    ),
-]
 Shots = Annotated[
     int | None,
     typer.Option(
@@ -159,7 +142,7 @@ def pretrain(
     shots: Shots = None,
     seed: Seed = None,
     settings: options.Settings = None,
-    recipe: Recipe = "auto",
+    recipe: options.Recipe = "auto",
     classes_per_step: PerStep = None,
     all_classes: AllClasses = False,
     correction: CorrectionOption = None,
@@ -174,11 +157,11 @@ def pretrain(
     log_every: LogEvery = 10,
     max_skipped: MaxSkipped = None,
     workers: Workers = 0,
-    max_memory: MaxMemory = None,
+    max_memory: options.MaxMemory = None,
     device: options.Device = "auto",
     dtype: options.Precision = "float32",
     cache: options.Cache = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue unfinished work in --out.")] = False,
+    resume: options.Resume = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Pretrain a prompt on very many classes: RPP and POMP on ImageNet-21K, for transfer with `train --init`.
@@ -203,13 +186,12 @@ def pretrain(
 
 def _config(asked: dict[str, Any]) -> PretrainConfig:
     """The configuration of the options as they were given, by their names."""
-    from vlprompt.engine.memory import parse_bytes
     from vlprompt.pretrain.config import PretrainConfig
 
     if asked["all_classes"] and asked["classes_per_step"] is not None:
         raise UserError("--all-classes and --classes-per-step exclude each other: give one.")
     known = {field.name for field in dataclasses.fields(PretrainConfig)}
-    memory, recipe = asked["max_memory"], _recipe(asked["recipe"])
+    recipe = _recipe(asked["recipe"])
     usual = {"method": "rpp", "model": options.POCKET_MODEL, "data": "pocket", "shots": 16, "seed": 42}
     if recipe is not None:
         train, shots, seeds = recipe.train or ("pocket",), recipe.shots or (0,), recipe.seeds or (42,)
@@ -224,7 +206,6 @@ def _config(asked: dict[str, Any]) -> PretrainConfig:
         "classes_per_step": 0 if asked["all_classes"] else asked["classes_per_step"],
         "correction": _correction(asked["correction"]),
         "views": _views(asked["views"]),
-        "max_memory": None if memory is None else parse_bytes(memory),
     }
     return PretrainConfig(**{name: value for name, value in asked.items() if name in known} | made)
 

@@ -40,18 +40,15 @@ def reproduce(
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Where it goes.", show_default="runs/reproduce/RECIPE")
     ] = None,
-    jobs: bench.Jobs = 1,
+    jobs: options.Jobs = 1,
     ray: clusters.Ray = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and do nothing.")] = False,
     settings: options.Settings = None,
-    views: Annotated[
-        str | None,
-        typer.Option("--views", metavar="N|epochs|centre", help="As in `train`.", show_default="the recipe's"),
-    ] = None,
+    views: options.Views = None,
     device: options.Device = "auto",
     dtype: options.Precision = "float32",
     cache: options.Cache = None,
-    max_memory: Annotated[str | None, typer.Option("--max-memory", metavar="4G", help="As in `train`.")] = None,
+    max_memory: options.MaxMemory = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Run a published row with its settings on all its data sets and seeds; compare with the published numbers, and say
@@ -61,7 +58,6 @@ def reproduce(
     """
     from vlprompt.bench import Means
     from vlprompt.bench.reproduce import Wanted, by_name
-    from vlprompt.engine.memory import parse_bytes
 
     row = by_name(recipe)
     wanted = Wanted(
@@ -78,7 +74,7 @@ def reproduce(
     means = Means(
         device=device,
         cache=cache,
-        max_memory=None if max_memory is None else parse_bytes(max_memory),
+        max_memory=max_memory,
         threads=bench.threads_each(jobs),
     )
     _run(wanted, means, jobs, ray, dry_run=dry_run, as_json=as_json)

@@ -23,14 +23,6 @@ Out = Annotated[
     Path | None,
     typer.Option("--out", metavar="DIR", help="Directory for the run.", show_default="runs/METHOD-DATA"),
 ]
-Recipe = Annotated[
-    str,
-    typer.Option(
-        "--recipe",
-        metavar="NAME",
-        help="Whose settings: a name of `vlprompt recipes`, or the method's own: published (few-shot), pocket, auto: by the model.",
-    ),
-]
 MethodOrRecipes = Annotated[
     str | None,
     typer.Option(
@@ -67,25 +59,6 @@ Sentences = Annotated[
         show_default="the template alone",
     ),
 ]
-Views = Annotated[
-    str | None,
-    typer.Option(
-        "--views",
-        metavar="N|epochs|centre",
-        help="Fixed random crops per image; `epochs`: a fresh one each epoch, as published; `centre`: no crop.",
-        show_default="8; a recipe's own on its data sets; centre for an embedded model",
-    ),
-]
-Resume = Annotated[bool, typer.Option("--resume", help="Continue unfinished work in --out.")]
-
-MaxMemory = Annotated[
-    str | None,
-    typer.Option(
-        "--max-memory",
-        metavar="4G",
-        help="Stay below it: class names run a part at a time, with the same gradient.",
-    ),
-]
 
 
 Folder = Annotated[str | None, typer.Argument(metavar="DATA", help="The same as --data.", show_default=False)]
@@ -111,20 +84,20 @@ def train(
     epochs: Epochs = None,
     lr: Rate = None,
     batch: Batch = None,
-    recipe: Recipe = "auto",
+    recipe: options.Recipe = "auto",
     init: Init = None,
     teacher: Teacher = None,
     sentences: Sentences = None,
     subset: options.SubsetOption = "all",
     template: options.Template = None,
-    views: Views = None,
+    views: options.Views = None,
     device: options.Device = "auto",
     dtype: options.Precision = "float32",
     cache: options.Cache = None,
-    max_memory: MaxMemory = None,
+    max_memory: options.MaxMemory = None,
     track: options.Track = None,
     strict: options.Strict = False,
-    resume: Resume = False,
+    resume: options.Resume = False,
     all_answers: options.AllAnswers = False,
     as_json: options.AsJson = False,
 ) -> None:
@@ -141,7 +114,6 @@ def train(
 def _config(asked: dict[str, Any]) -> RunConfig:
     """The configuration of the options as they were given, by their names."""
     from vlprompt.engine.config import RunConfig
-    from vlprompt.engine.memory import parse_bytes
 
     folder, data = asked["folder"], asked["data"]
     if folder is not None:
@@ -156,7 +128,6 @@ def _config(asked: dict[str, Any]) -> RunConfig:
                 f"--sentences is for zero-shot, which learns nothing; {method!r} does not read it. Leave one of them away."
             )
         short.append(f"templates={asked['sentences']}")
-    memory = asked["max_memory"]
     made = {
         "method": method,
         "data": options.with_columns(data, asked["columns"]),
@@ -166,7 +137,6 @@ def _config(asked: dict[str, Any]) -> RunConfig:
         "seeds": options.parse_seeds(asked["seeds"]),
         "subset": options.one_of("--subset", asked["subset"], options.SUBSETS),
         "views": options.parse_views(asked["views"]),
-        "max_memory": None if memory is None else parse_bytes(memory),
         "track": options.parse_track(asked["track"]),
     }
     known = {field.name for field in dataclasses.fields(RunConfig)}
