@@ -12,7 +12,7 @@ __all__ = ["PromptClassifier", "__version__"]
 
 
 def __getattr__(name: str) -> object:
-    """`PromptClassifier`, imported when it is first asked for, so that `import vlprompt` stays light."""
+    """`PromptClassifier`, imported when it is first asked for, so `import vlprompt` stays light."""
     if name != "PromptClassifier":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from vlprompt.classifier import PromptClassifier

@@ -41,7 +41,7 @@ class Learned:
     class_names: tuple[str, ...]
     """The classes it was learned on."""
     template: str
-    """The words of the zero-shot classifier beside it."""
+    """The words of the zero-shot classifier next to it."""
     model: str
     """The backbone as it was asked for: a pocket model's name, a directory or a Hub id."""
     weight_hash: str

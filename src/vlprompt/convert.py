@@ -34,7 +34,7 @@ LEARNER = "prompt_learner."
 ZERO_SHOT = "ZS_image_encoder."
 """PromptSRC's frozen copy of the image tower, within its prompt learner."""
 FIXED = ("token_prefix", "token_suffix")
-"""Buffers beside what is learned: the embeddings of [SOS], and of what stands behind the context (class name, [EOT], padding)."""
+"""Buffers kept with what is learned: the embeddings of [SOS], and of what stands behind the context (class name, [EOT], padding)."""
 PUBLISHED_WORDS = "a photo of a"
 """What MaPLe's context starts from; its words that are no tokens of the context stay fixed behind it."""
 NEAR = 0.01

@@ -18,7 +18,7 @@ def write_bytes(path: Path, data: bytes) -> None:
     """Write a file so that a reader, also after a crash or a power cut, sees the old content or the new, never a part.
 
     The bytes go to a neighbour that is flushed to disk and then renamed over `path`; the neighbour has one fixed name per
-    file, so that what a killed write leaves behind is overwritten by the next.
+    file, so what a killed write leaves behind is overwritten by the next.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     neighbour = path.with_name(f".{path.name}.part")

@@ -122,7 +122,7 @@ _measured: WeakKeyDictionary[Clip, Head] = WeakKeyDictionary()
 def measure_head(clip: Clip, prompted: Prompted | None = None) -> Head:
     """The three heads on the built-in captions; with `prompted` once more with its text tokens.
 
-    Works on 64 states at a time, so that it takes no more memory than 64 rows of the vocabulary. The bare measure is remembered
+    Works on 64 states at a time, so it takes no more memory than 64 rows of the vocabulary. The bare measure is remembered
     as long as the model lives. The context of an image-conditioned prompt is that of its first image.
     """
     if clip not in _measured:

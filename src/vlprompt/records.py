@@ -1,4 +1,4 @@
-"""What a finished run leaves behind: `result.json`, and `predictions.npz` beside it. Knows no torch and no model.
+"""What a finished run leaves behind: `result.json`, and `predictions.npz` next to it. Knows no torch and no model.
 
 `result.json` is written last and atomically; that file alone means finished. All accuracies, F1 and calibration errors are
 percent; a value that cannot be measured (no test images, no validation images) is null, never zero.
@@ -117,7 +117,7 @@ class Predictions:
     """The answers behind a record, one row per test image, in the data set's order."""
 
     id_hash: NDArray[np.str_]
-    """(n,) first 16 hex digits of the SHA-256 of the image's id, so that methods are compared image by image."""
+    """(n,) first 16 hex digits of the SHA-256 of the image's id, so methods are compared image by image."""
     label: NDArray[np.int64]
     predicted: NDArray[np.int64]
     label_probability: NDArray[np.float32]
@@ -197,7 +197,7 @@ MAX_HEADER, MAX_TEXT = 4096, 1000
 
 
 def read_predictions(directory: Path, record: Record | None = None) -> Predictions | None:
-    """The predictions beside a record; None where there are none. UserError: damaged, or another run's.
+    """The predictions next to a record; None where there are none. UserError: damaged, or another run's.
 
     Sizes and types are compared with the record before anything is unpacked.
     """

@@ -83,7 +83,7 @@ class TextLayout:
     words: str = ""
     """Fixed words between the context and the name (MaPLe's ``of a``)."""
     shared: bool = True
-    """False: the context differs by class, so that classes share [SOS] alone."""
+    """False: the context differs by class, so classes share [SOS] alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,7 +214,7 @@ class Term:
     over_images: bool = True
     """Whether it is a mean over the batch's images; False: it depends on the prompt and the classes alone."""
     balance: float = 0.0
-    """R above 0: the weight is found while learning, so that this term's gradient is R times cross-entropy's over the first epoch."""
+    """R above 0: the weight is found while learning, so this term's gradient is R times cross-entropy's over the first epoch."""
     labelled: Callable[[Prompted], tuple[Tensor, ...]] | None = None
     """The learned tensors on which its gradient is measured against cross-entropy's; None: all."""
 
@@ -255,7 +255,7 @@ class Preprocess:
 
     @property
     def settings(self) -> dict[str, object]:
-        """All values; of those that came after the first version only what is not the default, so that keys of caches stay."""
+        """All values; of those that came after the first version only what is not the default, so keys of caches stay."""
         first = ("resize", "crop", "mean", "std")
         values = {one.name: (getattr(self, one.name), one.default) for one in fields(self)}
         return {name: value for name, (value, usual) in values.items() if name in first or value != usual}
@@ -354,7 +354,7 @@ class ClassSampling:
     """K, the classes that an image is compared with, its own among them: K - 1 are drawn of all N, without replacement."""
 
     def drawn(self, num_classes: int) -> int | None:
-        """How many of N classes are drawn; None: K is no smaller than N, so that all are in view."""
+        """How many of N classes are drawn; None: K is no smaller than N, so all are in view."""
         return None if self.num >= num_classes else self.num - 1
 
 
@@ -412,7 +412,7 @@ class Schedule:
     optimiser: Literal["sgd", "adam", "adamw"] = "sgd"
     """SGD with momentum; Adam, whose weight decay is part of the gradient; AdamW, whose is not."""
     eps: float = 1e-8
-    """Of Adam and AdamW, beside the root of the second moment."""
+    """Adam and AdamW: added to the root of the second moment."""
     decay: Literal["epochs", "steps"] = "epochs"
     """Whether the cosine falls from epoch to epoch or from step to step."""
     least_lr: float = 0.0
@@ -420,7 +420,7 @@ class Schedule:
 
     @property
     def settings(self) -> dict[str, object]:
-        """All values; of those that came after the first version only what is not the default, so that hashes of runs stay."""
+        """All values; of those that came after the first version only what is not the default, so hashes of runs stay."""
         first = ("epochs", "lr", "batch", "momentum", "weight_decay", "warmup_epochs", "warmup_lr")
         values = {one.name: (getattr(self, one.name), one.default) for one in fields(self)}
         return {name: value for name, (value, usual) in values.items() if name in first or value != usual}
@@ -456,7 +456,7 @@ class AtTest(Protocol):
 
     @property
     def views(self) -> int:
-        """Random views of the image beside its test view."""
+        """Random views of the image, in addition to its test view."""
         ...
 
     def adapt(self, module: nn.Module, answers: Callable[[], Tensor]) -> None:

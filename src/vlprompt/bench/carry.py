@@ -1,4 +1,4 @@
-"""Carrying batches of cells out on this machine: in this process, or in some processes of its own.
+"""Carrying batches of cells out on this machine: in this process, or in several new ones.
 
 What another way of carrying them out (a cluster) has to offer is `Carrier`: batches in, outcomes out as they come.
 """
@@ -33,7 +33,7 @@ SECONDS_TO_STOP = 30.0
 
 
 def carrier(jobs: int, observer: Observer = SILENT, desk: Desk | None = None) -> Carrier:
-    """One process: this one, which shows its progress to `observer` and goes on with what is on `desk`. Several: each takes the
+    """One process: this one, which shows its progress to `observer` and continues with what is on `desk`. Several: each takes the
     next batch when it is free."""
     if jobs > 1:
         return lambda batches, grid: in_processes(batches, grid, jobs)
@@ -56,7 +56,7 @@ class _Worker:
 
 
 def in_processes(batches: Sequence[Batch], grid: Grid, jobs: int) -> Outcomes:
-    """Batches in up to `jobs` processes. One that dies takes its cell with it, and a new one goes on with the rest."""
+    """Batches in up to `jobs` processes. One that dies takes its cell with it, and a new one continues with the rest."""
     todo = deque(batches)
     workers = [_start(grid) for _ in range(min(jobs, len(todo)))]
     try:
@@ -90,7 +90,7 @@ def _start(grid: Grid) -> _Worker:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(theirs, grid), daemon=True)
-    with _ignoring_interrupts():  # until it has a handler of its own: libraries take seconds to load
+    with _ignoring_interrupts():  # until it has its own handler: libraries take seconds to load
         process.start()
     theirs.close()
     return _Worker(process=process, pipe=ours)

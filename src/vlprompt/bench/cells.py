@@ -28,7 +28,7 @@ Protocol = Literal["few-shot", "base-to-novel", "cross-dataset", "domain", "tran
 PROTOCOLS: tuple[Protocol, ...] = ("few-shot", "base-to-novel", "cross-dataset", "domain", "transfer")
 PROMPTS = "prompts"
 COURSE, CELL = "course.json", "cell.json"
-"""What decides a course and a cell, written before anything is done, so that nothing is mixed up later."""
+"""What decides a course and a cell, written before anything is done, so nothing is mixed up later."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,6 @@
 """Carrying batches of cells out on a Ray cluster (extra ``scale``): a task per batch, with its CPUs and GPUs.
 
-A worker that sees the driver's directory works in it. One that does not works in a folder of its own and sends the files back, which
+A worker that sees the driver's directory works in it. One that does not works in its own folder and sends the files back, which
 the driver puts in place, each record last. A task whose worker is lost is begun again by Ray, as often as a cell may fail; on a shared
 directory it goes on from the last checkpoint.
 """
@@ -44,7 +44,7 @@ class Cluster:
     """Which Ray, and what a task takes of it."""
 
     address: str
-    """``local``: one of its own on this machine; ``auto``: the one this machine belongs to; else an address."""
+    """``local``: a new one on this machine; ``auto``: the one this machine belongs to; else an address."""
     workers: int = 1
     """Of a local one."""
     cpus: int = 1
@@ -211,7 +211,7 @@ def _gpus(cluster: Cluster, means: Means, resources: Mapping[str, float]) -> flo
 
 
 def _means(means: Means, cpus: int, gpus: float) -> Means:
-    """A task sees no GPU but its own, so that a number after ``cuda`` means nothing there."""
+    """A task sees no GPU but its own, so a number after ``cuda`` means nothing there."""
     device = "cuda" if gpus and means.device.startswith("cuda") else means.device
     return replace(means, threads=cpus, device=device)
 

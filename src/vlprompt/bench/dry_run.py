@@ -1,6 +1,6 @@
 """What a plan will take before any of its data are there: steps timed on made-up images and multiplied, and cached features counted.
 
-A step is timed at two numbers of classes, so that its time is a line in them: the image side and the rest at no class, the text
+A step is timed at two numbers of classes, so its time is a line in them: the image side and the rest at no class, the text
 side by the class. Nothing is learned or kept.
 """
 

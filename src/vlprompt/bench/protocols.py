@@ -214,7 +214,7 @@ def _named(one: Refused, request: Request, possible: Collection[str]) -> bool:
 
 
 def _methods(maker: Maker, protocol: Protocol) -> Sequence[str]:
-    """Transfer goes on with the pretrained prompt's own method, unless it alone is asked for with others."""
+    """Transfer continues with the pretrained prompt's own method, unless it alone is asked for with others."""
     if protocol == "transfer" and (maker.request.whole or not maker.request.named):
         return (maker.pretrained_method,)
     return maker.methods

@@ -73,7 +73,7 @@ class Sets:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """One published number beside ours."""
+    """One published number next to ours."""
 
     published: Published
     shots: int | None
@@ -148,7 +148,7 @@ def request_of(wanted: Wanted, sets: Sets) -> Request:
 
 
 def lines(wanted: Wanted, records: Iterable[Record]) -> list[Line]:
-    """Every published number of a recipe beside what the records say of it; numbers for shots that were not asked for are left out."""
+    """Every published number of a recipe next to what the records say of it; numbers for shots that were not asked for are left out."""
     recipe = wanted.recipe
     found = scores(records)
     asked = wanted.shots or recipe.shots

@@ -123,7 +123,7 @@ class Maker:
 
     def targets(self, source: Known) -> list[Known]:
         """The domains of a source: those that are known, and of the sets given those that have its classes. A set that is named
-        beside a source is meant as a domain, whatever its classes."""
+        next to a source is meant as a domain, whatever its classes."""
         known = [self._open(name) for name in domain_sets(source.data)]
         meant = () if self.request.whole or self.request.source is None else self.request.data
         given = [one for one in self._given if one.data in meant or fits(one, source)]
@@ -412,8 +412,7 @@ def expand(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def quick_sets(names: Sequence[str]) -> tuple[str, ...]:
-    """As `expand`, but `pocket` stands for two of its sets with classes enough to be halved, and few enough to be quick: the one
-    with the most classes, and the one with the most that other domains are known of."""
+    """As `expand`, but `pocket` is two sets with 4 to 20 classes: the one with most, and the one with most that has known domains."""
     classes = {name: len(pocket.info(name).class_names) for name in benchmark_sets()}
     fitting = [name for name, number in classes.items() if 2 * HALF <= number <= QUICK_CLASSES] or list(classes)
     own = sorted(fitting, key=lambda name: -classes[name])

@@ -43,7 +43,7 @@ class Desk:
         return self._images[model, dtype]
 
     def encode(self, images: Images, samples: Sequence[Sample], views: Iterable[int | None]) -> None:
-        """Fill the cache with the features of some images. Of all processes one encodes for a model at a time, so that no image
+        """Fill the cache with the features of some images. Of all processes one encodes for a model at a time, so no image
         is encoded twice: sets of images overlap."""
         assert images.store is not None
         if images.store.root is None:

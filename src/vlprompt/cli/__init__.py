@@ -1,4 +1,4 @@
-"""The command `vlprompt`. Nothing heavy is imported here, so that `--help` answers at once."""
+"""The command `vlprompt`. Nothing heavy is imported here, so `--help` answers at once."""
 
 from __future__ import annotations
 

@@ -183,7 +183,7 @@ def absent(data: Sequence[str]) -> tuple[str, ...]:
 
 
 def default_model(data: Sequence[str], *, dry_run: bool) -> str:
-    """The pocket's; for a plan of papers' sets that are not on disk the papers', which is said."""
+    """pocket-s; ViT-B/16, with a note, if a dry run plans data sets that are not on disk."""
     from vlprompt.bench import PAPERS_MODEL
 
     if not dry_run or not absent(data):
@@ -229,7 +229,7 @@ def parse_shots(text: str) -> tuple[int | None, ...]:
 
 
 def threads_each(jobs: int) -> int | None:
-    """Threads of each of several processes, so that together they do not take more than there are."""
+    """Threads of each of several processes, so together they do not take more than there are."""
     import os
 
     return None if jobs == 1 else max(1, (os.cpu_count() or 1) // jobs)

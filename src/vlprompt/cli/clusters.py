@@ -51,7 +51,7 @@ def parse(text: str, jobs: int) -> Cluster:
 
 @contextmanager
 def carrying(ray: str | None, jobs: int, observer: Observer, desk: Desk) -> Iterator[Carrier]:
-    """What carries batches of cells out: this process, some of its own, or a ray."""
+    """What carries batches of cells out: this process, several processes, or a Ray cluster."""
     from vlprompt import bench
 
     if ray is None:

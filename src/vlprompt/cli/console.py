@@ -58,7 +58,7 @@ def show(*parts: RenderableType) -> None:
 
 
 def note(text: str) -> None:
-    """One line on the way, to stderr; never markup, so that paths with brackets come out as they are."""
+    """One line on the way, to stderr; never markup, so paths with brackets come out as they are."""
     err().print(Text(as_shown(text)), soft_wrap=True)
 
 

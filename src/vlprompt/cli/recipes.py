@@ -61,7 +61,7 @@ def _check(*, as_json: bool) -> None:
 
 
 def as_dict(recipe: Recipe) -> dict[str, object]:
-    """As JSON has it: shots that are keys are strings."""
+    """JSON-ready: shots that are keys become strings."""
     epochs = {str(shots): count for shots, count in recipe.epochs.items()}
     return dataclasses.asdict(recipe) | {"epochs": epochs, "commands": recipe.commands}
 

@@ -70,7 +70,7 @@ def verify(
 
 
 def _table(results: Sequence[Result], title: str) -> Table:
-    """Two rows a case: its values and gradients, or a run's steps and tensors, beside the repository and the file of the source."""
+    """Two rows a case: its values and gradients, or a run's steps and tensors, next to the repository and the file of the source."""
     table = Table(
         box=box.SIMPLE_HEAD, title=f"Compared with the published implementations, {title}", title_justify="left"
     )

@@ -42,7 +42,7 @@ class Copies:
 
     ids: tuple[str, ...]
     leak: bool
-    """Whether they lie in different parts, so that a test or validation image is learned from."""
+    """Whether they lie in different parts: a test or validation image is learned from."""
     conflict: bool
     """Whether they have different labels."""
 
@@ -53,7 +53,7 @@ class Report:
 
     name: str
     divided: bool
-    """False: it has no train, val and test of its own, and the counts are those of `split_by_rule`."""
+    """False: it has no train, val and test, and the counts are those of `split_by_rule`."""
     classes: tuple[ClassCount, ...]
     problems: tuple[str, ...]
     """Why it cannot be used; empty for a usable one."""
@@ -232,7 +232,7 @@ NEAR_BITS, NEAR_LEVELS = 3, 6.0
 def _near(looks: Sequence[_Look]) -> tuple[tuple[str, str], ...]:
     """(learned from, tested on) that look the same, other than copies byte for byte.
 
-    By the signs of brightness steps (64 bits): two that differ in at most three share one quarter of them, so that only pairs with a
+    By the signs of brightness steps (64 bits): two that differ in at most three share one quarter of them, so only pairs with a
     quarter in common are compared. Pictures of one plain colour have hardly a step and are left out.
     """
     small = np.array([np.frombuffer(look.small, np.uint8) for look in looks], np.int16).reshape(-1, 8, 9, 3)

@@ -34,7 +34,7 @@ class NamesReport:
     synonyms: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Class key -> its names, where there is more than one; the first is used."""
     duplicates: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Name -> the keys of all classes that have it. Their texts are equal, so that no prompt tells them apart."""
+    """Name -> the keys of all classes that have it. Their texts are equal, so no prompt tells them apart."""
     empty: tuple[str, ...] = ()
     """Keys of classes without a name; they are left out."""
     unused: int = 0

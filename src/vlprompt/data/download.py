@@ -2,7 +2,7 @@
 not at all.
 
 FILE.part         what has come so far
-FILE.part.json    of which version of the file (ETag or date), so that two versions are never joined
+FILE.part.json    of which version of the file (ETag or date), so two versions are never joined
 """
 
 from __future__ import annotations
@@ -335,7 +335,7 @@ def _tag_file(part: Path) -> Path:
 
 
 def _tag_of(part: Path) -> str:
-    """Of which version a part is; empty: nobody knows, so that it cannot be gone on with."""
+    """Of which version a part is; empty: nobody knows, so it cannot be continued."""
     try:
         return str(reading.json_object(_tag_file(part))["tag"])
     except (OSError, ValueError, KeyError, TypeError):

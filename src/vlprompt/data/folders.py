@@ -148,7 +148,7 @@ def _innermost(scan: _Scan, folder: Path, part: Part) -> Path:
 
 
 def _refuse_unnamed_parts(scan: _Scan, folders: list[Path]) -> None:
-    """UserError where all folders have the same folders in them, so that they are parts (or domains) and no classes."""
+    """UserError where all folders have the same folders in them, so they are parts (or domains), not classes."""
     inside = [{child.name for child in _children(_Scan(scan.root), folder)[0]} for folder in folders]
     shared = set.intersection(*inside) if len(inside) > 1 else set()
     if len(shared) > 1:
@@ -177,7 +177,7 @@ def _scan_classes(scan: _Scan, folders: list[Path], part: Part | None, above: se
 
 
 def _walk(scan: _Scan, folder: Path, seen: set[str]) -> Iterator[Path]:
-    """All files below a folder. Every real folder is entered once, so that links in circles end."""
+    """All files below a folder. Every real folder is entered once, so links in circles end."""
     folders, files = _children(scan, folder)
     yield from files
     for child in folders:

@@ -44,7 +44,7 @@ FILLERS = frozenset(
         *("seg", "ilsvrc", "ilsvrc2012"),
     )
 )
-"""Words that may stand beside it: ``training_set``, ``seg_train``, ``ILSVRC_train``, ``test-images``."""
+"""Words that may stand next to it: ``training_set``, ``seg_train``, ``ILSVRC_train``, ``test-images``."""
 
 
 def part_of(name: str) -> Part | None:

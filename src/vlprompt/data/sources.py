@@ -23,7 +23,7 @@ def open_dataset(spec: str | Path, *, strict: bool = False, val_as_test: bool = 
     """The data set that `spec` means: a pocket set's name, one of the papers' sets (`catalogue`) by name or by its folder, a
     folder of class folders, a CSV or JSONL table, or ``hub:OWNER/NAME``.
 
-    Only names and sizes are looked at, so that large folders open fast; `verify` decodes. A name of the pocket, and one of
+    Only names and sizes are looked at, so large folders open fast; `verify` decodes. A name of the pocket, and one of
     the papers' below the data root, goes before a folder of that name (write ``./name`` for the folder). Classes are sorted by
     folder name; the papers' sets keep their labels and their order. A source without train, val and test gives all its images
     as `train` with ``divided=False``; `split_by_rule` divides them. val_as_test: whether validation images stand for test images
@@ -40,7 +40,7 @@ def open_dataset(spec: str | Path, *, strict: bool = False, val_as_test: bool = 
 
 
 def notes_of(listing: Listing) -> tuple[str, ...]:
-    """What to know of a source: its own notes, and class names that are no words."""
+    """What to know of a source: its own notes, and class names that are not words."""
     return (*listing.notes, *(() if listing.own_names else odd_names(listing.class_names)))
 
 

@@ -298,7 +298,7 @@ def _block_name(digest: str, hashes: Iterable[str]) -> str:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Whole or not at all, also where several processes write one name at once: each has a neighbour of its own."""
+    """Whole or not at all, also where several processes write one name at once: each writes a separate file first."""
     neighbour = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
     try:
         with neighbour.open("wb") as file:

@@ -57,7 +57,7 @@ class _Table:
 
 
 def table_of(spec: str) -> tuple[Path, dict[str, str]] | None:
-    """(the table, the columns asked for) of ``TABLE.csv?label=COLUMN``; None: `spec` is no table that is there."""
+    """(the table, the columns asked for) of ``TABLE.csv?label=COLUMN``; None: `spec` is not a table that is there."""
     place, _, query = spec.partition("?")
     path = Path(spec).expanduser() if Path(spec).expanduser().is_file() else Path(place).expanduser()
     if path.suffix.lower() not in COMMAS + LINES or not path.is_file():

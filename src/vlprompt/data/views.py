@@ -56,7 +56,7 @@ VIEWS_PER_SEED = 1_000_000
 
 
 def first_view(seed: int) -> int:
-    """The number of a seed's first training view. Every seed sees crops of its own, so that the spread over seeds has their part."""
+    """The number of a seed's first training view. Every seed sees different crops, so the spread over seeds has their part."""
     return (seed - 1) * VIEWS_PER_SEED
 
 

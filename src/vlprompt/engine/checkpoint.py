@@ -86,7 +86,7 @@ class Checkpoints:
 
 
 def packed(state: State, numbers: Mapping[str, object]) -> bytes:
-    """A state's tensors and some numbers beside them, as one safetensors file; `numbers` has schema, epoch, seconds and config."""
+    """A state's tensors and some numbers next to them, as one safetensors file; `numbers` has schema, epoch, seconds and config."""
     named = {
         f"{kind}/{name}": tensor.detach().cpu().contiguous()
         for kind in KINDS

@@ -54,7 +54,7 @@ def write_vectors(path: Path, vectors_CE: Tensor, names: Sequence[str], learned:
     """Write ``.npy`` (one (C, E) float32 array, a row per class) or ``.safetensors`` (`vectors`, names in its metadata).
 
     The ``.npy`` is what Detic reads for a vocabulary (`reset_cls_test`: it transposes, appends the background's zeros and
-    normalises by itself), rows in the order of its categories. Names stand beside it in ``.names.txt``. UserError: another ending.
+    normalises by itself), rows in the order of its categories. Names stand next to it in ``.names.txt``. UserError: another ending.
     """
     array = vectors_CE.numpy()
     if path.suffix == ".npy":

@@ -72,7 +72,7 @@ class RunConfig:
     strict: bool = False
     """Whether an image that cannot be used is an error instead of a listed skip."""
     resume: bool = False
-    """Whether to go on with unfinished work in `out`."""
+    """Whether to continue with unfinished work in `out`."""
     max_memory: int | None = None
     """Bytes that the process may take: text rows are then run a part at a time, with the same gradient; None: no limit."""
     save_every: int = 1
@@ -110,7 +110,7 @@ class RunConfig:
 def hashed(decides: Mapping[str, object], *, but: tuple[str, ...] = ()) -> dict[str, object]:
     """All that decides a result as JSON has it, and `hash`: SHA-256 (hex) of it without the names in `but`.
 
-    Options that are no numbers, strings or lists become strings.
+    Options that are not numbers, strings or lists become strings.
     """
     values: dict[str, object] = json.loads(json.dumps(dict(decides), default=str))
     counted = {name: value for name, value in values.items() if name not in but}
@@ -134,7 +134,7 @@ SHOWN = 8
 
 
 def require_own(out: Path, mark: str, what: str, *, hint: str = "") -> None:
-    """UserError where `out` is a file, or holds something, but no name that begins with `mark`, so that it is no `what`."""
+    """UserError where `out` is a file, or holds something, but no name that begins with `mark`, so it is not a `what`."""
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file; --out must be a directory.")
     names = sorted(path.name for path in out.iterdir() if not path.name.startswith(".")) if out.is_dir() else []
@@ -163,5 +163,5 @@ def same_work(path: Path, now: Mapping[str, object]) -> bool:
 
 
 def refuse_unfinished(directory: Path) -> None:
-    """UserError: there is a checkpoint, and nobody said to go on with it."""
+    """UserError: there is a checkpoint, and nobody said to continue with it."""
     raise UserError(f"{directory} holds unfinished work. Continue it with --resume, or use another --out.")

@@ -1,6 +1,6 @@
 """Several processes that take one step together, or one alone.
 
-Each process (rank) has some of the step's images and encodes some of its classes. Class features are gathered, so that every rank
+Each process (rank) has some of the step's images and encodes some of its classes. Class features are gathered, so every rank
 computes its losses on all of them; the gradient of a rank's own class features is the SUM over ranks of dL_r/dT, because every
 rank's loss reads them; then the gradients of learned tensors are averaged over ranks. With image-dependent losses scaled by
 R n_r / N (`step.weighted`) that is the gradient of the one loss of all images together, for text, image and shared tensors alike.
@@ -119,7 +119,7 @@ class _Gathered(torch.autograd.Function):
     def forward(ctx: Any, rows_cE: Tensor, number: int, ranks: Together) -> Tensor:
         ctx.number, ctx.ranks = number, ranks
         counts = [len(Alone.part(_At(rank, ranks.world), number)) for rank in range(ranks.world)]
-        assert len(rows_cE) == counts[ranks.rank], "a rank gives the rows of its own part"
+        assert len(rows_cE) == counts[ranks.rank], "a rank gives the rows of its part"
         padded = rows_cE.new_zeros(max(counts), rows_cE.shape[1])  # parts differ by one row at most
         padded[: len(rows_cE)] = rows_cE
         found = [torch.empty_like(padded) for _ in counts]
@@ -201,9 +201,8 @@ PAUSE = 0.05
 def meet(store: Store, rank: int, world: int, *, patience: float = PATIENCE) -> Store:
     """The part of a store that belongs to this start alone.
 
-    Every rank writes a new word of its own under its number. Rank 0 answers each word that it reads, under a key made of that word,
-    with the run's new word, and reads again until every rank has said, under a key made of the run's word, that it knows it: an
-    answer to an old word is read by nobody. UserError where a rank does not come.
+    Every rank writes a fresh nonce under its number. Rank 0 answers every rank's nonce with the run id, then waits for all
+    acknowledgements. Nobody reads an answer to an old nonce. UserError if a rank does not come.
     """
     own, deadline = secrets.token_hex(8), time.monotonic() + patience
     if rank == 0:

@@ -209,7 +209,7 @@ def probabilities(logits_NC: Tensor) -> NDArray[np.float32]:
 
 
 def predictions(samples: Sequence[Sample], probability_NC: NDArray[np.float32]) -> Predictions:
-    """The answers as they are kept beside a record."""
+    """The answers as they are kept next to a record."""
     label = np.array([sample.label for sample in samples], dtype=np.int64)
     predicted = probability_NC.argmax(1).astype(np.int64)
     rows = np.arange(len(samples))

@@ -85,7 +85,7 @@ class Forward:
         taught_BE: Tensor | None = None,
     ) -> View:
         """labels (B,). frozen_BE: the bare tower's features, where `reads_frozen`. pixels (B, 3, S, S): where the prompt enters
-        the image tower. drawn: the classes that are in view beside the images' own; None: all are. others: labels of the step's
+        the image tower. drawn: the classes that are in view in addition to the images' own; None: all are. others: labels of the step's
         images in other processes. chance: the step's seed, for a prompt that asks for it. taught_BE: the images' features in the other
         model that teaches."""
         prompted = self.ask(prompt, frozen_BE, chance)
@@ -160,7 +160,7 @@ class Forward:
         if self.ranks.world == 1:
             tokens = self.tokens if classes_C is None else subset(self.tokens, classes_C)
         else:
-            own = range(1) if len(part) == 0 else part  # without a class of its own a rank encodes one, and gives none
+            own = range(1) if len(part) == 0 else part  # a rank without a class encodes one, and gives none
             device = self.tokens.restore_C.device
             index = (
                 torch.arange(own.start, own.stop, device=device)
@@ -218,7 +218,7 @@ def zero_shot_text(clip: Clip, class_names: Sequence[str], template: str) -> Fea
 def ensemble_text(clip: Clip, class_names: Sequence[str], ensemble: Ensemble, template: str) -> Features:
     """The mean over templates of the bare tower's class features (C, E), one template at a time; template: the data set's own.
 
-    Where classes have sentences of their own: the mean of those, each of length 1. UserError: a class without one.
+    If classes have their own sentences: the mean of those, each of length 1. UserError: a class without one.
     """
     if ensemble.by_class is not None:
         return _described(clip, class_names, ensemble)

@@ -41,7 +41,7 @@ class Images:
         return self.store.stats.seconds if self.store is not None else 0.0
 
     def prepare(self, samples: Sequence[Sample], views: Sequence[int | None]) -> None:
-        """Encode training views that are going to be used, as a stage of its own."""
+        """Encode training views that are going to be used, as a separate stage."""
         progress = self._stage("encoding training images", len(samples) * len(views))
         for view in views:
             self._features(samples, view, progress)
@@ -49,7 +49,7 @@ class Images:
     def features(self, samples: Sequence[Sample], view: int | None, *, quiet: bool = False) -> Tensor:
         """(N, E) float32 on the CPU: the bare tower's un-normalised features, of the test view (None) or of a training view.
 
-        quiet: no stage of its own is shown, because another one is running.
+        quiet: show no stage, because another one is running.
         """
         known = self.known(view)
         new = any(sample.content_hash not in known for sample in samples)

@@ -2,7 +2,7 @@
 
 The count is of what the backward pass keeps: about 13.3 numbers per row, layer and unit of width in a block whose weights are frozen
 (the residual stream twice, queries, keys, values, the attended values, the four-fold hidden layer of the MLP, and their neighbours in
-the pass), and the attention weights. Measured beside the estimate by `python -m benchmarks.estimates`: docs/performance.md.
+the pass), and the attention weights. Compared with the estimate by `python -m benchmarks.estimates`: docs/performance.md.
 """
 
 from __future__ import annotations

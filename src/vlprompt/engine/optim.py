@@ -31,7 +31,7 @@ def lr_at(epoch: int, schedule: Schedule, part: float = 0.0) -> float:
     """The learning rate of an epoch (from 0), or where the cosine falls from step to step, after this part of the epoch.
 
     Warm-up epochs: ``warmup_lr``; then ``least + (lr - least) * (1 + cos(pi * (epoch - warmup_epochs) / epochs)) / 2``. The cosine
-    starts after the warm-up but its length is all epochs, so that it does not quite reach its end, as published.
+    starts after the warm-up but its length is all epochs, so it does not quite reach its end, as published.
     """
     if epoch < schedule.warmup_epochs:
         return schedule.warmup_lr
@@ -42,7 +42,7 @@ def lr_at(epoch: int, schedule: Schedule, part: float = 0.0) -> float:
 def batches(count: int, batch: int, *, seed: int, epoch: int) -> tuple[Tensor, ...]:
     """The images of one epoch's steps: index tensors, int64, in random order.
 
-    The order depends on (seed, epoch) alone, so that a resumed run needs no random state. The last batch is dropped if it is
+    The order depends on (seed, epoch) alone, so a resumed run needs no random state. The last batch is dropped if it is
     not full, unless the whole set is smaller than one batch (as published).
     """
     order = torch.randperm(count, generator=generator("order", seed, epoch))

@@ -48,7 +48,7 @@ def generator(*parts: object) -> torch.Generator:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until the device has done what it was given, so that a clock says what the work took."""
+    """Wait until the device has done what it was given, so a clock says what the work took."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":

@@ -23,7 +23,7 @@ def weighted(terms: Sequence[Term], view: View, share: float = 1.0) -> dict[str,
     """Every term's weighted loss, by name.
 
     share: this process's images times the number of processes over all images (1 for a process alone). Terms that are a mean over
-    images are multiplied by it, so that the mean over processes is the mean over all images; terms without images are not. With
+    images are multiplied by it, so the mean over processes is the mean over all images; terms without images are not. With
     share 0 there are no images: those terms are 0, still connected to the class features, whose gradient all processes exchange.
     """
     out = {}
@@ -74,7 +74,7 @@ def measured_gradients(
 def measured_gradients_of_all(shares: Sequence[Share]) -> list[tuple[Gradients, dict[str, float]]]:
     """`measured_gradients` of every prompt of a step.
 
-    Without a rule the terms' gradients are added, so that measuring costs no second pass through what they share not.
+    Without a rule the terms' gradients are added, so measuring costs no second pass through what they share.
     """
     if all(len(one.losses) == 1 for one in shares):
         return [(found, {}) for found in gradients_of_all(shares)]
@@ -163,7 +163,7 @@ class Place:
 
 
 def require_finite(losses: Mapping[str, Tensor], gradients: Gradients, prompt: nn.Module, place: Place) -> None:
-    """Stop with the term or the tensor, the step and the images, before anything is changed by a number that is none."""
+    """Raise UserError, naming term, step and images, if a loss or gradient is not finite; nothing is updated."""
     names = [name for name, _ in prompt.named_parameters()]
     checks = {f"the loss term {name!r}": loss for name, loss in losses.items()}
     checks |= {f"the gradient of {name!r}": g for name, g in zip(names, gradients, strict=True) if g is not None}

@@ -76,7 +76,7 @@ def evaluate_run(
 def divided(dataset: Dataset, data: str, place: Path, learned: Learned, observer: Observer) -> Dataset:
     """The data set with its test part.
 
-    One without parts is divided by the rule if the prompt was learned from it (or if nothing is known of that), so that no
+    One without parts is divided by the rule if the prompt was learned from it (or if nothing is known of that), so no
     training image is tested; else all its images are test images.
     """
     if dataset.divided:
@@ -111,7 +111,7 @@ class _Seen:
     def has(self, sample: Sample) -> bool:
         try:
             return sample.content_hash in self.contents if self.contents else sample.id in self.ids
-        except UserError:  # it cannot be read, which is said where it is asked for
+        except UserError:  # it cannot be read, and the output says so where it is asked for
             return False
 
 

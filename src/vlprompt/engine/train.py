@@ -347,7 +347,7 @@ class Tally:
 
 
 def prompt_at(state: State, clip: Clip, spec: PromptSpec, num_classes: int, seed: int) -> nn.Module:
-    """The prompt of a state, a copy: learning goes on without it."""
+    """The prompt of a state, a copy: learning continues without it."""
     prompt = new_prompt(clip, spec, num_classes, seed)
     put_back(state.parameters, prompt)
     return prompt

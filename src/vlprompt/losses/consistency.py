@@ -21,7 +21,7 @@ from vlprompt.types import Need, Term, View
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConsistencyOptions:
-    """What may be chosen about PromptSRC beside its prompt."""
+    """PromptSRC's options, apart from its prompt."""
 
     text_weight: float = 25.0
     """Weight of the L1 distance of text features; 0: without."""

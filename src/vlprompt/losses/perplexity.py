@@ -65,7 +65,7 @@ def top_words(score: Callable[[Tensor], Tensor], rows_RD: Tensor, k: int) -> Ten
 def mean_over_rows(function: Callable[..., Tensor], *rows: Tensor | None) -> Tensor:
     """The mean of ``function(*rows)`` (one number a row) over all rows, a scalar.
 
-    Beyond ROWS rows: chunk by chunk, each run again in the backward pass, so that memory does not grow with classes.
+    Beyond ROWS rows: chunk by chunk, each run again in the backward pass, so memory does not grow with classes.
     """
     count = next(part.shape[0] for part in rows if part is not None)
     if count <= ROWS:

@@ -43,7 +43,7 @@ class PlppOptions:
     weight_inverse: float | None = field(default=None, metadata={"alias": "lambda_inverse", "words": {"same": None}})
     """The weight of the inverse term; "same": lambda, one weight for both."""
     balance: float = field(default=0.0, metadata={"words": {"off": 0.0}})
-    """R: the weights are found in the first epoch, so that each term's gradient on the labelled tensors is R times
+    """R: the weights are found in the first epoch, so each term's gradient on the labelled tensors is R times
     cross-entropy's there; they are fixed afterwards and stand in the record. "off": the weights above."""
     label: Literal["soft", "hard"] = "soft"
     """What a context vector should predict: a distribution over its nearest words, or the nearest word alone."""
@@ -56,7 +56,7 @@ class PlppOptions:
     shift: Literal["auto", 1, 0] = "auto"
     """1: the state before a word predicts it, as in perplexity; 0: the word's own state. auto: 0 with one or two context tokens."""
     rows: Literal["read", "token"] = "read"
-    """What is labelled where queries, keys and values have tokens of their own (RPP): all first-layer tokens that the classifier
+    """What is labelled where queries, keys and values have separate tokens (RPP): all first-layer tokens that the classifier
     "read"s, or the un-replaced "token" alone. Other hosts have one tensor there."""
     head: Literal["auto", "host", "alone"] = "auto"
     """Whose states predict: the host's own, or those of a separate pass of the context alone with deep prompts off.

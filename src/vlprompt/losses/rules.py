@@ -104,7 +104,7 @@ class GaussianAverage:
         return f"the mean of the prompts after each epoch t, weighted by N(t; {self.mean:g}, {self.std:g}) {of}"
 
     def weights(self, epochs: int) -> Sequence[float]:
-        """One per epoch, summing to 1; taken in log space, so that no choice of mean and std divides by 0."""
+        """One per epoch, summing to 1; taken in log space, so no choice of mean and std divides by 0."""
         scale = epochs / self.epochs
         mean, std = self.mean * scale, self.std * scale
         logs = [-0.5 * ((t - mean) / std) ** 2 for t in range(1, epochs + 1)]

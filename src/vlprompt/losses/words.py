@@ -1,6 +1,6 @@
 """The frozen token embedding as PLPP uses it: a table of words to compare context vectors with.
 
-Shape letters beside those of `types`: R rows (context vectors, all leading axes flattened), A words, K words of a row.
+Shape letters next to those of `types`: R rows (context vectors, all leading axes flattened), A words, K words of a row.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ def nearest_words(
     draws: int = 32,
     seed: int = 241215277,
 ) -> tuple[NearWords, ...]:
-    """The k nearest words of each context vector, beside what random vectors of the same length would find.
+    """The k nearest words of each context vector, next to what random vectors of the same length would find.
 
     vectors: (..., M, D), flattened. by: ``distance`` (Euclidean) is what CoOp's published ``interpret_prompt.py`` ranks
     by; ``cosine`` is what PLPP's labels rank by. The baseline (project's choice) is the mean over `draws` directions,

@@ -1,4 +1,4 @@
-"""Methods that learn beside the prompts: on features, on weights, from classes, or at test time."""
+"""Methods that learn something other than prompts: on features, on weights, from classes, or at test time."""
 
 from __future__ import annotations
 

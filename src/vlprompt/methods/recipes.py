@@ -1,6 +1,6 @@
 """The settings of methods: one TOML file per method and protocol, and the only place where a number of a paper stands.
 
-The files lie in `vlprompt/recipes`, so that wheels carry them. A file may extend another one; a file without a method is there to be
+The files lie in `vlprompt/recipes`, so wheels carry them. A file may extend another one; a file without a method is there to be
 extended; an overlay's file (`plpp.toml`) goes over each recipe of its hosts: `plpp-coop-few-shot` is `plpp.toml` over
 `coop-few-shot.toml`. `names` lists all recipes, `read` gives one as a frozen `Recipe`, `named` the one of a method and a protocol.
 Knows no torch and no model.
@@ -76,7 +76,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pretraining:
-    """What pretraining has beside the method's options and schedule."""
+    """What pretraining adds to the method's options and schedule."""
 
     processes: int = 1
     """Of the published run; the schedule's `batch` is the images of a step on all of them together."""

@@ -87,7 +87,7 @@ def _tables() -> str:
 
 
 def recipe_of(method: str, protocol: str, model: str, wanted: str = "auto") -> str:
-    """The name of the recipe of a method on a model by a protocol; "" where there is none, so that the row's neutral values hold.
+    """The name of the recipe of a method on a model by a protocol; "" where there is none, so the row's neutral values hold.
 
     wanted: `auto` (the small models' for one of those, else the protocol's), `published` (the protocol's), `pocket`, or a name.
     """
@@ -165,7 +165,7 @@ def whose(
     """Whose choices a resolved method's settings are: `published`, `project`, or `changed` by whoever asked for the run.
 
     They are published where the recipe's source has a run of this method on this data set with so many images per class, and nothing
-    differs from it. changed: whether something beside the settings was (views, template, the learned start).
+    differs from it. changed: whether anything else was (views, template, the learned start).
     """
     plain = resolve(method.name, recipe=recipe, shots=shots or None, dataset=dataset)
     if changed or (overrides and plain.options != method.options):

@@ -38,7 +38,7 @@ class SentenceOptions:
     sentences for each class (`--sentences FILE`); or the sentences themselves, with " | " between them."""
 
     def __post_init__(self) -> None:
-        """A file is read at once: its sentences are what is kept, so that an artifact needs no file beside it."""
+        """A file is read at once: its sentences are what is kept, so an artifact needs no file next to it."""
         path = Path(self.templates).expanduser()
         if self.templates.startswith(BY_CLASS):
             return

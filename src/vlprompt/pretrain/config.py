@@ -21,7 +21,7 @@ Views = int | Literal["published", "crops", "centre"]
 WORDS: tuple[Literal["published", "crops", "centre"], ...] = ("published", "crops", "centre")
 CORRECTIONS: tuple[Correction, ...] = ("natural", "log10", "none")
 OTHERS = "coop-pretraining"
-"""The recipe whose schedule and views a method takes that has none of its own."""
+"""The recipe whose schedule and views a method takes that lacks both."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +35,7 @@ class PretrainConfig:
     out: Path
     overrides: Mapping[str, object] = field(default_factory=dict)
     class_names: Path | None = None
-    """The class-name file; None: found beside the data, else the folders' names."""
+    """The class-name file; None: found next to the data, else the folders' names."""
     shots: int | None = 16
     """Training images per class; None: all. Shards are read whole."""
     seed: int = 42
@@ -223,7 +223,7 @@ def _refuse(method: Method) -> None:
 
 
 def _sampled(method: Method, number: int, correction: Correction) -> Method:
-    """A method without sampling of its own, with cross-entropy over sampled classes."""
+    """A method that samples no classes, with cross-entropy over sampled classes."""
     sampling = SamplingOptions(classes=number, correction=correction)
     term = sampled_cross_entropy(correction)
     terms = tuple(

@@ -157,7 +157,7 @@ class Cached:
     _bad: dict[int, tuple[str, str]] = field(default_factory=dict)
 
     def prepare(self) -> None:
-        """Encode this rank's share of all images in every fixed view, so that the cache is written in large blocks."""
+        """Encode this rank's share of all images in every fixed view, so the cache is written in large blocks."""
         own = self.ranks.part(len(self.pool))
         views = sorted({number for epoch in range(self.plan.epochs) for number in self.look.numbers(epoch)}, key=str)
         self.images.observer.stage("encoding training images", len(own) * len(views))

@@ -73,7 +73,7 @@ class Loop:
         return self.forward.ranks.rank == 0
 
     def run(self, batches: Iterator[Batch]) -> None:
-        """Learn from every batch. UserError: a number that is none (exit 4), too many unusable images (exit 3)."""
+        """Learn from every batch. UserError: a loss or gradient that is not finite (exit 4), too many unusable images (exit 3)."""
         before, began = self.progress.seconds, time.perf_counter()
         self._saved = began
         self._logged = self.progress.step, self.progress.images, before

@@ -1,4 +1,4 @@
-"""How far a run of pretraining is: the state on disk, from which it goes on with the same bits, and its log."""
+"""How far a run of pretraining is: the state on disk, from which it continues with the same bits, and its log."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ class TptOptions:
     """What may be chosen about TPT."""
 
     views: int = 63
-    """Random views of the test image beside its test view."""
+    """Random views of the test image, in addition to its test view."""
     share: float = 0.1
     """The share of the views that count: the most certain ones."""
     steps: int = 1

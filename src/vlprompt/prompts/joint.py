@@ -38,7 +38,7 @@ class IndependentSpec:
     n_image: int = 4
     """N, the number of image tokens."""
     depth: int = field(default=AUTO, metadata={"words": {"auto": AUTO}})
-    """How many layers of each tower have tokens of their own; "auto": three quarters of each tower (9 of 12)."""
+    """How many layers of each tower are prompted; "auto": three quarters of each tower (9 of 12)."""
     init: str = WORDS
     """`normal`: N(0, 0.02); anything else: words whose first `n_ctx` start the text context, the rest staying fixed behind it."""
 
@@ -97,7 +97,7 @@ class CoupledSpec:
     n_ctx: int = 2
     """M, the number of text tokens, and of image tokens."""
     depth: int = field(default=AUTO, metadata={"words": {"auto": AUTO}})
-    """How many layers of both towers have tokens of their own; "auto": three quarters of the smaller tower (9 of 12)."""
+    """How many layers of both towers are prompted; "auto": three quarters of the smaller tower (9 of 12)."""
     init: str = WORDS
     """`normal`: N(0, 0.02); anything else: words whose first `n_ctx` start the text context, the rest staying fixed behind it."""
 

@@ -65,7 +65,7 @@ def start_from_words(words: str, num_tokens: int, facts: ModelFacts) -> Tensor:
 
 
 AUTO, ALL = 0, 0
-"""How `depth` is kept where it is no number: "auto" is three quarters of the tower, "all" the whole of it."""
+"""How `depth` is kept where it is not a number: "auto" is three quarters of the tower, "all" the whole of it."""
 WORDS = "a photo of a"
 
 
@@ -117,7 +117,7 @@ def start_context(init: str, num_tokens: int, facts: ModelFacts, generator: torc
 
     Where the words are fewer tokens than M, they are repeated, whole next to the class name (project's choice: random tokens before
     them would hide the words, and RPP's control would start further from zero-shot than RPP). UserError where words are more than
-    one token each, so that they don't fit or cannot be cut.
+    one token each, so they don't fit or cannot be cut.
     """
     if init == NORMAL:
         return normal((num_tokens, facts.text_width), generator)

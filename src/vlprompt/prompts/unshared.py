@@ -1,4 +1,4 @@
-"""Unshared tokens: queries, keys and values of the prompt rows each from a token of their own (RPP's SAPL).
+"""Unshared tokens: queries, keys and values of the prompt rows each have a separate token (RPP's SAPL).
 
 Letters: M text tokens, N image tokens, D width of a tower.
 
@@ -43,7 +43,7 @@ class UnsharedSpec:
     n_image: int = 4
     """N, the number of image tokens."""
     depth: int = field(default=AUTO, metadata={"words": {"auto": AUTO}})
-    """How many layers of each tower have tokens of their own; "auto": three quarters of each tower (9 of 12)."""
+    """How many layers of each tower are prompted; "auto": three quarters of each tower (9 of 12)."""
     residual: Residual = "keep"
     """What the prompt rows carry on: keep the un-replaced rows, replace them by the query's tokens, or by v, the value's."""
     init: str = WORDS

@@ -29,7 +29,7 @@ class VisionSpec:
     n_image: int = 8
     """N, the number of image tokens."""
     depth: int = field(default=ALL, metadata={"words": {"all": ALL}})
-    """How many layers of the image tower have tokens of their own, counted from the first: 1 is shallow, "all" deep."""
+    """How many layers of the image tower are prompted, counted from the first: 1 is shallow, "all" deep."""
 
     def __post_init__(self) -> None:
         require_tokens("n_image", self.n_image)

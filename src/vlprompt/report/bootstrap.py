@@ -8,7 +8,7 @@ and a resample draws both anew:
 - other seeds: resampling three seeds can at best give an interval that covers three times in four, because the mean of three values
   lies between the smallest and the largest of them only that often. So the mean over seeds is drawn from Student's t instead. Where
   a seed's prompt is tested on several data sets, the mean over data sets is taken seed by seed first: what the prompt gains on one it
-  may well gain on the others, so that the data sets are not independent.
+  may well gain on the others, so the data sets are not independent.
 
 The noise of single cells (this image with this seed) shows in both, and is counted once: it is left to the seeds, and the deviations of the
 image bootstrap are shrunk by ``sqrt(1 - MS_cell / MS_image)``, the mean squares of the two-way table. (Project's choice; the tests
@@ -68,7 +68,7 @@ class PairedTest:
 def paired_test(difference_SN: Table, *, fixed: bool = False) -> PairedTest:
     """Takes a table of -1, 0 and +1 apart.
 
-    fixed: neither method depends on a seed, so that the one row is all there is to know about seeds.
+    fixed: neither method depends on a seed, so the one row is all there is to know about seeds.
     """
     num_seeds, num_images = difference_SN.shape
     assert num_seeds > 0
@@ -161,7 +161,7 @@ def image_draws(one: PairedTest, resamples: int) -> NDArray[np.float64]:
     """(R,) means over images that are drawn with replacement, before they are shrunk.
 
     Images with the same value are drawn together: how many there are of each is multinomial. The generator's seed comes from the
-    table itself, so that data sets are drawn independently, and each the same way alone and in an average.
+    table itself, so data sets are drawn independently, and each the same way alone and in an average.
     """
     rng = np.random.default_rng((SEED, zlib.crc32(one.values_K.tobytes() + one.share_K.tobytes())))
     count_RK = rng.multinomial(one.num_images, one.share_K, size=resamples)

@@ -1,4 +1,4 @@
-"""Class by class: recall, confusions and reliability of every method, from the predictions beside its records."""
+"""Class by class: recall, confusions and reliability of every method, from the predictions next to its records."""
 
 from __future__ import annotations
 

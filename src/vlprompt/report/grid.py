@@ -15,7 +15,7 @@ from vlprompt.report.contenders import Contender
 from vlprompt.report.sides import Run
 
 DIGITS = 6
-"""Decimals that are kept, so that the page computes with the same numbers."""
+"""Decimals that are kept, so the page computes with the same numbers."""
 ANY = -1
 """The seed of what depends on none."""
 
@@ -86,7 +86,7 @@ def place_of(run: Run) -> Place:
 
 def make_grid(found: Sequence[Contender]) -> Grid:
     """Sorts the runs of all contenders into cells. What depends on no seed stands at every place of its data set and classes;
-    beside a method that went on from a pretrained prompt stands the same method from its own start, as few-shot has it."""
+    a method that started from a pretrained prompt is compared with the same method from its own start, as in few-shot."""
     places = _places(found)
     started = {run.record.method for one in found for run in one.runs if run.record.init}
     runs: dict[tuple[int, int], tuple[Run, ...]] = {}

@@ -68,7 +68,7 @@ class Run:
 
 
 def seedless(record: Record) -> bool:
-    """Whether nothing was learned, so that neither seed nor shots matter."""
+    """Whether nothing was learned, so neither seed nor shots matter."""
     return record.parameters == 0 and record.epochs == 0
 
 

@@ -1,4 +1,4 @@
-"""Everything that a directory of runs shows, written beside them."""
+"""Everything that a directory of runs shows, written next to them."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def _kept(found: Sequence[Contender]) -> list[Run]:
 
 
 def _short(note: str, root: Path) -> str:
-    """Paths from the report's own directory on, so that a published page names no place of one machine."""
+    """Paths from the report's own directory on, so a published page names no place of one machine."""
     return note.replace(f"{root}/", "")
 
 

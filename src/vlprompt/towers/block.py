@@ -1,7 +1,7 @@
 """The residual attention block of both CLIP towers, and how a `Splice` enters it.
 
 Letters: G groups (1, or images whose prompts differ), L rows, N prompt rows, D width, H heads.
-Parameter names are OpenAI's (``attn.in_proj_weight``, ``mlp.c_fc``), so that its state dict is ours.
+Parameter names are OpenAI's (``attn.in_proj_weight``, ``mlp.c_fc``), so its state dict is ours.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def changed(out: Tensor, x: Tensor, one: LowRank | None) -> Tensor:
     if one is None:
         return out
     if one.drop:
-        # By its own seed, so that a part that is run again in the backward pass drops the same numbers.
+        # By its own seed, so a part that is run again in the backward pass drops the same numbers.
         rng = torch.Generator(device=x.device).manual_seed(one.seed)
         kept = torch.rand(x.shape, generator=rng, device=x.device) >= one.drop
         x = x * kept / (1 - one.drop)

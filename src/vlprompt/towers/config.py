@@ -31,7 +31,7 @@ class TextForm:
     """How a text tower reads a sentence; the defaults are CLIP's."""
 
     causal: bool = True
-    """False: every row sees every other one, so that no row is the same for two classes (SigLIP)."""
+    """False: every row sees every other one, so no row is the same for two classes (SigLIP)."""
     pad: int | None = None
     """The token that fills a sentence up to the context length; None: nothing does, because no row sees what comes after it."""
     pool: Literal["end", "last"] = "end"

@@ -27,7 +27,7 @@ MAX_STEPS = 16
 
 
 def require_buildable(config: ClipConfig, preprocess: Preprocess, weights: Mapping[str, Tensor], where: str) -> None:
-    """UserError: sizes that are no counts, more layers than the file has tensors, heads that do not divide a width, or pixels that
+    """UserError: sizes that are not counts, more layers than the file has tensors, heads that do not divide a width, or pixels that
     cannot be normalised."""
     wrong = []
     for name in ("embed_dim", "vocab_size", "context_length", "image_size", "patch_size"):
@@ -78,7 +78,7 @@ def scale_of(weights: Mapping[str, Tensor], where: str) -> float:
 
 
 def bias_of(weights: Mapping[str, Tensor], where: str) -> float:
-    """`logit_bias`, 0 where there is none. UserError: several, or one that is no number."""
+    """`logit_bias`, 0 where there is none. UserError: several, or one that is not a number."""
     tensor = weights.get("logit_bias", torch.zeros(()))
     value = float(tensor) if tensor.numel() == 1 else math.nan
     if not -1e4 <= value <= 1e4:

@@ -1,7 +1,7 @@
 """Gradients that float16 can hold: scaled by a power of two where they enter a tower, and back where they leave it.
 
 float16 loses what is smaller than 6e-8, and gradients of a cross-entropy become smaller than that as learning goes on. A power of two
-changes no digit; it is chosen anew in every backward pass, so that the largest gradient at the tower's outputs is between 1 and 2.
+changes no digit; it is chosen anew in every backward pass, so the largest gradient at the tower's outputs is between 1 and 2.
 """
 
 from __future__ import annotations

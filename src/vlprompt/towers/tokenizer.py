@@ -21,7 +21,7 @@ NO_PUNCTUATION = str.maketrans({**dict.fromkeys(string.punctuation, ""), "_": " 
 
 
 class Tokenizer:
-    """Text -> token ids without what opens and closes a sentence; the caller places those, so that a name can never move the end."""
+    """Text -> token ids without what opens and closes a sentence; the caller places those, so a name can never move the end."""
 
     def __init__(self, backend: tokenizers.Tokenizer, manner: Manner = "clip") -> None:
         # Some published files cut or pad to 77 tokens; a name that is too long must be refused, not cut.

@@ -69,7 +69,7 @@ class Trunk(nn.Module):
     def forward(self, pixels_B3HW: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, L, C), row by row.
 
-        Each image is run alone, so that its cells do not depend on its neighbours; in a program that is written out all are run at once.
+        Each image is run alone, so its cells do not depend on its neighbours; in a program that is written out all are run at once.
         """
         pixels_B3HW = pixels_B3HW.to(self.stem.weight.dtype, memory_format=torch.channels_last)
         parts = [pixels_B3HW] if torch.compiler.is_exporting() else torch.split(pixels_B3HW, 1)

@@ -70,7 +70,7 @@ def error(ours: Tensor, theirs: NDArray[Any]) -> float:
 
 
 def step_error(ours: Tensor, theirs: NDArray[Any], *, relative: bool) -> float:
-    """The largest |ours - theirs| of all steps; relative: each beside its own |theirs|."""
+    """The largest |ours - theirs| of all steps; relative: each divided by its own |theirs|."""
     ours64, theirs64 = _both(ours, theirs)
     off = np.abs(ours64 - theirs64)
     return float((off / _scale(theirs64) if relative else off).max())
@@ -91,7 +91,7 @@ def _both(ours: Tensor, theirs: NDArray[Any]) -> tuple[NDArray[np.float64], NDAr
 def compare(
     values: Mapping[str, Tensor], gradients: Mapping[str, Tensor], want: Arrays, *, judged: bool
 ) -> list[Check]:
-    """Every published number of one pass beside ours, token ids apart; of ours, some may be unpublished."""
+    """Every published number of one pass next to ours, token ids apart; of ours, some may be unpublished."""
     found = {key: x for key, x in values.items() if key in want}
     checks = [Check(what=key, kind="values", error=error(x, want[key]), judged=judged) for key, x in found.items()]
     for key, gradient in gradients.items():
@@ -105,7 +105,7 @@ def compare(
 def compare_run(
     steps: Mapping[str, Tensor], tensors: Mapping[str, Tensor], want: Arrays, *, judged: bool
 ) -> list[Check]:
-    """Every published number of a training run beside ours: all steps, and the tensors of the epochs that are published.
+    """Every published number of a training run next to ours: all steps, and the tensors of the epochs that are published.
 
     KeyError where a step's number or a tensor of a published epoch is not there.
     """
@@ -139,7 +139,7 @@ def _none_left(want: Arrays, compared: Set[str]) -> None:
 
 
 def compare_ids(plans: Sequence[Sequence[int]], want: NDArray[Any]) -> Check:
-    """Token ids of sentences, unpadded, beside the published (sentences, 77), padded with 0; always judged."""
+    """Token ids of sentences, unpadded, next to the published (sentences, 77), padded with 0; always judged."""
     ours = np.zeros_like(want)
     for row, plan in zip(ours, plans, strict=True):
         row[: len(plan)] = plan

@@ -74,7 +74,7 @@ def given(folder: Folder, case: Mapping[str, Any], device: str, dtype: str) -> G
     """Rebuild a case's inputs; the towers hold their weights in `dtype` and are shared by all cases. UserError: a malformed case."""
     index, config = folder.index(), case["config"]
     weights, images = index["weights"], index["images"]
-    if "manifest" in config:  # a case with towers and images of its own
+    if "manifest" in config:  # a case with its own towers and images
         weights = {"manifest": config["manifest"], "seed": config["weights_seed"]}
         images = {"batch": config["batch"], "size": config["size"], "seed": config["images_seed"]}
         config = {key: config[key] for key in config.keys() & names.INPUTS}

@@ -1,4 +1,4 @@
-"""The cases of a folder, one at a time, each computed and set beside the published numbers."""
+"""The cases of a folder, one at a time, each computed and set next to the published numbers."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ class Pool(Protocol):
 
     @property
     def identity(self) -> str:
-        """What the pool is, for a run that goes on with it: changes where images are added or taken away."""
+        """What the pool is, for a run that continues with it: changes where images are added or taken away."""
         ...
 
 

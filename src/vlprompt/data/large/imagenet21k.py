@@ -1,6 +1,6 @@
-"""ImageNet-21K-P and folders like it: train and val folders of class folders, names in a file beside them.
+"""ImageNet-21K-P and folders like it: train and val folders of class folders, names in a file next to them.
 
-Listed by class, one string per class, so that eleven million files take some hundred megabytes and few-shot samples next to none.
+Listed by class, one string per class, so eleven million files take some hundred megabytes and few-shot samples next to none.
 """
 
 from __future__ import annotations

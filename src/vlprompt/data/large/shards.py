@@ -1,9 +1,9 @@
 """Tar shards in the WebDataset layout: read by number, from disk or over http(s), each shard fetched whole and once per machine.
 
 A sample is the members of one tar whose names agree up to the first dot of the file name: an image (``000012.jpg``) and its label
-(``000012.cls``, a whole number; or ``000012.json`` with a ``label``). ``shards.json`` beside the tars says how many samples each has
+(``000012.cls``, a whole number; or ``000012.json`` with a ``label``). ``shards.json`` next to the tars says how many samples each has
 and what the classes are called; without it the tars on disk are counted and names come from a file. A tar or a sample that cannot
-be read is a UserError of that sample alone, so that the reader counts and skips it.
+be read is a UserError of that sample alone, so the reader counts and skips it.
 """
 
 from __future__ import annotations
@@ -311,7 +311,7 @@ def _from_tars(directory: Path, names: Mapping[str, str] | None, spool: Spool) -
 
 
 PER_SHARD = 1000
-"""Images per tar: about 20 MB at 20 kB each, which is fetched in about a second and small beside a machine's memory."""
+"""Images per tar: about 20 MB at 20 kB each, which is fetched in about a second and small compared with a machine's memory."""
 
 
 def write_shards(

@@ -92,7 +92,7 @@ def place(spec: str, root: Path | None) -> Path | None:
 def recognise(folder: Path) -> Row | None:
     """The row whose layout a folder has: its split file stands in it, or it has the name and all that belongs with it.
 
-    An ImageNet variant is recognised without its class names too, since WordNet ids are no names.
+    An ImageNet variant is recognised without its class names too, since WordNet ids are not names.
     """
     for row in rows():
         if row.split and (folder / row.split).is_file():
@@ -127,7 +127,7 @@ def present(row: Row, folder: Path, file: str) -> bool:
 
 
 def class_names_files(folder: Path) -> tuple[Path, ...]:
-    """Where ``classnames.txt`` may stand: in the folder, above it, or in ImageNet's folder beside it."""
+    """Where ``classnames.txt`` may stand: in the folder, above it, or in ImageNet's folder next to it."""
     above = folder.resolve().parent
     return folder / CLASS_NAMES, above / CLASS_NAMES, above / "imagenet" / CLASS_NAMES
 

@@ -1,4 +1,4 @@
-"""Getting one of the papers' data sets: what is missing is fetched, unpacked beside it and moved into its place.
+"""Getting one of the papers' data sets: what is missing is fetched, unpacked next to it and moved into its place.
 
 ROOT/.downloads/NAME/         archives, until they are unpacked; a stopped transfer goes on from here
 """

@@ -121,7 +121,7 @@ def class_folders(row: Row, folder: Path) -> Found:
 
 
 def imagenet(row: Row, folder: Path) -> Found:
-    """``images/train/nXXXXXXXX/``, and ``images/val/`` for testing; there are no validation images of its own.
+    """``images/train/nXXXXXXXX/``, and ``images/val/`` for testing; there are no separate validation images.
 
     The classes are the folders of train; those of val that train has not are left out.
     """
@@ -237,7 +237,7 @@ def _folders(folder: Path) -> list[str]:
 
 
 def _images(folder: Path, inside: str, skipped: list[Skipped]) -> list[str]:
-    """The paths of the images in a class folder, sorted by name; what is no image is listed as skipped."""
+    """The paths of the images in a class folder, sorted by name; what is not an image is listed as skipped."""
     found = []
     for child in sorted(_children(folder / inside), key=lambda child: child.name):
         path = child.name if inside == "." else f"{inside}/{child.name}"
@@ -415,7 +415,7 @@ def _bad(path: Path, line: int, expected: str) -> UserError:
 
 
 TRAIN_SHARE, VAL_SHARE = 0.5, 0.2
-"""Of every class, where a data set has no parts of its own: published."""
+"""Of every class, where a data set has no parts: published."""
 
 
 class Item(NamedTuple):
@@ -436,7 +436,7 @@ class Found(NamedTuple):
     skipped: Sequence[Skipped] = ()
     notes: Sequence[str] = ()
     image: Callable[[str, str], bytes] | None = None
-    """Gives an image by folder and path, where images are no files."""
+    """Gives an image by folder and path, where images are not files."""
 
 
 def divide(items: Iterable[Item]) -> list[Item]:

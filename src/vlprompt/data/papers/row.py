@@ -69,7 +69,7 @@ class Row:
     template: str
     aliases: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
-    """Folders that are no classes."""
+    """Folders that are not classes."""
     renamed: Mapping[str, str] = field(default_factory=dict)
     """Folder -> class name, where the published code changes it."""
     classes: int

@@ -135,7 +135,7 @@ def _config(
 
 
 def _plain_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Without the prefix of a text tower that is a module of its own, and its projection as a matrix."""
+    """Without the prefix of a text tower in a separate module, and its projection as a matrix."""
     out = {key.removeprefix("text."): one for key, one in tensors.items()}
     if "text_projection.weight" in out:
         out["text_projection"] = out.pop("text_projection.weight").T

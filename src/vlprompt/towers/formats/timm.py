@@ -23,11 +23,11 @@ _SIGLIP = re.compile(r"vit_(base|large|so400m|giantopt)_patch(\d+)_siglip_\d+")
 _EVA = re.compile(r"eva02_(base|large)_patch\d+_clip_\d+|eva_(giant)_patch14(?:_clip)?_\d+")
 _MOBILE = "vit_base_mci_224"
 REASONS = {
-    "fastvit": "FastViT is a convolutional network of its own kind",
+    "fastvit": "FastViT is a convolutional network that is not built here",
     "convnext": "ConvNeXt is a convolutional network",
     "eva02_enormous": "its blocks are normalised after each product, not before",
     "vit_pe": "its pooling and positions are not built",
-    "vitamin": "ViTamin is a hybrid of its own kind",
+    "vitamin": "ViTamin is a hybrid that is not built here",
 }
 """Beginning of a name -> why it is not read."""
 ALLOWED = "vit_*_siglip_*, eva02_base_* and eva02_large_*, eva_giant_*, vit_base_mci_224"
