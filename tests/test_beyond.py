@@ -187,7 +187,7 @@ def test_a_run_writes_records_an_artifact_and_answers(
     assert record.top1 == pytest.approx(100 * classifier.score(str(folder)))
     assert classifier.learned.num_parameters == record.parameters
     if classifier.learned.method.prompt.reach.own_classes:
-        with pytest.raises(UserError, match="own 3 classes"):
+        with pytest.raises(UserError, match="its 3 classes"):
             classifier.predict(next((folder / "test" / "cat").iterdir()), class_names=["tree", "house"])
 
 

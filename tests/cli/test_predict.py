@@ -34,7 +34,7 @@ def test_classes_are_names_or_a_file_of_names(vlprompt: Vlprompt, trained: Path,
         ("some/names", "there is no such file"),
         ("bird,,bug", "an empty or a repeated name"),
         ("bird,bird", "an empty or a repeated name"),
-        ('["bird", 1]', "no JSON list of names"),
+        ('["bird", 1]', "not a JSON list of names"),
     ],
 )
 def test_classes_that_are_not_meant_so_are_refused(

@@ -78,7 +78,7 @@ def test_report_writes_its_files_and_says_where(vlprompt: Vlprompt, bench: Path)
 
 def test_report_without_runs_is_an_error(vlprompt: Vlprompt, tmp_path: Path) -> None:
     done = vlprompt("report", tmp_path / "nowhere")
-    assert (done.code, "no directory" in done.err) == (DATA, True)
+    assert (done.code, "not a directory" in done.err) == (DATA, True)
 
 
 def test_train_and_eval_write_the_page_of_their_run(

@@ -216,7 +216,7 @@ def test_a_file_whose_end_nobody_states_is_not_kept(tmp_path: Path) -> None:
         handler.end_headers()
         handler.wfile.write(b"abc")
 
-    with serving(answer) as url, pytest.raises(Refused, match="nothing says how long"):
+    with serving(answer) as url, pytest.raises(Refused, match="does not say how long"):
         QUICK.fetch(Address(url=f"{url}/file.tar", source="the test"), tmp_path)
 
 
