@@ -191,10 +191,22 @@ def test_what_is_learned_and_tested_is_written_down_in_one_place() -> None:
         found = {
             path.relative_to(PACKAGE).as_posix()
             for path in SOURCES
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            if f"{value}(" in (text := path.read_text(encoding="utf-8"))
+            for node in ast.walk(ast.parse(text))
             if isinstance(node, ast.Call) and ast.unparse(node.func) in (value, f"artifact.{value}", f"records.{value}")
         }
         assert found == modules, value
+
+
+ONCE = ("--set", "--recipe", "--max-memory", "--jobs", "--resume", "--device", "--cache", "--json")
+
+
+def test_options_that_commands_share_are_declared_once() -> None:
+    for flag in ONCE:
+        found = [
+            path.name for path in (PACKAGE / "cli").glob("*.py") if f'"{flag}",' in path.read_text(encoding="utf-8")
+        ]
+        assert found == ["options.py"], f"{flag}: {found}"
 
 
 KNOW_DEVICES = {"engine/precision.py", "engine/distributed.py", "cli/env.py"}
