@@ -261,3 +261,29 @@ def test_pages_that_messages_name_are_there() -> None:
                 rf"\w+/\w+:? docs/{name}|PromptKD", path.read_text(encoding="utf-8")
             )
             assert named, f"{path.relative_to(ROOT)} names docs/{name}"
+
+
+def strings(path: Path) -> Iterator[str]:
+    """The texts of a module, values in f-strings left out."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    inside = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in ast.walk(node)} - {
+        id(node) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            yield "\0".join(part.value for part in node.values if isinstance(part, ast.Constant))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in inside:
+            yield node.value
+
+
+def test_the_messages_that_are_explained_are_in_the_code() -> None:
+    page = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    code = "\n".join(text for path in (ROOT / "src").rglob("*.py") for text in strings(path))
+    quoted = [
+        span for row in re.findall(r"^\| (`.*?) \|(?=.*\|.*\|$)", page, re.M) for span in re.findall(r"`([^`]+)`", row)
+    ]
+    for message in quoted:
+        pieces = re.split(r"\.\.\.|'[^']*'|\b(?:[A-Z]|DATA)\b|\(.*\)|<\|\w+\|>|\d+", message)
+        longest = max((piece.strip(" ,.:?") for piece in pieces), key=len)
+        assert longest in code, f"docs/troubleshooting.md quotes {longest!r}, which is in no message"
+    assert len(quoted) > 50

@@ -287,7 +287,7 @@ def test_a_cache_is_fitted_at_once_and_scores(clip: Clip, lesson: Lesson, images
     keys = torch.stack([nn.functional.normalize(features[4 * c : 4 * c + 4], dim=-1).mean(0) for c in range(3)])
     wanted = clip.logit_scale * nn.functional.normalize(features, dim=-1) @ (text.unit + keys).T
     torch.testing.assert_close(fitted.logits(lesson.samples, images), wanted, rtol=1e-4, atol=1e-4)
-    with pytest.raises(UserError, match="own 3 classes"):
+    with pytest.raises(UserError, match="its 3 classes"):
         check_classes(method.prompt, lesson.class_names, ["tree", "house"])
 
 
