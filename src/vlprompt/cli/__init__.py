@@ -32,6 +32,7 @@ from vlprompt.cli import (
     recipes,
     report,
     reproduce,
+    segment,
     train,
     verify,
 )
@@ -57,6 +58,7 @@ for name, command in (
     ("pretrain", pretrain.pretrain),
     ("eval", evaluate.evaluate),
     ("predict", predict.predict),
+    ("segment", segment.segment),
     ("explain", explain.explain),
     ("head", head.head),
     ("methods", methods.methods),

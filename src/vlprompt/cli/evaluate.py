@@ -6,26 +6,45 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich import box
+from rich.table import Table
 
 from vlprompt.cli import console, options
 from vlprompt.cli.page import write_page
 from vlprompt.cli.progress import observing
+from vlprompt.cli.segment import Short
 from vlprompt.errors import UserError
+
+Data = Annotated[
+    str | None,
+    typer.Option(
+        "--data", metavar="DIR|FILE|NAME", help="Images of classes: a folder, a table, a known or embedded data set."
+    ),
+]
+Masks = Annotated[
+    Path | None,
+    typer.Option(
+        "--masks",
+        metavar="DIR",
+        help="Pictures with a class for every pixel: VOC, COCO-Stuff, ADE20K, or plain folders.",
+    ),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", metavar="DIR", help="Write records, predictions and a page there.", show_default="nowhere"),
+]
 
 
 def evaluate(
     run: options.Run,
-    data: options.Data,
+    data: Data = None,
+    masks: Masks = None,
+    short: Short = None,
     columns: options.Columns = None,
     model: options.Backbone = None,
     subset: options.SubsetOption = "all",
     template: options.Template = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out", metavar="DIR", help="Write records, predictions and a page there.", show_default="nowhere"
-        ),
-    ] = None,
+    out: Out = None,
     all_answers: options.AllAnswers = False,
     device: options.Device = "auto",
     dtype: options.Precision = "float32",
@@ -35,10 +54,18 @@ def evaluate(
 ) -> None:
     """Test every seed of a run on the test images of a data set, and compare it with hand-written words.
 
-    The classes are the data set's. The prompt may have been learned on other ones.
+    The classes are the data set's. The prompt may have been learned on other ones. With `--masks` the best seed is tested on every pixel.
 
     Example: `vlprompt eval runs/mine --data other_photos`
     """
+    if (data is None) == (masks is None):
+        raise UserError(
+            "eval tests on images of classes or on pictures with masks: give --data DIR or --masks DIR, one of them."
+        )
+    if masks is not None:
+        _on_masks(run, masks, model, short, device, out, as_json=as_json)
+        return
+    assert data is not None
     from vlprompt.engine.test import evaluate_run
     from vlprompt.report.judgement import judge, lines
     from vlprompt.report.tables import accuracy, as_rich
@@ -67,3 +94,39 @@ def evaluate(
     console.show(as_rich(accuracy(records), console.width()), *lines(judge(records)))
     if pages:
         console.commands("Look at:", map(str, pages))
+
+
+def _on_masks(
+    run: Path, masks: Path, model: str | None, short: int | None, device: str, out: Path | None, *, as_json: bool
+) -> None:
+    """Scores of class maps; written to DIR/masks.json where --out names one."""
+    import json
+
+    from vlprompt import disk
+    from vlprompt.data.masks import open_masks
+    from vlprompt.engine.precision import resolve_device
+    from vlprompt.engine.segment import evaluate_masks
+    from vlprompt.towers import load
+
+    place, masked = str(resolve_device(device)), open_masks(masks)
+    clip = load(model, device=place) if model else None
+    with observing() as observer:
+        scores = evaluate_masks(run, masked, clip=clip, device=place, short=short, observer=observer)
+    facts = {"masks": str(masks), "layout": masked.layout, "short": short, **scores.as_dict()}
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        disk.write_text(out / "masks.json", json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
+    if as_json:
+        console.dump(facts)
+        return
+    table = Table(box=box.SIMPLE_HEAD, title=f"{masks}: {scores.images} pictures, percent", title_justify="left")
+    means = {"pixels right": scores.pixel_accuracy, "mIoU": scores.miou}
+    means |= {
+        name: value
+        for name, value in (("seen", scores.seen), ("unseen", scores.unseen), ("hIoU", scores.hiou))
+        if value is not None
+    }
+    for name in means:
+        table.add_column(name, justify="right")
+    table.add_row(*(f"{value:.1f}" for value in means.values()))
+    console.show(table)

@@ -63,7 +63,7 @@ def predict(
     from vlprompt.classifier import PromptClassifier
 
     names = options.parse_names(classes)
-    paths = list(_files(images))
+    paths = list(files_of(images))
     picked = pick(run)
     classifier = PromptClassifier.load(picked.directory, model=model, device=device)
     console.note(f"Predicting with {picked.reason}.")
@@ -78,7 +78,7 @@ def predict(
         _show(answers, top)
 
 
-def _files(images: Iterable[str]) -> Iterator[Path]:
+def files_of(images: Iterable[str]) -> Iterator[Path]:
     """Every file named, and below folders every file with an image's ending, sorted."""
     from vlprompt.data.folders import has_image_name, hidden
 

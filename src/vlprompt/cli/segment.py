@@ -1,0 +1,110 @@
+"""`vlprompt segment`: a class for every pixel of pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from vlprompt.cli import console, options
+from vlprompt.cli.predict import files_of
+from vlprompt.cli.progress import observing
+from vlprompt.errors import DATA, UserError
+
+SHOWN = 4
+"""Classes of a picture that the table names."""
+Short = Annotated[
+    int | None,
+    typer.Option(
+        "--short",
+        metavar="PIXELS",
+        help="Resize the short edge to it; the model then reads windows of its own size.",
+        show_default="the model's size",
+    ),
+]
+
+
+def segment(
+    run: options.Run,
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE|DIR...", help="Pictures, or folders of them.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the maps are written.")] = Path("segments"),
+    classes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--classes",
+            metavar="FILE|A,B,C",
+            help="Other class names, or a file with one per line. Repeatable.",
+            show_default="those it was learned on",
+        ),
+    ] = None,
+    short: Short = None,
+    model: options.Backbone = None,
+    device: options.Device = "auto",
+    as_json: options.AsJson = False,
+) -> None:
+    """Say which class every pixel of a picture belongs to: NAME.png shows it, NAME.npy holds the numbers.
+
+    The prompt learned from whole pictures; here it is asked at every patch. Name every class that is in the picture, the background too.
+
+    Example: `vlprompt segment runs/mine street.jpg --classes "road,car,tree,sky" --out maps`
+    """
+    from vlprompt.engine.precision import resolve_device
+    from vlprompt.engine.segment import pixel_classifier
+    from vlprompt.towers import load
+
+    names, paths = options.parse_names(classes), list(files_of(images))
+    if len({path.stem for path in paths}) < len(paths):
+        raise UserError(
+            "two pictures have the same name, and so would their maps. Give them one by one, with another --out."
+        )
+    place = str(resolve_device(device))
+    classifier, _, reason = pixel_classifier(
+        run, names, clip=load(model, device=place) if model else None, device=place
+    )
+    console.note(f"Answering with {reason}.")
+    found = {}
+    with observing() as observer:
+        observer.stage("pictures", len(paths))
+        for path in paths:
+            found[path] = _one(path, out, classifier, short)
+            observer.advance(1, {})
+    if as_json:
+        console.dump([{"path": str(path), "share": shares} for path, shares in found.items()])
+        return
+    table = Table(box=box.SIMPLE_HEAD)
+    for column in ("picture", "classes, percent of the pixels"):
+        table.add_column(column, overflow="fold")
+    for path, shares in found.items():
+        some = ", ".join(f"{name} {100 * share:.0f}" for name, share in list(shares.items())[:SHOWN])
+        table.add_row(Text(path.name), Text(some))
+    console.show(table, f"Maps: {out}")
+
+
+def _one(path: Path, out: Path, classifier: object, short: int | None) -> dict[str, float]:
+    """Write one picture's two files; its classes' shares."""
+    import io
+
+    import numpy as np
+
+    from vlprompt import disk
+    from vlprompt.data.images import open_image
+    from vlprompt.engine.evaluate import Classifier
+    from vlprompt.engine.segment import overlay, segmented, share_of
+
+    assert isinstance(classifier, Classifier)
+    image = open_image(path)
+    label_HW = segmented(classifier, image, short=short)
+    array, shown = io.BytesIO(), io.BytesIO()
+    np.save(array, label_HW.astype(np.int32))
+    overlay(image, label_HW, classifier.class_names).save(shown, "PNG")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        disk.write_bytes(out / f"{path.stem}.npy", array.getvalue())
+        disk.write_bytes(out / f"{path.stem}.png", shown.getvalue())
+    except OSError as problem:
+        raise UserError(f"--out {out}: {problem.strerror}.", exit_code=DATA) from problem
+    return share_of(label_HW, classifier.class_names)
