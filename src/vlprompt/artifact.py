@@ -262,8 +262,8 @@ LARGE = 1 << 28
 def _read_prompt(method: Method, clip: Clip, num_classes: int, directory: Path, digest: str | None) -> nn.Module:
     """The method's module with the file's tensors in it, strictly: their names, shapes and types, and the file's hash.
 
-    A module that may be large is first built without memory for its tensors and compared with the file: what the options ask for is
-    allocated only where the file holds as much. (Small ones are not: torch loads its compiler for that, which takes seconds.)
+    A module that may be large is first built without memory for its tensors and compared with the file. Memory is allocated
+    only if the file holds as much as the options ask for. (Small ones are not: torch loads its compiler for that, which takes seconds.)
     """
 
     def build() -> nn.Module:

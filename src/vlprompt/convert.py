@@ -115,9 +115,9 @@ def convert(
 
     class_names: the classes that it was learned on, in order. model: the backbone as a later command finds it. position: where CoOp's
     class name stands, which its files do not say. method: which one learned it, where several save the same tensors (kgcoop, prograd
-    and pomp save CoOp's; promptsrc saves IVLP's). UserError: a file that is no such checkpoint, that holds learned tensors which the
-    method has no place for, that asks for anything but tensors and plain values, or that was learned on other classes or another
-    backbone.
+    and pomp save CoOp's; promptsrc saves IVLP's). UserError: the file is not such a checkpoint, or holds learned tensors that
+    the method has no place for. Also: it asks for anything but tensors and plain values, or was learned on other classes or
+    another backbone.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} is there already and not an empty directory. Give another --out.")

@@ -79,7 +79,7 @@ class Description:
     """What overlays label and read on this host, in words."""
     ratios: Mapping[str, float]
     """Term -> length of its weighted gradient over cross-entropy's on what it labels (else on all), before the first step, on
-    random images: a first look; `metrics.jsonl` has those of a run."""
+    random images. This is a first look; `metrics.jsonl` has those of a run."""
 
     @property
     def count(self) -> int:

@@ -17,8 +17,8 @@ from vlprompt.errors import UserError
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file so that a reader, also after a crash or a power cut, sees the old content or the new, never a part.
 
-    The bytes go to a neighbour that is flushed to disk and then renamed over `path`; the neighbour has one fixed name per
-    file, so what a killed write leaves behind is overwritten by the next.
+    The bytes go to a neighbour that is flushed to disk and then renamed over `path`. The neighbour has one fixed name per file:
+    the next write overwrites what a killed one leaves behind.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     neighbour = path.with_name(f".{path.name}.part")

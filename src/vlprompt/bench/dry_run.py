@@ -1,7 +1,7 @@
 """What a plan will take before any of its data are there: steps timed on made-up images and multiplied, and cached features counted.
 
-A step is timed at two numbers of classes, so its time is a line in them: the image side and the rest at no class, the text
-side by the class. Nothing is learned or kept.
+A step is timed at two numbers of classes. A line through them gives the image side and the rest at no class, and the text side
+by the class. Nothing is learned or kept.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from vlprompt.methods.resolve import resolve
 from vlprompt.types import Fit, Method, PromptSpec, Steps
 
 FEW, MANY, VERY_MANY = 10, 200, 1000
-"""Classes that a step is timed with: few and many, and very many where a step with few takes less than QUICK seconds, since on a
-fast device many still cost as good as nothing (project's choice)."""
+"""Classes that a step is timed with: few and many. If a step with few takes less than QUICK seconds, also very many, because on
+a fast device many still cost almost nothing (project's choice)."""
 QUICK = 0.1
 ENOUGH, SLOW, MOST = 1.0, 3.0, 6
-"""What is timed is done at least twice, unless the first time took SLOW seconds, and until ENOUGH are over or it was done MOST times;
-the quickest counts, since a first time warms up and other programs only ever slow it down."""
+"""Timing repeats until ENOUGH seconds are over or MOST repeats are done: at least twice, unless the first took SLOW seconds.
+The quickest counts, because a first time warms up and other programs only slow it down."""
 TESTED = 4
 """Images that are encoded or answered for at once when that is timed."""
 WIDTH, HEIGHT = 500, 375

@@ -59,8 +59,8 @@ class Measured:
         probed: Sequence[Learning] = (),
         tests: Mapping[Path, float] = MappingProxyType({}),
     ) -> None:
-        """Prompts are all that the directory has, and the probed ones of methods that it has none of; tests are those of the cells
-        given, and for methods without any the seconds in `tests`, by the cell's place."""
+        """Prompts are all in the directory, and the probed ones of methods that it lacks. Tests are those of the cells given.
+        Methods without any take the seconds in `tests`, by the cell's place."""
         self._tests = tests
         paths = sorted((grid.out / PROMPTS).glob(f"*/*/*/*/*/{artifact.FACTS}"))
         by_place = {path.parent: one for path in paths if (one := _read(path)) is not None}

@@ -1,8 +1,8 @@
 """A published row again: all its seeds and data sets, and whether what came of them agrees with the published numbers.
 
-A published number is a mean over seeds whose own spread is rarely printed, so the verdict takes it to be ours: with D = ours - published,
-s the sample deviation of our n seeds and m the seeds that were published, D is uncertain by t * s * sqrt(1/n + 1/m), t Student's 97.5 %
-point with n - 1 degrees of freedom. (Project's choice.)
+A published number is a mean over seeds whose spread is rarely printed. The verdict takes it to be ours. Let D = ours -
+published, s the sample deviation of our n seeds, and m the number of published seeds. D is uncertain by t * s * sqrt(1/n +
+1/m), t Student's 97.5 % point with n - 1 degrees of freedom. (Project's choice.)
 """
 
 from __future__ import annotations

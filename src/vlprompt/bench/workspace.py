@@ -1,7 +1,7 @@
 """What a process needs for cells and keeps between them: the frozen model, its images, and data sets by half.
 
-A set is handed out in two halves that have nothing in common: `material` to learn and to choose from, which has no test
-images, and `questions`, which has nothing else.
+A set is handed out in two halves that have nothing in common. `material` is for learning and choosing and has no test images;
+`questions` has only those.
 """
 
 from __future__ import annotations

@@ -40,8 +40,8 @@ def few_shot(dataset: Dataset, shots: int | None, seed: int, *, hold_out: bool =
     Python's generator seeded with `seed`; classes in order of first appearance; ``random.sample`` of a class that has
     enough, all images of one that has not (no repetition); then validation likewise from the same stream.
     Source: KaiyangZhou/Dassl.pytorch ``base_dataset.py``, KaiyangZhou/CoOp ``datasets/oxford_pets.py``.
-    hold_out: where the data set has no validation images, draw as many from the training images that were not drawn (project's
-    choice: of ImageNet, whose published validation images are its test images).
+    hold_out: if the data set has no validation images, draw as many from the training images that were not drawn. This is the
+    project's choice, made for ImageNet, whose published validation images are its test images.
     """
     if shots is None:
         return FewShot(class_names=dataset.class_names, train=dataset.train, val=dataset.val)
@@ -103,11 +103,11 @@ def _relabel(samples: Sequence[Sample], labels: range) -> tuple[Sample, ...]:
 def split_by_rule(dataset: Dataset) -> Dataset:
     """Divide a data set that has no parts: 50 % train, 20 % val, 30 % test of every class. Divided ones stay as they are.
 
-    Shares as published for DTD, EuroSAT, Caltech101 and Food101; how images are picked is the project's choice: the n
-    images of a class are ordered by the SHA-256 of their id (UTF-8); the first round(n/2) are train, the next round(n/5)
-    val, the rest test, except that train gets at least one image and, from two images on, test as well, taken
-    from val. A file that is byte for byte an earlier one (classes in label order) goes where that one went, so
-    that no test image is learned from under another name. So the same folder is always divided alike, on any machine.
+    Shares as published for DTD, EuroSAT, Caltech101 and Food101. How images are picked is the project's choice. The n images of
+    a class are ordered by the SHA-256 of their id (UTF-8). The first round(n/2) are train, the next round(n/5) val, the rest
+    test. Train gets at least one image and, from two images on, test as well, taken from val.
+    A file that is byte for byte an earlier one (classes in label order) goes where that one went: no test image is learned from
+    under another name. The same folder is always divided alike, on any machine.
     """
     if dataset.divided:
         return dataset

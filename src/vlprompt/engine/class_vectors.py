@@ -32,8 +32,8 @@ def class_vectors(
 ) -> tuple[Tensor, artifact.Learned]:
     """((C, E) float32 class features in the order of the names, un-normalised or of length 1; the prompt that they are from).
 
-    UserError: a prompt without class features (it answers from image features alone, or its text depends on the image), or one that
-    knows its own classes alone and is asked about others.
+    UserError: the prompt has no class features (it answers from image features alone, or its text depends on the image). Also:
+    it knows only its own classes and is asked about others.
     """
     learned, clip = artifact.loaded(artifact.pick(run).directory, clip, device=device)
     method = learned.method

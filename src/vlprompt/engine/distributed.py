@@ -1,8 +1,8 @@
 """Several processes that take one step together, or one alone.
 
-Each process (rank) has some of the step's images and encodes some of its classes. Class features are gathered, so every rank
-computes its losses on all of them; the gradient of a rank's own class features is the SUM over ranks of dL_r/dT, because every
-rank's loss reads them; then the gradients of learned tensors are averaged over ranks. With image-dependent losses scaled by
+Each process (rank) has some of the step's images and encodes some of its classes. Class features are gathered, and every rank
+computes its losses on all of them. The gradient of a rank's own class features is the SUM over ranks of dL_r/dT, because every
+rank's loss reads them. Then the gradients of learned tensors are averaged over ranks. With image-dependent losses scaled by
 R n_r / N (`step.weighted`) that is the gradient of the one loss of all images together, for text, image and shared tensors alike.
 
 Letters: R ranks, n_r images of rank r, N all images of the step, C classes in view, E joint embedding.

@@ -27,8 +27,8 @@ def draw(
 
     hold_out: as `few_shot`, for methods that choose on validation images.
 
-    An image that cannot be decoded, or that is a copy of a test image, is added to `skipped` and counts as not there: the sample is
-    drawn again without it (project's choice). UserError: with `strict` such an image; a class that has no image left.
+    An image that cannot be decoded, or that is a copy of a test image, is added to `skipped`. The sample is drawn again without
+    it (project's choice). UserError: with `strict` such an image; a class that has no image left.
     """
     while True:
         sample = restrict(few_shot(dataset, shots, seed, hold_out=hold_out), subset)

@@ -76,8 +76,8 @@ def evaluate_run(
 def divided(dataset: Dataset, data: str, place: Path, learned: Learned, observer: Observer) -> Dataset:
     """The data set with its test part.
 
-    One without parts is divided by the rule if the prompt was learned from it (or if nothing is known of that), so no
-    training image is tested; else all its images are test images.
+    One without parts is divided by the rule if the prompt was learned from it (or if nothing is known of that): no training
+    image is tested. Otherwise all its images are test images.
     """
     if dataset.divided:
         return dataset

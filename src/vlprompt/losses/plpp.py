@@ -43,8 +43,8 @@ class PlppOptions:
     weight_inverse: float | None = field(default=None, metadata={"alias": "lambda_inverse", "words": {"same": None}})
     """The weight of the inverse term; "same": lambda, one weight for both."""
     balance: float = field(default=0.0, metadata={"words": {"off": 0.0}})
-    """R: the weights are found in the first epoch, so each term's gradient on the labelled tensors is R times
-    cross-entropy's there; they are fixed afterwards and stand in the record. "off": the weights above."""
+    """R: the first epoch finds weights with which each term's gradient on the labelled tensors is R times cross-entropy's. They
+    are fixed afterwards, and the record has them. "off": the weights above."""
     label: Literal["soft", "hard"] = "soft"
     """What a context vector should predict: a distribution over its nearest words, or the nearest word alone."""
     tau: float = 0.1
@@ -296,8 +296,8 @@ def labelled_context(context: Context, prompted: Prompted, options: PlppOptions)
 def resolve_head(options: PlppOptions, prompt: PromptSpec) -> Literal["host", "alone"]:
     """Whose states the head reads.
 
-    With the class name in front of context tokens the host's states differ by class, and class-specific contexts have
-    no shared prefix: there the separate pass is the only one ("end": equal to the host's states, by causality).
+    With the class name in front of context tokens the host's states differ by class, and class-specific contexts have no shared
+    prefix. Only the separate pass works there ("end": equal to the host's states, by causality).
     """
     layout = prompt.layout
     if layout is None:

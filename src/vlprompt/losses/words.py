@@ -21,8 +21,8 @@ Labels = Literal["cosine", "permuted", "random", "uniform"]
 def lengths(vectors: Tensor) -> Tensor:
     """Euclidean lengths over the last axis, (...,); infinity for a zero vector.
 
-    A zero vector has no direction: divided by this length its cosines are 0 and it gets no gradient (project's choice;
-    the usual small constant in the denominator would give it a gradient of that constant's inverse).
+    A zero vector has no direction: divided by this length its cosines are 0 and it gets no gradient. This is the project's
+    choice; the usual small constant in the denominator would give it a gradient of that constant's inverse.
     """
     length = torch.linalg.vector_norm(vectors, dim=-1)
     return torch.where(length > 0, length, torch.full_like(length, torch.inf))

@@ -22,8 +22,8 @@ MIXED = 4
 class Plan:
     """The images of every step. Each image once per epoch; the last step of an epoch has what is left.
 
-    Images that lie in shards are not drawn from everywhere at once: a step is cut into lanes (as many as divide B, at most 64),
-    each lane goes through different shards, mixing four at a time. Processes take neighbouring places of a step, so each
+    Images in shards are not drawn from everywhere at once. A step is cut into lanes (as many as divide B, at most 64). Each
+    lane goes through different shards, mixing four at a time. Processes take neighbouring places of a step, so each
     reads its own lanes' shards only; yet places do not depend on how many processes there are.
     """
 

@@ -153,8 +153,8 @@ def _run(setup: Setup) -> dict[str, Any]:
 
 
 def document_of(setup: Setup) -> dict[str, object]:
-    """What `config.json` holds: all that decides the result (where it runs, on how many processes and what is logged does not), the
-    hash of it, and for people where model and data lay."""
+    """What `config.json` holds: all that decides the result, its hash, and, for people, where model and data were. Where it
+    runs, on how many processes and what is logged do not decide the result."""
     config, corpus, sampling = setup.config, setup.corpus, setup.method.steps.classes
     decides = {
         "method": setup.method.name,

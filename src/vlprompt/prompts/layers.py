@@ -115,8 +115,9 @@ def fixed_words(init: str, num_tokens: int) -> str:
 def start_context(init: str, num_tokens: int, facts: ModelFacts, generator: torch.Generator) -> Tensor:
     """The layer-0 text context (M, D): N(0, 0.02), or the embeddings of the first M words of `init`.
 
-    Where the words are fewer tokens than M, they are repeated, whole next to the class name (project's choice: random tokens before
-    them would hide the words, and RPP's control would start further from zero-shot than RPP). UserError where words are more than
+    If the words are fewer tokens than M, they are repeated, whole next to the class name. This is the project's choice: random
+    tokens before them would hide the words, and RPP's control would start further from zero-shot than RPP. UserError where
+    words are more than
     one token each, so they don't fit or cannot be cut.
     """
     if init == NORMAL:

@@ -6,12 +6,13 @@ and a resample draws both anew:
 
 - other images: N images with replacement, each with all of its seeds (that is what makes the bootstrap paired);
 - other seeds: resampling three seeds can at best give an interval that covers three times in four, because the mean of three values
-  lies between the smallest and the largest of them only that often. So the mean over seeds is drawn from Student's t instead. Where
-  a seed's prompt is tested on several data sets, the mean over data sets is taken seed by seed first: what the prompt gains on one it
-  may well gain on the others, so the data sets are not independent.
+  lies between the smallest and the largest of them only that often. So the mean over seeds is drawn from Student's t instead.
+  If a seed's prompt is tested on several data sets, the mean over data sets is taken seed by seed first. What the prompt gains
+  on one it may also gain on the others: the data sets are not independent.
 
-The noise of single cells (this image with this seed) shows in both, and is counted once: it is left to the seeds, and the deviations of the
-image bootstrap are shrunk by ``sqrt(1 - MS_cell / MS_image)``, the mean squares of the two-way table. (Project's choice; the tests
+The noise of single cells (this image with this seed) shows in both, and is counted once. It is left to the seeds. The
+deviations of the image bootstrap are shrunk by ``sqrt(1 - MS_cell / MS_image)``, the mean squares of the two-way table.
+(Project's choice; the tests
 measure the coverage.)
 
 Letters: S seeds, N images, R resamples, K values that an image's row can take.
@@ -125,8 +126,8 @@ class Estimate:
 def estimate(
     tests: Sequence[PairedTest], *, shared: bool = False, margin: float = MARGIN, resamples: int = RESAMPLES
 ) -> Estimate:
-    """The mean over data sets, its interval and the verdict: `same` where the whole interval lies within the margin, `better` or
-    `worse` where it leaves out zero, else `cannot tell`; with one seed always `cannot tell`.
+    """The mean over data sets, its interval and the verdict. `same`: the whole interval lies within the margin. `better` or
+    `worse`: it leaves out zero. Else, and always with one seed, `cannot tell`.
 
     shared: a seed has one prompt for all data sets; the tables then have the same seeds in the same order.
     """

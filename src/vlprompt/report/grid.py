@@ -85,8 +85,8 @@ def place_of(run: Run) -> Place:
 
 
 def make_grid(found: Sequence[Contender]) -> Grid:
-    """Sorts the runs of all contenders into cells. What depends on no seed stands at every place of its data set and classes;
-    a method that started from a pretrained prompt is compared with the same method from its own start, as in few-shot."""
+    """Sorts the runs of all contenders into cells. What depends on no seed counts at every place of its data set and classes. A
+    method that started from a pretrained prompt is compared with the same method from its own start, as in few-shot."""
     places = _places(found)
     started = {run.record.method for one in found for run in one.runs if run.record.init}
     runs: dict[tuple[int, int], tuple[Run, ...]] = {}

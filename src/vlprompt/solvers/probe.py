@@ -106,7 +106,7 @@ class LinearProbe:
 def search(fit: Callable[[float], tuple[float, Any]], steps: int) -> tuple[float, float, Any]:
     """C, its accuracy and its classifier: the best of `COARSE`, then `steps` halvings of log10 C.
 
-    The halvings start from a tenth and ten times the best; each keeps the better end (the smaller C where they are equal) and the
+    The halvings start from a tenth and ten times the best. Each keeps the better end (the smaller C if they are equal) and the
     half of the interval next to it. What the last one kept is the answer, as published; without steps the coarse one's.
     """
     tried = [(strength, *fit(strength)) for strength in COARSE]

@@ -194,7 +194,7 @@ class Block(nn.Module):
         """Residual stream, queries, keys and values of a block whose prompt rows, where `put` puts them, obey `splice`.
 
         Unshared tokens replace the rows before ln_1, in each of three sequences (arXiv 2409.06166, SAPL as a public review
-        states it); what the rows carry on is the splice's residual policy (project's choice, an option).
+        states it). The splice's residual policy says what the rows carry on (project's choice, an option).
         """
         if splice is None:
             return x_GLD, *self.qkv(x_GLD, changes)

@@ -172,8 +172,8 @@ def _tidy(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _place(key: str, tensor: Tensor, dtype: torch.dtype, device: str | torch.device) -> Tensor:
     """Norms' parameters stay float32; everything else takes the tower's dtype.
 
-    Weights that begin anywhere in a file's bytes are copied to where torch would begin a tensor: kernels choose by alignment, so
-    the same weights would else differ in the last bits from one file to another.
+    Weights that begin anywhere in a file's bytes are copied to where torch would begin a tensor. Kernels choose by alignment,
+    and the same weights would give other last bits from one file to another.
     """
     norm = any(part.startswith(("ln_", "bn")) for part in key.split(".")) or ".downsample.1." in key
     placed = tensor.to(device, torch.float32 if norm else dtype).contiguous()

@@ -1,7 +1,7 @@
 """A part of the text tower whose inside is not kept for the backward pass, but computed again in it.
 
-`torch.utils.checkpoint` keeps the graph's nodes of every part and asks a hook for every tensor in them; here a part leaves nothing
-behind but its inputs and its output, so the memory of one part is free for the next.
+`torch.utils.checkpoint` keeps the graph's nodes of every part and asks a hook for every tensor in them. Here a part keeps only
+its inputs and its output, and its memory is free for the next.
 """
 
 from __future__ import annotations

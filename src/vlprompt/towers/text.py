@@ -5,8 +5,8 @@ included) is the same for all classes under a causal mask. Own rows attend to th
 earlier rows. Nothing is padded to the context length. Letters: G groups (1, or B images whose prompts differ), P prefix rows, T own
 rows of all classes (packed by `tokens.pack`), C classes, H heads, D width, E joint embedding.
 
-Without a mask every row depends on the whole sentence, so there is no prefix: `whole` runs all rows of all classes, and in the last
-layer the pooled row of each class alone.
+Without a mask every row depends on the whole sentence, and there is no prefix. `whole` runs all rows of all classes, and in the
+last layer the pooled row of each class alone.
 """
 
 from __future__ import annotations

@@ -119,8 +119,8 @@ class ClassTokens:
 
 
 def class_plans(tokenizer: Tokenizer, names: Sequence[str], layout: TextLayout) -> list[list[int]]:
-    """The row plan of each class: the published sentence (context placeholders, fixed words, name, full stop) is tokenised
-    whole, because a name that ends in punctuation merges with the full stop, and cut afterwards."""
+    """The row plan of each class. The published sentence (context placeholders, fixed words, name, full stop) is tokenised
+    whole and then cut, because a name that ends in punctuation merges with the full stop."""
     m, half = layout.num_tokens, layout.num_tokens // 2
     context = [-1 - j for j in range(m)]
     plans = []

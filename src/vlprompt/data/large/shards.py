@@ -1,8 +1,8 @@
 """Tar shards in the WebDataset layout: read by number, from disk or over http(s), each shard fetched whole and once per machine.
 
 A sample is the members of one tar whose names agree up to the first dot of the file name: an image (``000012.jpg``) and its label
-(``000012.cls``, a whole number; or ``000012.json`` with a ``label``). ``shards.json`` next to the tars says how many samples each has
-and what the classes are called; without it the tars on disk are counted and names come from a file. A tar or a sample that cannot
+(``000012.cls``, a whole number; or ``000012.json`` with a ``label``). ``shards.json`` next to the tars has the number of
+samples of each and the class names. Without it the tars on disk are counted, and names come from a file. A tar or a sample that cannot
 be read is a UserError of that sample alone, so the reader counts and skips it.
 """
 

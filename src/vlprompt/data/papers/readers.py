@@ -1,7 +1,7 @@
 """The papers' data sets from their folders: the published split file where there is one, else the data set's own lists.
 
-Labels, class names and the order of the images are those of KaiyangZhou/CoOp ``datasets/*.py``; folders are read in sorted order
-(the published code takes them as the file system gives them).
+Labels, class names and the order of the images are those of KaiyangZhou/CoOp ``datasets/*.py``. Folders are read in sorted
+order; the published code takes the file system's.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """open_clip's layout: open_clip_config.json and a weight file whose tensor names are OpenAI's.
 
-Its native text transformer, with or without a causal mask, and its ViT, its ModifiedResNet or one of timm's ViTs (`timm.py`) are read;
-whatever else a configuration asks for is refused by name.
+Read are its native text transformer, with or without a causal mask, and its ViT, its ModifiedResNet or one of timm's ViTs
+(`timm.py`). Anything else in a configuration is refused by name.
 Keys and defaults: open_clip 3.3, model.py (CLIPTextCfg, CLIPVisionCfg) and transform.py (PreprocessCfg).
 """
 

@@ -1,7 +1,8 @@
 """A reader of pickled tensors that executes nothing: it interprets the few instructions that `torch.save` writes.
 
-Python's own unpickler calls whatever a file names. Here a name is only a name: the instructions build dictionaries, lists, tuples,
-numbers and strings; the few names that a file of tensors needs stand for values of this module, and any other is refused.
+Python's own unpickler calls whatever a file names. Here a name is only a name. The instructions build dictionaries, lists,
+tuples, numbers and strings. The few names that a file of tensors needs stand for values of this module; any other is
+refused.
 Instructions: the pickle protocol 2, as pickletools documents it. Names: those that torch 1.0 to 2.x write for a state dict
 (`torch.save`) or a module (`torch.jit.save`).
 """
