@@ -142,7 +142,7 @@ class PromptClassifier:
     ) -> tuple[NDArray[np.float32], dict[int, str]]:
         """((N, C) float32 probabilities of the files that can be read, in order; place -> why another cannot).
 
-        Each file is decoded once, and what is kept of it is what the tower sees, so that memory does not grow with the pictures' size.
+        Each file is decoded once, and what is kept of it is what the tower sees, so memory does not grow with the pictures' size.
         """
         samples = [Sample(id=str(path), label=0, source=Path(path).expanduser().read_bytes) for path in paths]
 

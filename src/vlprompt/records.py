@@ -257,7 +257,7 @@ def _column(archive: zipfile.ZipFile, name: str, kind: str, rows: int) -> NDArra
 
 
 def images_of(directory: Path) -> tuple[str, ...]:
-    """The ids of a run's test images (paths relative to the data) from the `split.json` beside its record; empty: nobody wrote one."""
+    """The ids of a run's test images (paths relative to the data) from the `split.json` next to its record; empty: nobody wrote one."""
     path = directory / SPLIT
     if not path.is_file():
         return ()

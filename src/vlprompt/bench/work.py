@@ -56,7 +56,7 @@ def run_cells(
 def run_cell(cell: Cell, grid: Grid, desk: Desk | None = None, observer: Observer = SILENT) -> Outcome:
     """Do one cell, or read it back if it is finished. Safe beside other processes: one prompt is one process's at a time.
 
-    Errors become an outcome; KeyboardInterrupt leaves work that the next call goes on with.
+    Errors become an outcome; KeyboardInterrupt leaves work that the next call continues with.
     """
     learned_at, directory = grid.learned(cell.course), grid.of(cell)
     try:
@@ -115,7 +115,7 @@ def _done(cell: Cell, record: Record) -> Outcome:
 
 
 def claim(cell: Cell, grid: Grid) -> None:
-    """Write what decides a cell and its course beside their work, or compare it with what stands there.
+    """Write what decides a cell and its course next to their work, or compare it with what stands there.
 
     UserError: the work there was begun with something else; what, is said.
     """

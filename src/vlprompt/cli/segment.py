@@ -22,7 +22,7 @@ Short = Annotated[
     typer.Option(
         "--short",
         metavar="PIXELS",
-        help="Resize the short edge to it; the model then reads windows of its own size.",
+        help="Resize the short edge to it; the model then reads windows of its input size.",
         show_default="the model's size",
     ),
 ]

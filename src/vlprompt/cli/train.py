@@ -125,7 +125,7 @@ def _config(asked: dict[str, Any]) -> RunConfig:
     if asked["sentences"]:
         if method != "zero-shot":
             raise UserError(
-                f"--sentences is for zero-shot, which learns nothing; {method!r} does not read it. Leave one of them away."
+                f"--sentences is for zero-shot, which learns nothing; {method!r} does not read it. Leave out one of them."
             )
         short.append(f"templates={asked['sentences']}")
     made = {

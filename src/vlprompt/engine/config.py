@@ -78,7 +78,7 @@ class RunConfig:
     save_every: int = 1
     """Epochs between checkpoints."""
     track: Literal["tensorboard"] | None = None
-    """Where learning curves go beside `metrics.jsonl`."""
+    """Where learning curves go, in addition to `metrics.jsonl`."""
 
     @property
     def protocol(self) -> Literal["few-shot", "base-to-novel"]:

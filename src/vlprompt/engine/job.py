@@ -52,7 +52,7 @@ class Means:
     max_memory: int | None = None
     """Bytes that a process may take for learning; None: no limit."""
     track: Track | None = None
-    """Where learning curves go beside `metrics.jsonl`."""
+    """Where learning curves go, in addition to `metrics.jsonl`."""
     threads: int | None = None
     """Of each process; None: torch's choice."""
     save_every: int = 1

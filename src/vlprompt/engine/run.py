@@ -24,13 +24,13 @@ from vlprompt.towers import load
 def train_run(config: RunConfig, observer: Observer = SILENT) -> list[Record]:
     """Learn and test every seed of a run; finished seeds of the same configuration are read back, not repeated.
 
-    UserError: anything that the user can mend, named. KeyboardInterrupt leaves a run that `resume` goes on with.
+    UserError: anything that the user can mend, named. KeyboardInterrupt leaves a run that `resume` continues with.
     """
     recipe = recipe_of(config.method, config.protocol, config.model, config.recipe)
     resolve(config.method, config.overrides, shots=config.shots, recipe=recipe)  # refused before anything is read
     for name in ignored(config.method, config.overrides):
         observer.note(f"{config.method} takes no gradient steps: {name} is ignored.")
-    hint = ", or --resume to write beside what is there"
+    hint = ", or --resume to add to what is there"
     require_own(config.out, "" if config.resume else "seed", "run", hint=hint)
     job = job_of(config, observer)
     with locked(config.out):
@@ -61,7 +61,7 @@ def _teacher(config: RunConfig, job: Job, observer: Observer) -> Images | None:
         return None
     if "teacher_logits" not in job.method.needs:
         raise UserError(
-            f"{job.method.name!r} compares no answers with a teacher's, so --teacher changes nothing. Leave it away, or use rpp or "
+            f"{job.method.name!r} compares no answers with a teacher's, so --teacher changes nothing. Leave it out, or use rpp or "
             "prograd."
         )
     return open_images(load(config.teacher, device=job.clip.device, dtype=config.dtype), config.cache, observer)
@@ -108,7 +108,7 @@ def _seed(job: Job, config: RunConfig, observer: Observer) -> Record:
 def _claim(directory: Path, document: dict[str, object], *, resume: bool) -> Record | None:
     """The record of a finished seed; None: there is something to do.
 
-    UserError: another configuration's work is there, or unfinished work and nobody said to go on with it.
+    UserError: another configuration's work is there, or unfinished work and nobody said to continue with it.
     """
     done, begun = records.finished(directory), (directory / CHECKPOINT).is_file()
     if not done and not begun:
@@ -118,7 +118,7 @@ def _claim(directory: Path, document: dict[str, object], *, resume: bool) -> Rec
         record = records.read(directory)
         if record.parameters and not (directory / artifact.FACTS).is_file():
             raise UserError(
-                f"{directory} has a finished record, but its prompt ({artifact.FACTS}) is gone. Take {records.RESULT} away to learn it "
+                f"{directory} has a finished record, but its prompt ({artifact.FACTS}) is gone. Remove {records.RESULT} to learn it "
                 "again, or put the prompt back.",
                 exit_code=DATA,
             )

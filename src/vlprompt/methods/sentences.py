@@ -91,7 +91,7 @@ def checked_sentences(value: object, where: str) -> dict[str, list[str]]:
                 f"{where}: the class {name!r} has {reading.shown(some)}, not a list of sentences.", exit_code=DATA
             )
         if plain_name(name) in found:
-            raise UserError(f"{where}: the class {name!r} stands there twice.", exit_code=DATA)
+            raise UserError(f"{where}: the class {name!r} is listed twice.", exit_code=DATA)
         found[plain_name(name)] = [one.strip() for one in some]
     if not found:
         raise UserError(

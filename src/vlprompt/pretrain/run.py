@@ -178,7 +178,7 @@ def document_of(setup: Setup) -> dict[str, object]:
 def _claim(setup: Setup, document: dict[str, object]) -> tuple[dict[str, Any] | None, tuple[State, Progress] | None]:
     """(the summary of a finished run, the state of an unfinished one). Rank 0 looks, and tells the others.
 
-    UserError: the directory holds another configuration's work, or unfinished work and nobody said to go on with it.
+    UserError: the directory holds another configuration's work, or unfinished work and nobody said to continue with it.
     """
     out, problem, done, data = setup.config.out, "", None, None
     if setup.ranks.rank == 0:
