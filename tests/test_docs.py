@@ -287,3 +287,16 @@ def test_the_messages_that_are_explained_are_in_the_code() -> None:
         longest = max((piece.strip(" ,.:?") for piece in pieces), key=len)
         assert longest in code, f"docs/troubleshooting.md quotes {longest!r}, which is in no message"
     assert len(quoted) > 50
+
+
+@pytest.mark.parametrize("page", [*WRITTEN, ROOT / "CONTRIBUTING.md"], ids=lambda page: page.stem)
+def test_links_lead_to_files(page: Path) -> None:
+    targets = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
+    lost = [target for target in targets if "://" not in target and not (page.parent / target).exists()]
+    assert not lost
+
+
+def test_every_page_is_in_the_site() -> None:
+    entered = re.findall(r"([\w/-]+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.M)
+    pages = [str(page.relative_to(ROOT / "docs")) for page in WRITTEN if page.is_relative_to(ROOT / "docs")]
+    assert sorted(pages) == sorted(entered)
