@@ -297,6 +297,6 @@ def test_links_lead_to_files(page: Path) -> None:
 
 
 def test_every_page_is_in_the_site() -> None:
-    entered = re.findall(r"([\w/-]+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.M)
+    entered = re.findall(r": ([\w/-]+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.M)
     pages = [str(page.relative_to(ROOT / "docs")) for page in WRITTEN if page.is_relative_to(ROOT / "docs")]
     assert sorted(pages) == sorted(entered)
