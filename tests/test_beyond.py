@@ -9,14 +9,13 @@ import pytest
 import torch
 
 from tests import tiny
-from tests.engine.made import config, images, lesson, write_images
+from tests.engine.made import config, images, lesson, taught, write_images
 from tests.oracle import beyond as literal
 from tests.oracle import towers as oracle
 from tests.solvers.test_probe import FACTS as PROBE_FACTS
 from vlprompt import PromptClassifier, artifact
 from vlprompt.data import open_dataset
 from vlprompt.engine.evaluate import classifier_of
-from vlprompt.engine.learn import learn
 from vlprompt.engine.optim import lr_at, optimiser_of
 from vlprompt.engine.run import train_run
 from vlprompt.errors import UserError
@@ -195,7 +194,7 @@ def test_a_cache_of_another_size_comes_back(clip: Clip, tmp_path: Path) -> None:
     folder = write_images(tmp_path / "colours")
     method = resolve("tip-adapter", {"views": 1})
     here, seen = lesson(folder), images(clip)
-    prompt = learn(clip, method, here, open_dataset(folder).val, seen)
+    prompt = taught(clip, method, here, open_dataset(folder).val, seen)
     assert prompt.get_parameter("keys").shape == (18, clip.facts.embed_dim)
     learned = artifact.Learned(
         method=method,

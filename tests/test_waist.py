@@ -18,13 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from tests import tiny
-from tests.engine.made import write_images
+from tests.engine.made import taught, write_images
 from vlprompt.data import FeatureStore, few_shot, open_dataset
 from vlprompt.engine.classes import in_view
 from vlprompt.engine.evaluate import Classifier, accuracy, check_classes, classifier_of
 from vlprompt.engine.forward import TEMPLATE, ensemble_text
 from vlprompt.engine.images import Images, open_images
-from vlprompt.engine.learn import learn
 from vlprompt.engine.optim import batches
 from vlprompt.engine.train import Lesson, new_prompt, train
 from vlprompt.errors import UserError
@@ -280,7 +279,7 @@ def test_dropout_differs_from_step_to_step_and_is_off_in_answers(clip: Clip) -> 
 
 def test_a_cache_is_fitted_at_once_and_scores(clip: Clip, lesson: Lesson, images: Images) -> None:
     method = Method(name="cache", prompt=_CacheSpec(), learner=Fit(solver=_Means()))
-    prompt = learn(clip, method, lesson, (), images)
+    prompt = taught(clip, method, lesson, (), images)
     fitted = Classifier(clip, method.prompt, prompt, lesson.class_names, lesson.template)
     features = images.features(lesson.samples, None)
     text = ensemble_text(clip, lesson.class_names, TEMPLATE, lesson.template)
@@ -293,7 +292,7 @@ def test_a_cache_is_fitted_at_once_and_scores(clip: Clip, lesson: Lesson, images
 
 def test_a_prompt_learns_from_each_test_image_alone(clip: Clip, lesson: Lesson, images: Images) -> None:
     method = Method(name="sharp", prompt=ContextSpec(n_ctx=2), at_test=_Sharpen())
-    prompt = learn(clip, method, lesson, (), images)
+    prompt = taught(clip, method, lesson, (), images)
     before = {name: one.clone() for name, one in prompt.named_parameters()}
     plain, sharp = (
         classifier_of(clip, one, prompt, lesson.class_names, lesson.template)

@@ -16,14 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from tests.engine.conftest import Memory
-from tests.engine.made import images, lesson, write_images
+from tests.engine.made import images, lesson, taught, write_images
 from vlprompt import artifact
 from vlprompt.artifact import Learned
 from vlprompt.data import open_dataset
 from vlprompt.describe import measure_reach
 from vlprompt.engine.checkpoint import Checkpoints
 from vlprompt.engine.evaluate import classifier_of
-from vlprompt.engine.learn import learn
 from vlprompt.engine.train import Lesson, new_prompt, train
 from vlprompt.methods.resolve import HOSTS, resolve, takes_steps
 from vlprompt.towers import Clip, load
@@ -108,7 +107,7 @@ class School:
         return lesson(self.folder)
 
     def learn(self, name: str, memory: Memory | None = None, **changes: object) -> nn.Module:
-        return learn(
+        return taught(
             self.clip,
             method(name),
             self.lesson,

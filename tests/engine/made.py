@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
+from torch import nn
 
-from vlprompt.data import FeatureStore, open_dataset
+from vlprompt.data import FeatureStore, Sample, open_dataset
 from vlprompt.engine.config import RunConfig
 from vlprompt.engine.images import Images
+from vlprompt.engine.learn import Pupil, learn_all
 from vlprompt.engine.train import Lesson
+from vlprompt.errors import UserError
 from vlprompt.methods.resolve import resolve
 from vlprompt.towers import Clip
 from vlprompt.types import Method
@@ -43,6 +46,22 @@ def lesson(folder: Path, *, seed: int = 1, views: Any = 2) -> Lesson:
     """All training images of a folder."""
     data = open_dataset(folder)
     return Lesson(samples=data.train, class_names=data.class_names, template="a photo of a {}.", seed=seed, views=views)
+
+
+def taught(
+    clip: Clip,
+    method: Method,
+    lesson: Lesson,
+    val: Sequence[Sample],
+    images: Images,
+    observer: Observer = SILENT,
+    **more: Any,
+) -> nn.Module:
+    """One prompt, learned as a job learns it."""
+    (prompt,) = learn_all(clip, [Pupil(method=method, lesson=lesson, val=val, **more)], images, observer)
+    if isinstance(prompt, UserError):
+        raise prompt
+    return prompt
 
 
 def images(clip: Clip) -> Images:

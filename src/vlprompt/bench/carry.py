@@ -188,7 +188,7 @@ def work_off(
     while todo:
         again: list[Cell] = []
         waiting = True
-        with closing(carry(batches(todo), grid)) as outcomes:
+        with closing(carry(batches(todo, grid.means.replicas), grid)) as outcomes:
             for outcome in outcomes:
                 cell = by_place[outcome.place]
                 if outcome.state == "busy":

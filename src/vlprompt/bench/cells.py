@@ -203,9 +203,16 @@ class Outcome:
     """Whether the failure may pass: everything but what the user has to mend."""
 
 
-def batches(cells: list[Cell] | tuple[Cell, ...]) -> list[tuple[Cell, ...]]:
-    """Cells by course, in order: what one process does in one go."""
-    found: dict[Path, list[Cell]] = {}
+def batches(cells: list[Cell] | tuple[Cell, ...], replicas: int = 1) -> list[tuple[Cell, ...]]:
+    """Cells by course, in order: what one process does in one go. replicas: so many courses that differ in their seed alone go together."""
+    courses: dict[Path, list[Cell]] = {}
     for cell in cells:
-        found.setdefault(cell.course.place, []).append(cell)
-    return [tuple(group) for group in found.values()]
+        courses.setdefault(cell.course.place, []).append(cell)
+    seeds: dict[Path, list[list[Cell]]] = {}
+    for place, group in courses.items():
+        seeds.setdefault(place.parent, []).append(group)
+    return [
+        tuple(cell for group in groups[number : number + replicas] for cell in group)
+        for groups in seeds.values()
+        for number in range(0, len(groups), replicas)
+    ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from vlprompt.engine.checkpoint import CHECKPOINT
 from vlprompt.engine.config import require_own, same_work
 from vlprompt.engine.evaluate import accuracy, classifier_of
 from vlprompt.engine.images import Images
-from vlprompt.engine.job import SPLIT, Job, Learning, Questions, learn, prepare, recipe_template, test
+from vlprompt.engine.job import SPLIT, Job, Learning, Questions, Work, learn_all, prepare, recipe_template, test
 from vlprompt.engine.observer import SILENT, Observer
 from vlprompt.engine.precision import peak_mib
 from vlprompt.engine.test import seen_among
@@ -42,15 +42,19 @@ UNEXPECTED = 1
 def run_cells(
     cells: Sequence[Cell], grid: Grid, desk: Desk | None = None, observer: Observer = SILENT
 ) -> Iterator[Outcome]:
-    """Do the cells of one course, one after the other, each as `run_cell` does it. Where the prompt cannot be learned, none of
-    them can be done, and learning is not tried again for each."""
-    desk = desk or Desk(grid.means)
-    for number, cell in enumerate(cells):
+    """Do the cells of one course, or of some that differ in their seed alone, one after the other, each as `run_cell` does it. Where
+    a prompt cannot be learned, none of its cells can be done, and learning is not tried again for each."""
+    desk, failed = desk or Desk(grid.means), dict[Path, Outcome]()
+    learn_together(cells, grid, desk, observer)
+    for cell in cells:
+        place = grid.learned(cell.course)
+        if place in failed:
+            yield replace(failed[place], place=cell.place)
+            continue
         outcome = run_cell(cell, grid, desk, observer)
         yield outcome
-        if outcome.state != "done" and not learned_already(grid.learned(cell.course)):
-            yield from (replace(outcome, place=other.place) for other in cells[number + 1 :])
-            return
+        if outcome.state != "done" and not learned_already(place):
+            failed[place] = outcome
 
 
 def run_cell(cell: Cell, grid: Grid, desk: Desk | None = None, observer: Observer = SILENT) -> Outcome:
@@ -220,10 +224,45 @@ def learn_course(course: Course, directory: Path, desk: Desk, observer: Observer
 
     The caller holds the directory's lock. UserError as `train_run`.
     """
-    material, images = desk.material(course.data), desk.images(course.model, course.dtype)
-    assert not material.test, "a course is given no test images"
-    found, learning = (_given if course.shots == 0 else _taught)(course, directory, material, images, desk, observer)
-    learning["peak_mib"] = peak_mib(images.clip.device)
+    if course.shots == 0:
+        _save(course, directory, *_given(course, desk), desk)
+        return
+    (found,) = _taught([course], [directory], desk, observer)
+    if isinstance(found, UserError):
+        raise found
+    _save(course, directory, *found, desk)
+
+
+def learn_together(cells: Sequence[Cell], grid: Grid, desk: Desk, observer: Observer = SILENT) -> None:
+    """Learn the prompts of several courses in the same steps, as far as they are free and not there yet.
+
+    What fails, or belongs to another process, is left to `run_cell`, which says why.
+    """
+    courses = {cell.course.place: cell for cell in cells if cell.course.shots != 0}
+    with ExitStack() as stack:
+        free = [
+            cell
+            for cell in courses.values()
+            if stack.enter_context(locked_if_free(grid.learned(cell.course)))
+            and not learned_already(grid.learned(cell.course))
+            and not read(grid.learned(cell.course)).reasons
+        ]
+        if len(free) < 2:
+            return
+        places = [grid.learned(cell.course) for cell in free]
+        with suppress(UserError):
+            for cell in free:
+                claim(cell, grid)
+            for cell, place, found in zip(
+                free, places, _taught([cell.course for cell in free], places, desk, observer), strict=True
+            ):
+                if not isinstance(found, UserError):
+                    _save(cell.course, place, *found, desk)
+
+
+def _save(course: Course, directory: Path, found: Learned, learning: dict[str, Any], desk: Desk) -> None:
+    """Write the course's prompt."""
+    learning["peak_mib"] = peak_mib(desk.images(course.model, course.dtype).clip.device)
     facts = {
         "dataset": course.dataset,
         "shots": course.shots,
@@ -239,9 +278,9 @@ def learn_course(course: Course, directory: Path, desk: Desk, observer: Observer
     artifact.save(directory, replace(found, facts={**facts, **found.facts}))
 
 
-def _given(course: Course, _: Path, material: Dataset, images: Images, *__: object) -> tuple[Learned, dict[str, Any]]:
+def _given(course: Course, desk: Desk) -> tuple[Learned, dict[str, Any]]:
     """What needs no learning here: the hand-written template, or a pretrained prompt as it is."""
-    began, clip = time.perf_counter(), images.clip
+    began, clip, material = time.perf_counter(), desk.clip(course.model, course.dtype), desk.material(course.data)
     if course.init:
         given = artifact.load(Path(course.init), clip)
         found = replace(given, facts={"dataset": given.facts.get("dataset", "")})
@@ -260,19 +299,28 @@ def _given(course: Course, _: Path, material: Dataset, images: Images, *__: obje
 
 
 def _taught(
-    course: Course, directory: Path, material: Dataset, images: Images, desk: Desk, observer: Observer
-) -> tuple[Learned, dict[str, Any]]:
-    """The prompt, and what is to be known of how it was learned."""
-    job = job_of(course, material, images)
-    drawn = job.draw()
-    desk.encode(images, drawn.sample.train, _cached_views(job))
-    desk.encode(images, drawn.sample.val, [None])
-    learned, learning = learn(job, drawn, desk.means, at=directory, observer=observer)
-    began = time.perf_counter()
-    classifier = classifier_of(images.clip, job.method, learned.prompt, learned.class_names, course.template)
-    learning = replace(learning, val_top1=accuracy(classifier, drawn.sample.val, images))
-    learning = replace(learning, seconds=learning.seconds + time.perf_counter() - began)
-    return replace(learned, facts={}), dataclasses.asdict(learning)
+    courses: Sequence[Course], directories: Sequence[Path], desk: Desk, observer: Observer
+) -> list[tuple[Learned, dict[str, Any]] | UserError]:
+    """Each prompt, and what is to be known of how it was learned; the error where one alone failed."""
+    works = []
+    for course, directory in zip(courses, directories, strict=True):
+        material, images = desk.material(course.data), desk.images(course.model, course.dtype)
+        assert not material.test, "a course is given no test images"
+        job = job_of(course, material, images)
+        works.append(Work(job=job, drawn=job.draw(), at=directory))
+        desk.encode(images, works[-1].drawn.sample.train, _cached_views(job))
+        desk.encode(images, works[-1].drawn.sample.val, [None])
+    out: list[tuple[Learned, dict[str, Any]] | UserError] = []
+    for work, found in zip(works, learn_all(works, desk.means, observer=observer), strict=True):
+        if isinstance(found, UserError):
+            out.append(found)
+            continue
+        began, (learned, learning), job = time.perf_counter(), found, work.job
+        classifier = classifier_of(job.clip, job.method, learned.prompt, learned.class_names, job.template)
+        learning = replace(learning, val_top1=accuracy(classifier, work.drawn.sample.val, job.images))
+        learning = replace(learning, seconds=learning.seconds + time.perf_counter() - began)
+        out.append((replace(learned, facts={}), dataclasses.asdict(learning)))
+    return out
 
 
 def job_of(course: Course, material: Dataset, images: Images) -> Job:

@@ -77,6 +77,8 @@ class RunConfig:
     """Bytes that the process may take: text rows are then run a part at a time, with the same gradient; None: no limit."""
     save_every: int = 1
     """Epochs between checkpoints."""
+    replicas: int = 1
+    """Seeds that are learned together, as `Means.replicas`."""
     track: Literal["tensorboard"] | None = None
     """Where learning curves go, in addition to `metrics.jsonl`."""
 
@@ -103,6 +105,8 @@ class RunConfig:
             raise UserError(f"template {self.template!r} must have one {{}}, where the class name stands.")
         if self.views not in (None, "epochs", "centre") and (not isinstance(self.views, int) or self.views < 1):
             raise UserError(f"views is {self.views!r}; it must be a number from 1, 'epochs' or 'centre'.")
+        if self.replicas < 1:
+            raise UserError(f"replicas is {self.replicas}; it must be at least 1.")
         if self.save_every < 1:
             raise UserError(f"save_every is {self.save_every}; it must be at least 1.")
 

@@ -14,25 +14,29 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from torch import nn
 
 from vlprompt import artifact, disk
 from vlprompt.artifact import Learned
 from vlprompt.data import Dataset, FewShot, Sample, Split, restrict, write_split
 from vlprompt.data.splits import Subset
-from vlprompt.engine.checkpoint import Checkpoints, State, Track, tracked, weights_found
+from vlprompt.engine.checkpoint import Checkpoints, Track, tracked, weights_found
 from vlprompt.engine.config import default_views, hashed
 from vlprompt.engine.duration import Duration, measure
 from vlprompt.engine.evaluate import accuracy, check_classes, classifier_of, examine, training_hash
 from vlprompt.engine.images import Images
-from vlprompt.engine.learn import learn as learn_lesson
+from vlprompt.engine.learn import Pupil, alike
+from vlprompt.engine.learn import learn_all as learn_pupils
 from vlprompt.engine.observer import SILENT, Observer
 from vlprompt.engine.optim import batches
 from vlprompt.engine.precision import generator, reset_peak
 from vlprompt.engine.sampling import draw, said_of_held_out, said_of_short, said_of_skipped
 from vlprompt.engine.train import Lesson, estimate_step, in_words, new_prompt
+from vlprompt.errors import UserError
 from vlprompt.methods import recipes
 from vlprompt.methods.resolve import recipe_of, resolve, whose
 from vlprompt.records import Predictions, Record
@@ -57,6 +61,9 @@ class Means:
     """Of each process; None: torch's choice."""
     save_every: int = 1
     """Epochs between checkpoints."""
+    replicas: int = 1
+    """Prompts that are learned together where they differ in their seed alone: quicker on small models, equal to about 1e-6, not to
+    the bit (project's choice)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -258,23 +265,88 @@ def learn(
     at: the directory of `config.json`, `split.json`, the log and the checkpoint, from which it goes on; None: nothing is written.
     checkpoints: what stands in for that directory's. UserError (exit 4): a loss or a gradient is not finite.
     """
-    sample, images, config_hash = drawn.sample, job.images, ""
-    if at is not None:
-        document = job.document(drawn, means)
-        config_hash = str(document["hash"])
-        disk.write_json(at / CONFIG, document)
-        write_split(at / SPLIT, drawn.split, dataset=job.dataset.name)
-        checkpoints = Checkpoints(directory=at, config_hash=config_hash, every=means.save_every)
-    for said in job.said_of(drawn):
-        observer.note(f"{job.dataset.name}, seed {job.seed}: {said}")
-    lesson = _lesson(job, sample, means)
-    with tracked(checkpoints, means.track) if checkpoints is not None else nullcontext() as kept:
-        start: State | None = kept.load() if kept is not None else None
-        if isinstance(job.method.learner, Steps) and observer is not SILENT:
-            observer.note(start_line(job.clip, job.method, lesson, images, done=start.epoch if start else 0))
-        prompt = learn_lesson(
-            job.clip, job.method, lesson, sample.val, images, start=start, checkpoints=kept, observer=observer
-        )
+    work = Work(job=job, drawn=drawn, at=at, checkpoints=checkpoints)
+    (found,) = learn_all([work], means, observer=observer)
+    if isinstance(found, UserError):
+        raise found
+    return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """A job with its sample; `at` and `checkpoints` as `learn` takes them."""
+
+    job: Job
+    drawn: Drawn
+    at: Path | None = None
+    checkpoints: Checkpoints | None = None
+
+    @property
+    def directory(self) -> Path:
+        """`at`, of work that is written."""
+        assert self.at is not None
+        return self.at
+
+
+def learn_all(
+    works: Sequence[Work], means: Means, *, observer: Observer = SILENT
+) -> list[tuple[Learned, Learning] | UserError]:
+    """As `learn`, of several jobs with the same images' model; those that are alike take their steps together (`learn.alike`).
+
+    Together or alone, a prompt is the same to about 1e-6, not to the bit. A place has the error where that job alone failed.
+    """
+    began = time.perf_counter()
+    with ExitStack() as stack:
+        pupils, hashes = [], []
+        for work in works:
+            kept, config_hash = _kept(work, means)
+            kept = stack.enter_context(tracked(kept, means.track)) if kept is not None else None
+            for said in work.job.said_of(work.drawn):
+                observer.note(f"{work.job.dataset.name}, seed {work.job.seed}: {said}")
+            hashes.append(config_hash)
+            pupils.append(
+                Pupil(
+                    method=work.job.method,
+                    lesson=_lesson(work.job, work.drawn.sample, means),
+                    val=work.drawn.sample.val,
+                    start=kept.load() if kept is not None else None,
+                    checkpoints=kept,
+                )
+            )
+        groups = [pupils] if len(pupils) == 1 or alike(pupils) else [[one] for one in pupils]
+        prompts: list[nn.Module | UserError] = []
+        for group in groups:
+            prompts += _steps(works[0].job.images, group, observer)
+    each = (time.perf_counter() - began) * (len(works) - 1) / len(works)  # what the others took is not its own
+    return [
+        prompt if isinstance(prompt, UserError) else _ended(work, pupil, prompt, config_hash, each)
+        for work, pupil, prompt, config_hash in zip(works, pupils, prompts, hashes, strict=True)
+    ]
+
+
+def _kept(work: Work, means: Means) -> tuple[Checkpoints | None, str]:
+    """What keeps a job's states, and the hash of its configuration; what decides it is written into its directory."""
+    if work.at is None:
+        return work.checkpoints, ""
+    document = work.job.document(work.drawn, means)
+    disk.write_json(work.at / CONFIG, document)
+    write_split(work.at / SPLIT, work.drawn.split, dataset=work.job.dataset.name)
+    config_hash = str(document["hash"])
+    return Checkpoints(directory=work.at, config_hash=config_hash, every=means.save_every), config_hash
+
+
+def _steps(images: Images, group: Sequence[Pupil], observer: Observer) -> list[nn.Module | UserError]:
+    first = group[0]
+    if isinstance(first.method.learner, Steps) and observer is not SILENT:
+        done = first.start.epoch if first.start else 0
+        together = f" {len(group)} prompts are learned together." if len(group) > 1 else ""
+        observer.note(start_line(images.clip, first.method, first.lesson, images, done=done) + together)
+    return learn_pupils(images.clip, group, images, observer)
+
+
+def _ended(work: Work, pupil: Pupil, prompt: nn.Module, config_hash: str, others: float) -> tuple[Learned, Learning]:
+    """The prompt of a job with what is known of it; others: seconds of the work that belong to other jobs."""
+    job, sample = work.job, work.drawn.sample
     trained_on = training_hash(sample.train)
     learned = Learned(
         method=job.method,
@@ -283,18 +355,18 @@ def learn(
         template=job.template,
         model=job.model,
         weight_hash=job.clip.weight_hash,
-        facts=_facts(job, drawn, trained_on, written=at is not None),
+        facts=_facts(job, work.drawn, trained_on, written=work.at is not None),
     )
-    began, features = drawn.began
+    began, features = work.drawn.began
     return learned, Learning(
-        seconds=(start.seconds if start else 0.0) + time.perf_counter() - began,
-        seconds_features=images.seconds - features,
+        seconds=(pupil.start.seconds if pupil.start else 0.0) + time.perf_counter() - began - others,
+        seconds_features=job.images.seconds - features,
         num_train=len(sample.train) if job.method.learner is not None else 0,
         num_val=len(sample.val),
-        skipped=drawn.skipped,
+        skipped=work.drawn.skipped,
         short_classes=dict(sample.short),
         val_from="training images" if sample.held_out else "",
-        weights=weights_found(at, config_hash) if at is not None else {},
+        weights=weights_found(work.at, config_hash) if work.at is not None else {},
         config_hash=config_hash,
         training_hash=trained_on,
     )

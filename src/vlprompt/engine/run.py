@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
+from collections.abc import Sequence
 
 from vlprompt import artifact, records
+from vlprompt.artifact import Learned
 from vlprompt.data import open_dataset, split_by_rule
 from vlprompt.disk import locked
 from vlprompt.engine.checkpoint import CHECKPOINT
 from vlprompt.engine.config import RunConfig, refuse_unfinished, require_own, same_work
 from vlprompt.engine.evaluate import best_words
 from vlprompt.engine.images import Images, open_images, open_model
-from vlprompt.engine.job import CONFIG, Job, Means, Questions, learn, prepare, test
+from vlprompt.engine.job import CONFIG, Job, Learning, Means, Questions, Work, learn_all, prepare, test
 from vlprompt.engine.observer import SILENT, Observer
 from vlprompt.errors import DATA, UserError
 from vlprompt.methods import recipes
@@ -35,10 +36,9 @@ def train_run(config: RunConfig, observer: Observer = SILENT) -> list[Record]:
     job = job_of(config, observer)
     with locked(config.out):
         out = []
-        for seed in config.seeds:
-            record = _seed(dataclasses.replace(job, seed=seed), config, observer)
-            observer.finished(record)
-            out.append(record)
+        for number in range(0, len(config.seeds), config.replicas):
+            seeds = config.seeds[number : number + config.replicas]
+            out += _seeds([dataclasses.replace(job, seed=seed) for seed in seeds], config, observer)
         return out
 
 
@@ -67,9 +67,11 @@ def _teacher(config: RunConfig, job: Job, observer: Observer) -> Images | None:
     return open_images(load(config.teacher, device=job.clip.device, dtype=config.dtype), config.cache, observer)
 
 
-def _seed(job: Job, config: RunConfig, observer: Observer) -> Record:
-    """One seed: sample, learn, test, and write everything; `result.json` last."""
-    directory = config.out / f"seed{job.seed}"
+def _seeds(jobs: Sequence[Job], config: RunConfig, observer: Observer) -> list[Record]:
+    """Some seeds, learned together: sample, learn, test, and write everything; `result.json` last.
+
+    UserError of the first seed that failed, after the others are written.
+    """
     means = Means(
         device=config.device,
         cache=config.cache,
@@ -77,10 +79,31 @@ def _seed(job: Job, config: RunConfig, observer: Observer) -> Record:
         track=config.track,
         save_every=config.save_every,
     )
-    drawn = job.draw()
-    if (record := _claim(directory, job.document(drawn, means), resume=config.resume)) is not None:
-        return record
-    learned, learning = learn(job, drawn, means, at=directory, observer=observer)
+    found: dict[int, Record | None] = {}
+    works = []
+    for job in jobs:
+        work = Work(job=job, drawn=job.draw(), at=config.out / f"seed{job.seed}")
+        found[job.seed] = _claim(work, means, resume=config.resume)
+        if found[job.seed] is None:
+            works.append(work)
+    problems = []
+    for work, done in zip(works, learn_all(works, means, observer=observer) if works else [], strict=True):
+        if isinstance(done, UserError):
+            problems.append(done)
+        else:
+            found[work.job.seed] = _tested(work, *done, protocol=config.protocol)
+    records = [record for record in found.values() if record is not None]
+    for record in records:
+        observer.finished(record)
+    if problems:
+        raise problems[0]
+    return records
+
+
+def _tested(work: Work, learned: Learned, learning: Learning, *, protocol: str) -> Record:
+    """Test a seed's prompt, and write both."""
+    job, drawn = work.job, work.drawn
+    directory = work.directory
     sample, images = drawn.sample, job.images
     asked = Questions(
         dataset=job.dataset.name,
@@ -88,7 +111,7 @@ def _seed(job: Job, config: RunConfig, observer: Observer) -> Record:
         samples=drawn.test,
         template=job.template,
         split_hash=drawn.split.hash,
-        protocol=config.protocol,
+        protocol=protocol,
         subset=job.subset,
         skipped=drawn.skipped,
         words=best_words(images.clip, sample.class_names, job.template, images, sample.val or sample.train),
@@ -105,15 +128,16 @@ def _seed(job: Job, config: RunConfig, observer: Observer) -> Record:
     return record
 
 
-def _claim(directory: Path, document: dict[str, object], *, resume: bool) -> Record | None:
+def _claim(work: Work, means: Means, *, resume: bool) -> Record | None:
     """The record of a finished seed; None: there is something to do.
 
     UserError: another configuration's work is there, or unfinished work and nobody said to continue with it.
     """
+    directory = work.directory
     done, begun = records.finished(directory), (directory / CHECKPOINT).is_file()
     if not done and not begun:
         return None
-    same_work(directory / CONFIG, document)
+    same_work(directory / CONFIG, work.job.document(work.drawn, means))
     if done:
         record = records.read(directory)
         if record.parameters and not (directory / artifact.FACTS).is_file():

@@ -1,0 +1,89 @@
+"""Prompts that are learned together are those that are learned alone, to 1e-5."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from tests.engine.made import images, lesson, method, taught, write_images
+from vlprompt.data import open_dataset
+from vlprompt.engine import replicas
+from vlprompt.engine.learn import Pupil, alike, learn_all
+from vlprompt.errors import NUMERICAL, UserError
+from vlprompt.towers import Clip
+from vlprompt.types import Method
+
+SEEDS = (1, 2, 3)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write_images(tmp_path / "photos")
+
+
+def pupils(folder: Path, methods: list[Method]) -> list[Pupil]:
+    val = open_dataset(folder).val
+    return [Pupil(method=one, lesson=lesson(folder, seed=seed), val=val) for one, seed in zip(methods, SEEDS)]
+
+
+def difference(one: nn.Module, other: nn.Module) -> float:
+    """The largest difference of two prompts, relative to the largest number."""
+    pairs = list(zip(one.parameters(), other.parameters(), strict=True))
+    return max(float((a - b).abs().max() / b.abs().max().clamp_min(1e-12)) for a, b in pairs)
+
+
+@pytest.mark.parametrize(
+    "name", ["coop", "plpp+coop", "kgcoop", "prograd", "maple", "plpp+maple", "promptsrc", "rpp", "ivlp"]
+)
+def test_three_seeds_together_are_three_seeds_alone(clip: Clip, folder: Path, name: str) -> None:
+    group = pupils(folder, [method(name)] * 3)
+    assert alike(group)
+    together = learn_all(clip, group, images(clip))
+    for prompt, one in zip(together, group, strict=True):
+        assert isinstance(prompt, nn.Module)
+        assert difference(prompt, taught(clip, one.method, one.lesson, one.val, images(clip))) < 1e-5
+
+
+def test_options_may_differ_as_long_as_the_steps_are_the_same(clip: Clip, folder: Path) -> None:
+    changes: list[dict[str, object]] = [{}, {"plpp.mutual": "ppl", "lr": 0.01}, {"plpp.balance": 0.3}]
+    group = pupils(folder, [method("plpp+coop", **one) for one in changes])
+    assert alike(group)
+    for prompt, one in zip(learn_all(clip, group, images(clip)), group, strict=True):
+        assert isinstance(prompt, nn.Module)
+        assert difference(prompt, taught(clip, one.method, one.lesson, one.val, images(clip))) < 1e-5
+
+
+def test_the_text_tower_runs_once_a_step(clip: Clip, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    plain = replicas._text
+
+    def counted(*args: object) -> object:
+        found = plain(*args)  # type: ignore[arg-type]
+        calls.append(len(found or ()))
+        return found
+
+    monkeypatch.setattr(replicas, "_text", counted)
+    learn_all(clip, pupils(folder, [method("coop")] * 3), images(clip))
+    assert set(calls) == {3}
+
+
+@pytest.mark.parametrize(
+    "changes", [[{}, {"epochs": 4}, {}], [{}, {"batch": 4}, {}], [{"per_class": True}] * 3, [{}, {"n_ctx": 2}, {}]]
+)
+def test_what_does_not_fit_together_is_not_alike(clip: Clip, folder: Path, changes: list[dict[str, object]]) -> None:
+    assert not alike(pupils(folder, [method("coop", **one) for one in changes]))
+    assert not alike(pupils(folder, [method("cocoop")] * 3))
+
+
+def test_one_that_breaks_does_not_take_the_others_along(clip: Clip, folder: Path) -> None:
+    group = pupils(folder, [method("coop"), method("coop", lr=1e30, warmup_lr=1e30), method("coop")])
+    first, broken, last = learn_all(clip, group, images(clip))
+    assert isinstance(broken, UserError)
+    assert broken.exit_code == NUMERICAL
+    for prompt, one in ((first, group[0]), (last, group[2])):
+        assert isinstance(prompt, nn.Module)
+        assert all(torch.isfinite(value).all() for value in prompt.parameters())
+        assert difference(prompt, taught(clip, one.method, one.lesson, one.val, images(clip))) < 1e-5
