@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,7 @@ from vlprompt.bench import (
 from vlprompt.bench import carry as grid_module
 from vlprompt.bench.work import ATTEMPTS, SILENT_END, GivenUp, attempt, check_all, read
 from vlprompt.disk import locked
+from vlprompt.engine import train
 from vlprompt.errors import NUMERICAL, UserError
 
 
@@ -228,3 +230,44 @@ def test_time_and_memory_are_estimated_from_what_was_measured(clip_dir: Path, se
     assert probe(plan, grid, Desk(grid.means)) == []
     assert not grid.learned(unmeasured.cells[0].course).exists()
     assert (zero_shot.prompts, zero_shot.need.seconds, zero_shot.need.peak_mib) == (0, 0, None)
+
+
+def test_seeds_may_be_learned_together(clip_dir: Path, sets: Path, tmp_path: Path) -> None:
+    found = {}
+    for replicas in (1, 3):
+        grid = grid_of(tmp_path / f"out{replicas}", sets)
+        grid = replace(grid, means=replace(grid.means, replicas=replicas))
+        asked = request(clip_dir, sets, "few-shot", methods=("zero-shot", "coop", "cocoop"), seeds=(1, 2, 3))
+        plan = plan_of(asked, grid)
+        assert {outcome.state for outcome in everything(plan, grid).values()} == {"done"}
+        found[replicas] = {cell.place: grid.record(cell) for cell in plan.cells}
+        assert everything(plan, grid) == {}
+    for place, record in found[1].items():
+        other = found[3][place]
+        assert (record.top1, record.val_top1, record.config_hash) == (other.top1, other.val_top1, other.config_hash)
+
+
+def test_one_seed_that_breaks_leaves_the_others_of_its_batch(
+    clip_dir: Path, sets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid = grid_of(tmp_path / "out", sets)
+    grid = replace(grid, means=replace(grid.means, replicas=3))
+    plan = plan_of(request(clip_dir, sets, "few-shot", methods=("coop",), seeds=(1, 2, 3)), grid)
+    steps = train._Pupil.steps
+
+    def breaks(pupil: train._Pupil, *arguments: object) -> None:
+        if pupil.lesson.seed == 2:
+            raise UserError("a gradient is not finite", exit_code=NUMERICAL)
+        steps(pupil, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(train._Pupil, "steps", breaks)
+    outcomes = everything_of(plan, grid)
+    states = {cell.course.seed: outcomes[cell.place] for cell in plan.cells}
+    assert [states[seed].state for seed in (1, 2, 3)] == ["done", "failed", "done"]
+    assert states[2].exit_code == NUMERICAL
+
+
+def everything_of(plan: Plan, grid: Grid) -> dict[Path, Outcome]:
+    """Every outcome, those of cells that were finished before too."""
+    new = everything(plan, grid)
+    return {cell.place: Outcome(place=cell.place, state="done") for cell in plan.cells if grid.finished(cell)} | new

@@ -14,6 +14,7 @@ from vlprompt.data import FeatureStore, Sample, open_dataset
 from vlprompt.engine.config import RunConfig
 from vlprompt.engine.images import Images
 from vlprompt.engine.learn import Pupil, learn_all
+from vlprompt.engine.observer import SILENT, Observer
 from vlprompt.engine.train import Lesson
 from vlprompt.errors import UserError
 from vlprompt.methods.resolve import resolve

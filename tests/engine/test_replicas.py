@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
-from tests.engine.made import images, lesson, method, taught, write_images
+from tests.engine.conftest import Memory
+from tests.engine.made import config, images, lesson, method, taught, write_images
+from vlprompt.artifact import TENSORS
 from vlprompt.data import open_dataset
 from vlprompt.engine import replicas
 from vlprompt.engine.learn import Pupil, alike, learn_all
+from vlprompt.engine.run import train_run
 from vlprompt.errors import NUMERICAL, UserError
 from vlprompt.towers import Clip
 from vlprompt.types import Method
@@ -87,3 +92,32 @@ def test_one_that_breaks_does_not_take_the_others_along(clip: Clip, folder: Path
         assert isinstance(prompt, nn.Module)
         assert all(torch.isfinite(value).all() for value in prompt.parameters())
         assert difference(prompt, taught(clip, one.method, one.lesson, one.val, images(clip))) < 1e-5
+
+
+def test_a_run_with_replicas_writes_what_one_by_one_would(clip_dir: Path, folder: Path, tmp_path: Path) -> None:
+    plain = train_run(config(clip_dir, folder, tmp_path / "plain", seeds=SEEDS))
+    together = train_run(config(clip_dir, folder, tmp_path / "together", seeds=SEEDS, replicas=3))
+    assert [one.seed for one in together] == list(SEEDS)
+    for one, other in zip(plain, together, strict=True):
+        assert one.config_hash == other.config_hash
+        assert (one.top1, one.val_top1, one.split_hash) == (other.top1, other.val_top1, other.split_hash)
+    again = train_run(config(clip_dir, folder, tmp_path / "together", seeds=(*SEEDS, 4), replicas=4))
+    assert again[:3] == together
+
+
+def test_a_stopped_run_with_replicas_is_resumed(clip_dir: Path, folder: Path, tmp_path: Path) -> None:
+    class Stop(Memory):
+        def advance(self, steps: int, shown: Mapping[str, float]) -> None:
+            if shown.get("epoch") == 3:
+                raise KeyboardInterrupt
+
+    out = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        train_run(config(clip_dir, folder, out, seeds=SEEDS, replicas=3), Stop())
+    records = train_run(config(clip_dir, folder, out, seeds=SEEDS, replicas=3, resume=True))
+    train_run(config(clip_dir, folder, tmp_path / "whole", seeds=SEEDS, replicas=3))
+    for one in records:
+        learned_now, learned_whole = (
+            load_file(place / f"seed{one.seed}" / TENSORS) for place in (out, tmp_path / "whole")
+        )
+        assert all(torch.equal(learned_now[name], learned_whole[name]) for name in learned_whole)

@@ -7,7 +7,7 @@ import hashlib
 import json
 import statistics
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -25,7 +25,7 @@ from vlprompt.engine.checkpoint import State, Watch
 from vlprompt.engine.config import default_views
 from vlprompt.engine.evaluate import Classifier, accuracy
 from vlprompt.engine.images import Images, open_model
-from vlprompt.engine.job import Job, Means, learn, prepare
+from vlprompt.engine.job import Job, Means, Work, learn_all, prepare
 from vlprompt.engine.observer import SILENT, Observer
 from vlprompt.engine.train import new_prompt, prompt_at
 from vlprompt.errors import DATA, UserError
@@ -80,17 +80,31 @@ def run_ablation(
     with locked(out):
         done = {cell.key: cell for cell in read(out)}
         observer.stage("ablation", len(trials))
-        cells = []
-        for setting, subset, dataset, seed in trials:
-            job = bench.job(setting, subset, dataset, seed)
-            key = bench.key(setting, job)
-            if key not in done:
-                done[key] = bench.measure(setting, job, key)
-                append(out, done[key])
-            cells.append(done[key])
-            observer.advance(1, dict(done[key].accuracy))
+        asked = [bench.trial(*one) for one in trials]
+        for group in _together([one for one in asked if one.key not in done]):
+            for cell in bench.measure(group):
+                done[cell.key] = cell
+                append(out, cell)
+                observer.advance(1, dict(cell.accuracy))
+        cells = [done[one.key] for one in asked]
         disk.write_text(out / TABLE, render(cells))
     return cells
+
+
+TOGETHER = 6
+"""Trials on one set that are learned in the same steps (project's choice)."""
+
+
+def _together(trials: Sequence[Trial]) -> list[list[Trial]]:
+    """Trials that learn from the same classes, some at a time, in the order of their first."""
+    found: dict[tuple[str, str], list[list[Trial]]] = {}
+    for trial in trials:
+        groups = found.setdefault((trial.job.dataset.name, trial.job.subset), [[]])
+        if len(groups[-1]) == TOGETHER:
+            groups.append([])
+        groups[-1].append(trial)
+    order = {trial.key: number for number, trial in enumerate(trials)}
+    return sorted((group for groups in found.values() for group in groups), key=lambda group: order[group[0].key])
 
 
 def _check(names: Sequence[str], seeds: Sequence[int], prompt: PromptSpec, observer: Observer) -> None:
@@ -129,6 +143,35 @@ def _without_test(name: str, images: Images) -> Dataset:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """One cell to be measured."""
+
+    setting: Setting
+    job: Job
+    key: str
+
+
+class _Seen:
+    """A trial's work, and what is seen of it while it learns: the accuracy after every epoch, and the log."""
+
+    def __init__(self, bench: Bench, trial: Trial) -> None:
+        job, drawn = trial.job, trial.job.draw()
+        spec, names = job.method.prompt, drawn.sample.class_names
+        if trial.setting.rival:
+            start = new_prompt(job.clip, spec, len(names), job.seed)
+            job = dataclasses.replace(job, method=_with_rival(job.method, trial.setting, start))
+        val = restrict(job.dataset, job.subset).val
+        self.by_epoch: list[float] = []
+        self.logged: list[Mapping[str, object]] = []
+
+        def measure(state: State) -> None:
+            current = prompt_at(state, job.clip, spec, len(names), job.seed)
+            self.by_epoch.append(bench.score(Classifier(job.clip, spec, current, names, job.template), val))
+
+        self.work = Work(job=job, drawn=drawn, checkpoints=Watch(after=measure, logged=self.logged.append))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Bench:
     """What all cells share."""
 
@@ -141,6 +184,11 @@ class Bench:
     @property
     def clip(self) -> Clip:
         return self.images.clip
+
+    def trial(self, setting: Setting, subset: Subset, dataset: Dataset, seed: int) -> Trial:
+        """A cell to be measured."""
+        job = self.job(setting, subset, dataset, seed)
+        return Trial(setting=setting, job=job, key=self.key(setting, job))
 
     def job(self, setting: Setting, subset: Subset, dataset: Dataset, seed: int) -> Job:
         """What a cell learns, with its method's few-shot recipe; a control draws its labels anew with every seed."""
@@ -182,36 +230,32 @@ class Bench:
         }
         return hashlib.sha256(json.dumps(decides, sort_keys=True, default=str).encode()).hexdigest()
 
-    def measure(self, setting: Setting, job: Job, key: str) -> Cell:
-        """Learn on the few-shot sample of the seed; measure on all validation images."""
+    def measure(self, trials: Sequence[Trial]) -> Iterator[Cell]:
+        """Learn on the few-shot samples of the seeds, together; measure on all validation images. UserError: one that failed."""
         began = time.perf_counter()
-        dataset, spec, drawn = job.dataset, job.method.prompt, job.draw()
-        names = drawn.sample.class_names
+        seen = [_Seen(self, trial) for trial in trials]
+        found = learn_all([one.work for one in seen], Means())
+        for one, trial, done in zip(seen, trials, found, strict=True):
+            if isinstance(done, UserError):
+                raise done
+            yield self._cell(trial, one, done[0].prompt, (time.perf_counter() - began) / len(trials))
+
+    def _cell(self, trial: Trial, seen: _Seen, prompt: nn.Module, seconds: float) -> Cell:
+        setting, job = trial.setting, seen.work.job
+        dataset, spec = job.dataset, job.method.prompt
         parts = ("base", "novel") if job.subset == "base" else ("all",)
-        if setting.rival:
-            start = new_prompt(self.clip, spec, len(names), job.seed)
-            job = dataclasses.replace(job, method=_with_rival(job.method, setting, start))
-        val = restrict(dataset, job.subset).val
-        by_epoch: list[float] = []
-        logged: list[Mapping[str, object]] = []
-
-        def measure(state: State) -> None:
-            current = prompt_at(state, self.clip, spec, len(names), job.seed)
-            by_epoch.append(self.score(Classifier(self.clip, spec, current, names, job.template), val))
-
-        learned, _ = learn(job, drawn, Means(), checkpoints=Watch(after=measure, logged=logged.append))
         with torch.no_grad():
-            context = self.clip.context(learned.prompt())
+            context = self.clip.context(prompt())
         return Cell(
             setting=setting.name,
             factor=setting.factor,
             dataset=dataset.name,
             seed=job.seed,
             subset=job.subset,
-            accuracy={part: self._accuracy(spec, learned.prompt, dataset, part) for part in parts},
+            accuracy={part: self._accuracy(spec, prompt, dataset, part) for part in parts},
             zero_shot={part: self._zero_shot(dataset, part) for part in parts},
-            by_epoch=tuple(by_epoch),
-            gradient_ratios=_mean_ratios(logged),
+            by_epoch=tuple(seen.by_epoch),
+            gradient_ratios=_mean_ratios(seen.logged),
             perplexity=perplexity(context, self.clip.vocabulary),
             num_val={part: len(_part(dataset, part).val) for part in parts},
             head=_numbers(self.clip),
@@ -219,8 +263,8 @@ class Bench:
             options=dict(job.method.options),
             model=self.model,
             shots=self.shots,
-            seconds=time.perf_counter() - began,
-            key=key,
+            seconds=seconds,
+            key=trial.key,
         )
 
     def _accuracy(self, spec: PromptSpec, prompt: nn.Module, dataset: Dataset, part: str) -> float:

@@ -177,8 +177,8 @@ def work_batch(batch: Batch, grid: Grid, around: Surroundings, given: Files) -> 
 
 
 def files_of(grid: Grid, batch: Batch) -> Files:
-    """What stands in the directories of a batch's cells and of their course, hidden files left out."""
-    places = {grid.learned(batch[0].course), *(grid.of(cell) for cell in batch)}
+    """What stands in the directories of a batch's cells and of their courses, hidden files left out."""
+    places = {*(grid.learned(cell.course) for cell in batch), *(grid.of(cell) for cell in batch)}
     return {
         path.relative_to(grid.out).as_posix(): path.read_bytes()
         for place in places

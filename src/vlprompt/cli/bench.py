@@ -100,6 +100,7 @@ def bench(
     views: options.Views = None,
     init: Init = None,
     attempts: Attempts = 3,
+    replicas: options.Replicas = 1,
     track: options.Track = None,
     device: options.Device = "auto",
     dtype: options.Precision = "float32",
@@ -121,6 +122,7 @@ def bench(
         max_memory=max_memory,
         track=options.parse_track(track),
         threads=threads_each(jobs),
+        replicas=replicas,
     )
     sets = names("--data", data)
     request = bench.Request(

@@ -102,6 +102,15 @@ Template = Annotated[
         "--template", help="Words of the zero-shot classifier, {} for the name.", show_default="the data set's"
     ),
 ]
+Replicas = Annotated[
+    int,
+    typer.Option(
+        "--replicas",
+        metavar="N",
+        min=1,
+        help="Learn N prompts that differ in their seed alone in the same steps: quicker with small models, equal to about 1e-6.",
+    ),
+]
 Track = Annotated[
     str | None, typer.Option("--track", metavar="tensorboard", help="Learning curves, in addition to metrics.jsonl.")
 ]

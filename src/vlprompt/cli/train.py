@@ -95,6 +95,7 @@ def train(
     dtype: options.Precision = "float32",
     cache: options.Cache = None,
     max_memory: options.MaxMemory = None,
+    replicas: options.Replicas = 1,
     track: options.Track = None,
     strict: options.Strict = False,
     resume: options.Resume = False,
