@@ -243,13 +243,13 @@ def test_no_test_image_is_seen_by_learning_or_choosing(
 ) -> None:
     """What learning is given holds no test image; and other test images change no bit of what is learned or chosen."""
     given: list[str] = []
-    inner = learn_module.train
+    inner = learn_module.train_all
 
-    def watched(clip: Any, method: Any, lesson: Any, *args: Any, **kwargs: Any) -> Any:
-        given.extend(sample.id for sample in lesson.samples)
-        return inner(clip, method, lesson, *args, **kwargs)
+    def watched(clip: Any, tasks: Any, *args: Any, **kwargs: Any) -> Any:
+        given.extend(sample.id for task in tasks for sample in task.lesson.samples)
+        return inner(clip, tasks, *args, **kwargs)
 
-    monkeypatch.setattr(learn_module, "train", watched)
+    monkeypatch.setattr(learn_module, "train_all", watched)
     (one,) = train_run(config(clip_dir, folder, tmp_path / "one", cache=tmp_path / "cache one"))
     assert len(given) == 12
     assert all(id.startswith("train/") for id in given)
