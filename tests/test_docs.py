@@ -6,6 +6,7 @@ A Python block that cannot run has `<!-- no-run: WHY -->` before it. A block of 
 from __future__ import annotations
 
 import ast
+import dataclasses
 import functools
 import importlib
 import importlib.util
@@ -26,7 +27,8 @@ from vlprompt import cli, pocket
 from vlprompt.cli.options import parse_settings
 from vlprompt.data.papers import catalogue
 from vlprompt.methods import recipes
-from vlprompt.methods.resolve import recipe_of, resolve
+from vlprompt.methods.resolve import every, options, recipe_of, resolve, table
+from vlprompt.types import Schedule
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -300,3 +302,70 @@ def test_every_page_is_in_the_site() -> None:
     entered = re.findall(r": ([\w/-]+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.M)
     pages = [str(page.relative_to(ROOT / "docs")) for page in WRITTEN if page.is_relative_to(ROOT / "docs")]
     assert sorted(pages) == sorted(entered)
+
+
+SPANS = sorted(
+    {(page.stem, span) for page in WRITTEN for span in re.findall(r"`([^`\n]+)`", page.read_text(encoding="utf-8"))}
+)
+
+
+def test_commands_and_options_in_the_text_exist() -> None:
+    """`vlprompt X --option` in a sentence or a table: the command has the option. `--option` alone: some command has it."""
+    of: dict[str, set[str]] = {
+        path: {one for parameter in command.params for one in (*parameter.opts, *parameter.secondary_opts)}
+        for path, command in leaves(GROUP)
+    }
+    known = set().union(*of.values()) | {"--help", "--repeats", "--pairs", "--trials"}  # the last three: of benchmarks
+    theirs = {
+        "--root",
+        "--trainer",
+        "--config-file",
+        "--dataset-config-file",
+        "--seed",
+        "--output-dir",
+        "--eval-only",
+        "--transforms",
+    }
+    theirs |= {
+        "--source-domains",
+        "--target-domains",
+        "--backbone",
+        "--head",
+        "--no-train",
+        "--model-dir",
+        "--load-epoch",
+    }
+    theirs |= {"--nproc-per-node", "--max-restarts", "--rdzv-endpoint", "--address"}
+    wrong = []
+    for page, span in SPANS:
+        words = re.sub(r"[|\\]", " ", span).split()
+        asked = {word.partition("=")[0] for word in words if re.fullmatch(r"--[a-z][\w-]+(=.*)?", word)}
+        if span.startswith("vlprompt "):
+            path = max((one for one in of if f"{span} ".startswith(f"{one} ")), key=len)
+            named = re.match(r"vlprompt ([a-z][\w-]*)", span)
+            missing = asked - of[path] - of["vlprompt"] or (
+                named and path == "vlprompt" and asked != {"--debug"} and {named[1]}
+            )
+        elif span.startswith("--"):
+            missing = asked - known - (theirs if page in ("coming-from", "pretraining") else set())
+        else:
+            missing = None
+        if missing:
+            wrong.append(f"{page}: `{span}`: {missing}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_options_of_methods_in_the_text_exist() -> None:
+    rows = [one.name for one in table()]
+    known = {option.name for name in every() for option in options(name)} | {
+        f.name for f in dataclasses.fields(Schedule)
+    }
+    wrong = [
+        f"{page}: {name}"
+        for page, span in SPANS
+        for name in re.findall(r'--set "?([a-z][\w.]*)=', span)
+        if name not in known
+    ]
+    assert not wrong
+    index = (ROOT / "docs" / "methods" / "index.md").read_text(encoding="utf-8")
+    assert [name for name in rows if f"{name}.md)" not in index] == []
