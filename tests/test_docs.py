@@ -364,7 +364,7 @@ def test_options_of_methods_in_the_text_exist() -> None:
         f"{page}: {name}"
         for page, span in SPANS
         for name in re.findall(r'--set "?([a-z][\w.]*)=', span)
-        if name not in known
+        if name not in {*known, "lambda"}  # a second name
     ]
     assert not wrong
     index = (ROOT / "docs" / "methods" / "index.md").read_text(encoding="utf-8")
