@@ -27,7 +27,7 @@ from vlprompt.data import (
 from vlprompt.data.folders import refusal
 from vlprompt.data.views import in_threads, pixels
 from vlprompt.engine.evaluate import Classifier, check_classes, classifier_of, probabilities
-from vlprompt.engine.images import Images, open_images
+from vlprompt.engine.images import Images, open_images, open_teacher
 from vlprompt.engine.job import Means, learn, prepare
 from vlprompt.engine.precision import resolve_device
 from vlprompt.engine.sampling import said_of_skipped
@@ -58,13 +58,14 @@ class PromptClassifier:
         device: str = "auto",
         dtype: str = "float32",
         cache: str | Path | None = None,
+        teacher: str | Path | None = None,
         **options: object,
     ) -> None:
         """model: a pocket model's name, a directory or a Hub id. cache: the feature cache's directory; None: the user's.
 
         recipe: whose settings: a name of `vlprompt recipes`, `published` (the method's few-shot one), `pocket`, or auto. init_from: a
         saved prompt or a run whose learned tensors `fit` begins with (`--init`); None: the method's own start, which its option `init`
-        chooses.
+        chooses. teacher: another model that teaches, for methods with a teacher (`rpp`, `prograd`); None: the frozen model itself.
 
         options: of the method and its schedule, as ``--set`` names them (``epochs=5``; dots as ``**{"plpp.k": 5}``).
         Nothing is loaded before it is needed; a misspelt method or option is a UserError at once.
@@ -73,6 +74,7 @@ class PromptClassifier:
         self.template, self.views, self.device, self.dtype = template, views, device, dtype
         self.cache = Path(cache) if cache is not None else None
         self.init_from = Path(init_from) if init_from is not None else None
+        self.teacher = None if teacher is None else str(teacher)
         self.options = dict(options)
         resolve(method, self.options, recipe=recipe_of(method, "few-shot", self.model, recipe))
         self._clip: Clip | None = None
@@ -112,6 +114,10 @@ class PromptClassifier:
             template=self.template,
             views=self.views,
             init=self.init_from,
+        )
+        taught = open_teacher(self.teacher, job.method, self.clip, self.cache)
+        job = dataclasses.replace(
+            job, teacher=taught, asked={**job.asked, **({"teacher": self.teacher} if taught else {})}
         )
         drawn = job.draw()
         for said in job.said_of(drawn):

@@ -19,4 +19,6 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_imagenet(place / "data")
     (place / "data" / DAMAGED).write_bytes(b"no image")
     tiny.clip_dir(place / "clip")
+    other = {"image_size": 48, "image_width": 96, "text_width": 32, "image_layers": 4, "embed_dim": 24}
+    tiny.clip_dir(place / "teacher", seed=5, heads=4, **other)
     return place

@@ -36,6 +36,9 @@ def cases(root: Path, out: Path) -> dict[str, PretrainConfig]:
     found["both, anchored"] = case("promptsrc", overrides={"n_ctx": 2})
     found["unshared, plpp"] = case("plpp+rpp", overrides={"n_ctx": 2})
     found["unshared, all classes"] = case("rpp", overrides={"n_ctx": 2}, classes_per_step=0)
+    large = str(root / "teacher")
+    found["another teacher, fresh views"] = case("rpp", overrides={"n_ctx": 2}, teacher=large, views="crops", copies=1)
+    found["another teacher, fixed views"] = case("rpp", overrides={"n_ctx": 2}, teacher=large, views=2, copies=1)
     return found
 
 

@@ -12,14 +12,13 @@ from vlprompt.disk import locked
 from vlprompt.engine.checkpoint import CHECKPOINT
 from vlprompt.engine.config import RunConfig, refuse_unfinished, require_own, same_work
 from vlprompt.engine.evaluate import best_words
-from vlprompt.engine.images import Images, open_images, open_model
+from vlprompt.engine.images import open_model, open_teacher
 from vlprompt.engine.job import CONFIG, Job, Learning, Means, Questions, Work, learn_all, prepare, test
 from vlprompt.engine.observer import SILENT, Observer
 from vlprompt.errors import DATA, UserError
 from vlprompt.methods import recipes
 from vlprompt.methods.resolve import ignored, recipe_of, resolve
 from vlprompt.records import Record
-from vlprompt.towers import load
 
 
 def train_run(config: RunConfig, observer: Observer = SILENT) -> list[Record]:
@@ -52,19 +51,8 @@ def job_of(config: RunConfig, observer: Observer = SILENT) -> Job:
     asked = {"data": config.data, **({"teacher": config.teacher} if config.teacher else {})}
     given = {name: getattr(config, name) for name in same}
     job = prepare(images, dataset, config.method, seed=config.seeds[0], asked=asked, **given)
-    return dataclasses.replace(job, teacher=_teacher(config, job, observer))
-
-
-def _teacher(config: RunConfig, job: Job, observer: Observer) -> Images | None:
-    """The images as the other model that teaches sees them. UserError where the method has no teacher."""
-    if config.teacher is None:
-        return None
-    if "teacher_logits" not in job.method.needs:
-        raise UserError(
-            f"{job.method.name!r} compares no answers with a teacher's, so --teacher changes nothing. Leave it out, or use rpp or "
-            "prograd."
-        )
-    return open_images(load(config.teacher, device=job.clip.device, dtype=config.dtype), config.cache, observer)
+    teacher = open_teacher(config.teacher, job.method, job.clip, config.cache, observer)
+    return dataclasses.replace(job, teacher=teacher)
 
 
 def _seeds(jobs: Sequence[Job], config: RunConfig, observer: Observer) -> list[Record]:

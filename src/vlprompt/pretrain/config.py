@@ -36,6 +36,8 @@ class PretrainConfig:
     overrides: Mapping[str, object] = field(default_factory=dict)
     class_names: Path | None = None
     """The class-name file; None: found next to the data, else the folders' names."""
+    teacher: str | None = None
+    """Another model that teaches, for methods with a teacher (rpp): a name, directory or Hub id; None: the frozen model itself."""
     shots: int | None = 16
     """Training images per class; None: all. Shards are read whole."""
     seed: int = 42

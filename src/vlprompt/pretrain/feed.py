@@ -6,9 +6,10 @@ Letters: B images of a rank's share of a step (each with all its copies), S side
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -38,6 +39,10 @@ class Batch:
     """(B, 3, S, S) float32; None where features are cached."""
     frozen_BE: Tensor | None = None
     """The bare image tower's features, where they are cached."""
+    taught_BE: Tensor | None = None
+    """Another model's features of them, which teaches, where they are cached."""
+    taught_pixels: Tensor | None = None
+    """The same views as that model sees them, where its images are made otherwise and are not cached."""
     skipped: tuple[tuple[str, str], ...] = ()
     """(id or number, reason) of images that could not be used."""
 
@@ -59,9 +64,8 @@ class Look:
         of_seed = [number % self.views for number in fresh] if isinstance(self.views, int) else fresh
         return tuple(first_view(self.seed) + number for number in of_seed)
 
-    def pixels(self, sample: Sample, preprocess: Preprocess, epoch: int) -> Tensor:
-        """(copies, 3, S, S) of one image."""
-        image = picture(sample)
+    def pixels(self, image: Image.Image, sample: Sample, preprocess: Preprocess, epoch: int) -> Tensor:
+        """(copies, 3, S, S) of one image: the same crops for every model."""
         out = []
         for number in self.numbers(epoch):
             if number is None:
@@ -83,22 +87,49 @@ class Decoding(Dataset[Batch]):
     preprocess: Preprocess
     ranks: tuple[int, int]
     """(rank, world)."""
+    other: Preprocess | None = None
+    """A teacher's; None: it sees the same pixels, or there is none."""
 
     def __getitem__(self, step: int) -> Batch:
         epoch, _ = self.plan.place(step)
-        numbers = own_share(self.plan.images(step), *self.ranks).tolist()
-        samples, skipped = usable(self.pool, numbers)
-        looks = in_threads(lambda sample: _looked(self.look, sample, self.preprocess, epoch), samples)
-        good = [(sample, one) for sample, one in zip(samples, looks, strict=True) if isinstance(one, Tensor)]
+        samples, skipped = self.samples(step)
+        both = [one for one in (self.preprocess, self.other) if one is not None]
+        looks = in_threads(lambda sample: _looked(self.look, sample, both, epoch), samples)
+        good = [(sample, one) for sample, one in zip(samples, looks, strict=True) if not isinstance(one, str)]
         bad = [(sample.id, one) for sample, one in zip(samples, looks, strict=True) if isinstance(one, str)]
-        side = self.preprocess.crop
+        sides = [one.crop for one in both]
+        pixels = [
+            torch.cat([each[i] for _, each in good]) if good else torch.empty(0, 3, side, side)
+            for i, side in enumerate(sides)
+        ]
         return Batch(
             step=step,
             ids=tuple(sample.id for sample, _ in good),
             labels_B=labels_of([sample for sample, _ in good], self.look.copies),
-            pixels=torch.cat([one for _, one in good]) if good else torch.empty(0, 3, side, side),
+            pixels=pixels[0],
+            taught_pixels=pixels[1] if self.other is not None else None,
             skipped=(*skipped, *bad),
         )
+
+    def samples(self, step: int) -> tuple[list[Sample], list[tuple[str, str]]]:
+        """This rank's samples of a step, and those that have none with the reason."""
+        return usable(self.pool, own_share(self.plan.images(step), *self.ranks).tolist())
+
+
+def remembered(batches: Iterator[Batch], source: Decoding, teacher: Images) -> Iterator[Batch]:
+    """The batches with a teacher's features of their fixed views, each computed once."""
+    for batch in batches:
+        samples = [one for one in source.samples(batch.step)[0] if one.id in batch.ids]
+        yield replace(
+            batch, taught_BE=features_of(samples, source.look.numbers(source.plan.place(batch.step)[0]), teacher)
+        )
+
+
+def features_of(samples: Sequence[Sample], views: Sequence[int | None], images: Images) -> Tensor:
+    """(B, E): a model's cached features of some images' views, those of an image together."""
+    if not samples:
+        return torch.empty(0, images.clip.facts.embed_dim)
+    return torch.stack([images.features(samples, view, quiet=True) for view in views], dim=1).flatten(0, 1)
 
 
 def own_share(images: Tensor, rank: int, world: int) -> Tensor:
@@ -122,9 +153,10 @@ def labels_of(samples: Sequence[Sample], copies: int) -> Tensor:
     return torch.tensor([sample.label for sample in samples], dtype=torch.int64).repeat_interleave(copies)
 
 
-def _looked(look: Look, sample: Sample, preprocess: Preprocess, epoch: int) -> Tensor | str:
+def _looked(look: Look, sample: Sample, models: Sequence[Preprocess], epoch: int) -> list[Tensor] | str:
     try:
-        return look.pixels(sample, preprocess, epoch)
+        image = picture(sample)
+        return [look.pixels(image, sample, preprocess, epoch) for preprocess in models]
     except UserError as error:
         return str(error)
 
@@ -152,6 +184,8 @@ class Cached:
     look: Look
     images: Images
     ranks: Alone
+    teacher: Images | None = None
+    """Another model that teaches; its features are kept too."""
     _fine: dict[int, Sample] = field(default_factory=dict)
     """Images that decode, by number."""
     _bad: dict[int, tuple[str, str]] = field(default_factory=dict)
@@ -179,16 +213,12 @@ class Cached:
         numbers = own_share(self.plan.images(step), self.ranks.rank, self.ranks.world).tolist()
         samples = [sample for sample in (self.sample(number) for number in numbers) if sample is not None]
         views = self.look.numbers(epoch)
-        if samples:
-            each = [self.images.features(samples, view, quiet=True) for view in views]
-            frozen_BE = torch.stack(each, dim=1).flatten(0, 1)
-        else:
-            frozen_BE = torch.empty(0, self.images.clip.facts.embed_dim)
         return Batch(
             step=step,
             ids=tuple(sample.id for sample in samples),
             labels_B=labels_of(samples, len(views)),
-            frozen_BE=frozen_BE,
+            frozen_BE=features_of(samples, views, self.images),
+            taught_BE=None if self.teacher is None else features_of(samples, views, self.teacher),
             skipped=tuple(self._bad[number] for number in numbers if number in self._bad),
         )
 

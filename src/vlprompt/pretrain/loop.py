@@ -25,6 +25,7 @@ from vlprompt.pretrain import progress as record
 from vlprompt.pretrain.feed import Batch
 from vlprompt.pretrain.order import Plan
 from vlprompt.pretrain.progress import Progress
+from vlprompt.towers import Clip
 from vlprompt.types import Method, View
 
 
@@ -129,7 +130,20 @@ class Loop:
             with torch.no_grad():
                 found = forward.clip.encode_images(pixels) if len(pixels) else forward.no_images()
             frozen = found.pooled
-        return forward(self.prompt, labels_B, frozen, pixels, drawn, everyones, chance)
+        taught = None if forward.taught is None else self._taught(batch, pixels, forward.taught)
+        return forward(self.prompt, labels_B, frozen, pixels, drawn, everyones, chance, taught)
+
+    @staticmethod
+    def _taught(batch: Batch, pixels: Tensor | None, teacher: Clip) -> Tensor:
+        """Another model's features of the batch's views: from the cache, of its own pixels, or of the student's where they are alike."""
+        if batch.taught_BE is not None:
+            return batch.taught_BE.to(teacher.device)
+        seen = pixels if batch.taught_pixels is None else batch.taught_pixels.to(teacher.device)
+        assert seen is not None
+        if not len(seen):
+            return torch.empty(0, teacher.facts.embed_dim, device=teacher.device)
+        with torch.no_grad():
+            return teacher.encode_images(seen).pooled
 
     def _note_skipped(self, batch: Batch, total: int) -> None:
         """Count what could not be used, on all ranks alike; stop where it is too much, or nothing is left of a step."""

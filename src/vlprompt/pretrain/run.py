@@ -21,7 +21,7 @@ from vlprompt.engine.checkpoint import State, restore
 from vlprompt.engine.config import hashed, refuse_unfinished, require_own, same_work
 from vlprompt.engine.distributed import Alone, joined, own_device, restarted
 from vlprompt.engine.forward import Forward
-from vlprompt.engine.images import Images, open_model
+from vlprompt.engine.images import Images, open_model, open_teacher
 from vlprompt.engine.memory import estimate
 from vlprompt.engine.observer import SILENT, Observer
 from vlprompt.engine.optim import optimiser_of
@@ -36,7 +36,7 @@ from vlprompt.pretrain.config import (
     said_of_processes,
     whose_choices,
 )
-from vlprompt.pretrain.feed import Batch, Cached, Decoding, Look, decoded
+from vlprompt.pretrain.feed import Batch, Cached, Decoding, Look, decoded, remembered
 from vlprompt.pretrain.heldout import Slice, alike, all_classes, zero_shot
 from vlprompt.pretrain.loop import Loop, Times
 from vlprompt.pretrain.order import Plan
@@ -63,6 +63,7 @@ class Setup:
     images: Images
     ranks: Alone
     observer: Observer
+    teacher: Images | None = None
 
     @property
     def template(self) -> str:
@@ -98,7 +99,14 @@ def pretrain_run(config: PretrainConfig, observer: Observer = SILENT) -> dict[st
             if note:
                 observer.note(note)
         setup = Setup(
-            config=config, clip=images.clip, method=method, corpus=corpus, images=images, ranks=ranks, observer=observer
+            config=config,
+            clip=images.clip,
+            method=method,
+            corpus=corpus,
+            images=images,
+            ranks=ranks,
+            observer=observer,
+            teacher=open_teacher(config.teacher, method, images.clip, config.cache, observer),
         )
         with locked(config.out) if ranks.rank == 0 else nullcontext():
             return _run(setup)
@@ -172,7 +180,10 @@ def document_of(setup: Setup) -> dict[str, object]:
         "copies": config.num_copies,
         "held_out": config.held_out,
     }
-    return hashed(decides) | {"asked": {"model": config.model, "data": config.data}}
+    asked = {"model": config.model, "data": config.data}
+    if setup.teacher is not None:
+        decides["teacher"], asked["teacher"] = setup.teacher.clip.weight_hash, str(config.teacher)
+    return hashed(decides) | {"asked": asked}
 
 
 def _claim(setup: Setup, document: dict[str, object]) -> tuple[dict[str, Any] | None, tuple[State, Progress] | None]:
@@ -228,7 +239,15 @@ def forward_of(setup: Setup) -> Forward:
     if config.max_memory is None and need.rows > CHUNK_ROWS:
         max_rows = CHUNK_ROWS
     return Forward(
-        clip, spec, method.needs, names, setup.template, teacher=method.teacher, max_rows=max_rows, ranks=setup.ranks
+        clip,
+        spec,
+        method.needs,
+        names,
+        setup.template,
+        teacher=method.teacher,
+        max_rows=max_rows,
+        ranks=setup.ranks,
+        taught=setup.teacher.clip if setup.teacher else None,
     )
 
 
@@ -243,11 +262,17 @@ def feed_of(setup: Setup, plan: Plan, start: int) -> Iterator[Batch]:
     config, ranks = setup.config, setup.ranks
     look = Look(views=config.seen, copies=config.num_copies, seed=config.seed)
     if setup.cached:
-        cached = Cached(setup.corpus.train, plan, look, setup.images, ranks)
+        cached = Cached(setup.corpus.train, plan, look, setup.images, ranks, setup.teacher)
         cached.prepare()
         return cached.batches(start)
-    own = (ranks.rank, ranks.world)
-    return decoded(Decoding(setup.corpus.train, plan, look, setup.clip.preprocess, own), start, config.workers)
+    own, pool, teacher = (ranks.rank, ranks.world), setup.corpus.train, setup.teacher
+    fixed = isinstance(config.seen, int) or config.seen == "centre"
+    other = None if teacher is None or fixed else teacher.clip.preprocess
+    other = None if other == setup.clip.preprocess else other
+    batches = decoded(Decoding(pool, plan, look, setup.clip.preprocess, own, other), start, config.workers)
+    if teacher is None or not fixed:
+        return batches
+    return remembered(batches, Decoding(pool, plan, look, teacher.clip.preprocess, own), teacher)
 
 
 def _times(config: PretrainConfig, number: int) -> Times:
