@@ -43,7 +43,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "engine": MODELS | {"methods", "artifact", "data", "head"},
     "describe": LEARNS,
     "explain": LEARNS,
-    "classifier": LEARNS,
+    "hub": {"errors", "artifact"},
+    "module": LEARNS,
+    "inputs": {"errors", "data"},
+    "classifier": LEARNS | {"hub", "inputs"},
     "ablate": LEARNS | {"describe"},
     "bench": LEARNS,
     "verify": LEARNS,
@@ -180,10 +183,10 @@ def test_the_start_is_light(code: str) -> None:
 
 FILL = {
     "Record": {"engine/job.py"},
-    "Learned": {"artifact.py", "convert.py", "bench/work.py", "engine/job.py", "pretrain/run.py"},
+    "Learned": {"artifact.py", "convert.py", "bench/work.py", "engine/job.py", "module.py", "pretrain/run.py"},
 }
 """Value -> the modules that fill it: `engine/job.py` for what is learned, and for what is tested; the others for prompts that are
-read, converted, given or pretrained."""
+read, converted, given, pretrained or learned in a loop of the user's."""
 
 
 def test_what_is_learned_and_tested_is_written_down_in_one_place() -> None:

@@ -1,20 +1,7 @@
 """Learning prompts for vision-language models: PLPP, RPP and the methods they are compared with."""
 
-from __future__ import annotations
+import lazy_loader
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from vlprompt.classifier import PromptClassifier
-
+# Names are imported when they are first asked for, so `import vlprompt` loads no torch; `__init__.pyi` says where they are.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 __version__ = "0.1.0"
-__all__ = ["PromptClassifier", "__version__"]
-
-
-def __getattr__(name: str) -> object:
-    """`PromptClassifier`, imported when it is first asked for, so `import vlprompt` stays light."""
-    if name != "PromptClassifier":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from vlprompt.classifier import PromptClassifier
-
-    return PromptClassifier

@@ -28,7 +28,9 @@ from vlprompt.towers import load as load_clip
 from vlprompt.types import Method, Steps
 
 SCHEMA = 1
-TENSORS, FACTS, CARD = "prompt.safetensors", "prompt.json", "README.md"
+TENSORS: str = "prompt.safetensors"
+FACTS: str = "prompt.json"
+CARD: str = "README.md"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

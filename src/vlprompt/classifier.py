@@ -3,53 +3,113 @@
 from __future__ import annotations
 
 import dataclasses
-import io
+import functools
+import html
+import inspect
+import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
-from vlprompt import artifact
+from vlprompt import artifact, hub
 from vlprompt.artifact import Learned
 from vlprompt.data import (
-    DEFAULT_TEMPLATE,
-    Dataset,
     Sample,
-    open_dataset,
-    open_image,
-    split_by_rule,
 )
 from vlprompt.data.folders import refusal
 from vlprompt.data.views import in_threads, pixels
-from vlprompt.engine.evaluate import Classifier, check_classes, classifier_of, probabilities
+from vlprompt.engine.evaluate import (
+    Classifier,
+    accuracy,
+    best_words,
+    check_classes,
+    classifier_of,
+    probabilities,
+    zero_shot,
+)
 from vlprompt.engine.images import Images, open_images, open_teacher
-from vlprompt.engine.job import Means, learn, prepare
+from vlprompt.engine.job import Drawn, Learning, Means, learn, prepare
+from vlprompt.engine.observer import SILENT, observing
 from vlprompt.engine.precision import resolve_device
 from vlprompt.engine.sampling import said_of_skipped
 from vlprompt.errors import DATA, UserError
+from vlprompt.inputs import Data, ImageLike, as_dataset, chunks, indices, is_one, listed, of_frame, plainly, samples
 from vlprompt.methods.resolve import recipe_of, resolve
 from vlprompt.towers import Clip, load
 from vlprompt.types import Views
 
-ImageLike = str | Path | Image.Image | NDArray[Any] | torch.Tensor
-"""A path, a PIL image, an array (H, W), (H, W, C) or a tensor (C, H, W); uint8, or float from 0 to 1."""
-Data = str | Path | tuple[Sequence[ImageLike], Sequence[Any]] | tuple[Sequence[ImageLike], Sequence[Any], Sequence[str]]
-"""A folder, table or pocket set; or (images, labels), or (images, labels, class names) with labels as indices or names."""
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What `fit` found, without a test image; percent."""
+
+    method: str
+    model: str
+    classes: int
+    images: int
+    """That it learned from."""
+    parameters: int
+    """Learned numbers."""
+    seconds: float
+    measured_on: str
+    """`validation images`, or `training images`, which say little: the prompt has seen them."""
+    accuracy: float | None
+    zero_shot: float | None
+    """Of hand-written words on the same images."""
+    words: str
+    """Those words: the best of several on the same images."""
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name} {value}" for name, value in self.rows())
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Names and values for people."""
+        found = [
+            ("learned from", f"{self.images} images of {self.classes} classes"),
+            ("learned numbers", f"{self.parameters:,}"),
+            ("seconds", f"{self.seconds:.1f}"),
+        ]
+        if self.accuracy is not None and self.zero_shot is not None:
+            found += [
+                (f"accuracy on {self.measured_on}", f"{self.accuracy:.1f} %"),
+                (f"hand-written words ({self.words})", f"{self.zero_shot:.1f} %"),
+            ]
+        return found
+
+
+@functools.lru_cache(maxsize=1)
+def _loaded(model: str, device: str, dtype: str) -> Clip:
+    """The last model, kept: a search over settings makes many classifiers on one model."""
+    return load(model, device=resolve_device(device), dtype=dtype)
 
 
 class PromptClassifier:
-    """A frozen CLIP with a prompt that `fit` learns; before `fit` there is none and nothing can be predicted."""
+    """A frozen CLIP with a prompt that `fit` learns: a scikit-learn classifier of pictures.
 
+    It works in `clone`, `cross_val_score`, `GridSearchCV` and pipelines. Before `fit` nothing can be predicted.
+    """
+
+    _clip: Clip | None = None
+    _cached: Images | None = None
+    _learned: Learned | None = None
+    _answers: tuple[tuple[str, ...], Classifier] | None = None
+    _labels: NDArray[Any] | None = None
+    result_: Result | None = None
+    """What `fit` found; None after `load`."""
+
+    @plainly
     def __init__(
         self,
         model: str | Path = "pocket-s",
         method: str = "coop",
         *,
+        shots: int | None = 16,
+        class_names: Sequence[str] | Mapping[Any, str] | None = None,
         recipe: str = "auto",
         init_from: str | Path | None = None,
         seed: int = 1,
@@ -59,39 +119,108 @@ class PromptClassifier:
         dtype: str = "float32",
         cache: str | Path | None = None,
         teacher: str | Path | None = None,
+        progress: bool | None = None,
         **options: object,
     ) -> None:
         """model: a pocket model's name, a directory or a Hub id. cache: the feature cache's directory; None: the user's.
+
+        shots: images per class that `fit` learns from; None: all. class_names: the words of the labels of `fit(X, y)`, in sorted order of
+        the labels or by label. Numbers need them, for a prompt is made of words.
 
         recipe: whose settings: a name of `vlprompt recipes`, `published` (the method's few-shot one), `pocket`, or auto. init_from: a
         saved prompt or a run whose learned tensors `fit` begins with (`--init`); None: the method's own start, which its option `init`
         chooses. teacher: another model that teaches, for methods with a teacher (`rpp`, `prograd`); None: the frozen model itself.
 
+        progress: whether `fit` shows bars; None: on a terminal and in a notebook.
+
         options: of the method and its schedule, as ``--set`` names them (``epochs=5``; dots as ``**{"plpp.k": 5}``).
         Nothing is loaded before it is needed; a misspelt method or option is a UserError at once.
         """
-        self.model, self.method, self.recipe, self.seed = str(model), method, recipe, seed
+        self.model, self.method, self.recipe, self.seed = model, method, recipe, seed
         self.template, self.views, self.device, self.dtype = template, views, device, dtype
-        self.cache = Path(cache) if cache is not None else None
-        self.init_from = Path(init_from) if init_from is not None else None
-        self.teacher = None if teacher is None else str(teacher)
-        self.options = dict(options)
-        resolve(method, self.options, recipe=recipe_of(method, "few-shot", self.model, recipe))
-        self._clip: Clip | None = None
-        self._cached: Images | None = None
-        self._learned: Learned | None = None
-        self._answers: tuple[tuple[str, ...], Classifier] | None = None
+        self.shots, self.class_names, self.cache, self.init_from = shots, class_names, cache, init_from
+        self.teacher, self.progress, self.options = teacher, progress, options
+        for name, value in (("method", method), ("recipe", recipe)):
+            if not isinstance(value, str):
+                raise UserError(f"{name} is {value!r}. Give a name: vlprompt {name}s lists them.")
+        resolve(method, options, recipe=recipe_of(method, "few-shot", str(model), recipe))
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """All settings by name, options included, as scikit-learn asks for them."""
+        return {name: getattr(self, name) for name in _SETTINGS} | self.options
+
+    @plainly
+    def set_params(self, **settings: Any) -> PromptClassifier:
+        """Change settings or options; what was learned is forgotten. UserError as when it was made."""
+        self.__dict__ = type(self)(**self.get_params() | settings).__dict__
+        return self
+
+    def __sklearn_tags__(self) -> Any:
+        from sklearn.utils import ClassifierTags, InputTags, Tags, TargetTags
+
+        return Tags(
+            estimator_type="classifier",
+            target_tags=TargetTags(required=False),
+            classifier_tags=ClassifierTags(),
+            input_tags=InputTags(two_d_array=False, string=True),
+        )
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return self._learned is not None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Settings, and the prompt as the files that `save` writes; the model stays where it is."""
+        kept = {
+            name: value
+            for name, value in self.__dict__.items()
+            if name not in ("_clip", "_cached", "_answers", "_learned")
+        }
+        if self._learned is None:
+            return kept
+        with tempfile.TemporaryDirectory() as place:
+            self.save(place)
+            return kept | {"files": {path.name: path.read_bytes() for path in Path(place).iterdir()}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        files = state.pop("files", None)
+        self.__dict__ = state
+        if files is not None:
+            with tempfile.TemporaryDirectory() as place:
+                for name, data in files.items():
+                    (Path(place) / name).write_bytes(data)
+                self._learned = artifact.load(Path(place), self.clip)
+
+    def __repr__(self) -> str:
+        usual = inspect.signature(PromptClassifier.__init__).parameters
+        changed = {
+            name: value
+            for name, value in self.get_params().items()
+            if name not in usual or value != usual[name].default
+        }
+        made = ", ".join(
+            f"{name}={value!r}" for name, value in ({"model": str(self.model), "method": self.method} | changed).items()
+        )
+        return f"PromptClassifier({made})" + (f"  # {self.result_}" if self.result_ else "")
+
+    def _repr_html_(self) -> str:
+        """The settings and the result, for notebooks."""
+        rows = (
+            self.result_.rows() if self.result_ else [("learned", "yes" if self._learned else "nothing yet: call fit")]
+        )
+        cells = "".join(f"<tr><th>{html.escape(name)}</th><td>{html.escape(value)}</td></tr>" for name, value in rows)
+        head = html.escape(f"{self.method} on {self.model}")
+        return f"<table><caption><b>PromptClassifier</b>: {head}</caption>{cells}</table>"
 
     @property
-    def classes_(self) -> NDArray[np.str_]:
-        """The class names that the prompt was learned on, in the order of `predict_proba`'s columns."""
-        return np.array(self._fitted.class_names)
+    def classes_(self) -> NDArray[Any]:
+        """The labels, in the order of `predict_proba`'s columns: class names, or what `y` had where `fit(X, y)` was called."""
+        return np.array(self._fitted.class_names) if self._labels is None else self._labels
 
     @property
     def clip(self) -> Clip:
         """The frozen model, loaded at first use."""
         if self._clip is None:
-            self._clip = load(self.model, device=resolve_device(self.device), dtype=self.dtype)
+            self._clip = _loaded(str(self.model), self.device, self.dtype)
         return self._clip
 
     @property
@@ -99,50 +228,135 @@ class PromptClassifier:
         """The prompt and what is known of it."""
         return self._fitted
 
-    def fit(self, data: Data, shots: int | None = 16) -> PromptClassifier:
-        """Learn a prompt from `shots` images per class (None: all); of a data set, from its training part alone."""
-        dataset = dataclasses.replace(_as_dataset(data), test=())
-        job = prepare(
-            self._images_of_sets,
-            dataset,
-            self.method,
-            model=self.model,
-            shots=shots,
-            seed=self.seed,
-            overrides=self.options,
-            recipe=self.recipe,
-            template=self.template,
-            views=self.views,
-            init=self.init_from,
-        )
-        taught = open_teacher(self.teacher, job.method, self.clip, self.cache)
-        job = dataclasses.replace(
-            job, teacher=taught, asked={**job.asked, **({"teacher": self.teacher} if taught else {})}
-        )
-        drawn = job.draw()
-        for said in job.said_of(drawn):
-            warnings.warn(said, UserWarning, stacklevel=2)
-        learned, _ = learn(job, drawn, Means(device=self.device, cache=self.cache))
-        self._learned = dataclasses.replace(learned, facts={**learned.facts, "metrics": {}})
-        self._answers = None
+    @plainly
+    def fit(
+        self, X: Data | Iterable[ImageLike], y: Iterable[Any] | None = None, *, shots: int | str | None = "own"
+    ) -> PromptClassifier:
+        """Learn a prompt; of a data set, from its training part alone.
+
+        X: images, with their labels in y; or a folder, a table, a data set's name, a frame with the columns `image` and `label`, or
+        (images, labels) as one value. shots: instead of the classifier's own.
+        """
+        data, labels = self._labelled(X, y)
+        dataset = dataclasses.replace(as_dataset(data), test=())
+        with observing(self.progress) as observer:
+            self._images_of_sets.observer = observer
+            job = prepare(
+                self._images_of_sets,
+                dataset,
+                self.method,
+                model=str(self.model),
+                shots=self.shots if isinstance(shots, str) else shots,
+                seed=self.seed,
+                overrides=self.options,
+                recipe=self.recipe,
+                template=self.template,
+                views=self.views,
+                init=Path(self.init_from) if self.init_from is not None else None,
+            )
+            teacher = None if self.teacher is None else str(self.teacher)
+            taught = open_teacher(teacher, job.method, self.clip, self._cache)
+            job = dataclasses.replace(
+                job, teacher=taught, asked={**job.asked, **({"teacher": teacher} if taught else {})}
+            )
+            drawn = job.draw()
+            for said in job.said_of(drawn):
+                warnings.warn(said, UserWarning, stacklevel=3)
+            learned, learning = learn(job, drawn, Means(device=self.device, cache=self._cache), observer=observer)
+            self._learned = dataclasses.replace(learned, facts={**learned.facts, "metrics": {}})
+            self._answers, self._labels = None, labels
+            self.result_ = self._found(drawn, learning)
+        self._images_of_sets.observer = SILENT
         return self
 
-    def predict_proba(
-        self, images: ImageLike | Sequence[ImageLike], class_names: Sequence[str] | None = None
-    ) -> NDArray[np.float32]:
-        """(N, C) float32: probabilities over the learned classes, or over `class_names`; one image counts as a list of one."""
-        samples = _samples(images, [0] * _count(images))
-        classifier = self._classifier(class_names)
-        return probabilities(classifier.logits(samples, self._loose_images))
+    def _found(self, drawn: Drawn, learning: Learning) -> Result:
+        sample, learned, images = drawn.sample, self._fitted, self._images_of_sets
+        measured = sample.val or sample.train
+        words = best_words(self.clip, sample.class_names, learned.template, images, measured)
+        by_hand = zero_shot(self.clip, sample.class_names, words, learned.template)
+        return Result(
+            method=learned.method.name,
+            model=learned.model,
+            classes=len(sample.class_names),
+            images=learning.num_train,
+            parameters=learned.num_parameters,
+            seconds=learning.seconds,
+            measured_on="validation images" if sample.val else "training images",
+            accuracy=accuracy(self._classifier(None), measured, images),
+            zero_shot=accuracy(by_hand, measured, images),
+            words=words,
+        )
 
-    def predict(
-        self, images: ImageLike | Sequence[ImageLike], class_names: Sequence[str] | None = None
-    ) -> NDArray[np.str_]:
-        """(N,) the most probable class name of every image."""
-        names = np.array(self._fitted.class_names if class_names is None else list(class_names))
-        answers: NDArray[np.str_] = names[self.predict_proba(images, class_names).argmax(1)]
+    def _labelled(self, X: Any, y: Iterable[Any] | None) -> tuple[Data, NDArray[Any] | None]:
+        """What `as_dataset` reads, and the labels of the classes where `y` has them."""
+        if y is None and hasattr(X, "columns"):
+            X, y = of_frame(X)
+        if y is None:
+            if isinstance(X, str | Path | tuple):
+                return X, None
+            raise UserError("these are images without labels: call fit(images, labels), or give a folder.")
+        given = np.asarray(list(y))
+        labels, places = np.unique(given, return_inverse=True)
+        words = self.class_names
+        if words is None:
+            if given.dtype.kind not in "UO" or not all(isinstance(one, str) for one in labels.tolist()):
+                raise UserError(
+                    "labels that are numbers need class names, since a prompt is made of them: PromptClassifier(class_names=[...]), "
+                    f"one for each of {labels.tolist()[:9]}, or names as labels."
+                )
+            names = [str(one) for one in labels]
+        elif isinstance(words, Mapping):
+            missing = [one for one in labels.tolist() if one not in words]
+            if missing:
+                raise UserError(f"class_names has no words for {missing[0]!r}. It has: {', '.join(map(repr, words))}.")
+            names = [words[one] for one in labels.tolist()]
+        elif len(words) != len(labels):
+            raise UserError(
+                f"there are {len(words)} class_names and {len(labels)} labels ({labels.tolist()[:9]}); every label needs one."
+            )
+        else:
+            names = list(words)
+        images = [X] if is_one(X) else list(X)
+        return (images, places.reshape(-1).tolist(), names), labels
+
+    @plainly
+    def predict_proba(
+        self, X: ImageLike | Iterable[ImageLike], class_names: Sequence[str] | None = None
+    ) -> NDArray[np.float32]:
+        """(N, C) float32: probabilities over the learned classes, or over `class_names`; one image counts as a list of one.
+
+        X may be a generator, which is read in chunks, or a folder: all pictures below it, sorted by path.
+        """
+        classifier = self._classifier(class_names)
+        found = [
+            probabilities(classifier.logits(samples(chunk, [0] * len(chunk)), self._loose_images))
+            for chunk in chunks(X)
+        ]
+        return np.concatenate(found) if found else np.zeros((0, len(classifier.class_names)), dtype=np.float32)
+
+    def predict(self, X: ImageLike | Iterable[ImageLike], class_names: Sequence[str] | None = None) -> NDArray[Any]:
+        """(N,) the most probable class of every image, as `classes_` has it, or as `class_names`."""
+        found = self.predict_proba(X, class_names)
+        names = self.classes_ if class_names is None else np.array(list(class_names))
+        answers: NDArray[Any] = names[found.argmax(1)]
         return answers
 
+    def frame(self, X: ImageLike | Iterable[ImageLike], y: Iterable[Any] | None = None) -> Any:
+        """A pandas DataFrame with a row for each image: `image`, `answer`, `probability`, and with `y` also `label` and `right`."""
+        try:
+            import pandas
+        except ImportError:
+            raise UserError("a frame needs pandas, which is not installed: pip install pandas.") from None
+        images = [str(one) if isinstance(one, str | Path) else f"image {n}" for n, one in enumerate(listed(X))]
+        found = self.predict_proba(X if isinstance(X, Sequence | np.ndarray | Path) else list(listed(X)))
+        columns = {"image": images, "answer": self.classes_[found.argmax(1)], "probability": found.max(1)}
+        out = pandas.DataFrame(columns)
+        if y is not None:
+            out["label"] = list(y)
+            out["right"] = out["label"] == out["answer"]
+        return out
+
+    @plainly
     def predict_files(
         self, paths: Sequence[str | Path], class_names: Sequence[str] | None = None
     ) -> tuple[NDArray[np.float32], dict[int, str]]:
@@ -171,22 +385,32 @@ class PromptClassifier:
         images = Images(self.clip, None, read=lambda chosen, *_: torch.stack([views[one.id] for one in chosen]))
         return probabilities(classifier.logits(good, images)), reasons
 
-    def score(self, data: Data | Sequence[ImageLike], labels: Sequence[Any] | None = None) -> float:
-        """Accuracy from 0 to 1, as scikit-learn's: on a data set's test part, or on images with their labels.
+    @plainly
+    def score(self, X: Data | Iterable[ImageLike], y: Iterable[Any] | None = None) -> float:
+        """Accuracy from 0 to 1, as scikit-learn's: on a data set's test part, on images with their labels, or on a frame.
 
         A data set's own class names are used; for images they are `classes_`, unless given as the third of (images, labels,
-        class names). Labels are names or indices.
+        class names). Labels are names or indices, or what `fit(X, y)` had in y. A frame has the columns `image` and `label`.
         """
-        value: Any = data
-        if labels is None and isinstance(value, str | Path):
-            dataset, skipped = _as_dataset(value), dict[str, str]()
+        value: Any = X
+        if y is None and isinstance(value, str | Path):
+            dataset, skipped = as_dataset(value), dict[str, str]()
             test = self._images_of_sets.usable(dataset.test, skipped, strict=False)
             if skipped:
-                warnings.warn(said_of_skipped(skipped), UserWarning, stacklevel=2)
+                warnings.warn(said_of_skipped(skipped), UserWarning, stacklevel=3)
             return self._accuracy(test, dataset.class_names, self._images_of_sets)
-        images, labels, *rest = value if labels is None else (value, labels)
+        if y is None and hasattr(value, "columns"):
+            value = of_frame(value)
+        images, labels, *rest = value if y is None else (value, y)
+        labels = list(labels)
         names = tuple(rest[0]) if rest else self._fitted.class_names
-        return self._accuracy(_samples(images, _indices(labels, names)), names, self._loose_images)
+        if self._labels is not None and not rest:
+            places = {label: place for place, label in enumerate(self._labels.tolist())}
+            labels = [places.get(one, -1) for one in np.asarray(labels).tolist()]
+            found = samples(images, labels)  # a label that was not learned is answered wrongly
+        else:
+            found = samples(images, indices(labels, names))
+        return self._accuracy(found, names, self._loose_images)
 
     def _accuracy(self, samples: Sequence[Sample], class_names: Sequence[str], images: Images) -> float:
         if not samples:
@@ -195,11 +419,25 @@ class PromptClassifier:
         found = self._classifier(class_names).logits(samples, images).argmax(1).numpy()
         return float((found == truth).mean())
 
+    @plainly
     def save(self, directory: str | Path) -> None:
         """Write the prompt as an artifact: kilobytes, without the model."""
         artifact.save(Path(directory), self._fitted)
 
+    @plainly
+    def push_to_hub(self, repo_id: str, *, private: bool = False, licence: str = "") -> str:
+        """Put the prompt on the Hub, with a card; the address of the page. UserError as `hub.push`."""
+        with tempfile.TemporaryDirectory() as place:
+            self.save(place)
+            return hub.push(Path(place), repo_id, private=private, licence=licence)
+
     @classmethod
+    def from_pretrained(cls, source: str | Path, **settings: Any) -> PromptClassifier:
+        """A prompt from a directory or the Hub (`owner/name`); settings as `load` takes them."""
+        return cls.load(source, **settings)
+
+    @classmethod
+    @plainly
     def load(
         cls,
         directory: str | Path,
@@ -209,11 +447,11 @@ class PromptClassifier:
         dtype: str = "float32",
         cache: str | Path | None = None,
     ) -> PromptClassifier:
-        """A saved prompt, or the best seed of a run directory (chosen on validation images).
+        """A saved prompt, the best seed of a run directory (chosen on validation images), or a prompt on the Hub (`owner/name`).
 
         model: where the backbone is now, if not where the prompt says.
         """
-        place = artifact.pick(Path(directory)).directory
+        place = artifact.pick(hub.located(directory)).directory
         clip = None if model is None else load(model, device=resolve_device(device), dtype=dtype)
         learned, clip = artifact.loaded(place, clip, device=resolve_device(device), dtype=dtype)
         options: dict[str, Any] = dict(learned.method.options)
@@ -234,8 +472,12 @@ class PromptClassifier:
     def _images_of_sets(self) -> Images:
         """Images of data sets, whose features are remembered in the cache directory."""
         if self._cached is None:
-            self._cached = open_images(self.clip, self.cache)
+            self._cached = open_images(self.clip, self._cache)
         return self._cached
+
+    @property
+    def _cache(self) -> Path | None:
+        return Path(self.cache) if self.cache is not None else None
 
     @property
     def _loose_images(self) -> Images:
@@ -259,67 +501,8 @@ class PromptClassifier:
         return self._answers[1]
 
 
-def _as_dataset(data: Data) -> Dataset:
-    """A data set by name, or one of images in memory, all of which are training images."""
-    if isinstance(data, str | Path):
-        return split_by_rule(open_dataset(data))
-    images, labels, *rest = data
-    given = [str(name) for name in rest[0]] if rest else None
-    if given is None and all(isinstance(label, str) for label in labels):
-        given = sorted(set(labels))
-    if given is None:
-        raise UserError(
-            "labels that are numbers need class names, since a prompt is made of them: give (images, labels, class names), or "
-            "names as labels."
-        )
-    if len(given) < 2 or len(set(given)) < len(given):
-        raise UserError(f"a classifier needs at least two classes with different names; these are {given}.")
-    return Dataset(
-        name="images in memory",
-        class_names=tuple(given),
-        template=DEFAULT_TEMPLATE,
-        train=_samples(images, _indices(labels, given)),
-    )
-
-
-def _indices(labels: Sequence[Any], class_names: Sequence[str]) -> list[int]:
-    """Labels as indices into the class names. UserError for a label that is neither a name nor an index."""
-    places = {name: place for place, name in enumerate(class_names)}
-    out = []
-    for label in labels:
-        place = places.get(label, -1) if isinstance(label, str) else int(label)
-        if not 0 <= place < len(class_names):
-            raise UserError(
-                f"label {label!r} is not a class. Allowed: {', '.join(class_names)}, or 0 to {len(class_names) - 1}."
-            )
-        out.append(place)
-    return out
-
-
-def _count(images: ImageLike | Sequence[ImageLike]) -> int:
-    return 1 if _is_one(images) else len(images)  # type: ignore[arg-type]
-
-
-def _is_one(images: object) -> bool:
-    """One image; an array or tensor of four axes is a batch."""
-    return isinstance(images, str | Path | Image.Image) or (
-        isinstance(images, np.ndarray | torch.Tensor) and images.ndim < 4
-    )
-
-
-def _samples(images: ImageLike | Sequence[ImageLike], labels: Sequence[int]) -> tuple[Sample, ...]:
-    """Images of any kind with their labels."""
-    items: Sequence[Any] = [images] if _is_one(images) else list(images)  # type: ignore[arg-type]
-    if len(items) != len(labels):
-        raise UserError(f"there are {len(items)} images and {len(labels)} labels; every image needs one.")
-    return tuple(_sample(number, image, label) for number, (image, label) in enumerate(zip(items, labels, strict=True)))
-
-
-def _sample(number: int, image: Any, label: int) -> Sample:
-    """A file is read when it is needed; what is in memory is kept as PNG, which loses nothing."""
-    if isinstance(image, str | Path):
-        return Sample(id=str(image), label=label, source=Path(image).expanduser().read_bytes)
-    name = f"image {number}"
-    buffer = io.BytesIO()
-    open_image(image, name=name).save(buffer, format="PNG", compress_level=1)
-    return Sample(id=name, label=label, source=buffer.getvalue)
+_SETTINGS = tuple(
+    name
+    for name, one in inspect.signature(PromptClassifier.__init__).parameters.items()
+    if name != "self" and one.kind != inspect.Parameter.VAR_KEYWORD
+)

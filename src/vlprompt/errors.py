@@ -18,6 +18,10 @@ class UserError(ValueError):
         super().__init__(message)
         self.exit_code = exit_code
 
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows: the message alone."""
+        return [f"UserError: {self}"]
+
 
 def unknown(kind: str, name: str, allowed: Iterable[str]) -> UserError:
     """The error for a name that is in no table: the name, the nearest one, and all that are allowed."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 from vlprompt.records import Record
@@ -41,3 +43,36 @@ class Silent:
 
 
 SILENT = Silent()
+
+
+class Bars:
+    """Bars of tqdm: lines of text that terminals and notebooks show."""
+
+    def __init__(self) -> None:
+        from tqdm import tqdm
+
+        self._make, self._bar = tqdm, tqdm(disable=True)
+
+    def stage(self, name: str, total: int) -> None:
+        self._bar.close()
+        self._bar = self._make(total=total, desc=name, leave=False)
+
+    def advance(self, steps: int, shown: Mapping[str, float]) -> None:
+        self._bar.set_postfix({name: f"{value:.4g}" for name, value in shown.items()}, refresh=False)
+        self._bar.update(steps)
+
+    def note(self, text: str) -> None: ...
+
+    def finished(self, record: object) -> None: ...
+
+    def __enter__(self) -> Observer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+
+def observing(wanted: bool | None) -> AbstractContextManager[Observer]:
+    """Bars where they are wanted; None: on a terminal and in a notebook."""
+    shown = "ipykernel" in sys.modules or sys.stderr.isatty() if wanted is None else wanted
+    return Bars() if shown else nullcontext(SILENT)
