@@ -53,7 +53,7 @@ class Reading:
     learned: Learned
     tensors: tuple[LearnedTensor, ...]
     words: Words | None
-    """None where nothing is learned in the text tower's first layer."""
+    """None where nothing is learned in the text tower's first layer, or where that tower predicts no words."""
 
 
 def read(directory: Path, *, top: int, model: str | None = None) -> Reading:
@@ -71,7 +71,7 @@ def read(directory: Path, *, top: int, model: str | None = None) -> Reading:
 
 def _words(clip: Clip, learned: Learned, prompt: nn.Module, top: int) -> Words | None:
     spec = learned.method.prompt
-    if spec.reach.sees or spec.layout is None:
+    if spec.reach.sees or spec.layout is None or not clip.facts.predicts_words:
         return None
     context = clip.context(prompt())
     seed = int(learned.facts.get("seed") or 0)

@@ -45,3 +45,28 @@ def test_the_command_prints_the_table(vlprompt: Vlprompt, tmp_path: Path) -> Non
     assert rows["maple"] == {"name": "maple", "fits": True, "reason": ""}
     assert "language model" in rows["plpp+coop"]["reason"]
     assert "language model" in vlprompt("methods", "--model", path).out
+
+
+def test_a_prompt_of_a_tower_without_a_mask_is_learned_and_explained(
+    vlprompt: Vlprompt, photos: Path, tmp_path: Path
+) -> None:
+    path, _ = siglip.siglip_dir(tmp_path / "model")
+    options = [
+        "--method",
+        "coop",
+        "--shots",
+        1,
+        "--set",
+        "n_ctx=2",
+        "--set",
+        "epochs=1",
+        "--views",
+        1,
+        "--device",
+        "cpu",
+    ]
+    done = vlprompt("train", "--data", photos, "--model", path, *options, "--out", tmp_path / "run")
+    assert done.code == 0, done.err
+    done = vlprompt("explain", tmp_path / "run")
+    assert done.code == 0, done.err
+    assert "no causal mask" in done.out

@@ -58,7 +58,9 @@ def words_and_perplexity(reading: Reading) -> list[RenderableType]:
     """The words nearest to each learned token, and the perplexity of the context."""
     words = reading.words
     if words is None:
-        return ["This method has no text context, so there are no words to compare with."]
+        return [
+            "There are no words to compare with: the method has no text context, or the model's text tower has no causal mask."
+        ]
     whose = "" if words.of_class is None else f" (the context of the class {words.of_class!r})"
     table = Table(box=box.SIMPLE_HEAD, title=f"Nearest words of each learned token{whose}", title_justify="left")
     for name in ("token", "by cosine", "cosine", "by distance", "distance"):
