@@ -35,7 +35,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 WRITTEN = [page for page in PAGES if page.parent.name != "reports"]
 """Pages that people write; the reports are made from records."""
 GROUPS = {"pocket", "eleven", "ten", "four", "papers"}
-STAND_INS = {"my_photos", "other_photos", "SET_A", "SET_B", "NAME", "DIR", "A", "B", "M"}
+STAND_INS = {"my_photos", "other_photos", "my_stamps", "messy", "SET_A", "SET_B", "NAME", "DIR", "A", "B", "M"}
 """Names of data and models that belong to the reader."""
 COLUMNS = 120
 WORDS = 20
