@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
+from benchmarks import listing
 
 from vlprompt.pretrain.feed import own_share
 from vlprompt.pretrain.order import Plan
@@ -58,3 +61,22 @@ def test_ranks_read_different_shards(world: int) -> None:
     assert shared <= 4 * (world - 1), "the four shards that are mixed where two ranks' lanes meet"
     late = {image // 10 for step in range(5) for image in plan.images(step).tolist()}
     assert len(late) > 16, "a step mixes images of many shards"
+
+
+@pytest.mark.parametrize(("batch", "runs"), [(8, RUNS), (4, [5, 30, 1, 12]), (64, [11] * 90), (6, [1, 2, 3])])
+def test_a_step_takes_the_next_images_of_every_lane(batch: int, runs: list[int]) -> None:
+    plan = Plan(sum(runs), batch, 1, seed=5, runs=runs)
+    assert plan.lanes > 1
+    sequence = plan._through_shards(0).tolist()
+    cuts = [lane * plan.number // plan.lanes for lane in range(plan.lanes + 1)]
+    lanes = [sequence[start:stop] for start, stop in pairwise(cuts)]
+    order = [lane.pop(0) for _ in range(plan.steps) for lane in lanes for _ in range(batch // plan.lanes) if lane]
+    assert torch.cat([plan.images(step) for step in range(plan.steps)]).tolist() == order
+
+
+@pytest.mark.parametrize("kind", listing.KINDS)
+def test_the_listing_of_very_many_images_is_simulated(kind: str) -> None:
+    found = listing.serve(kind, 60_011, 20)
+    assert found["peak_gib"] > 0
+    assert {"list_s", "identity_s", "draw_s", "resume_first_s", "resume_last_s"} <= found.keys()
+    assert ("share_read" in found) == (kind == "shards")

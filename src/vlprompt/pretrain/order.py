@@ -60,10 +60,12 @@ class Plan:
             return torch.randperm(self.number, generator=generator("order", self.seed, epoch))
         sequence = self._through_shards(epoch)
         cuts = [lane * self.number // self.lanes for lane in range(self.lanes + 1)]
-        lanes = [sequence[start:stop] for start, stop in pairwise(cuts)]
         share = self.batch // self.lanes
-        steps = (lane[step * share : (step + 1) * share] for step in range(self.steps_per_epoch) for lane in lanes)
-        return torch.cat(list(steps))
+        lanes_LN = torch.full((self.lanes, self.steps_per_epoch * share), -1)
+        for lane_N, (start, stop) in zip(lanes_LN, pairwise(cuts), strict=True):
+            lane_N[: stop - start] = sequence[start:stop]
+        steps = lanes_LN.view(self.lanes, self.steps_per_epoch, share).transpose(0, 1).flatten()
+        return steps[steps >= 0]
 
     def _through_shards(self, epoch: int) -> Tensor:
         """All images, shard after shard in a new order, some shards mixed at a time."""
