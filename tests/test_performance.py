@@ -1,0 +1,79 @@
+"""The records of benchmarks: how they are made, and that the page shows them as they are. Speed is never asserted."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from benchmarks import all as every
+from benchmarks import gpu
+
+FIGURE = {"name": "ratio", "value": 2.5, "unit": "times"}
+
+
+def record(**parts: list[dict[str, object]]) -> dict[str, Any]:
+    about = {"command": "python -m x", "date": "2026-01-02", "threads": 1, "load": [0.1, 0.2]}
+    facts = {"processor": "P", "flags": ["avx2"], "cores": 2, "torch": "2"}
+    return {"machine": facts, "parts": {part: {**about, "figures": figures} for part, figures in parts.items()}}
+
+
+def test_the_page_shows_the_records_as_they_are() -> None:
+    page = every.PAGE.read_text(encoding="utf-8")
+    assert every.records()
+    assert every.filled(page, every.records()) == page, "python -m benchmarks.all --page"
+
+
+def test_machines_stand_side_by_side() -> None:
+    one = record(listing=[FIGURE], pretrain=[FIGURE])
+    other = record(listing=[{**FIGURE, "value": 4.0}, {**FIGURE, "name": "error", "unit": "|a-b|"}])
+    lines = every.tables({"a": one, "b": other}).splitlines()
+    assert "| `ratio` | 2.5 | 4 | times |" in lines
+    assert r"| `error` | not measured | 2.5 | \|a-b\| |" in lines
+    assert "- b: `python -m x`, 2026-01-02, threads 1, load 0.1 to 0.2." in lines
+    assert lines.index("### Record: pretrain") < lines.index("### Record: listing")
+    assert "| `ratio` | 2.5 | times |" in lines, "only one machine has it"
+
+
+def test_a_benchmark_that_fails_leaves_the_figures_of_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "machine.json"
+    out.write_text(json.dumps(record(listing=[FIGURE], replicas=[FIGURE])), encoding="utf-8")
+    found = record(listing=[{**FIGURE, "value": 3.0}])["parts"]
+    monkeypatch.setattr(every, "measured", found.get)
+    every.run(["pretrain", "listing"], out)
+    written = json.loads(out.read_text(encoding="utf-8"))
+    assert written["machine"] == every.machine()
+    assert written["parts"] == {**record(replicas=[FIGURE])["parts"], **found}
+    assert "pretrain failed" in capsys.readouterr().out
+
+
+def test_every_benchmark_has_the_option_that_records_need() -> None:
+    for part in every.PARTS:
+        text = (every.ROOT / "benchmarks" / f"{part}.py").read_text(encoding="utf-8")
+        assert '"--json"' in text, part
+
+
+def test_the_benchmark_of_a_gpu_runs_without_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "figures.json"
+    monkeypatch.setattr(
+        gpu, "decoded", lambda clip, workers, number: float(workers * gpu.decode(clip.preprocess, number))
+    )
+    options = ["--device", "cpu", "--dtype", "float32", "--tiny", "--json", str(out)]
+    monkeypatch.setattr(sys, "argv", ["gpu", *options])
+    gpu.main()
+    values = {one["name"]: one["value"] for one in json.loads(out.read_text(encoding="utf-8"))}
+    assert {"step_s_tiny_3", "step_share_tiny_40", "peak_gib_tiny_40", "encoded_tiny"} <= values.keys()
+    assert values["decoded_tiny"] == 2
+    assert all(value > 0 for value in values.values())
+    if not torch.cuda.is_available():
+        monkeypatch.setattr(sys, "argv", ["gpu"])
+        with pytest.raises(SystemExit):
+            gpu.main()
+        assert "there is no GPU here" in capsys.readouterr().err
