@@ -74,7 +74,7 @@ def test_a_file_that_leaves_a_number_to_a_default_is_found(monkeypatch: pytest.M
     monkeypatch.setattr(recipes, "names", lambda: ("maple-domain",))
     found = " ".join(audit.problems())
     assert "depth is left to a default" in found
-    assert "imaginet is no data set" in found
+    assert "imaginet is not a data set" in found
 
 
 def test_the_hash_is_that_of_the_files_bytes() -> None:
