@@ -23,6 +23,7 @@ from vlprompt.cli import (
     export,
     failures,
     head,
+    hub,
     methods,
     models,
     options,
@@ -69,6 +70,8 @@ for name, command in (
     ("compare", compare.compare),
     ("report", report.report),
     ("reproduce", reproduce.reproduce),
+    ("push", hub.push),
+    ("pull", hub.pull),
     ("env", env.env),
     ("verify", verify.verify),
 ):

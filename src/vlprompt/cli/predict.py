@@ -61,10 +61,11 @@ def predict(
     """
     from vlprompt.artifact import pick
     from vlprompt.classifier import PromptClassifier
+    from vlprompt.hub import located
 
     names = options.parse_names(classes)
     paths = list(files_of(images))
-    picked = pick(run)
+    picked = pick(located(run))
     classifier = PromptClassifier.load(picked.directory, model=model, device=device)
     console.note(f"Predicting with {picked.reason}.")
     answers, bad = _answer(classifier, paths, names, top, strict=strict)
