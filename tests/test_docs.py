@@ -153,7 +153,13 @@ def test_python_is_marked_as_such() -> None:
 def test_what_can_run_runs_in_order(tmp_path: Path) -> None:
     """Page by page, in a directory of the page: Python in one namespace, commands one by one."""
     ran = 0
-    env = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    env = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT / "src"),
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+    }
     for page in PAGES:
         here = tmp_path / page.stem
         here.mkdir(exist_ok=True)
