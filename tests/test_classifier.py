@@ -75,7 +75,7 @@ def test_new_class_names(fitted: PromptClassifier, folder: Path) -> None:
     assert fitted.predict(path, class_names=names).tolist() == [names[probability[0].argmax()]]
     reordered = fitted.predict_proba(path, class_names=names[::-1])
     np.testing.assert_allclose(reordered[0, ::-1], probability[0], rtol=1e-4)
-    with pytest.raises(UserError, match="given twice"):
+    with pytest.raises(UserError, match="read the same"):
         fitted.predict(path, class_names=["cat", "cat"])
 
 

@@ -38,7 +38,20 @@ from vlprompt.engine.observer import SILENT, observing
 from vlprompt.engine.precision import resolve_device
 from vlprompt.engine.sampling import said_of_skipped
 from vlprompt.errors import DATA, UserError
-from vlprompt.inputs import Data, ImageLike, as_dataset, chunks, indices, is_one, listed, of_frame, plainly, samples
+from vlprompt.inputs import (
+    Data,
+    ImageLike,
+    as_dataset,
+    asked_names,
+    chunks,
+    indices,
+    is_one,
+    listed,
+    names_of,
+    of_frame,
+    plainly,
+    samples,
+)
 from vlprompt.methods.resolve import recipe_of, resolve
 from vlprompt.towers import Clip, load
 from vlprompt.types import Views
@@ -310,12 +323,12 @@ class PromptClassifier:
             if missing:
                 raise UserError(f"class_names has no words for {missing[0]!r}. It has: {', '.join(map(repr, words))}.")
             names = [words[one] for one in labels.tolist()]
-        elif len(words) != len(labels):
+        elif len(names_of(words)) != len(labels):
             raise UserError(
                 f"there are {len(words)} class_names and {len(labels)} labels ({labels.tolist()[:9]}); every label needs one."
             )
         else:
-            names = list(words)
+            names = names_of(words)
         images = [X] if is_one(X) else list(X)
         return (images, places.reshape(-1).tolist(), names), labels
 
@@ -327,7 +340,7 @@ class PromptClassifier:
 
         X may be a generator, which is read in chunks, or a folder: all pictures below it, sorted by path.
         """
-        classifier = self._classifier(class_names)
+        classifier = self._classifier(asked_names(class_names))
         found = [
             probabilities(classifier.logits(samples(chunk, [0] * len(chunk)), self._loose_images))
             for chunk in chunks(X)
@@ -337,7 +350,7 @@ class PromptClassifier:
     def predict(self, X: ImageLike | Iterable[ImageLike], class_names: Sequence[str] | None = None) -> NDArray[Any]:
         """(N,) the most probable class of every image, as `classes_` has it, or as `class_names`."""
         found = self.predict_proba(X, class_names)
-        names = self.classes_ if class_names is None else np.array(list(class_names))
+        names = self.classes_ if class_names is None else np.array(names_of(class_names))
         answers: NDArray[Any] = names[found.argmax(1)]
         return answers
 
@@ -379,7 +392,7 @@ class PromptClassifier:
         reasons = {number: one for number, one in enumerate(looks) if isinstance(one, str)}
         views = {sample.id: one for sample, one in zip(samples, looks, strict=True) if isinstance(one, torch.Tensor)}
         good = [sample for number, sample in enumerate(samples) if number not in reasons]
-        classifier = self._classifier(class_names)
+        classifier = self._classifier(asked_names(class_names))
         if not good:
             return np.zeros((0, len(classifier.class_names)), dtype=np.float32), reasons
         images = Images(self.clip, None, read=lambda chosen, *_: torch.stack([views[one.id] for one in chosen]))
@@ -403,7 +416,7 @@ class PromptClassifier:
             value = of_frame(value)
         images, labels, *rest = value if y is None else (value, y)
         labels = list(labels)
-        names = tuple(rest[0]) if rest else self._fitted.class_names
+        names = tuple(names_of(rest[0])) if rest else self._fitted.class_names
         if self._labels is not None and not rest:
             places = {label: place for place, label in enumerate(self._labels.tolist())}
             labels = [places.get(one, -1) for one in np.asarray(labels).tolist()]

@@ -6,7 +6,7 @@ import functools
 import io
 import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -86,9 +86,9 @@ def as_dataset(data: Data) -> Dataset:
     if isinstance(data, str | Path):
         return split_by_rule(open_dataset(data))
     images, labels, *rest = data
-    given = [str(name) for name in rest[0]] if rest else None
+    given = names_of(rest[0]) if rest else None
     if given is None and all(isinstance(label, str) for label in labels):
-        given = sorted(set(labels))
+        given = names_of(sorted(set(labels)))
     if given is None:
         raise UserError(
             "labels that are numbers need class names, since a prompt is made of them: give (images, labels, class names), or "
@@ -104,12 +104,62 @@ def as_dataset(data: Data) -> Dataset:
     )
 
 
+def names_of(given: Any) -> list[str]:
+    """Class names as people hand them over, in the order of their numbers: a list, ``{0: name}`` or ``{name: 0}``.
+
+    UserError for one text, for anything that is not words, and for two names that read the same.
+    """
+    if isinstance(given, str):
+        parts = [part.strip() for part in given.split(",")]
+        raise UserError(f"class names are a list, and this is one text, {given!r}. Give {parts}.")
+    if isinstance(given, Mapping):
+        given = _numbered(given)
+    names = sorted(given) if isinstance(given, set | frozenset) else list(given)
+    wrong = [one for one in names if not isinstance(one, str) or not one.strip()]
+    if wrong:
+        raise UserError(
+            f"class names are words, since a prompt is made of them; {wrong[0]!r} is not. Give a list of words."
+        )
+    seen: dict[str, str] = {}
+    for name in map(str, names):
+        key = " ".join(name.replace("_", " ").split()).lower()
+        if key in seen:
+            raise UserError(f"two class names read the same: {seen[key]!r} and {name!r}. Class names must differ.")
+        seen[key] = name
+    return [str(name) for name in names]
+
+
+def asked_names(given: Any) -> list[str] | None:
+    """As `names_of`, of classes that pictures are compared with; None: the learned ones. UserError for one alone."""
+    names = None if given is None else names_of(given)
+    if names is not None and len(names) == 1:
+        raise UserError(
+            f"there is one class name, {names[0]!r}, which would always have probability 1. Give two or more."
+        )
+    return names
+
+
+def _numbered(given: Mapping[Any, Any]) -> list[Any]:
+    """The names of ``{0: name}`` (also ``{"0": name}``) or ``{name: 0}`` in the order of their numbers."""
+    for numbers, names in ((list(given), list(given.values())), (list(given.values()), list(given))):
+        try:
+            found = {int(number): name for number, name in zip(numbers, names, strict=True)}
+        except (TypeError, ValueError):
+            continue
+        if sorted(found) == list(range(len(given))) and all(isinstance(name, str) for name in names):
+            return [found[number] for number in range(len(given))]
+    raise UserError(
+        f"class names as a mapping are {{0: name, 1: name, ...}} or {{name: 0, ...}} with the numbers 0 to {len(given) - 1}, each "
+        f"once. This one has {list(given.items())[:3]}."
+    )
+
+
 def indices(labels: Sequence[Any], class_names: Sequence[str]) -> list[int]:
-    """Labels as indices into the class names. UserError for a label that is neither a name nor an index."""
+    """Labels as indices into the class names. UserError for a label that is neither a name nor a whole number."""
     places = {name: place for place, name in enumerate(class_names)}
     out = []
     for label in labels:
-        place = places.get(label, -1) if isinstance(label, str) else int(label)
+        place = places.get(label, -1) if isinstance(label, str) else _whole(label)
         if not 0 <= place < len(class_names):
             raise UserError(
                 f"label {label!r} is not a class. Allowed: {', '.join(class_names)}, or 0 to {len(class_names) - 1}."
@@ -118,10 +168,27 @@ def indices(labels: Sequence[Any], class_names: Sequence[str]) -> list[int]:
     return out
 
 
+def _whole(label: Any) -> int:
+    """A label that is a number. UserError for anything else."""
+    if np.ndim(label) > 0:
+        raise UserError(
+            f"a label has {np.size(label)} numbers. Give one number or name per image; of one-hot rows labels.argmax(1)."
+        )
+    try:
+        number = float(label)
+    except (TypeError, ValueError):
+        number = float("nan")
+    if not number.is_integer():
+        raise UserError(f"label {label!r} is not a class. Give names, or whole numbers from 0.")
+    return int(number)
+
+
 def is_one(images: object) -> bool:
     """One image; an array or tensor of four axes is a batch."""
-    return isinstance(images, str | Path | Image.Image) or (
-        isinstance(images, np.ndarray | torch.Tensor) and images.ndim < 4
+    return (
+        isinstance(images, str | Path | Image.Image | bytes | bytearray)
+        or hasattr(images, "read")
+        or (isinstance(images, np.ndarray | torch.Tensor) and images.ndim < 4)
     )
 
 
@@ -135,9 +202,17 @@ def samples(images: ImageLike | Iterable[ImageLike], labels: Sequence[int]) -> t
 
 def _sample(number: int, image: Any, label: int) -> Sample:
     """A file is read when it is needed; what is in memory is kept as PNG, which loses nothing."""
+    if isinstance(image, str) and image.split(":", 1)[0] in ("http", "https", "data", "file"):
+        raise UserError(
+            f"{image[:80]} is an address, and images here are files. Read it first, and give its bytes or a path."
+        )
     if isinstance(image, str | Path):
         return Sample(id=str(image), label=label, source=Path(image).expanduser().read_bytes)
     name = f"image {number}"
+    if hasattr(image, "read") and not isinstance(image, Image.Image):
+        image = image.read()
+    if isinstance(image, bytes | bytearray):
+        return Sample(id=name, label=label, source=bytes(image).__bytes__)
     buffer = io.BytesIO()
     open_image(image, name=name).save(buffer, format="PNG", compress_level=1)
     return Sample(id=name, label=label, source=buffer.getvalue)
