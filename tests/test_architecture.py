@@ -47,6 +47,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "module": LEARNS,
     "inputs": {"errors", "data"},
     "classifier": LEARNS | {"hub", "inputs"},
+    "serve": LEARNS | {"classifier", "inputs"},
     "ablate": LEARNS | {"describe"},
     "bench": LEARNS,
     "verify": LEARNS,

@@ -34,6 +34,7 @@ from vlprompt.cli import (
     report,
     reproduce,
     segment,
+    serve,
     train,
     verify,
 )
@@ -70,6 +71,7 @@ for name, command in (
     ("compare", compare.compare),
     ("report", report.report),
     ("reproduce", reproduce.reproduce),
+    ("serve", serve.serve),
     ("push", hub.push),
     ("pull", hub.pull),
     ("env", env.env),
