@@ -175,13 +175,7 @@ def app_of(server: Server) -> FastAPI:
         except HTTPException:
             server.counts["refused"] += 1
             raise
-        lists = [
-            [
-                {"class": names[n], "probability": row[n]}
-                for n in sorted(range(len(names)), key=lambda n: -row[n])[: max(top, 1)]
-            ]
-            for row in rows
-        ]
+        lists = [_best(names, row, top) for row in rows]
         return {**lists[0][0], "top": lists[0], **({"by_hand": lists[1]} if by_hand else {})}
 
     @app.get("/classes")
@@ -203,24 +197,29 @@ def app_of(server: Server) -> FastAPI:
 
     @app.get("/docs", response_class=HTMLResponse, include_in_schema=False)
     def docs() -> str:
-        """The paths, from the schema, without anything from another server."""
-        rows = "".join(
-            f"<tr><td><code>{verb.upper()} {path}</code></td><td>{html.escape(str(one.get('description', '')))}</td><td>"
-            + html.escape(", ".join(parameter["name"] for parameter in one.get("parameters", [])))
-            + "</td></tr>"
-            for path, verbs in app.openapi()["paths"].items()
-            for verb, one in verbs.items()
-        )
-        head = (
-            "<!doctype html><meta charset=utf-8><title>vlprompt</title><body style='font:16px sans-serif;margin:2em'>"
-        )
-        limits = f"A request has at most {server.max_bytes} bytes, a picture {server.max_pixels} pixels."
-        return (
-            f"{head}<h1>vlprompt</h1><p>{limits} Schema: <a href=openapi.json>openapi.json</a></p><table>{rows}</table>"
-        )
+        return _docs(app.openapi(), server)
 
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
     def page() -> str:
         return PAGE.read_text(encoding="utf-8")
 
     return app
+
+
+def _best(names: Sequence[str], row: Sequence[float], top: int) -> list[dict[str, Any]]:
+    order = sorted(range(len(names)), key=lambda label: -row[label])
+    return [{"class": names[label], "probability": row[label]} for label in order[: max(top, 1)]]
+
+
+def _docs(schema: dict[str, Any], server: Server) -> str:
+    """The paths, from the schema, without anything from another server."""
+    rows = "".join(
+        f"<tr><td><code>{verb.upper()} {path}</code></td><td>{html.escape(str(one.get('description', '')))}</td><td>"
+        + html.escape(", ".join(parameter["name"] for parameter in one.get("parameters", [])))
+        + "</td></tr>"
+        for path, verbs in schema["paths"].items()
+        for verb, one in verbs.items()
+    )
+    head = "<!doctype html><meta charset=utf-8><title>vlprompt</title><body style='font:16px sans-serif;margin:2em'>"
+    limits = f"A request has at most {server.max_bytes} bytes, a picture {server.max_pixels} pixels."
+    return f"{head}<h1>vlprompt</h1><p>{limits} Schema: <a href=openapi.json>openapi.json</a></p><table>{rows}</table>"
