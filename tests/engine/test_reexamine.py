@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -80,3 +81,55 @@ def test_a_class_specific_prompt_refuses_other_classes(clip_dir: Path, folder: P
 def test_nothing_to_test(tmp_path: Path, folder: Path) -> None:
     with pytest.raises(UserError, match=r"holds no learned prompt; learn one with vlprompt train"):
         evaluate_run(tmp_path, str(folder))
+
+
+@pytest.fixture(scope="module")
+def parts(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`two`: two of the learned classes; `one`: one of them; `more`: all, and a new one that has test images alone."""
+    root = tmp_path_factory.mktemp("parts")
+    for name, classes in (("two", ("cat", "dog")), ("one", ("dog",)), ("more", ("blue bird", "cat", "dog"))):
+        made = write_images(root / name, parts={"test": 3}, seed=7)
+        for folder_of in (made / "test").iterdir():
+            if folder_of.name not in classes:
+                shutil.rmtree(folder_of)
+    shutil.copytree(root / "more" / "test" / "dog", root / "more" / "test" / "fish")
+    for name in ("blue bird", "cat", "dog"):
+        shutil.copytree(root / "two" / "test" / "cat", root / "more" / "train" / name)
+    return root
+
+
+def evaluated(run: Path, data: Path, memory: Memory, **more: Any) -> records.Record:
+    cache = data.parent / "cache"
+    return evaluate_run(run / "seed1", str(data), cache=cache, device="cpu", observer=memory, **more)[0]
+
+
+def test_some_of_the_learned_classes_are_asked_about_in_both_ways(run: Path, parts: Path, memory: Memory) -> None:
+    among_two = evaluated(run, parts / "two", memory)
+    assert (among_two.num_classes, among_two.num_test) == (2, 6)
+    assert any("2 of the 3 learned classes; it lacks blue bird" in note for note in memory.notes)
+    among_three = evaluated(run, parts / "two", memory, classes="learned")
+    assert (among_three.num_classes, among_three.num_test) == (3, 6)
+    assert among_three.top1 is not None
+    assert among_two.top1 is not None
+    assert among_three.top1 <= among_two.top1
+
+
+def test_labels_follow_names(run: Path, folder: Path, parts: Path, memory: Memory) -> None:
+    """The dogs of a folder with dogs alone are those of a folder with all classes."""
+    whole = evaluated(run, parts / "more", memory, classes="learned")
+    alone = evaluated(run, parts / "one", memory, classes="learned")
+    assert alone.per_class["dog"] == whole.per_class["dog"]
+    assert any("not learned: fish. Their images are left out" in note for note in memory.notes)
+    assert evaluated(run, parts / "more", memory).num_classes == 4
+
+
+def test_one_class_and_strangers_are_refused_with_the_other_way(
+    run: Path, parts: Path, memory: Memory, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match="--classes learned asks about it among the 3 learned classes"):
+        evaluated(run, parts / "one", memory)
+    strangers = write_images(tmp_path / "strangers", parts={"test": 1})
+    for number, place in enumerate(sorted((strangers / "test").iterdir())):
+        place.rename(place.with_name(f"stranger {number}"))
+    with pytest.raises(UserError, match="none of the learned classes"):
+        evaluated(run, strangers, memory, classes="learned")

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests import tiny
-from vlprompt.errors import UserError
+from vlprompt.errors import NUMERICAL, UserError
 from vlprompt.pocket import model_names
 from vlprompt.towers import Clip, load
 from vlprompt.types import TextLayout
@@ -220,3 +220,14 @@ def test_loading_does_not_import_torchs_compiler() -> None:
     code = "import sys; from vlprompt.towers import load; load('pocket-s'); assert 'torch._dynamo' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("name", ["text_model.final_layer_norm.weight", "visual_projection.weight"])
+def test_numbers_that_are_not_finite_are_refused(directory: Path, name: str, value: float) -> None:
+    weights = load_file(directory / "model.safetensors")
+    weights[name].reshape(-1)[1] = value
+    save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError, match="not finite") as caught:
+        load(directory)
+    assert caught.value.exit_code == NUMERICAL

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich import box
@@ -15,10 +16,21 @@ from vlprompt.cli.progress import observing
 from vlprompt.cli.segment import Short
 from vlprompt.errors import UserError
 
+if TYPE_CHECKING:
+    from vlprompt.records import Record
+
 Data = Annotated[
     str | None,
     typer.Option(
         "--data", metavar="DIR|FILE|NAME", help="Images of classes: a folder, a table, a known or embedded data set."
+    ),
+]
+Classes = Annotated[
+    str,
+    typer.Option(
+        "--classes",
+        metavar="own|learned",
+        help="Ask among the data set's classes, or among all that the prompt was learned on.",
     ),
 ]
 Masks = Annotated[
@@ -43,6 +55,7 @@ def evaluate(
     columns: options.Columns = None,
     model: options.Backbone = None,
     subset: options.SubsetOption = "all",
+    classes: Classes = "own",
     template: options.Template = None,
     out: Out = None,
     all_answers: options.AllAnswers = False,
@@ -66,19 +79,18 @@ def evaluate(
         _on_masks(run, masks, model, short, device, out, as_json=as_json)
         return
     assert data is not None
-    from vlprompt.engine.test import evaluate_run
-    from vlprompt.report.judgement import judge, lines
-    from vlprompt.report.tables import accuracy, as_rich
-
-    where = options.with_columns(data, columns)
     if all_answers and out is None:
         raise UserError("--predictions writes a file, so say where: --out DIR.")
+    from vlprompt.engine.test import evaluate_run
+
+    where = options.with_columns(data, columns)
     with observing() as observer:
         records = evaluate_run(
             run,
             where,
             model=model,
             subset=options.one_of("--subset", subset, options.SUBSETS),
+            classes=options.one_of("--classes", classes, ("own", "learned")),
             template=template,
             device=device,
             dtype=dtype,
@@ -88,6 +100,13 @@ def evaluate(
             observer=observer,
         )
     pages = [] if out is None else write_page(out, [one.seed for one in records], where, all_answers=all_answers)
+    _show(records, pages, as_json=as_json)
+
+
+def _show(records: list[Record], pages: Sequence[Path], *, as_json: bool) -> None:
+    from vlprompt.report.judgement import judge, lines
+    from vlprompt.report.tables import accuracy, as_rich
+
     if as_json:
         options.dump_records(records)
         return

@@ -62,8 +62,11 @@ def some(items: Sequence[str], limit: int = 5) -> str:
     return ", ".join(items[:limit]) + more
 
 
-def problems(listing: Listing) -> list[str]:
-    """What makes a listing unusable as a data set, a sentence each; none for a sound one."""
+def problems(listing: Listing, *, to_learn: bool = True) -> list[str]:
+    """What makes a listing unusable as a data set, a sentence each; none for a sound one.
+
+    to_learn: whether it is learned from. Where it is only tested on, a class may lack training images, and be the only one.
+    """
     found = []
     if not listing.entries:
         found.append(f"There is no usable image in it{_reasons(listing.skipped)}.")
@@ -76,6 +79,8 @@ def problems(listing: Listing) -> list[str]:
             found.append(f"The class {keys[0]!r} has no name left once '_' is read as a space: rename it.")
         elif len(keys) > 1:
             found.append(f"{' and '.join(map(repr, keys))} are one class name ({name!r}): rename or merge them.")
+    if not to_learn:
+        return found
     found += _empty_classes(listing)
     if len(listing.class_keys) < 2:
         found.append(f"It has one class only ({listing.class_keys[0]!r}); a classifier needs at least two.")

@@ -19,7 +19,7 @@ HUB = "hub:"
 """Stands before the id of a data set on the Hub."""
 
 
-def open_dataset(spec: str | Path, *, strict: bool = False, val_as_test: bool = True) -> Dataset:
+def open_dataset(spec: str | Path, *, strict: bool = False, val_as_test: bool = True, to_learn: bool = True) -> Dataset:
     """The data set that `spec` means: a pocket set's name, one of the papers' sets (`catalogue`) by name or by its folder, a
     folder of class folders, a CSV or JSONL table, or ``hub:OWNER/NAME``.
 
@@ -27,12 +27,12 @@ def open_dataset(spec: str | Path, *, strict: bool = False, val_as_test: bool = 
     the papers' below the data root, goes before a folder of that name (write ``./name`` for the folder). Classes are sorted by
     folder name; the papers' sets keep their labels and their order. A source without train, val and test gives all its images
     as `train` with ``divided=False``; `split_by_rule` divides them. val_as_test: whether validation images stand for test images
-    that are not there (False: for what measures on validation images alone).
+    that are not there (False: for what measures on validation images alone). to_learn: as `listing.problems`.
     UserError (exit code 3): nothing there, no usable image, one class, an empty class, two classes with one name, another
     layout than expected; with `strict` also any skipped file.
     """
     listing = list_source(spec, val_as_test=val_as_test)
-    if found := problems(listing):
+    if found := problems(listing, to_learn=to_learn):
         raise UserError(f"{spec}: {' '.join(found)} {LAYOUT if not listing.entries else ''}".rstrip(), exit_code=DATA)
     if strict and listing.skipped:
         raise strict_error(str(spec), [f"{skip.id} ({skip.reason})" for skip in listing.skipped])

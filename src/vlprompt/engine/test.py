@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from vlprompt import artifact, reading, records
 from vlprompt.artifact import Learned
@@ -18,6 +20,8 @@ from vlprompt.engine.observer import SILENT, Observer
 from vlprompt.errors import DATA, UserError
 from vlprompt.records import Record
 
+Among = Literal["own", "learned"]
+
 
 def evaluate_run(
     run: Path,
@@ -25,6 +29,7 @@ def evaluate_run(
     *,
     model: str | None = None,
     subset: Subset = "all",
+    classes: Among = "own",
     template: str | None = None,
     device: str = "auto",
     dtype: str = "float32",
@@ -35,18 +40,20 @@ def evaluate_run(
 ) -> list[Record]:
     """Test every finished seed of a run directory, or one artifact, on a data set.
 
+    classes: whether images are asked about among the data set's classes, or among all that the prompt was learned on.
     model: where the backbone is now, if not where the prompt says. out: where records and predictions are written, a
     directory per seed; None: nowhere (a run's own records are never touched). UserError as `train_run`, and where a
     class-specific context is asked about other classes.
     """
     places = artifact.artifacts(run)
     images = open_model(model or artifact.read_facts(places[0])["model"], dtype, device, cache, observer)
-    dataset = open_dataset(data, strict=strict)
+    dataset = open_dataset(data, strict=strict, to_learn=False)
     skipped = {skip.id: skip.reason for skip in dataset.skipped}
     out_records = []
     for place in places:
         learned = artifact.load(place, images.clip)
         chosen = restrict(divided(dataset, data, place, learned, observer), subset)
+        chosen = among(chosen, data, learned.class_names, classes, observer)
         test = images.usable(chosen.test, skipped, strict=strict)
         if not test:
             raise UserError(f"{data} has no test images that can be used.", exit_code=DATA)
@@ -71,6 +78,47 @@ def evaluate_run(
         observer.finished(record)
         out_records.append(record)
     return out_records
+
+
+def among(dataset: Dataset, data: str, learned: Sequence[str], classes: Among, observer: Observer = SILENT) -> Dataset:
+    """The data set with the classes that its images are asked about; labels follow names, never places.
+
+    Where it has some of the learned classes, or others too, that is said, with the other reading. UserError: one class alone; none of
+    the learned ones where those are asked about.
+    """
+    names = dataset.class_names
+    known = {name.casefold(): label for label, name in enumerate(learned)}
+    shared = [name for name in names if name.casefold() in known]
+    new = [name for name in names if name.casefold() not in known]
+    absent = [name for name in learned if name.casefold() not in {one.casefold() for one in names}]
+    if classes == "own":
+        if len(names) < 2:
+            other = f" --classes learned asks about it among the {len(learned)} learned classes." if shared else ""
+            raise UserError(
+                f"{data} has one class only ({names[0]!r}), so every answer would be right.{other}", exit_code=DATA
+            )
+        if shared and absent:
+            observer.note(
+                f"{data} has {len(shared)} of the {len(learned)} learned classes; it lacks {some(absent)}. Accuracy is among its "
+                f"{len(names)} classes. --classes learned asks among all {len(learned)}."
+            )
+        if shared and new:
+            observer.note(
+                f"{data} has classes that were not learned: {some(new)}. They are asked about by their names."
+            )
+        return dataset
+    if not shared:
+        raise UserError(
+            f"{data} has none of the learned classes ({some(list(learned))}). Leave out --classes.", exit_code=DATA
+        )
+    if new:
+        observer.note(f"{data} has classes that were not learned: {some(new)}. Their images are left out.")
+    test = tuple(
+        dataclasses.replace(sample, label=known[names[sample.label].casefold()])
+        for sample in dataset.test
+        if names[sample.label].casefold() in known
+    )
+    return dataclasses.replace(dataset, class_names=tuple(learned), train=(), val=(), test=test)
 
 
 def divided(dataset: Dataset, data: str, place: Path, learned: Learned, observer: Observer) -> Dataset:

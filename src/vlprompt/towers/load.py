@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vlprompt.errors import DATA, UserError
+from vlprompt.errors import DATA, NUMERICAL, UserError
 from vlprompt.pocket import model_dir, model_names
 from vlprompt.towers.clip import Clip
 from vlprompt.towers.config import ClipConfig, ResNetConfig
@@ -134,6 +134,7 @@ def assemble(
             f"belongs to other weights; use the one that came with them.",
             exit_code=DATA,
         )
+    _require_finite(weights, where)
     placed = {key: _place(key, weights[key], DTYPES[dtype], device) for key in expected}
     text.load_state_dict({k: v for k, v in placed.items() if not k.startswith("visual.")}, assign=True)
     visual.load_state_dict({k[len("visual.") :]: v for k, v in placed.items() if k.startswith("visual.")}, assign=True)
@@ -149,6 +150,19 @@ def assemble(
         weight_hash=weight_hash(weights),
         published=published,
     )
+
+
+def _require_finite(weights: Mapping[str, Tensor], where: str) -> None:
+    """UserError (exit 4) where a tensor has NaN or infinity: every answer would be the first class."""
+    bad = [
+        key for key, tensor in weights.items() if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all())
+    ]
+    if bad:
+        raise UserError(
+            f"{where}: {bad[0]} holds numbers that are not finite{f', and so do {len(bad) - 1} more' * (len(bad) > 1)} (in CLIP's own "
+            "names). The weights are damaged, or too large for their type: fetch them again.",
+            exit_code=NUMERICAL,
+        )
 
 
 def weight_hash(weights: Mapping[str, Tensor]) -> str:
