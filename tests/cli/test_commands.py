@@ -331,3 +331,19 @@ def test_one_seed_is_named_with_a_comma() -> None:
     assert parse_seeds("3,") == (3,)
     assert parse_seeds("1") == (1,)
     assert parse_seeds("1-3") == (1, 2, 3)
+
+
+def test_options_of_one_method_and_auto_do_not_go_together(clip_dir: Path, photos: Path, vlprompt: Vlprompt) -> None:
+    done = vlprompt("train", photos, "--model", clip_dir, "--method", "auto", "--epochs", "2")
+    assert done.code == 2
+    assert "--epochs belongs to one method" in done.err
+
+
+def test_the_guide_says_what_the_methods_are(vlprompt: Vlprompt) -> None:
+    rows = {row["method"]: row for row in json.loads(vlprompt("methods", "--guide", "--json").out)}
+    assert rows["coop"]["new classes"] == "yes"
+    assert rows["linear-probe"]["new classes"] == "no"
+    assert rows["lp-plus-plus"]["needs validation"] == "yes"
+    assert rows["maple"]["learning runs"] == "text tower and image tower"
+    assert "Which method for whom" in vlprompt("methods", "--guide").out
+    assert vlprompt("methods", "coop", "--guide").code == 2

@@ -161,7 +161,7 @@ def check_images(
     if not report.ok:
         raise typer.Exit(DATA)
     if not as_json:
-        console.commands("It can be used:", [f"vlprompt train --data {shlex.quote(source)} --method plpp+coop"])
+        console.commands("It can be used:", [f"vlprompt train --data {shlex.quote(source)} --method auto"])
 
 
 class _Teller:

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vlprompt.cli import console, options
+from vlprompt.errors import UserError
 
 if TYPE_CHECKING:
     from vlprompt.describe import Description
@@ -23,6 +24,7 @@ def methods(
         str | None, typer.Argument(metavar="[NAME]", help="A method, overlays included: plpp+coop.")
     ] = None,
     model: Annotated[str | None, options.MODEL] = None,
+    guide: Annotated[bool, typer.Option("--guide", help="Which method for whom: one table.")] = False,
     as_json: options.AsJson = False,
 ) -> None:
     """List the methods, or explain one: what it learns, where that enters, which loss reaches it, all its options.
@@ -31,12 +33,78 @@ def methods(
 
     Example: `vlprompt methods plpp+coop`
     """
-    if name is not None:
+    if guide:
+        if name is not None:
+            raise UserError(f"--guide is about all methods. Leave {name!r} or --guide away.")
+        _guide(as_json)
+    elif name is not None:
         _explain(name, model or options.POCKET_MODEL, as_json)
     elif model is not None:
         _fits(model, as_json)
     else:
         _list(as_json)
+
+
+WHOM = {
+    "zero-shot": "no images at all; the bar that all others must pass",
+    "coop": "a first learned prompt: few images, and a list of classes that may change",
+    "linear-probe": "many images of classes that stay",
+    "lp-plus-plus": "classes that stay, any number of images; the quickest that learns",
+    "tip-adapter": "classes that stay, and no time to learn",
+    "tip-adapter-f": "classes that stay, few or many images",
+    "clip-adapter": "features that do not suit your images, and classes that may change",
+    "kgcoop": "new classes matter more than the ones you have images of",
+    "prograd": "few images, and new classes matter",
+    "cocoop": "new classes matter, and an answer may take long",
+    "tcp": "as coop, with names that say much",
+    "pomp": "thousands of classes",
+    "maple": "time or a GPU, and both towers may change",
+    "promptsrc": "time or a GPU; new classes matter",
+    "rpp": "time or a GPU; new classes matter",
+    "clip-lora": "time or a GPU, and images unlike those the model knows",
+    "tpt": "no training images, and seconds for every answer",
+}
+"""Method -> for whom it is, in words (the project's judgement, from the papers' claims and docs/choosing.md)."""
+
+
+def _guide(as_json: bool) -> None:
+    """For whom each method is. All columns but that one follow from the methods themselves."""
+    from vlprompt.methods.resolve import recipe_of, resolve
+    from vlprompt.types import Steps
+
+    rows = []
+    for name, whom in WHOM.items():
+        method = resolve(name, recipe=recipe_of(name, "few-shot", options.POCKET_MODEL))
+        reach, towers = method.prompt.reach, []
+        if isinstance(method.learner, Steps):
+            towers = [
+                *(["text tower"] if method.prompt.layout is not None or reach.text_tower else []),
+                *(["image tower"] if reach.image_tower else []),
+            ]
+        cost = "nothing" if method.learner is None else "features alone"
+        rows.append(
+            {
+                "method": name,
+                "for whom": whom,
+                "new classes": "no" if reach.own_classes else "yes",
+                "needs validation": "yes" if method.chooses else "no",
+                "learning runs": " and ".join(towers) or ("each test image" if method.at_test else cost),
+            }
+        )
+    if as_json:
+        console.dump(rows)
+        return
+    out = Table(box=box.SIMPLE_HEAD, title="Which method for whom", title_justify="left")
+    for column in rows[0]:
+        out.add_column(column, no_wrap=column == "method")
+    for row in rows:
+        out.add_row(*map(Text, row.values()))
+    console.show(out)
+    console.show(
+        "new classes: it can be asked about names that it has no images of. needs validation: it chooses numbers on validation images; "
+        "without any, on training images that are left over. plpp+METHOD adds the regulariser of PLPP."
+    )
+    console.commands("Let it choose:", ["vlprompt train --method auto --data my_photos"])
 
 
 def _fits(model: str, as_json: bool) -> None:

@@ -14,6 +14,9 @@ from vlprompt.cli import console, options
 from vlprompt.cli.progress import observing
 from vlprompt.errors import UserError
 
+AUTO = "auto"
+"""As `engine.choose.AUTO`; not read from there, because `--help` imports nothing heavy."""
+
 if TYPE_CHECKING:
     from vlprompt.engine.config import RunConfig
     from vlprompt.records import Record
@@ -28,7 +31,7 @@ MethodOrRecipes = Annotated[
     typer.Option(
         "--method",
         metavar="NAME",
-        help="The method. Put an overlay first: plpp+coop.",
+        help="The method. Put an overlay first: plpp+coop. `auto` tries a few and takes the best.",
         show_default="coop, or the recipe's",
     ),
 ]
@@ -123,6 +126,10 @@ def _config(asked: dict[str, Any]) -> RunConfig:
         data = folder
     short = [f"{name}={asked[name]}" for name in ("epochs", "lr", "batch") if asked[name] is not None]
     method = asked["method"] or ("zero-shot" if asked["sentences"] else method_of(asked["recipe"]))
+    mine = [f"--{name}" for name in ("epochs", "lr", "batch", "settings", "init", "teacher") if asked[name] is not None]
+    if method == AUTO and mine:
+        one = mine[0].replace("settings", "set")
+        raise UserError(f"{one} belongs to one method, and --method auto chooses one. Name the method.")
     if asked["sentences"]:
         if method != "zero-shot":
             raise UserError(
@@ -191,6 +198,7 @@ def _show(config: RunConfig, records: Sequence[Record], pages: Sequence[Path]) -
     found = judge(records)
     console.show(as_rich(accuracy(records, seeds=config.seeds), console.width()), *lines(found))
     look = [f"open {shlex.quote(str(pages[0]))} in a browser: mistakes, classes, curves"] if pages else []
+    config = dataclasses.replace(config, method=records[0].method)
     console.commands("Next:", look + _next(config, found.word, learned=any(record.parameters for record in records)))
 
 

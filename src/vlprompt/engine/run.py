@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from vlprompt import artifact, records
+from vlprompt import artifact, disk, reading, records
 from vlprompt.artifact import Learned
-from vlprompt.data import open_dataset, split_by_rule
+from vlprompt.data import Dataset, open_dataset, split_by_rule
 from vlprompt.disk import locked
 from vlprompt.engine.checkpoint import CHECKPOINT
+from vlprompt.engine.choose import AUTO, CHOICE, as_dict, choose
 from vlprompt.engine.config import RunConfig, refuse_unfinished, require_own, same_work
 from vlprompt.engine.evaluate import best_words
-from vlprompt.engine.images import open_model, open_teacher
+from vlprompt.engine.images import Images, open_model, open_teacher
 from vlprompt.engine.job import CONFIG, Job, Learning, Means, Questions, Work, learn_all, prepare, test
 from vlprompt.engine.observer import SILENT, Observer
 from vlprompt.errors import DATA, UserError
@@ -26,13 +27,16 @@ def train_run(config: RunConfig, observer: Observer = SILENT) -> list[Record]:
 
     UserError: anything that the user can mend, named. KeyboardInterrupt leaves a run that `resume` continues with.
     """
+    hint = ", or --resume to add to what is there"
+    require_own(config.out, "" if config.resume else "seed", "run", hint=hint)
+    opened = None
+    if config.method == AUTO:
+        config, opened = chosen(config, observer)
     recipe = recipe_of(config.method, config.protocol, config.model, config.recipe)
     resolve(config.method, config.overrides, shots=config.shots, recipe=recipe)  # refused before anything is read
     for name in ignored(config.method, config.overrides):
         observer.note(f"{config.method} takes no gradient steps: {name} is ignored.")
-    hint = ", or --resume to add to what is there"
-    require_own(config.out, "" if config.resume else "seed", "run", hint=hint)
-    job = job_of(config, observer)
+    job = job_of(config, observer, opened)
     with locked(config.out):
         out = []
         for number in range(0, len(config.seeds), config.replicas):
@@ -41,12 +45,44 @@ def train_run(config: RunConfig, observer: Observer = SILENT) -> list[Record]:
         return out
 
 
-def job_of(config: RunConfig, observer: Observer = SILENT) -> Job:
-    """The job of a run's first seed: its images, model and teacher opened, every choice made."""
+def chosen(config: RunConfig, observer: Observer) -> tuple[RunConfig, tuple[Dataset, Images] | None]:
+    """The configuration with a method in place of `auto`, and what was opened to choose it.
+
+    A run directory keeps its choice in `choice.json`, so it is made once. UserError: options are given and nobody says whose.
+    """
+    path = config.out / CHOICE
+    if path.is_file():
+        told, opened = reading.json_object(path), None
+    else:
+        opened = _opened(config, observer)
+        given = {name: getattr(config, name) for name in ("recipe", "subset", "template", "views")}
+        choice = choose(
+            opened[1],
+            dataclasses.replace(opened[0], test=()),
+            model=config.model,
+            shots=config.shots,
+            seed=config.seeds[0],
+            observer=observer,
+            **given,
+        )
+        told = as_dict(choice)
+        disk.write_json(path, told)
+    observer.note(f"Chosen: {told.get('sentence')} It took {told.get('seconds', 0):.0f} s. Another one: --method NAME.")
+    method, overrides = str(told.get("method")), told.get("overrides")
+    changed = overrides if isinstance(overrides, dict) else {}
+    return dataclasses.replace(config, method=method, overrides={**changed, **config.overrides}), opened
+
+
+def _opened(config: RunConfig, observer: Observer) -> tuple[Dataset, Images]:
     dataset = split_by_rule(open_dataset(config.data, strict=config.strict))
     for note in dataset.notes:
         observer.note(note)
-    images = open_model(config.model, config.dtype, config.device, config.cache, observer)
+    return dataset, open_model(config.model, config.dtype, config.device, config.cache, observer)
+
+
+def job_of(config: RunConfig, observer: Observer = SILENT, opened: tuple[Dataset, Images] | None = None) -> Job:
+    """The job of a run's first seed: its images, model and teacher opened, every choice made."""
+    dataset, images = opened or _opened(config, observer)
     same = ("model", "shots", "overrides", "recipe", "subset", "template", "views", "init", "strict")
     asked = {"data": config.data, **({"teacher": config.teacher} if config.teacher else {})}
     given = {name: getattr(config, name) for name in same}

@@ -1,0 +1,256 @@
+"""Which method for these images: a few are learned from a part of the training images and asked about the rest. docs/choosing.md.
+
+No validation image decides, and no test image is read: candidates are judged on training images that they did not learn from.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vlprompt.data import Dataset, FewShot, Sample
+from vlprompt.data.splits import Subset
+from vlprompt.engine.duration import measure
+from vlprompt.engine.evaluate import best_words, classifier_of, zero_shot
+from vlprompt.engine.images import Images
+from vlprompt.engine.job import Job, prepare
+from vlprompt.engine.learn import Pupil, learn_all
+from vlprompt.engine.observer import SILENT, Observer
+from vlprompt.engine.sampling import draw
+from vlprompt.engine.train import Lesson
+from vlprompt.errors import UserError
+from vlprompt.types import Steps, Views
+
+AUTO, CHOICE = "auto", "choice.json"
+FOLDS = 4
+MAX_SECONDS = 30.0
+"""What a candidate that learns by steps may take; a dearer one is not tried (project's choice)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A method that is tried."""
+
+    method: str
+    overrides: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        return " ".join([self.method, *(f"{name}={value}" for name, value in self.overrides.items())])
+
+
+CANDIDATES = (
+    Candidate(method="coop"),
+    Candidate(method="coop", overrides={"per_class": True}),
+    Candidate(method="tip-adapter-f"),
+    Candidate(method="lp-plus-plus"),
+    Candidate(method="linear-probe"),
+)
+"""Those that can be asked about new class names first, then by how little they learn."""
+ONE_IMAGE = "coop"
+"""The method where no class has two images, so that nothing can be tried."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tried:
+    """A candidate and its right answers."""
+
+    label: str
+    right: NDArray[np.bool_] | None
+    """Per image that was asked about; None: not tried."""
+    seconds: float
+    why_not: str = ""
+
+    @property
+    def accuracy(self) -> float | None:
+        """Percent."""
+        return None if self.right is None else float(100 * self.right.mean())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """What was chosen against what."""
+
+    candidate: Candidate
+    tried: tuple[Tried, ...]
+    """The hand-written words first."""
+    images: int
+    """Training images that were asked about."""
+    sentence: str
+    seconds: float
+
+
+def choose(
+    images: Images,
+    dataset: Dataset,
+    *,
+    model: str,
+    shots: int | None,
+    seed: int,
+    candidates: Sequence[Candidate] = CANDIDATES,
+    observer: Observer = SILENT,
+    max_seconds: float = MAX_SECONDS,
+    recipe: str = "auto",
+    subset: Subset = "all",
+    template: str | None = None,
+    views: Views | None = None,
+) -> Choice:
+    """Cross-validates the candidates on the few-shot training images and takes the best by `pick`.
+
+    The rest is as `job.prepare` takes it. UserError as `job.prepare` and `sampling.draw`.
+    """
+    began, quiet = time.perf_counter(), Images(images.clip, images.store, SILENT, images.read)
+    given: dict[str, Any] = {"model": model, "shots": shots, "seed": seed, "recipe": recipe, "subset": subset}
+    given |= {"template": template, "views": views}
+    jobs = [prepare(quiet, dataset, one.method, overrides=one.overrides, **given) for one in candidates]
+    skipped = {skip.id: skip.reason for skip in dataset.skipped}
+    sample = draw(dataset, images, skipped, shots=shots, seed=seed, subset=subset, hold_out=True)
+    folds = deal(sample.train, seed=seed)
+    if not folds:
+        return Choice(
+            candidate=next((one for one in candidates if one.method == ONE_IMAGE), candidates[0]),
+            tried=(),
+            images=0,
+            sentence=f"{ONE_IMAGE}, untried: no class has two training images, so that one could be asked about.",
+            seconds=time.perf_counter() - began,
+        )
+    images.features((*sample.train, *sample.val), None)
+    observer.stage("choosing a method", len(candidates))
+    tried = [_words(jobs[0], sample, folds)]
+    for one, job in zip(candidates, jobs, strict=True):
+        tried.append(_tried(one, job, sample, folds, max_seconds))
+        observer.advance(1, {})
+    chosen = pick(tried[1:])
+    return Choice(
+        candidate=candidates[chosen],
+        tried=tuple(tried),
+        images=sum(len(fold) for fold in folds),
+        sentence=_sentence(tried, chosen + 1),
+        seconds=time.perf_counter() - began,
+    )
+
+
+def deal(samples: Sequence[Sample], *, seed: int, folds: int = FOLDS) -> list[list[int]]:
+    """Places of the images of each fold, every class dealt evenly; a class with one image is in none. At most as many folds as images
+    of the largest class; empty where no class has two."""
+    groups: dict[int, list[int]] = {}
+    for place, sample in enumerate(samples):
+        groups.setdefault(sample.label, []).append(place)
+    most = max((len(group) for group in groups.values()), default=0)
+    out: list[list[int]] = [[] for _ in range(min(folds, most))]
+    if most < 2:
+        return []
+    random, at = np.random.default_rng(seed), 0
+    for group in groups.values():
+        if len(group) > 1:
+            for place in random.permutation(group).tolist():
+                out[at % len(out)].append(place)
+                at += 1
+    return [sorted(fold) for fold in out if fold]
+
+
+def _words(job: Job, sample: FewShot, folds: Sequence[Sequence[int]]) -> Tried:
+    """Hand-written words, chosen on what is learned from."""
+    began, right = time.perf_counter(), []
+    for fold in folds:
+        train, asked = apart(sample.train, fold)
+        words = best_words(job.clip, sample.class_names, job.template, job.images, train)
+        logits = zero_shot(job.clip, sample.class_names, words, job.template).logits(asked, job.images)
+        right.append(logits.argmax(1).numpy() == labels(asked))
+    return Tried(label="hand-written words", right=np.concatenate(right), seconds=time.perf_counter() - began)
+
+
+def _tried(one: Candidate, job: Job, sample: FewShot, folds: Sequence[Sequence[int]], max_seconds: float) -> Tried:
+    began = time.perf_counter()
+    if job.method.chooses and not sample.val:
+        return Tried(label=one.label, right=None, seconds=0.0, why_not="it needs validation images")
+    right = []
+    for number, fold in enumerate(folds):
+        train, asked = apart(sample.train, fold)
+        lesson = lesson_of(job, sample, train)
+        if not number and isinstance(job.method.learner, Steps):
+            need = measure(job.clip, job.method, lesson, job.images, max_rows=None).seconds * len(folds)
+            if need > max_seconds:
+                return Tried(label=one.label, right=None, seconds=0.0, why_not=f"it would take {need:,.0f} s")
+        right.append(answered(job, lesson, sample.val, asked).argmax(1).numpy() == labels(asked))
+    return Tried(label=one.label, right=np.concatenate(right), seconds=time.perf_counter() - began)
+
+
+def apart(samples: Sequence[Sample], fold: Sequence[int]) -> tuple[list[Sample], list[Sample]]:
+    """What is learned from, and what is asked about."""
+    held = set(fold)
+    return [one for place, one in enumerate(samples) if place not in held], [samples[place] for place in fold]
+
+
+def lesson_of(job: Job, sample: FewShot, train: Sequence[Sample]) -> Lesson:
+    """A job's lesson from other images."""
+    return Lesson(
+        samples=tuple(train),
+        class_names=sample.class_names,
+        template=job.template,
+        seed=job.seed,
+        views=job.views,
+        teacher=job.teacher,
+    )
+
+
+def answered(job: Job, lesson: Lesson, val: Sequence[Sample], asked: Sequence[Sample]) -> torch.Tensor:
+    """(N, C) logits of what a job learns from a lesson."""
+    (prompt,) = learn_all(job.clip, [Pupil(method=job.method, lesson=lesson, val=val)], job.images)
+    if isinstance(prompt, UserError):
+        raise prompt
+    classifier = classifier_of(job.clip, job.method, prompt, lesson.class_names, job.template)
+    return classifier.logits(asked, job.images)
+
+
+def labels(samples: Sequence[Sample]) -> NDArray[np.int64]:
+    """(N,)"""
+    return np.array([one.label for one in samples], dtype=np.int64)
+
+
+def pick(tried: Sequence[Tried]) -> int:
+    """The first candidate that is not worse than the best by more than one standard error of the paired difference over images.
+
+    Source: the one-standard-error rule (Breiman et al., Classification and Regression Trees, 1984), paired here (project's choice).
+    """
+    known = [number for number, one in enumerate(tried) if one.right is not None]
+    if not known:
+        return 0
+    best = max(known, key=lambda number: tried[number].accuracy or 0.0)
+    return next(number for number in known if _close(tried[number].right, tried[best].right))
+
+
+def _close(one: NDArray[np.bool_] | None, best: NDArray[np.bool_] | None) -> bool:
+    assert one is not None
+    assert best is not None
+    difference = best.astype(float) - one
+    error = difference.std(ddof=1) / math.sqrt(len(difference)) if len(difference) > 1 else 0.0
+    return bool(difference.mean() <= error + 1e-9)
+
+
+def _sentence(tried: Sequence[Tried], chosen: int) -> str:
+    own, rest = tried[chosen], [one for place, one in enumerate(tried) if place != chosen]
+    listed = ", ".join(
+        f"{one.label} {one.accuracy:.1f}" if one.accuracy is not None else f"{one.label} not tried ({one.why_not})"
+        for one in rest
+    )
+    said = "untried" if own.accuracy is None else f"{own.accuracy:.1f} %"
+    return f"{own.label}: {said} on training images that it had not learned from; {listed}."
+
+
+def as_dict(choice: Choice) -> dict[str, object]:
+    """For `choice.json`."""
+    tried = [
+        {"label": one.label, "accuracy": one.accuracy, "seconds": round(one.seconds, 2), "why_not": one.why_not}
+        for one in choice.tried
+    ]
+    candidate = dataclasses.asdict(choice.candidate)
+    return candidate | {"sentence": choice.sentence, "images": choice.images, "seconds": choice.seconds, "tried": tried}
