@@ -27,12 +27,20 @@ MANY, SOME = 60, 6
 """From how many names on an error shows the nearest alone, and how many of them."""
 
 
-def unknown(kind: str, name: str, allowed: Iterable[str]) -> UserError:
-    """The error for a name that is in no table: the name, the nearest one, and all that are allowed; of very many the nearest."""
+def unknown(kind: str, name: str, allowed: Iterable[str], *, always: Iterable[str] = ()) -> UserError:
+    """The error for a name that is in no table: the name, the nearest one, and all that are allowed; of very many the nearest.
+
+    always: those that are shown in any case.
+    """
     choices = sorted(allowed)
     near = difflib.get_close_matches(name, choices, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     if len(choices) > MANY:
         some = difflib.get_close_matches(name, choices, n=SOME, cutoff=0.3) or choices[:SOME]
-        return UserError(f"unknown {kind} {name!r}.{hint} Nearest of {len(choices)}: {', '.join(some)}.")
+        first = (
+            f" Allowed: {', '.join(always)}, or one of {len(choices)},"
+            if always
+            else f" Of {len(choices)} allowed ones"
+        )
+        return UserError(f"unknown {kind} {name!r}.{hint}{first} the nearest: {', '.join(some)}.")
     return UserError(f"unknown {kind} {name!r}.{hint} Allowed: {', '.join(choices)}.")

@@ -158,7 +158,7 @@ def test_foreign_shards_with_names_in_a_file(tmp_path: Path) -> None:
     assert opened.class_names == ("dog", "cat")
     assert len(pool) == 6
     assert [pool.sample(i).label for i in (0, 1)] == [1, 0]
-    for index, reason in ((2, "no label"), (3, "no whole number"), (4, "label 7 is none of 2"), (5, "no image")):
+    for index, reason in ((2, "no label"), (3, "not a whole number"), (4, "label 7 is none of 2"), (5, "no image")):
         with pytest.raises(UserError, match=reason):
             pool.sample(index)
     with pytest.raises(UserError, match="--class-names"):

@@ -100,7 +100,7 @@ class RunConfig:
             ("dtype", self.dtype, DTYPES),
         ):
             if value not in allowed:
-                raise unknown(name, value, allowed)
+                raise unknown(name, value, allowed, always=RECIPES if name == "recipe" else ())
         if self.template is not None and self.template.count("{}") != 1:
             raise UserError(f"template {self.template!r} must have one {{}}, where the class name stands.")
         if self.views not in (None, "epochs", "centre") and (not isinstance(self.views, int) or self.views < 1):

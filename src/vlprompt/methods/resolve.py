@@ -185,7 +185,7 @@ def _preset(name: str, recipe: str, shots: int | None, dataset: str) -> dict[str
     if not recipe:
         return {}
     if recipe not in recipes.names():
-        raise unknown("recipe", recipe, [*RECIPES, *recipes.names()])
+        raise unknown("recipe", recipe, [*RECIPES, *recipes.names()], always=RECIPES)
     chosen = recipes.read(recipe)
     (own, host), (given, asked) = parse(chosen.method), parse(name)
     if host.name != asked.name or not {one.name for one in own} <= {one.name for one in given}:

@@ -52,7 +52,7 @@ class AttentionPool(nn.Module):
 
     def forward(self, rows_BLD: Tensor) -> Tensor:
         """(B, L, D) -> (B, D)."""
-        q = self.attn.project(self.probe[None, None], slice(0, 1)).expand(len(rows_BLD), -1, -1)
+        q = self.attn.project(self.probe[None, None], slice(0, 1)).expand(rows_BLD.shape[0], -1, -1)
         k, v = self.attn.project_pair(rows_BLD)
         q, k, v = (heads_first(t, self.heads) for t in (q, k, v))
         return self._behind(heads_last(F.scaled_dot_product_attention(q, k, v)))[:, 0]
@@ -133,7 +133,7 @@ class VisionTower(nn.Module):
         """The residual stream, queries, keys and values of the last block."""
         x_BLD = self._patches(self.read(pixels_B3HW).to(self.positional_embedding.dtype))
         if self.class_embedding is not None:
-            x_BLD = torch.cat([self.class_embedding.expand(len(x_BLD), 1, -1), x_BLD], dim=1)
+            x_BLD = torch.cat([self.class_embedding.expand(x_BLD.shape[0], 1, -1), x_BLD], dim=1)
         x_BLD = self.ln_pre(x_BLD + self.positional_embedding)
         start = x_BLD.shape[1]
         splices = entered.splices
@@ -164,7 +164,7 @@ class VisionTower(nn.Module):
         """Queries or keys with the patches' rotary positions; the class row and prompts have none (of prompts project's choice)."""
         rows, size = self._patch_rows, x_BLD.shape[-1] // self.heads
         cos, sin = rotary(self.num_patches, self.form.rotary, size, x_BLD.device)
-        even, odd = full(x_BLD[:, rows]).reshape(len(x_BLD), -1, self.heads, size // 2, 2).unbind(-1)
+        even, odd = full(x_BLD[:, rows]).reshape(x_BLD.shape[0], -1, self.heads, size // 2, 2).unbind(-1)
         turned = torch.stack([even * cos - odd * sin, odd * cos + even * sin], dim=-1).flatten(-3).to(x_BLD.dtype)
         return torch.cat([x_BLD[:, : rows.start], turned, x_BLD[:, rows.stop :]], dim=1)
 
