@@ -174,8 +174,9 @@ def two_classes_with_one_name(root: Path) -> None:
     shutil.copytree(root / "blue_bird", root / "blue bird")
 
 
-def an_empty_class(root: Path) -> None:
+def a_class_that_cannot_be_read(root: Path) -> None:
     (root / "nothing").mkdir()
+    (root / "nothing" / "a.heic").write_bytes(b"x")
 
 
 def one_class_only(root: Path) -> None:
@@ -193,7 +194,7 @@ def no_class_folders(root: Path) -> None:
     ("spoil", "message"),
     [
         (two_classes_with_one_name, "one class name"),
-        (an_empty_class, "'nothing'"),
+        (a_class_that_cannot_be_read, "'nothing'"),
         (one_class_only, "one class only"),
         (no_class_folders, "Expected CLASS/image.jpg"),
     ],

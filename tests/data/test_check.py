@@ -78,6 +78,7 @@ def test_without_parts_the_rule_is_counted_and_does_not_leak(tmp_path: Path) -> 
 
 def test_what_opening_refuses_is_reported_together(tmp_path: Path) -> None:
     root = folder(tmp_path, {"cat": 2, "Cat": 1, "dog": 0, "007": 1})
+    (root / "dog/a.svg").write_text("<svg/>", encoding="utf-8")
     report = check(root)
     assert not report.ok
     assert any("one class name" in problem for problem in report.problems)
@@ -119,7 +120,7 @@ def test_nothing_to_list(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is no folder"):
         check(tmp_path / "nowhere")
     report = check(folder(tmp_path, {"cat": 0, "dog": 0}))
-    assert report.problems == ("There is no usable image in it.",)
+    assert report.problems == ("There is no usable image in it (2 skipped: 2 x a folder without a picture).",)
     assert report.lines()
 
 

@@ -12,6 +12,7 @@ import pytest
 from tests.data.make import encoded, folder, noise, put
 from vlprompt import pocket
 from vlprompt.data import open_dataset
+from vlprompt.disk import locked
 from vlprompt.errors import DATA, UserError
 
 
@@ -150,8 +151,29 @@ def test_a_class_without_a_name(tmp_path: Path) -> None:
     fails(folder(tmp_path, {"cat": 1, "__": 1}), "'__' has no name left")
 
 
-def test_an_empty_class(tmp_path: Path) -> None:
-    fails(folder(tmp_path, {"cat": 1, "dog": 1, "fox": 0}), "No images for the class 'fox'")
+def test_a_folder_without_a_picture_is_no_class_and_is_said(tmp_path: Path) -> None:
+    root = folder(tmp_path, {"cat": 1, "dog": 1, "fox": 0, "docs": 0})
+    (root / "docs/notes.txt").write_text("x", encoding="utf-8")
+    found = open_dataset(root)
+    assert found.class_names == ("cat", "dog")
+    assert found.notes == ("no picture in docs/, fox/, which are not used.",)
+    assert reasons(root) == dict.fromkeys(("docs", "fox"), "a folder without a picture")
+    fails(root, "2 files cannot be used", strict=True)
+
+
+@pytest.mark.parametrize("place", ["runs/coop-pets", "mine"])
+def test_what_vlprompt_wrote_is_no_class(tmp_path: Path, place: str) -> None:
+    root = folder(tmp_path, {"cat": 1, "dog": 1})
+    with locked(root / place):
+        put(root / place / "seed1/explained.png")
+    found = open_dataset(root)
+    assert found.class_names == ("cat", "dog")
+    assert found.notes == (f"{place.split('/')[0]}/ holds what vlprompt wrote, and is not read.",)
+    assert found.skipped == ()
+
+
+def test_a_class_may_be_called_runs(tmp_path: Path) -> None:
+    assert open_dataset(folder(tmp_path, {"runs": 1, "walks": 1})).class_names == ("runs", "walks")
 
 
 def test_an_empty_class_says_what_was_skipped(tmp_path: Path) -> None:
@@ -210,14 +232,22 @@ def test_an_empty_folder(tmp_path: Path) -> None:
 def test_folders_without_any_image(tmp_path: Path) -> None:
     root = folder(tmp_path, {"cat": 0, "dog": 0})
     (root / "cat/a.txt").write_text("x", encoding="utf-8")
-    fails(root, "no usable image", "1 x not an image file (.txt)")
+    fails(root, "no usable image", "2 x a folder without a picture")
 
 
-def test_names_that_are_no_text_are_skipped(tmp_path: Path) -> None:
+def test_names_that_are_not_utf8_are_read_as_latin1(tmp_path: Path) -> None:
     root = folder(tmp_path, {"cat": 1, "dog": 1})
-    (Path(os.fsdecode(os.fsencode(root) + b"/cat/caf\xe9.png"))).write_bytes(encoded(noise(1)))
-    ((id, reason),) = open_dataset(root).skipped
-    assert (id, reason) == ("cat/caf\\udce9.png", "a name that is not UTF-8: rename it")
+    latin = Path(os.fsdecode(os.fsencode(root) + b"/caf\xe9"))
+    latin.mkdir()
+    (latin / os.fsdecode(b"\xe9.png")).write_bytes(encoded(noise(1)))
+    found = open_dataset(root)
+    assert found.class_names == ("caf\u00e9", "cat", "dog")
+    assert found.train[0].id == "caf\u00e9/\u00e9.png"
+    assert found.train[0].read() == encoded(noise(1))
+    assert found.notes == ("names that are not UTF-8 are read as Latin-1: caf\u00e9, \u00e9.png.",)
+    folder(root, {"caf\u00e9": 1})
+    reason = "a name that is not UTF-8, next to the same name in UTF-8: rename it"
+    assert reasons(root) == {"caf\u00e9": reason}
     assert next(s.id for s in open_dataset(folder(root, {"b\u00e4r": 1})).train) == "b\u00e4r/00.png"
 
 

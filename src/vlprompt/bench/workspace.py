@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 
 import torch
 
@@ -48,8 +49,13 @@ class Desk:
         assert images.store is not None
         if images.store.root is None:
             return
-        name = hashlib.sha256(images.model_key.encode()).hexdigest()
-        with locked_in_turn(images.store.root / "locks" / name[:NAME]):
+        name = hashlib.sha256(images.model_key.encode()).hexdigest()[:NAME]
+        with ExitStack() as stack:
+            try:
+                if images.store.writable:
+                    stack.enter_context(locked_in_turn(images.store.root / "locks" / name))
+            except OSError as error:
+                images.store.give_up(error)
             for view in views:
                 images.features(samples, view, quiet=True)
 

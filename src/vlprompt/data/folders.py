@@ -15,6 +15,7 @@ from pathlib import Path, PurePath
 from vlprompt.data.class_names import is_code, published_file, read_class_names
 from vlprompt.data.listing import Entry, Listing, some
 from vlprompt.data.samples import PARTS, Part, Skipped, part_of
+from vlprompt.disk import LOCK
 from vlprompt.errors import DATA, UserError
 
 LAYOUT = "Expected CLASS/image.jpg, or train/CLASS/image.jpg (and val/..., test/...)."
@@ -29,23 +30,30 @@ class _Scan:
     class_keys: set[str] = field(default_factory=set)
     skipped: list[Skipped] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    empty: list[str] = field(default_factory=list)
+    """Folders without a picture, where classes lie."""
+    recoded: list[str] = field(default_factory=list)
+    """Names whose bytes are not UTF-8, as they are read."""
 
     def skip(self, path: Path, reason: str) -> None:
         self.skipped.append(Skipped(self.id_of(path), reason))
 
     def id_of(self, path: Path) -> str:
-        name = path.relative_to(self.root).as_posix()
-        return in_utf8(name) or name.encode("utf-8", "backslashreplace").decode()
+        return as_text(path.relative_to(self.root).as_posix())
 
 
 def scan_folder(root: Path) -> Listing:
     """List a folder by names and sizes; no file is opened.
 
     Links are followed; one that leads back into a folder that is being read is skipped. Files that cannot be images are
-    skipped with the reason, system clutter silently. UserError where images and class folders lie otherwise than expected.
+    skipped with the reason, system clutter silently. A folder without a picture is no class, and neither is one that vlprompt wrote.
+    UserError where images and class folders lie otherwise than expected.
     """
     scan = _Scan(root)
     folders, files = _children(scan, root)
+    ours = [folder for folder in folders if _ours(folder)]
+    folders = [folder for folder in folders if folder not in ours]
+    scan.notes += [f"{folder.name}/ holds what vlprompt wrote, and is not read." for folder in ours]
     for path in files:
         if has_image_name(path.name):
             scan.skip(path, "an image outside the class folders")
@@ -70,6 +78,13 @@ def scan_folder(root: Path) -> Listing:
                 if has_image_name(path.name):
                     scan.skip(path, "an image outside the class folders")
             _scan_classes(scan, classes, part, {_real(root), _real(folder)})
+    if scan.empty and scan.entries:
+        empty = list(dict.fromkeys(scan.empty))
+        scan.notes.append(
+            f"no picture in {some([f'{name}/' for name in empty])}, which {'are' if len(empty) > 1 else 'is'} not used."
+        )
+    if scan.recoded:
+        scan.notes.append(f"names that are not UTF-8 are read as Latin-1: {some(list(dict.fromkeys(scan.recoded)))}.")
     keys = tuple(sorted(scan.class_keys))
     own_names, said = names_beside(root, keys)
     return Listing(
@@ -165,9 +180,14 @@ def _scan_classes(scan: _Scan, folders: list[Path], part: Part | None, above: se
         if real in above:
             scan.skip(folder, "a link in a circle")
             continue
-        key = in_utf8(folder.name) or folder.name
+        key = as_text(folder.name)
+        files = list(_walk(scan, folder, above | {real}))
+        if not any(has_image_name(path.name) or PurePath(path).suffix.lower() in _ADVICE for path in files):
+            scan.skip(folder, "a folder without a picture")
+            scan.empty.append(key)
+            continue
         scan.class_keys.add(key)
-        for path in _walk(scan, folder, above | {real}):
+        for path in files:
             reason, size = refusal(path)
             if reason:
                 scan.skip(path, reason)
@@ -202,19 +222,33 @@ def _children(scan: _Scan, folder: Path) -> tuple[list[Path], list[Path]]:
     folders: list[Path] = []
     files: list[Path] = []
     for child in children:
-        if in_utf8(child.name) is None:
-            scan.skip(folder / child.name, "a name that is not UTF-8: rename it")
-        elif not hidden(child.name):
-            (folders if _is_folder(child) else files).append(folder / child.name)
+        if hidden(child.name):
+            continue
+        if not child.name.isascii() and (name := as_text(child.name)).encode() != os.fsencode(child.name):
+            if any(other.name == name for other in children):
+                scan.skip(folder / child.name, "a name that is not UTF-8, next to the same name in UTF-8: rename it")
+                continue
+            scan.recoded.append(name)
+        (folders if _is_folder(child) else files).append(folder / child.name)
     return folders, files
 
 
-def in_utf8(name: str) -> str | None:
-    """A file's name as its bytes say it in UTF-8, whatever the locale takes them for; None where they are not UTF-8."""
+def as_text(name: str) -> str:
+    """A file's name as its bytes say it in UTF-8, whatever the locale takes them for; bytes that are not UTF-8 are read as Latin-1."""
+    if name.isascii():
+        return name
+    written = os.fsencode(name)
     try:
-        return os.fsencode(name).decode("utf-8")
+        return written.decode("utf-8")
     except UnicodeError:
-        return None
+        return written.decode("latin-1")
+
+
+def _ours(folder: Path) -> bool:
+    """Whether vlprompt wrote a folder: a run, or `runs` with some in it."""
+    if folder.name == "runs":
+        return next(folder.rglob(LOCK), None) is not None
+    return (folder / LOCK).is_file() and _peek(folder) != "images"
 
 
 def _is_folder(child: os.DirEntry[str]) -> bool:

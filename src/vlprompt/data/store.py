@@ -69,6 +69,7 @@ class FeatureStore:
     def __init__(self, root: Path | None) -> None:
         self.root = root
         self.stats = Stats()
+        self.writable = root is not None
         self._spaces: dict[str, _Space] = {}
 
     def features(
@@ -124,8 +125,17 @@ class FeatureStore:
         key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
         if key not in self._spaces:
             directory = None if self.root is None else self.root / "features" / key
-            self._spaces[key] = _Space(key, directory, facts)
+            self._spaces[key] = _Space(key, directory, facts, self)
         return self._spaces[key]
+
+    def give_up(self, error: OSError) -> None:
+        """Keep features in memory from now on; that is said once. What is on disk is still read."""
+        warnings.warn(
+            f"the feature cache {self.root} cannot be written ({error.strerror}); features are kept in memory. Make room, or set "
+            "VLPROMPT_CACHE to another folder.",
+            stacklevel=2,
+        )
+        self.writable = False
 
 
 def _compute(
@@ -196,8 +206,8 @@ class _Block:
 class _Space:
     """All blocks of one (model, preprocessing, view)."""
 
-    def __init__(self, key: str, directory: Path | None, facts: dict[str, object]) -> None:
-        self.key, self.directory, self.facts = key, directory, facts
+    def __init__(self, key: str, directory: Path | None, facts: dict[str, object], store: FeatureStore) -> None:
+        self.key, self.directory, self.facts, self.store = key, directory, facts, store
         self.place: dict[str, tuple[_Block, int]] = {}
         self._seen: set[str] = set()
 
@@ -233,7 +243,7 @@ class _Space:
     def add(self, rows: dict[str, NDArray[np.float32]]) -> None:
         """Keep new rows, on disk if the space has a directory."""
         array = np.stack(list(rows.values()))
-        if self.directory is None:
+        if self.directory is None or not self.store.writable:
             self._enter(_Block(f"memory-{len(self.place)}", tuple(rows), array=array))
             return
         buffer = io.BytesIO()
@@ -248,12 +258,7 @@ class _Space:
             _write(self.directory / f"{block.name}.npy", buffer.getvalue())
             _write(self.directory / f"{block.name}.json", json.dumps(index).encode())
         except OSError as error:
-            warnings.warn(
-                f"the feature cache {self.directory} cannot be written ({error.strerror}); features are kept in memory. Make room, or "
-                "set VLPROMPT_CACHE to another folder.",
-                stacklevel=2,
-            )
-            self.directory = None
+            self.store.give_up(error)
             self._enter(_Block(f"memory-{len(self.place)}", tuple(rows), array=array))
             return
         self._seen.add(f"{block.name}.json")
