@@ -42,6 +42,7 @@ class Record:
     zero_shot_top1: float | None
     """The template's accuracy on the same images with the same classes."""
     top5: float | None
+    """None too where there are five classes or fewer: it would be 100."""
     macro_f1: float | None
     balanced_accuracy: float | None
     ece: float | None
@@ -97,6 +98,8 @@ class Record:
     """`training images` where unused ones were held out, because the data set has no validation images."""
     skipped: Mapping[str, str] = field(default_factory=dict)
     """Image -> why it could not be used."""
+    test_of: int = 0
+    """How many test images there were, where `num_test` of them were drawn (`--max-test`); 0: all were asked about."""
     hand_written: str = ""
     """The best hand-written words on validation images, or on training images without any: a template, or the name of several
     (`vlprompt methods zero-shot`, option `templates`); empty: not looked for, the template stands for them."""
@@ -188,7 +191,19 @@ PERCENT = (
     *("hand_written_top1", "majority_top1"),
 )
 COUNTS = (
-    *("shots", "seed", "num_classes", "num_test", "num_train", "num_val", "epochs", "parameters", "gained", "lost"),
+    *(
+        "shots",
+        "seed",
+        "num_classes",
+        "num_test",
+        "test_of",
+        "num_train",
+        "num_val",
+        "epochs",
+        "parameters",
+        "gained",
+        "lost",
+    ),
     *("seconds", "seconds_features", "peak_mib"),
 )
 MAX_ROWS = 4_000_000

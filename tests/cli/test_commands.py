@@ -347,3 +347,22 @@ def test_the_guide_says_what_the_methods_are(vlprompt: Vlprompt) -> None:
     assert rows["maple"]["learning runs"] == "text tower and image tower"
     assert "Which method for whom" in vlprompt("methods", "--guide").out
     assert vlprompt("methods", "coop", "--guide").code == 2
+
+
+def test_words_for_folders_and_a_part_of_the_test_images(
+    vlprompt: Vlprompt, clip_dir: Path, photos: Path, tmp_path: Path
+) -> None:
+    words = tmp_path / "words.csv"
+    words.write_text("red,crimson\nblue_bird,jay\n", encoding="utf-8")
+    options = ("--class-names", words, "--max-test", 3, "--cache", tmp_path / "cache")
+    done = vlprompt(*train_arguments(clip_dir, photos), *options, "--out", "run")
+    assert done.code == 0, done.err
+    assert "3 of 6 test images, drawn evenly" in done.out
+    assert "words.csv has no words for green" in done.err
+    (record,) = json.loads(vlprompt(*train_arguments(clip_dir, photos), *options, "--out", "run", "--json").out)
+    assert (record["num_test"], record["test_of"], record["top5"]) == (3, 6, None)
+    assert sorted(record["per_class"]) == ["crimson", "green", "jay"]
+    (tested,) = json.loads(vlprompt("eval", "run", "--data", photos, *options, "--json").out)
+    assert (tested["num_test"], tested["test_of"], tested["top1"]) == (3, 6, record["top1"])
+    words.write_text("red,scarlet\n", encoding="utf-8")  # other words are another run
+    assert "class_names" in vlprompt(*train_arguments(clip_dir, photos), *options, "--out", "run").err

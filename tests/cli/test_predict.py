@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -43,6 +44,19 @@ def test_classes_that_are_not_meant_so_are_refused(
     done = vlprompt("predict", trained, photos / "red/0.png", "--classes", asked)
     assert done.code == 2
     assert said in " ".join(done.err.split())
+
+
+def test_skipped_files_stand_in_json_and_csv(vlprompt: Vlprompt, trained: Path, photos: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.png"
+    bad.write_text("text", encoding="utf-8")
+    asked = ("predict", trained, photos / "red/0.png", bad, "--top", 2, "--device", "cpu")
+    good, skipped = json.loads(vlprompt(*asked, "--json").out)
+    assert good["class"] == good["top"][0]["class"]
+    assert skipped == {"path": str(bad), "error": f"{bad}: not an image that can be read."}
+    header, first, second = csv.reader(vlprompt(*asked, "--csv").out.splitlines())
+    assert header == ["path", "class", "probability", "class 2", "probability 2", "error"]
+    assert (first[1], float(first[2])) == (good["class"], pytest.approx(good["probability"]))
+    assert second == [str(bad), "", "", "", "", skipped["error"]]
 
 
 def test_each_picture_is_decoded_once_and_only_its_view_is_kept(

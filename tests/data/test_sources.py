@@ -308,3 +308,36 @@ def test_content_hashes_are_read_late_and_once(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"dog/00\.png: cannot be read \(No such file") as caught:
         _ = dog.content_hash
     assert caught.value.exit_code == DATA
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("words.csv", "folder,words\noak_tree,English oak\nd2,dog, the pet\n"),
+        ("words.csv", 'oak_tree,English oak\nd2,"dog, the pet"\n'),
+        ("words.tsv", "oak_tree\tEnglish oak\nd2\tdog, the pet\n"),
+        ("words.json", '{"oak_tree": "English oak", "d2": "dog, the pet"}'),
+        ("words.txt", "oak_tree: English oak\nd2 dog, the pet\n"),
+        ("words.txt", "oak tree English oak\nd2\tdog, the pet\n"),
+    ],
+)
+def test_a_file_says_what_the_classes_are_called(tmp_path: Path, name: str, text: str) -> None:
+    root = folder(tmp_path / "data", {"oak_tree": 1, "d2": 1, "elm": 1})
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    found = open_dataset(f"{root}?names={tmp_path / name}")
+    dog = "dog" if text.startswith("folder") else "dog, the pet"  # a CSV's third cell is another column
+    assert found.class_names == (dog, "elm", "English oak")
+    assert [found.class_names[one.label] for one in found.train if one.id.startswith("oak")] == ["English oak"]
+    assert found.notes == (f"{name} has no words for elm: the folder's name is used.",)
+    assert found.renamed
+
+
+def test_class_names_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    root, file = folder(tmp_path / "data", {"a": 1, "b": 1}), tmp_path / "w.txt"
+    fails(f"{root}?names={file}", "there is no such file")
+    file.write_text("cat: a cat\n", encoding="utf-8")
+    fails(f"{root}?names={file}", "names none of the classes (a, b)", "a: its words")
+    file.write_text("a: cat\nb: Cat\n", encoding="utf-8")
+    fails(f"{root}?names={file}", "two classes one name: 'Cat'")
+    file.write_text("a: cat\nc: cow\n", encoding="utf-8")
+    assert "words for classes that are not there: c." in open_dataset(f"{root}?names={file}").notes[1]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ from vlprompt.data import (
     split_hash,
     write_split,
 )
-from vlprompt.data.splits import _parts_of
+from vlprompt.data.splits import _parts_of, fewer_tests
 from vlprompt.errors import DATA, UserError
 
 
@@ -263,3 +264,20 @@ def test_ids_with_letters_of_any_language_can_be_written(tmp_path: Path) -> None
     data = open_dataset(tmp_path / "d")
     write_split(tmp_path / "split.json", Split(train=data.train, val=(), test=()), dataset=data.name)
     assert read_split(tmp_path / "split.json", data).train == data.train
+
+
+def test_fewer_test_images_are_drawn_evenly_and_always_alike() -> None:
+    samples = tuple(
+        sample(f"{label}/{number}", label) for label, many in enumerate((50, 3, 20)) for number in range(many)
+    )
+    whole = Dataset(name="d", class_names=("a", "b", "c"), train=(), test=samples)
+    few = fewer_tests(whole, 12)
+    counts = Counter(one.label for one in few.test)
+    assert (sum(counts.values()), counts[1], few.test_of) == (12, 3, 73)
+    assert abs(counts[0] - counts[2]) <= 1
+    assert [one.id for one in few.test] == [one.id for one in samples if one in few.test]
+    backwards = dataclasses.replace(whole, test=samples[::-1])
+    assert {one.id for one in fewer_tests(backwards, 12).test} == {one.id for one in few.test}
+    assert fewer_tests(whole, 73) is whole
+    assert fewer_tests(whole, None) is whole
+    assert len(fewer_tests(whole, 1).test) == 1

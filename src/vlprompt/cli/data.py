@@ -141,6 +141,7 @@ def get(name: Name, dry_run: DryRun = False) -> None:
 def check_images(
     source: Annotated[str, typer.Argument(metavar="DIR|FILE|NAME", help="What you would give to --data.")],
     columns: options.Columns = None,
+    class_names: options.ClassNames = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Decode every image of a folder, table or data set; report what is wrong, what is skipped, and the counts.
@@ -151,7 +152,7 @@ def check_images(
     """
     from vlprompt.data.check import check
 
-    source = options.with_columns(source, columns)
+    source = options.with_columns(source, columns, class_names)
     with counting("looking at images") as progress:
         report = check(source, progress=progress)
     if as_json:

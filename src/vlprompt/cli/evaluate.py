@@ -53,10 +53,12 @@ def evaluate(
     masks: Masks = None,
     short: Short = None,
     columns: options.Columns = None,
+    class_names: options.ClassNames = None,
     model: options.Backbone = None,
     subset: options.SubsetOption = "all",
     classes: Classes = "own",
     template: options.Template = None,
+    max_test: options.MaxTest = None,
     out: Out = None,
     all_answers: options.AllAnswers = False,
     device: options.Device = "auto",
@@ -83,7 +85,7 @@ def evaluate(
         raise UserError("--predictions writes a file, so say where: --out DIR.")
     from vlprompt.engine.test import evaluate_run
 
-    where = options.with_columns(data, columns)
+    where = options.with_columns(data, columns, class_names)
     with observing() as observer:
         records = evaluate_run(
             run,
@@ -92,6 +94,7 @@ def evaluate(
             subset=options.one_of("--subset", subset, options.SUBSETS),
             classes=options.one_of("--classes", classes, ("own", "learned")),
             template=template,
+            max_test=max_test,
             device=device,
             dtype=dtype,
             cache=cache,

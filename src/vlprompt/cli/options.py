@@ -49,6 +49,21 @@ Columns = Annotated[
         show_default="by their names",
     ),
 ]
+ClassNames = Annotated[
+    str | None,
+    typer.Option(
+        "--class-names",
+        metavar="FILE",
+        help="What the class folders are called in words: lines of `folder: words`, CSV or JSON.",
+        show_default="the folders' names",
+    ),
+]
+MaxTest = Annotated[
+    int | None,
+    typer.Option(
+        "--max-test", metavar="N", min=1, help="Test on N images, as many of each class.", show_default="all of them"
+    ),
+]
 MODEL = typer.Option(
     "--model",
     metavar="NAME|DIR|ID",
@@ -205,16 +220,17 @@ def parse_settings(texts: list[str] | None) -> dict[str, str]:
     return settings
 
 
-def with_columns(data: str, columns: str | None) -> str:
-    """The data with the columns that are meant, as `vlprompt.data.tables` reads them: ``t.csv?path=file_name``."""
-    if columns is None:
+def with_columns(data: str, columns: str | None, class_names: str | None = None) -> str:
+    """The data with the columns and the class names that are meant: ``t.csv?path=file_name&names=words.csv``."""
+    if columns is None and class_names is None:
         return data
-    pairs = [one.partition("=") for one in columns.split(",")]
+    names = [("names", class_names)] if class_names else []
+    pairs = [one.partition("=") for one in columns.split(",")] if columns is not None else []
     if not all(name.strip() and equals for name, equals, _ in pairs):
         raise UserError(
             f"--columns {columns!r} is not a list of NAME=COLUMN. Write for example --columns path=file_name,label=category."
         )
-    return f"{data}?{urlencode([(name.strip(), column.strip()) for name, _, column in pairs])}"
+    return f"{data}?{urlencode([*((name.strip(), column.strip()) for name, _, column in pairs), *names], safe='/')}"
 
 
 def dump_records(records: Iterable[Record]) -> None:

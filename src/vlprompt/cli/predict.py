@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,6 +15,7 @@ from rich.text import Text
 
 from vlprompt.cli import console, options
 from vlprompt.errors import DATA, UserError
+from vlprompt.plain import table
 
 if TYPE_CHECKING:
     from vlprompt.classifier import PromptClassifier
@@ -53,6 +54,7 @@ def predict(
     model: options.Backbone = None,
     strict: options.Strict = False,
     device: options.Device = "auto",
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print a table as CSV on stdout, and nothing else.")] = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Classify pictures. A run with several seeds predicts with the one best on validation images, else the lowest.
@@ -70,11 +72,15 @@ def predict(
     console.note(f"Predicting with {picked.reason}.")
     answers, bad = _answer(classifier, paths, names, top, strict=strict)
     if bad:
-        listed = "".join(f"\n  {line}" for line in bad[:LISTED])
+        listed = "".join(f"\n  {line}" for line in list(bad.values())[:LISTED])
         more = f"\n  and {len(bad) - LISTED} more" if len(bad) > LISTED else ""
         console.warn(f"{len(bad)} of {len(paths)} files were skipped:{listed}{more}")
     if as_json:
-        console.dump([answer.as_dict() for answer in answers])
+        console.dump(
+            [*(one.as_dict() for one in answers), *({"path": path, "error": why} for path, why in bad.items())]
+        )
+    elif as_csv:
+        console.plain(_table(answers, bad))
     else:
         _show(answers, top)
 
@@ -101,36 +107,47 @@ def files_of(images: Iterable[str]) -> Iterator[Path]:
 
 def _answer(
     classifier: PromptClassifier, paths: Sequence[Path], names: Sequence[str] | None, top: int, *, strict: bool
-) -> tuple[list[Answer], list[str]]:
-    """The answers, and a line for every file that is no usable picture. UserError where none is, or with strict."""
+) -> tuple[list[Answer], dict[str, str]]:
+    """The answers, and why each other file is no usable picture. UserError where none is, or with strict."""
     answers: list[Answer] = []
-    bad: list[str] = []
+    bad: dict[str, str] = {}
     shown = tuple(names or classifier.classes_.tolist())
     for start in range(0, len(paths), BATCH):
         chunk = paths[start : start + BATCH]
         probability_BC, reasons = classifier.predict_files(chunk, class_names=names)
         if strict and reasons:
             raise UserError(next(iter(reasons.values())), exit_code=DATA)
-        bad += reasons.values()
+        bad |= {str(chunk[number]): why for number, why in reasons.items()}
         good = [path for number, path in enumerate(chunk) if number not in reasons]
         for path, row in zip(good, probability_BC.tolist(), strict=True):
             order = sorted(range(len(shown)), key=lambda label: (-row[label], label))[:top]
             answers.append(Answer(str(path), tuple((shown[label], float(row[label])) for label in order)))
     if not answers:
-        raise UserError(f"none of the {len(paths)} files is a usable image: {'; '.join(bad[:LISTED])}", exit_code=DATA)
+        raise UserError(
+            f"none of the {len(paths)} files is a usable image: {'; '.join(list(bad.values())[:LISTED])}",
+            exit_code=DATA,
+        )
     return answers, bad
 
 
+def _table(answers: Sequence[Answer], bad: Mapping[str, str]) -> str:
+    """The answers as CSV, one row for each picture; the last column says why a file has none."""
+    numbers = range(max(len(answer.top) for answer in answers))
+    names = [f"{word}{f' {number + 1}' if number else ''}" for number in numbers for word in ("class", "probability")]
+    rows = [[answer.path, *(cell for one in answer.top for cell in one), ""] for answer in answers]
+    return table([["path", *names, "error"], *rows, *([path, *[""] * len(names), why] for path, why in bad.items())])
+
+
 def _show(answers: Sequence[Answer], top: int) -> None:
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("picture", overflow="fold")
-    table.add_column("class")
-    table.add_column("probability", justify="right")
+    shown = Table(box=box.SIMPLE_HEAD)
+    shown.add_column("picture", overflow="fold")
+    shown.add_column("class")
+    shown.add_column("probability", justify="right")
     if top > 1:
-        table.add_column("then")
+        shown.add_column("then")
     for answer in answers:
         (name, probability), *rest = answer.top
         others = ", ".join(f"{one} {value:.2f}" for one, value in rest)
         cells = [Text(answer.path), Text(name, style="bold"), Text(f"{probability:.2f}")]
-        table.add_row(*cells, *([Text(others)] if top > 1 else []))
-    console.show(table)
+        shown.add_row(*cells, *([Text(others)] if top > 1 else []))
+    console.show(shown)

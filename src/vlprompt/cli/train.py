@@ -78,6 +78,7 @@ def train(
     folder: Folder = None,
     data: options.Data = options.POCKET_DATA,
     columns: options.Columns = None,
+    class_names: options.ClassNames = None,
     model: options.Model = options.POCKET_MODEL,
     method: MethodOrRecipes = None,
     shots: options.Shots = 16,
@@ -94,6 +95,7 @@ def train(
     subset: options.SubsetOption = "all",
     template: options.Template = None,
     views: options.Views = None,
+    max_test: options.MaxTest = None,
     device: options.Device = "auto",
     dtype: options.Precision = "float32",
     cache: options.Cache = None,
@@ -138,7 +140,7 @@ def _config(asked: dict[str, Any]) -> RunConfig:
         short.append(f"templates={asked['sentences']}")
     made = {
         "method": method,
-        "data": options.with_columns(data, asked["columns"]),
+        "data": options.with_columns(data, asked["columns"], asked["class_names"]),
         "out": asked["out"] or default_out(method, data),
         "overrides": options.parse_settings([*(asked["settings"] or []), *short]),
         "shots": asked["shots"] or None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -130,6 +131,50 @@ def read_class_names(path: Path, keys: Collection[str] = ()) -> dict[str, str]:
     except ValueError as error:
         raise UserError(f"{path}: not readable as text ({error}). Allowed: {FORMATS}.", exit_code=DATA) from error
     return _from_lines(path, [line for line in text.splitlines() if line.strip()], keys)
+
+
+def read_words(path: Path, keys: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """(class key -> its words, names in the file that no class has) of a file that a person wrote.
+
+    CSV or TSV with two columns, JSON of folder to words, or lines of ``folder: words``. A folder may stand as its words too
+    (``oak tree`` for ``oak_tree``). UserError (exit 3): no such file, another format, or a file that names none of the classes.
+    """
+    wanted = {name.casefold(): key for key in reversed(keys) for name in (class_name(key), key)}
+    if not path.is_file():
+        raise UserError(
+            f"--class-names {path}: there is no such file. Give a file with lines of `folder: words`.", exit_code=DATA
+        )
+    text = reading.text(path)
+    if path.suffix.lower() == ".json":
+        pairs = list(_strings(reading.json_value(text, str(path)), path).items())
+    elif path.suffix.lower() in (".csv", ".tsv"):
+        delimiter = max(",;\t", key=text.count)
+        pairs = [(row[0], row[1]) for row in csv.reader(text.splitlines(), delimiter=delimiter) if len(row) > 1]
+        pairs = pairs[1:] if pairs and pairs[0][0].strip().casefold() not in wanted else pairs  # its header
+    else:
+        pairs = [_pair(line, wanted) for line in text.splitlines() if line.strip()]
+    found = {
+        wanted[key.strip().casefold()]: " ".join(words.split())
+        for key, words in pairs
+        if key.strip().casefold() in wanted
+    }
+    found = {key: words for key, words in found.items() if words}
+    if not found:
+        raise UserError(
+            f"{path} names none of the classes ({some(keys)}). Write a line for each: `{keys[0]}: its words`, a CSV of folder,words, or "
+            f'JSON: {{"{keys[0]}": "its words"}}.',
+            exit_code=DATA,
+        )
+    return found, [key.strip() for key, _ in pairs if key.strip().casefold() not in wanted]
+
+
+def _pair(line: str, wanted: Collection[str]) -> tuple[str, str]:
+    """A line's class and words: the longest known class that it begins with, else what stands before a colon, a tab or a space."""
+    for place in sorted((mark.start() for mark in re.finditer(r"[\s:=,]", line.strip())), reverse=True):
+        if line.strip()[:place].casefold() in wanted:
+            return line.strip()[:place], line.strip()[place:].lstrip(" \t:=,")
+    key, *words = re.split(r"\s*[:=\t]\s*|\s+", line.strip(), maxsplit=1)
+    return key, words[0] if words else ""
 
 
 def _from_lines(path: Path, lines: list[str], keys: Collection[str] = ()) -> dict[str, str]:

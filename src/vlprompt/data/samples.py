@@ -151,5 +151,9 @@ class Dataset:
     """False: the source names no parts and all images are in `train`; see `split_by_rule`."""
     notes: tuple[str, ...] = ()
     """What the user should know of the source, a sentence each."""
+    renamed: bool = False
+    """Whether a file of the user's says what its classes are called."""
+    test_of: int = 0
+    """How many test images there were, where some of them were drawn (`splits.fewer_tests`); 0: `test` is all of them."""
     tested: Tested | None = field(default=None, repr=False, compare=False)
     """The source's test part, for as long as only copies of it are asked for: kept where `test` itself is taken away."""

@@ -6,10 +6,11 @@ import dataclasses
 import difflib
 import functools
 from pathlib import Path
+from urllib.parse import parse_qsl, urlencode
 
-from vlprompt.data.class_names import odd_names
+from vlprompt.data.class_names import odd_names, read_words
 from vlprompt.data.folders import LAYOUT, scan_folder
-from vlprompt.data.listing import Entry, Listing, as_dataset, problems, some
+from vlprompt.data.listing import Entry, Listing, as_dataset, class_name, problems, some
 from vlprompt.data.papers import catalogue, readers
 from vlprompt.data.samples import Dataset, Tested, part_of
 from vlprompt.data.tables import COMMAS, LINES, scan_table, table_of
@@ -17,11 +18,15 @@ from vlprompt.errors import DATA, UserError
 
 HUB = "hub:"
 """Stands before the id of a data set on the Hub."""
+NAMES = "names"
+"""What a file with the classes' words is called in a source: ``photos?names=words.csv``."""
 
 
 def open_dataset(spec: str | Path, *, strict: bool = False, val_as_test: bool = True, to_learn: bool = True) -> Dataset:
     """The data set that `spec` means: a pocket set's name, one of the papers' sets (`catalogue`) by name or by its folder, a
     folder of class folders, a CSV or JSONL table, or ``hub:OWNER/NAME``.
+
+    ``SOURCE?names=FILE`` reads the words of its classes from a file (`class_names.read_words`).
 
     Only names and sizes are looked at, so large folders open fast; `verify` decodes. A name of the pocket, and one of
     the papers' below the data root, goes before a folder of that name (write ``./name`` for the folder). Classes are sorted by
@@ -36,7 +41,33 @@ def open_dataset(spec: str | Path, *, strict: bool = False, val_as_test: bool = 
         raise UserError(f"{spec}: {' '.join(found)} {LAYOUT if not listing.entries else ''}".rstrip(), exit_code=DATA)
     if strict and listing.skipped:
         raise strict_error(str(spec), [f"{skip.id} ({skip.reason})" for skip in listing.skipped])
-    return apart(dataclasses.replace(as_dataset(listing), notes=notes_of(listing)))
+    return apart(
+        dataclasses.replace(as_dataset(listing), notes=notes_of(listing), renamed=named_by(str(spec))[1] is not None)
+    )
+
+
+def named_by(spec: str) -> tuple[str, Path | None]:
+    """(the source, the file with its classes' words) of ``SOURCE?names=FILE``."""
+    place, _, query = spec.partition("?")
+    settings = dict(parse_qsl(query))
+    file = settings.pop(NAMES, None)
+    if file is None:
+        return spec, None
+    return place + (f"?{urlencode(settings)}" if settings else ""), Path(file).expanduser()
+
+
+def _renamed(listing: Listing, file: Path) -> Listing:
+    """The listing with the words of a file for its classes. UserError: two classes with one name."""
+    words, unused = read_words(file, listing.class_keys)
+    own = listing.own_names or listing.class_keys
+    names = tuple(words.get(key, name) for key, name in zip(listing.class_keys, own, strict=True))
+    shown = [class_name(name).casefold() for name in names]
+    if twice := [name for number, name in enumerate(names) if shown[number] in shown[:number]]:
+        raise UserError(f"{file} gives two classes one name: {twice[0]!r}. Give each its own words.", exit_code=DATA)
+    kept = [key for key in listing.class_keys if key not in words]
+    notes = [f"{file.name} has no words for {some(kept)}: the folder's name is used."] if kept else []
+    notes += [f"{file.name} has words for classes that are not there: {some(unused)}."] if unused else []
+    return dataclasses.replace(listing, own_names=names, notes=(*listing.notes, *notes))
 
 
 def notes_of(listing: Listing) -> tuple[str, ...]:
@@ -76,7 +107,9 @@ def list_source(spec: str | Path, *, val_as_test: bool = True) -> Listing:
 
     Where there are train and val but no test, the val images are the test images, unless `val_as_test` is False.
     """
-    listing = _listed(spec)
+    source, file = named_by(spec) if isinstance(spec, str) else (spec, None)
+    listing = _listed(source)
+    listing = listing if file is None else _renamed(listing, file)
     parts = {entry.part for entry in listing.entries}
     if "train" not in parts or "test" in parts or ("val" in parts and not val_as_test):
         return listing

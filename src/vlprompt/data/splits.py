@@ -74,6 +74,30 @@ def halves(num_classes: int) -> tuple[range, range]:
     return range(middle), range(middle, num_classes)
 
 
+def fewer_tests(dataset: Dataset, number: int | None) -> Dataset:
+    """At most so many test images, as many of each class as there can be; None: all of them.
+
+    Drawn at random with seed 0, whatever is learned, so every run asks about the same ones (project's choice).
+    """
+    if number is None or len(dataset.test) <= number:
+        return dataset
+    stream = random.Random(0)
+    classes: dict[int, list[str]] = {}
+    for sample in sorted(dataset.test, key=lambda one: (one.label, one.id)):
+        classes.setdefault(sample.label, []).append(sample.id)
+    drawn = [stream.sample(ids, len(ids)) for ids in classes.values()]
+    rounds = [
+        ids[place]
+        for place in range(max(map(len, drawn)))
+        for ids in stream.sample(drawn, len(drawn))
+        if place < len(ids)
+    ]
+    kept = set(rounds[:number])
+    return dataclasses.replace(
+        dataset, test=tuple(one for one in dataset.test if one.id in kept), test_of=len(dataset.test)
+    )
+
+
 Parts = TypeVar("Parts", Dataset, FewShot)
 
 

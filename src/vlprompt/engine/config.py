@@ -69,6 +69,8 @@ class RunConfig:
     """Of the frozen weights; what is learned is always float32."""
     cache: Path | None = None
     """Root of the feature cache; None: the user's cache directory."""
+    max_test: int | None = None
+    """At most so many test images, as many of each class as there can be; None: all."""
     strict: bool = False
     """Whether an image that cannot be used is an error instead of a listed skip."""
     resume: bool = False

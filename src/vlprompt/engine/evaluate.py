@@ -158,7 +158,8 @@ class Scores:
     """What a set of answers is worth, percent."""
 
     top1: float
-    top5: float
+    top5: float | None
+    """None: there are five classes or fewer."""
     macro_f1: float
     """The mean F1 over the classes that have images."""
     balanced_accuracy: float
@@ -183,7 +184,7 @@ def score(probability_NC: NDArray[np.float32], label_N: NDArray[np.int64]) -> Sc
         f1.append(2 * (of_class & as_class).sum() / (of_class.sum() + as_class.sum()))
     return Scores(
         top1=float(100 * correct.mean()),
-        top5=float(100 * (rank < 5).mean()),
+        top5=float(100 * (rank < 5).mean()) if probability_NC.shape[1] > 5 else None,
         macro_f1=float(100 * np.mean(f1)),
         balanced_accuracy=float(np.mean(list(recall.values()))),
         ece=calibration_error(probability_NC.max(1), correct),

@@ -162,6 +162,7 @@ class Job:
             "seed": self.seed,
             "views": self.views,
             **({"init": self.init} if self.init else {}),
+            **({"class_names": drawn.sample.class_names} if self.dataset.renamed else {}),
             **({"teacher": self.teacher.clip.weight_hash} if self.teacher else {}),
         }
         places = {"device": means.device, "strict": self.strict}
@@ -414,6 +415,8 @@ class Questions:
     protocol: str
     subset: str = "all"
     skipped: Mapping[str, str] = field(default_factory=dict)
+    test_of: int = 0
+    """How many test images there are, where some were drawn; 0: these are all."""
     words: str = ""
     """Hand-written words that the prompt is compared with; empty: the template."""
     val: Sequence[Sample] = ()
@@ -467,6 +470,7 @@ def test(
         val_from=learning.val_from,
         val_top1=accuracy(classifier, asked.val, images) if asked.val else learning.val_top1,
         skipped=asked.skipped,
+        test_of=asked.test_of,
         short_classes=learning.short_classes,
         parameters=learned.num_parameters,
         **examined.fields,

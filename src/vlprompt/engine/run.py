@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from vlprompt import artifact, disk, reading, records
 from vlprompt.artifact import Learned
 from vlprompt.data import Dataset, open_dataset, split_by_rule
+from vlprompt.data.splits import fewer_tests, halves
 from vlprompt.disk import locked
 from vlprompt.engine.checkpoint import CHECKPOINT
 from vlprompt.engine.choose import AUTO, CHOICE, as_dict, choose
@@ -74,10 +75,20 @@ def chosen(config: RunConfig, observer: Observer) -> tuple[RunConfig, tuple[Data
 
 
 def _opened(config: RunConfig, observer: Observer) -> tuple[Dataset, Images]:
-    dataset = split_by_rule(open_dataset(config.data, strict=config.strict))
+    dataset = restrict_tests(split_by_rule(open_dataset(config.data, strict=config.strict)), config)
     for note in dataset.notes:
         observer.note(note)
     return dataset, open_model(config.model, config.dtype, config.device, config.cache, observer)
+
+
+def restrict_tests(dataset: Dataset, config: RunConfig) -> Dataset:
+    """The data set with at most `max_test` test images of the classes that are asked about."""
+    if config.max_test is None or config.subset == "all":
+        return fewer_tests(dataset, config.max_test)
+    base, novel = halves(len(dataset.class_names))
+    labels = base if config.subset == "base" else novel
+    asked = tuple(one for one in dataset.test if one.label in labels)
+    return fewer_tests(dataclasses.replace(dataset, test=asked), config.max_test)
 
 
 def job_of(config: RunConfig, observer: Observer = SILENT, opened: tuple[Dataset, Images] | None = None) -> Job:
@@ -138,6 +149,7 @@ def _tested(work: Work, learned: Learned, learning: Learning, *, protocol: str) 
         protocol=protocol,
         subset=job.subset,
         skipped=drawn.skipped,
+        test_of=job.dataset.test_of,
         words=best_words(images.clip, sample.class_names, job.template, images, sample.val or sample.train),
         val=sample.val,
     )

@@ -12,7 +12,7 @@ from vlprompt import artifact, reading, records
 from vlprompt.artifact import Learned
 from vlprompt.data import Dataset, Sample, Split, open_dataset, restrict, split_by_rule, split_hash, write_split
 from vlprompt.data.listing import some
-from vlprompt.data.splits import Subset
+from vlprompt.data.splits import Subset, fewer_tests
 from vlprompt.engine.images import open_model
 from vlprompt.engine.job import SPLIT, Learning, Questions
 from vlprompt.engine.job import test as examined
@@ -34,6 +34,7 @@ def evaluate_run(
     device: str = "auto",
     dtype: str = "float32",
     cache: Path | None = None,
+    max_test: int | None = None,
     strict: bool = False,
     out: Path | None = None,
     observer: Observer = SILENT,
@@ -41,6 +42,7 @@ def evaluate_run(
     """Test every finished seed of a run directory, or one artifact, on a data set.
 
     classes: whether images are asked about among the data set's classes, or among all that the prompt was learned on.
+    max_test: at most so many test images (`fewer_tests`).
     model: where the backbone is now, if not where the prompt says. out: where records and predictions are written, a
     directory per seed; None: nowhere (a run's own records are never touched). UserError as `train_run`, and where a
     class-specific context is asked about other classes.
@@ -54,6 +56,7 @@ def evaluate_run(
         learned = artifact.load(place, images.clip)
         chosen = restrict(divided(dataset, data, place, learned, observer), subset)
         chosen = among(chosen, data, learned.class_names, classes, observer)
+        chosen = fewer_tests(chosen, max_test)
         test = images.usable(chosen.test, skipped, strict=strict)
         if not test:
             raise UserError(f"{data} has no test images that can be used.", exit_code=DATA)
@@ -69,6 +72,7 @@ def evaluate_run(
             protocol="cross-dataset" if not same else "few-shot" if subset == "all" else "base-to-novel",
             subset=subset,
             skipped=skipped,
+            test_of=chosen.test_of,
             words=str(learned.facts.get("hand_written", "")),
         )
         record, answers = examined(learned, Learning(config_hash=_config_hash(place)), asked, images, recipe_hash="")

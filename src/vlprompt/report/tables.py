@@ -175,7 +175,12 @@ def _remark(found: Sequence[Row]) -> str:
         return ""
     first = found[0].records[0]
     several = any(len(row.records) > 1 for row in found)
-    words = f"{first.num_classes} classes, {first.num_test} test images; zero-shot words: "
+    tested = (
+        f"{first.num_test:,} of {first.test_of:,} test images, drawn evenly"
+        if first.test_of
+        else f"{first.num_test} test images"
+    )
+    words = f"{first.num_classes} classes, {tested}; zero-shot words: "
     words += f"{first.hand_written!r}, the best of several." if first.hand_written else f"{first.template!r}."
     return words + (" Mean +- standard deviation over seeds." if several else "")
 
