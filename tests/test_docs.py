@@ -27,7 +27,8 @@ from vlprompt import cli, pocket
 from vlprompt.cli.options import parse_settings
 from vlprompt.data.papers import catalogue
 from vlprompt.methods import recipes
-from vlprompt.methods.resolve import every, options, recipe_of, resolve, table
+from vlprompt.methods.listed import table
+from vlprompt.methods.resolve import every, options, recipe_of, resolve
 from vlprompt.types import Schedule
 
 ROOT = Path(__file__).resolve().parents[1]

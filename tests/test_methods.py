@@ -12,8 +12,9 @@ import pytest
 from vlprompt.errors import UserError
 from vlprompt.losses import CROSS_ENTROPY
 from vlprompt.losses.plpp import PlppOptions
+from vlprompt.methods.listed import Row, table
 from vlprompt.methods.options import options_of
-from vlprompt.methods.resolve import HOSTS, every, ignored, options, recipe_of, resolve, table, takes_steps, whose
+from vlprompt.methods.resolve import HOSTS, OVERLAYS, every, ignored, options, recipe_of, resolve, takes_steps, whose
 from vlprompt.prompts import ContextSpec
 from vlprompt.towers import Clip
 from vlprompt.types import Schedule, Steps
@@ -313,3 +314,11 @@ def test_the_methods_page_has_every_option_with_its_default(name: str, page: str
     for option in own:
         if option.name not in {field.name for field in fields(Schedule)}:
             assert f"| `{option.name}` | `{option.default}` |" in text
+
+
+def test_the_list_that_is_read_off_the_source_is_the_tables() -> None:
+    assert table() == tuple(
+        Row(name=row.name, kind=kind, summary=row.summary, learns=row.learns, source=row.source)
+        for kind, rows in (("method", HOSTS), ("overlay", OVERLAYS))
+        for row in rows
+    )

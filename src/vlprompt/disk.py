@@ -59,6 +59,14 @@ def is_full(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in FULL
 
 
+def default_root() -> Path:
+    """The cache directory: ``$VLPROMPT_CACHE``, else ``$XDG_CACHE_HOME/vlprompt``, else ``~/.cache/vlprompt``."""
+    if own := os.environ.get("VLPROMPT_CACHE"):
+        return Path(own).expanduser()
+    shared = os.environ.get("XDG_CACHE_HOME")
+    return (Path(shared) if shared else Path.home() / ".cache") / "vlprompt"
+
+
 LOCK = ".lock"
 SECONDS_BETWEEN_LOOKS = 0.2
 """While another process holds a lock."""

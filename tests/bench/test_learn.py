@@ -18,7 +18,8 @@ from vlprompt.data import Sample, sources
 from vlprompt.engine.run import train_run
 from vlprompt.engine.test import evaluate_run
 from vlprompt.losses import CROSS_ENTROPY
-from vlprompt.methods.resolve import resolve, table
+from vlprompt.methods.listed import table
+from vlprompt.methods.resolve import resolve
 
 LEARNING = tuple(row.name for row in table() if row.kind == "method")
 SAME = (

@@ -14,8 +14,9 @@ from PIL import Image
 
 from tests.cli.conftest import COLORS, Vlprompt, train_arguments, write_photos
 from vlprompt import __version__, cli, pocket
+from vlprompt.cli import models
 from vlprompt.cli.options import parse_seeds
-from vlprompt.methods.resolve import table
+from vlprompt.methods.listed import table
 
 
 def test_train_shows_the_learned_beside_zero_shot_and_what_to_do_next(
@@ -187,6 +188,12 @@ def test_models_checks_a_directory(vlprompt: Vlprompt, clip_dir: Path) -> None:
     assert len(row["weight_hash"]) == 64
 
 
+def test_embedded_models_are_listed_as_they_are_when_loaded() -> None:
+    for name in pocket.model_names():
+        loaded = models._facts(name)
+        assert models._read(name) == {key: value for key, value in loaded.items() if key != "weight_hash"}
+
+
 def test_data_list_and_check(vlprompt: Vlprompt, photos: Path) -> None:
     rows = [row for row in json.loads(vlprompt("data", "list", "--json").out) if row["kind"] == "embedded"]
     assert [row["name"] for row in rows] == pocket.names()
@@ -200,7 +207,15 @@ def test_data_list_and_check(vlprompt: Vlprompt, photos: Path) -> None:
 def test_env_names_versions_and_places(vlprompt: Vlprompt) -> None:
     facts = json.loads(vlprompt("env", "--json").out)
     assert facts["vlprompt"] == __version__
-    assert set(facts) > {"torch", "python", "processor", "threads", "feature cache", "embedded models"}
+    assert set(facts) > {
+        "torch",
+        "python",
+        "processor",
+        "processors",
+        "accelerators",
+        "feature cache",
+        "embedded models",
+    }
     assert "cache" in facts["feature cache"]
 
 

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from tests.data.make import PLAIN, noise, sample
-from vlprompt.data import FeatureStore, Sample, default_root, load_pixels, store, views
+from vlprompt.data import FeatureStore, Sample, load_pixels, store, views
+from vlprompt.disk import default_root
 from vlprompt.errors import DATA, NUMERICAL, UserError
 
 MIXER = torch.from_numpy(np.random.default_rng(0).normal(size=(3 * 8 * 8, 5)).astype(np.float32))

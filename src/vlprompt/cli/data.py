@@ -283,7 +283,7 @@ def shards(
     Example: `vlprompt data shards imagenet21k_resized --out shards21k`
     """
     from vlprompt.data import write_shards
-    from vlprompt.data.store import default_root
+    from vlprompt.disk import default_root
     from vlprompt.pretrain.config import PretrainConfig
     from vlprompt.pretrain.source import open_corpus
 

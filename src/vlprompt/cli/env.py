@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -24,6 +25,8 @@ PACKAGES = (
 )
 CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd")
 """The instruction sets that decide how fast float32 and bfloat16 are."""
+DRIVERS = ("/dev/nvidia0", "/proc/driver/nvidia", "/dev/dxg", "/dev/kfd")
+"""What Linux has where a GPU may be: NVIDIA's, that of WSL, AMD's."""
 MIB = 2**20
 
 
@@ -32,7 +35,7 @@ def env(as_json: options.AsJson = False) -> None:
 
     Example: `vlprompt env`
     """
-    facts = _system() | _torch() | _cache()
+    facts = _system() | _devices() | _cache()
     if as_json:
         console.dump(facts)
         return
@@ -49,20 +52,28 @@ def _system() -> dict[str, str]:
     }
 
 
-def _torch() -> dict[str, str]:
+def _devices() -> dict[str, str]:
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    limit = os.environ.get("OMP_NUM_THREADS")
+    return {
+        "processors": f"{usable} of {os.cpu_count()}" + (f", OMP_NUM_THREADS={limit}" if limit else ""),
+        "accelerators": _accelerators(),
+    }
+
+
+def _accelerators() -> str:
+    """As torch sees them. It is loaded only where there may be one: it takes seconds."""
+    if sys.platform == "linux" and not any(Path(one).exists() for one in DRIVERS):
+        return "none (no driver)"
     import torch
 
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    devices = gpus or (["mps"] if torch.backends.mps.is_available() else [])
-    return {
-        "threads": f"{torch.get_num_threads()} of {os.cpu_count()} processors",
-        "accelerators": ", ".join(devices) or "none",
-    }
+    return ", ".join(gpus or (["mps"] if torch.backends.mps.is_available() else [])) or "none that torch sees"
 
 
 def _cache() -> dict[str, str]:
     from vlprompt import pocket
-    from vlprompt.data import default_root
+    from vlprompt.disk import default_root
 
     root = default_root()
     return {

@@ -127,7 +127,7 @@ def _fits(model: str, as_json: bool) -> None:
 
 
 def _list(as_json: bool) -> None:
-    from vlprompt.methods.resolve import table
+    from vlprompt.methods.listed import table
 
     rows = table()
     if as_json:

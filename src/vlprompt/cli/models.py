@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import math
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -19,6 +22,7 @@ OTHERS = (
     "OpenAI's .pt files, which is read and never executed."
 )
 COLUMNS = ("name", "parameters", "image tower", "pixels", "text width", "image width", "embedding", "words")
+TRUNK = " (a trunk's cell)"
 LEFT = ("name", "image tower")
 
 
@@ -34,7 +38,8 @@ def models(
     """
     from vlprompt import pocket
 
-    rows = [_facts(one) for one in ([name] if name else pocket.model_names())]
+    light = name is None and not as_json
+    rows = [_read(one) if light else _facts(one) for one in ([name] if name else pocket.model_names())]
     if as_json:
         console.dump(rows)
         return
@@ -48,6 +53,35 @@ def models(
     console.show(table)
     if name is None:
         console.show(OTHERS)
+
+
+def _read(name: str) -> dict[str, object]:
+    """The same of an embedded model, but its hash, from its configuration and the headers of its weights: torch is not loaded."""
+    from vlprompt import pocket, reading
+
+    folder = pocket.model_dir(name)
+    config = reading.json_object(folder / "config.json")
+    text, image = (
+        config.get(part) or config[f"{part}_config"] for part in ("text", "image" if "image" in config else "vision")
+    )
+    size = {**config, **image}
+    return {
+        "name": name,
+        "parameters": sum(map(_numbers, folder.glob("*.safetensors"))) - 1,  # the logit scale is no parameter
+        "image tower": f"ViT, patch {size['patch_size']}{TRUNK if 'trunk' in config else ''}",
+        "pixels": size["image_size"],
+        "text width": text.get("width") or text["hidden_size"],
+        "image width": image.get("width") or image["hidden_size"],
+        "embedding": config.get("embed_dim") or config["projection_dim"],
+        "words": {**config, **text}["vocab_size"] - 2,  # the marks of start and end
+    }
+
+
+def _numbers(weights: Path) -> int:
+    """How many numbers a safetensors file holds, by its header."""
+    with weights.open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    return sum(math.prod(one["shape"]) for name, one in header.items() if name != "__metadata__")
 
 
 def _facts(name: str) -> dict[str, object]:
@@ -71,4 +105,4 @@ def _facts(name: str) -> dict[str, object]:
 def _tower(clip: Clip) -> str:
     if not clip.facts.takes_image_prompts:
         return "ResNet"
-    return f"ViT, patch {clip.config.patch_size}" + (" (a trunk's cell)" if clip.reads_cells else "")
+    return f"ViT, patch {clip.config.patch_size}" + (TRUNK if clip.reads_cells else "")

@@ -19,7 +19,7 @@ from .splits import (
     split_hash,
     write_split,
 )
-from .store import FeatureStore, Stats, default_root
+from .store import FeatureStore, Stats
 from .views import (
     AUGMENTATION_VERSION,
     AUGMENTATIONS,
@@ -52,7 +52,6 @@ __all__ = [
     "Stats",
     "Subset",
     "augmented_view",
-    "default_root",
     "few_shot",
     "halves",
     "is_imagenet21k",

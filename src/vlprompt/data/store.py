@@ -40,14 +40,6 @@ SECONDS_PER_BLOCK = 30.0
 """A block is written at the latest after so many rows or seconds: that much work a kill can lose."""
 
 
-def default_root() -> Path:
-    """``$VLPROMPT_CACHE``, else ``$XDG_CACHE_HOME/vlprompt``, else ``~/.cache/vlprompt``."""
-    if own := os.environ.get("VLPROMPT_CACHE"):
-        return Path(own).expanduser()
-    shared = os.environ.get("XDG_CACHE_HOME")
-    return (Path(shared) if shared else Path.home() / ".cache") / "vlprompt"
-
-
 @dataclass(slots=True)
 class Stats:
     """What a store has been asked for."""
@@ -63,7 +55,7 @@ class Stats:
 class FeatureStore:
     """Features by image content. It knows no model: the caller names it and encodes.
 
-    `root`: a cache directory (see `default_root`); None: nothing is written, memory only.
+    `root`: a cache directory (see `disk.default_root`); None: nothing is written, memory only.
     """
 
     def __init__(self, root: Path | None) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vlprompt.data import FeatureStore, Sample, default_root, load_pixels, verify
+from vlprompt.data import FeatureStore, Sample, load_pixels, verify
+from vlprompt.disk import default_root
 from vlprompt.engine.observer import SILENT, Observer
 from vlprompt.engine.precision import resolve_device, slow_note
 from vlprompt.errors import UserError

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from vlprompt.errors import UserError, unknown
@@ -22,27 +21,6 @@ from vlprompt.types import Method, ModelFacts, Schedule, Steps
 RECIPES = ("auto", "published", "pocket")
 """Words that stand for a method's own recipes."""
 SCHEDULE_FIELDS = tuple(field.name for field in dataclasses.fields(Schedule))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """One line of `vlprompt methods`."""
-
-    name: str
-    kind: str
-    """``method``, or ``overlay`` (written before a method: ``plpp+coop``)."""
-    summary: str
-    learns: str
-    source: str
-
-
-def table() -> tuple[Row, ...]:
-    """All methods, then all overlays."""
-    return tuple(
-        Row(name=row.name, kind=kind, summary=row.summary, learns=row.learns, source=row.source)
-        for kind, rows in (("method", HOSTS), ("overlay", OVERLAYS))
-        for row in rows
-    )
 
 
 def every() -> tuple[str, ...]:

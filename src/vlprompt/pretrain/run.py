@@ -15,8 +15,8 @@ from torch import nn
 
 from vlprompt import artifact, disk, reading
 from vlprompt.artifact import Learned
-from vlprompt.data import Corpus, default_root
-from vlprompt.disk import locked
+from vlprompt.data import Corpus
+from vlprompt.disk import default_root, locked
 from vlprompt.engine.checkpoint import State, restore
 from vlprompt.engine.config import hashed, refuse_unfinished, require_own, same_work
 from vlprompt.engine.distributed import Alone, joined, own_device, restarted
