@@ -24,6 +24,7 @@ from vlprompt.errors import DATA, UserError
 
 SCHEMA = 1
 RESULT, PREDICTIONS, SPLIT, METRICS = "result.json", "predictions.npz", "split.json", "metrics.jsonl"
+CURVE = "curve.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +99,9 @@ class Record:
     """`training images` where unused ones were held out, because the data set has no validation images."""
     skipped: Mapping[str, str] = field(default_factory=dict)
     """Image -> why it could not be used."""
+    folds: int = 0
+    """Folds of the training images by which the answers were had: each image is answered by what was learned from the other folds; 0:
+    there were test images."""
     test_of: int = 0
     """How many test images there were, where `num_test` of them were drawn (`--max-test`); 0: all were asked about."""
     hand_written: str = ""
@@ -197,6 +201,7 @@ COUNTS = (
         "num_classes",
         "num_test",
         "test_of",
+        "folds",
         "num_train",
         "num_val",
         "epochs",
@@ -280,6 +285,24 @@ def images_of(directory: Path) -> tuple[str, ...]:
         return tuple(str(id) for id, _ in reading.json_object(path)["test"])
     except (KeyError, TypeError, ValueError) as problem:
         raise UserError(f"{path} is damaged ({problem}).", exit_code=DATA) from problem
+
+
+def read_curve(directory: Path) -> tuple[list[int], NDArray[np.bool_]] | None:
+    """(training images, (P, N) which test images what was learned from so many answers rightly); None: no curve was measured."""
+    path = directory / CURVE
+    if not path.is_file():
+        return None
+    values = reading.json_object(path)
+    try:
+        images = [int(one) for one in values["images"]]
+        right = np.array([[sign == "1" for sign in row] for row in values["right"]], dtype=np.bool_)
+        if right.shape[:1] != (len(images),) or right.ndim != 2:
+            raise ValueError(f"{len(images)} points and an array of {right.shape}")
+    except (KeyError, TypeError, ValueError) as problem:
+        raise UserError(
+            f"{path} is damaged ({problem}). Remove it, and train again with --resume.", exit_code=DATA
+        ) from problem
+    return images, right
 
 
 def losses(directory: Path) -> list[float]:

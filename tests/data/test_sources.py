@@ -56,7 +56,8 @@ def test_parts(tmp_path: Path, val: str) -> None:
 def test_training_alone_and_testing_alone_are_data_sets(tmp_path: Path) -> None:
     only_train = open_dataset(folder(tmp_path / "a", {"train/cat": 1, "train/dog": 1}))
     only_test = open_dataset(folder(tmp_path / "b", {"test/cat": 1, "test/dog": 1}))
-    assert (len(only_train.train), only_train.test, only_train.divided) == (2, (), True)
+    assert (len(only_train.train), only_train.test, only_train.divided) == (2, (), False)  # the rule divides it
+    assert "training images alone" in only_train.notes[0]
     assert (only_test.train, len(only_test.test)) == ((), 2)
 
 

@@ -82,5 +82,6 @@ def config(clip_dir: Path, folder: Path, out: Path, **changes: Any) -> RunConfig
         "views": 2,
         "cache": folder.parent / "cache",
         "device": "cpu",
+        "curve": False,
     }
     return RunConfig(**{**base, "overrides": changed, **changes})

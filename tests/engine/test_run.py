@@ -210,21 +210,6 @@ def test_a_class_without_a_usable_image_is_an_error(clip_dir: Path, copy: Path, 
         train_run(config(clip_dir, copy, tmp_path / "run"))
 
 
-def test_without_validation_and_test_images_there_are_no_numbers(clip_dir: Path, copy: Path, tmp_path: Path) -> None:
-    shutil.rmtree(copy / "val")
-    shutil.rmtree(copy / "test")
-    (record,) = train_run(config(clip_dir, copy, tmp_path / "run"))
-    assert (record.val_top1, record.top1, record.zero_shot_top1, record.ece, record.num_test) == (
-        None,
-        None,
-        None,
-        None,
-        0,
-    )
-    assert records.read_predictions(tmp_path / "run" / "seed1") is None
-    assert '"top1": null' in (tmp_path / "run" / "seed1" / "result.json").read_text(encoding="utf-8")
-
-
 def test_an_undivided_folder_is_divided_by_the_rule(clip_dir: Path, folder: Path, tmp_path: Path) -> None:
     flat = Path(shutil.copytree(folder / "train", tmp_path / "flat"))
     (record,) = train_run(config(clip_dir, flat, tmp_path / "run", shots=None))

@@ -74,6 +74,26 @@ Batch = Annotated[
 ]
 
 
+Folds = Annotated[
+    int,
+    typer.Option(
+        "--folds",
+        metavar="K",
+        min=0,
+        help="For few images: learn from all, and ask about each image what the other folds taught.",
+        show_default="no folds",
+    ),
+]
+Curve = Annotated[
+    bool | None,
+    typer.Option(
+        "--curve/--no-curve",
+        help="Learn from a quarter and a half of the images too: would more help?",
+        show_default="if it takes seconds",
+    ),
+]
+
+
 def train(
     folder: Folder = None,
     data: options.Data = options.POCKET_DATA,
@@ -96,6 +116,8 @@ def train(
     template: options.Template = None,
     views: options.Views = None,
     max_test: options.MaxTest = None,
+    folds: Folds = 0,
+    curve: Curve = None,
     device: options.Device = "auto",
     dtype: options.Precision = "float32",
     cache: options.Cache = None,
@@ -156,15 +178,18 @@ def _config(asked: dict[str, Any]) -> RunConfig:
 def _learn(config: RunConfig, *, all_answers: bool, as_json: bool) -> None:
     from vlprompt.cli.page import write_page
     from vlprompt.engine.run import train_run
+    from vlprompt.report.prospect import prospect
 
     _say_defaults(config)
     with observing() as observer:
         records = train_run(config, observer)
-    pages = write_page(config.out, config.seeds, config.data, all_answers=all_answers)
+    found = prospect([config.out / f"seed{seed}" for seed in config.seeds])
+    ahead = found.lines() if found else []
+    pages = write_page(config.out, config.seeds, config.data, all_answers=all_answers, notes=ahead)
     if as_json:
         options.dump_records(records)
         return
-    _show(config, records, pages)
+    _show(config, records, pages, ahead)
 
 
 def method_of(recipe: str) -> str:
@@ -193,12 +218,12 @@ def _say_defaults(config: RunConfig) -> None:
         console.note(f"Using {' and '.join(used)}.")
 
 
-def _show(config: RunConfig, records: Sequence[Record], pages: Sequence[Path]) -> None:
+def _show(config: RunConfig, records: Sequence[Record], pages: Sequence[Path], ahead: Sequence[str]) -> None:
     from vlprompt.report.judgement import judge, lines
     from vlprompt.report.tables import accuracy, as_rich
 
     found = judge(records)
-    console.show(as_rich(accuracy(records, seeds=config.seeds), console.width()), *lines(found))
+    console.show(as_rich(accuracy(records, seeds=config.seeds), console.width()), *lines(found), *ahead)
     look = [f"open {shlex.quote(str(pages[0]))} in a browser: mistakes, classes, curves"] if pages else []
     config = dataclasses.replace(config, method=records[0].method)
     console.commands("Next:", look + _next(config, found.word, learned=any(record.parameters for record in records)))

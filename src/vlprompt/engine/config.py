@@ -69,6 +69,10 @@ class RunConfig:
     """Of the frozen weights; what is learned is always float32."""
     cache: Path | None = None
     """Root of the feature cache; None: the user's cache directory."""
+    folds: int = 0
+    """Folds of all images but test images, which are asked about in turn in the place of test images; 0: none."""
+    curve: bool | None = None
+    """Whether to measure what fewer images would have taught (`prospect.measure_curve`); None: where that takes seconds."""
     max_test: int | None = None
     """At most so many test images, as many of each class as there can be; None: all."""
     strict: bool = False
@@ -95,6 +99,12 @@ class RunConfig:
         if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
             raise UserError(
                 f"seeds are {list(self.seeds)}; give one or more different numbers from 0, for example 1,2,3."
+            )
+        if self.folds < 0 or self.folds == 1:
+            raise UserError(f"folds is {self.folds}; it must be at least 2, or left out.")
+        if self.folds and self.method == "auto":
+            raise UserError(
+                "--method auto chooses on the images that --folds asks about, so its accuracy would mean little. Name the method."
             )
         for name, value, allowed in (
             ("subset", self.subset, SUBSETS),

@@ -153,6 +153,18 @@ def _few(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
+class Told:
+    """Answers that are known already, in a classifier's place: the images' own, in their order."""
+
+    def __init__(self, clip: Clip, logits: Tensor) -> None:
+        self.clip, self._logits = clip, logits
+
+    def logits(self, samples: Sequence[Sample], images: Images) -> Tensor:
+        """(N, C)"""
+        assert len(samples) == len(self._logits)
+        return self._logits
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scores:
     """What a set of answers is worth, percent."""
@@ -262,7 +274,7 @@ class Examined:
 
 
 def examine(
-    classifier: Classifier,
+    classifier: Classifier | Told,
     test: Sequence[Sample],
     images: Images,
     *,
@@ -270,10 +282,12 @@ def examine(
     class_names: Sequence[str],
     model: str,
     words: str = "",
+    by_hand: Told | None = None,
 ) -> Examined:
     """Test a classifier, and the template's zero-shot one on the same images and classes.
 
-    words: hand-written words that it is compared with instead of the template, as `best_words` finds them.
+    words: hand-written words that it is compared with instead of the template, as `best_words` finds them; by_hand: their answers, where
+    they are known.
     """
     clip = classifier.clip
     fields: dict[str, Any] = dict.fromkeys(("top1", "zero_shot_top1", "top5", "macro_f1", "balanced_accuracy", "ece"))
@@ -298,7 +312,8 @@ def examine(
         fields["zero_shot_top1"] = float(100 * template_right.mean())
         against = template_right
         if words:
-            against = _right(zero_shot(clip, class_names, words, template), answers.label, test, images)
+            worded = by_hand or zero_shot(clip, class_names, words, template)
+            against = _right(worded, answers.label, test, images)
             fields |= {"hand_written": words, "hand_written_top1": float(100 * against.mean())}
         own = answers.predicted == answers.label
         fields["gained"], fields["lost"] = int((own & ~against).sum()), int((against & ~own).sum())
@@ -308,7 +323,7 @@ def examine(
 
 
 def _right(
-    classifier: Classifier, label_N: NDArray[np.int64], samples: Sequence[Sample], images: Images
+    classifier: Classifier | Told, label_N: NDArray[np.int64], samples: Sequence[Sample], images: Images
 ) -> NDArray[np.bool_]:
     right: NDArray[np.bool_] = classifier.logits(samples, images).argmax(1).numpy() == label_N
     return right

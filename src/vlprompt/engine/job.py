@@ -27,7 +27,7 @@ from vlprompt.data.splits import Subset
 from vlprompt.engine.checkpoint import Checkpoints, Track, tracked, weights_found
 from vlprompt.engine.config import default_views, hashed
 from vlprompt.engine.duration import Duration, measure
-from vlprompt.engine.evaluate import accuracy, check_classes, classifier_of, examine, training_hash
+from vlprompt.engine.evaluate import Told, accuracy, check_classes, classifier_of, examine, training_hash
 from vlprompt.engine.images import Images
 from vlprompt.engine.learn import Pupil, alike
 from vlprompt.engine.learn import learn_all as learn_pupils
@@ -105,6 +105,8 @@ class Job:
     """SHA-256 of the learned tensors that the prompt begins with; empty: the method's own start."""
     teacher: Images | None = None
     """Images as another model sees them, which teaches."""
+    folds: int = 0
+    """Folds of the training images that are asked about in turn (`engine.prospect`); 0: the test images are."""
     strict: bool = False
     """Whether an image that cannot be used is an error."""
     asked: Mapping[str, object] = field(default_factory=dict)
@@ -162,6 +164,7 @@ class Job:
             "seed": self.seed,
             "views": self.views,
             **({"init": self.init} if self.init else {}),
+            **({"folds": self.folds} if self.folds else {}),
             **({"class_names": drawn.sample.class_names} if self.dataset.renamed else {}),
             **({"teacher": self.teacher.clip.weight_hash} if self.teacher else {}),
         }
@@ -419,6 +422,9 @@ class Questions:
     """How many test images there are, where some were drawn; 0: these are all."""
     words: str = ""
     """Hand-written words that the prompt is compared with; empty: the template."""
+    told: tuple[Told, Told] | None = None
+    """The answers of the learned prompts and of the hand-written words, where folds gave them."""
+    folds: int = 0
     val: Sequence[Sample] = ()
     """Validation images of the same classes, which are answered as well."""
 
@@ -436,13 +442,14 @@ def test(
     check_classes(method.prompt, learned.class_names, names, labelled=True)
     classifier = classifier_of(images.clip, method, learned.prompt, names, asked.template)
     examined = examine(
-        classifier,
+        asked.told[0] if asked.told else classifier,
         asked.samples,
         images,
         template=asked.template,
         class_names=names,
         model=learned.model,
         words=asked.words,
+        by_hand=asked.told[1] if asked.told else None,
     )
     source = str(facts.get("dataset", ""))
     record = Record(
@@ -471,6 +478,7 @@ def test(
         val_top1=accuracy(classifier, asked.val, images) if asked.val else learning.val_top1,
         skipped=asked.skipped,
         test_of=asked.test_of,
+        folds=asked.folds,
         short_classes=learning.short_classes,
         parameters=learned.num_parameters,
         **examined.fields,

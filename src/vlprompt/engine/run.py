@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from vlprompt import artifact, disk, reading, records
 from vlprompt.artifact import Learned
@@ -15,12 +15,13 @@ from vlprompt.engine.choose import AUTO, CHOICE, as_dict, choose
 from vlprompt.engine.config import RunConfig, refuse_unfinished, require_own, same_work
 from vlprompt.engine.evaluate import best_words
 from vlprompt.engine.images import Images, open_model, open_teacher
-from vlprompt.engine.job import CONFIG, Job, Learning, Means, Questions, Work, learn_all, prepare, test
+from vlprompt.engine.job import CONFIG, Drawn, Job, Learning, Means, Questions, Work, learn_all, prepare, test
 from vlprompt.engine.observer import SILENT, Observer
+from vlprompt.engine.prospect import PARTS, by_folds, can_measure, cheap, in_folds, measure_curve, pooled, quiet
 from vlprompt.errors import DATA, UserError
 from vlprompt.methods import recipes
 from vlprompt.methods.resolve import ignored, recipe_of, resolve
-from vlprompt.records import Record
+from vlprompt.records import CURVE, Record
 
 
 def train_run(config: RunConfig, observer: Observer = SILENT) -> list[Record]:
@@ -39,10 +40,13 @@ def train_run(config: RunConfig, observer: Observer = SILENT) -> list[Record]:
         observer.note(f"{config.method} takes no gradient steps: {name} is ignored.")
     job = job_of(config, observer, opened)
     with locked(config.out):
-        out = []
+        out: list[Record] = []
+        drawings: dict[int, Drawn] = {}
         for number in range(0, len(config.seeds), config.replicas):
             seeds = config.seeds[number : number + config.replicas]
-            out += _seeds([dataclasses.replace(job, seed=seed) for seed in seeds], config, observer)
+            out += _seeds([dataclasses.replace(job, seed=seed) for seed in seeds], config, drawings, observer)
+        if config.curve or (config.curve is None and cheap(out)):
+            _curves(job, drawings, config, observer)
         return out
 
 
@@ -75,7 +79,10 @@ def chosen(config: RunConfig, observer: Observer) -> tuple[RunConfig, tuple[Data
 
 
 def _opened(config: RunConfig, observer: Observer) -> tuple[Dataset, Images]:
-    dataset = restrict_tests(split_by_rule(open_dataset(config.data, strict=config.strict)), config)
+    dataset = open_dataset(config.data, strict=config.strict, val_as_test=not config.folds)
+    if config.folds and dataset.test:
+        observer.note(f"--folds asks about the other images: {len(dataset.test)} test images are left out.")
+    dataset = pooled(dataset) if config.folds else restrict_tests(split_by_rule(dataset), config)
     for note in dataset.notes:
         observer.note(note)
     return dataset, open_model(config.model, config.dtype, config.device, config.cache, observer)
@@ -99,13 +106,13 @@ def job_of(config: RunConfig, observer: Observer = SILENT, opened: tuple[Dataset
     given = {name: getattr(config, name) for name in same}
     job = prepare(images, dataset, config.method, seed=config.seeds[0], asked=asked, **given)
     teacher = open_teacher(config.teacher, job.method, job.clip, config.cache, observer)
-    return dataclasses.replace(job, teacher=teacher)
+    return dataclasses.replace(job, teacher=teacher, folds=config.folds)
 
 
-def _seeds(jobs: Sequence[Job], config: RunConfig, observer: Observer) -> list[Record]:
+def _seeds(jobs: Sequence[Job], config: RunConfig, drawings: dict[int, Drawn], observer: Observer) -> list[Record]:
     """Some seeds, learned together: sample, learn, test, and write everything; `result.json` last.
 
-    UserError of the first seed that failed, after the others are written.
+    UserError of the first seed that failed, after the others are written. What each one drew is put into `drawings`.
     """
     means = Means(
         device=config.device,
@@ -117,7 +124,10 @@ def _seeds(jobs: Sequence[Job], config: RunConfig, observer: Observer) -> list[R
     found: dict[int, Record | None] = {}
     works = []
     for job in jobs:
-        work = Work(job=job, drawn=job.draw(), at=config.out / f"seed{job.seed}")
+        drawn = job.draw()
+        drawn = in_folds(drawn, job) if config.folds else drawn
+        work = Work(job=job, drawn=drawn, at=config.out / f"seed{job.seed}")
+        drawings[job.seed] = drawn
         found[job.seed] = _claim(work, means, resume=config.resume)
         if found[job.seed] is None:
             works.append(work)
@@ -126,7 +136,7 @@ def _seeds(jobs: Sequence[Job], config: RunConfig, observer: Observer) -> list[R
         if isinstance(done, UserError):
             problems.append(done)
         else:
-            found[work.job.seed] = _tested(work, *done, protocol=config.protocol)
+            found[work.job.seed] = _tested(work, *done, protocol=config.protocol, observer=observer)
     records = [record for record in found.values() if record is not None]
     for record in records:
         observer.finished(record)
@@ -135,7 +145,20 @@ def _seeds(jobs: Sequence[Job], config: RunConfig, observer: Observer) -> list[R
     return records
 
 
-def _tested(work: Work, learned: Learned, learning: Learning, *, protocol: str) -> Record:
+def _curves(job: Job, drawings: Mapping[int, Drawn], config: RunConfig, observer: Observer) -> None:
+    """The curve of each seed that has none yet."""
+    for seed, drawn in drawings.items():
+        job = dataclasses.replace(job, seed=seed)
+        place = config.out / f"seed{seed}"
+        if (place / CURVE).is_file() or not can_measure(drawn, job):
+            continue
+        opened = job.dataset, quiet(job.images)
+        shots = [None if job.shots is None else max(1, int(part * job.shots)) for part in PARTS]
+        smaller = [job_of(dataclasses.replace(config, shots=few, seeds=(seed,)), opened=opened) for few in shots]
+        measure_curve(drawn, job, smaller, place, observer)
+
+
+def _tested(work: Work, learned: Learned, learning: Learning, *, protocol: str, observer: Observer) -> Record:
     """Test a seed's prompt, and write both."""
     job, drawn = work.job, work.drawn
     directory = work.directory
@@ -151,6 +174,8 @@ def _tested(work: Work, learned: Learned, learning: Learning, *, protocol: str) 
         skipped=drawn.skipped,
         test_of=job.dataset.test_of,
         words=best_words(images.clip, sample.class_names, job.template, images, sample.val or sample.train),
+        told=by_folds(drawn, job, observer) if job.folds else None,
+        folds=job.folds,
         val=sample.val,
     )
     record, answers = test(learned, learning, asked, images, recipe_hash=recipes.hash_of(job.recipe))

@@ -31,6 +31,9 @@ class Judgement:
     gain: float | None = None
     low: float | None = None
     high: float | None = None
+    accuracy: tuple[float, float] | None = None
+    """95 % interval of the learned prompt's accuracy, percent (Agresti and Coull 1998); None: answers on test images, where the gain's
+    interval says what matters."""
 
 
 def judge(records: Sequence[Record]) -> Judgement:
@@ -65,7 +68,7 @@ def judge(records: Sequence[Record]) -> Judgement:
     word = _word(learned, n, max(chance, majority), low, high)
     return Judgement(
         word=word,
-        sentence=_sentence(word, gain, low, high, n, majority, first.num_classes),
+        sentence=_sentence(word, gain, low, high, _asked(first), majority, first.num_classes),
         chance=chance,
         majority=majority,
         hand_written=by_hand,
@@ -74,7 +77,14 @@ def judge(records: Sequence[Record]) -> Judgement:
         gain=gain,
         low=low,
         high=high,
+        accuracy=_interval(learned, n) if first.folds else None,
     )
+
+
+def _interval(learned: float, n: int) -> tuple[float, float]:
+    near = (learned / 100 * n + Z**2 / 2) / (n + Z**2)
+    half = Z * math.sqrt(near * (1 - near) / (n + Z**2))
+    return 100 * max(0.0, near - half), 100 * min(1.0, near + half)
 
 
 def _by_hand(record: Record) -> float:
@@ -90,8 +100,12 @@ def _word(learned: float, n: int, floor: float, low: float, high: float) -> Word
     return "worse" if high < 0 else "unclear"
 
 
-def _sentence(word: Word, gain: float, low: float, high: float, n: int, majority: float, classes: int) -> str:
-    interval = f"{gain:+.1f} points, 95 % interval {low:+.1f} to {high:+.1f}, {n:,} test images"
+def _asked(record: Record) -> str:
+    return f"{record.num_test:,} images in {record.folds} folds" if record.folds else f"{record.num_test:,} test images"
+
+
+def _sentence(word: Word, gain: float, low: float, high: float, asked: str, majority: float, classes: int) -> str:
+    interval = f"{gain:+.1f} points, 95 % interval {low:+.1f} to {high:+.1f}, {asked}"
     if word == "useless":
         return (
             f"Do not use it: it cannot be told from always giving one answer, which is right for {majority:.1f} % of the images "
@@ -104,12 +118,16 @@ def _sentence(word: Word, gain: float, low: float, high: float, n: int, majority
     return f"Cannot tell: with these test images the learned prompt may be better or worse than hand-written words ({interval})."
 
 
+def _between(found: Judgement) -> str:
+    return f", 95 % interval {found.accuracy[0]:.1f} to {found.accuracy[1]:.1f}" if found.accuracy else ""
+
+
 def lines(found: Judgement) -> list[str]:
     """The judgement for a person: the levels in one line, then the sentence."""
     if found.learned is None:
         return [found.sentence]
     return [
         f"chance {found.chance:.1f}, always the most frequent class {found.majority:.1f}, hand-written words {found.hand_written:.1f}, "
-        f"learned {found.learned:.1f} (percent; hand-written: {found.words!r})",
+        f"learned {found.learned:.1f}{_between(found)} (percent; hand-written: {found.words!r})",
         found.sentence,
     ]

@@ -180,6 +180,7 @@ def _remark(found: Sequence[Row]) -> str:
         if first.test_of
         else f"{first.num_test} test images"
     )
+    tested = f"{first.num_test:,} images asked in {first.folds} folds" if first.folds else tested
     words = f"{first.num_classes} classes, {tested}; zero-shot words: "
     words += f"{first.hand_written!r}, the best of several." if first.hand_written else f"{first.template!r}."
     return words + (" Mean +- standard deviation over seeds." if several else "")

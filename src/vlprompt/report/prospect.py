@@ -1,0 +1,83 @@
+"""Would more images help: the accuracy after a quarter, a half and all of a run's images, and after twice as many. Reads `curve.json`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from vlprompt import records
+from vlprompt.report.judgement import Z
+
+ENOUGH = 1.0
+"""Points that are worth the work of twice as many images (project's choice)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prospect:
+    """A learning curve over doublings, and one step beyond it."""
+
+    images: tuple[int, ...]
+    accuracy: tuple[float, ...]
+    """Percent, the mean over seeds."""
+    gain: float
+    """Points from the last one to twice as many images, on the straight line through the curve over doublings."""
+    low: float
+    high: float
+
+    @property
+    def word(self) -> str:
+        if self.low > 0:
+            return "More images would help."
+        return (
+            "More images would hardly help." if self.high < ENOUGH else "Whether more images would help cannot be told."
+        )
+
+    def lines(self) -> list[str]:
+        """For a person."""
+        counts = ", ".join(f"{one:,}" for one in self.images)
+        levels = ", ".join(f"{one:.1f}" for one in self.accuracy)
+        return [
+            f"learned from {counts} images: {levels} % right",
+            f"{self.word} With twice as many: {self.gain:+.1f} points (95 % interval {self.low:+.1f} to {self.high:+.1f}), if the curve "
+            "goes on as it did.",
+        ]
+
+
+def prospect(places: Sequence[Path]) -> Prospect | None:
+    """The curve of some seeds; None where one has none.
+
+    The least-squares line of accuracy over the logarithm of the images is followed one doubling on. Its gain over the last point is a
+    weighted sum of the points, so a mean over test images. Its variance is that over images (of the mean over seeds), plus that between
+    seeds, plus the line's own at that place from the points' distance to it (project's choice).
+    """
+    found = [one for one in map(records.read_curve, places) if one is not None]
+    if not found or len(found) < len(places) or len({right.shape for _, right in found}) > 1:
+        return None
+    images = np.mean([counts for counts, _ in found], axis=0)
+    right_SPN = np.stack([right for _, right in found]).astype(float)
+    level_P = right_SPN.mean((0, 2))
+    line_P2 = np.stack([np.ones_like(images), np.log2(images)], axis=1)
+    ahead_2 = np.array([1.0, math.log2(images[-1]) + 1])
+    weight_P = ahead_2 @ np.linalg.pinv(line_P2)
+    misfit = (
+        (level_P - line_P2 @ np.linalg.pinv(line_P2) @ level_P) ** 2
+    ).sum()  # one degree of freedom: three points, two numbers
+    weight_P[-1] -= 1
+    gain_SN = np.tensordot(weight_P, right_SPN, (0, 1))
+    seeds, number = gain_SN.shape
+    variance = gain_SN.mean(0).var(ddof=1) / number if number > 1 else 0.25
+    variance += gain_SN.mean(1).var(ddof=1) / seeds if seeds > 1 else 0.0
+    variance += misfit * (ahead_2 @ np.linalg.inv(line_P2.T @ line_P2) @ ahead_2)
+    gain, half = 100 * float(gain_SN.mean()), 100 * Z * math.sqrt(variance)
+    most = 100 * (1 - float(level_P[-1]))
+    return Prospect(
+        images=tuple(round(one) for one in images.tolist()),
+        accuracy=tuple((100 * level_P).tolist()),
+        gain=min(gain, most),
+        low=gain - half,
+        high=min(gain + half, most),
+    )
