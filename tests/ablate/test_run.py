@@ -128,3 +128,33 @@ def test_class_specific_contexts_are_refused(tmp_path: Path, clip_dir: Path) -> 
 def test_a_set_named_twice_is_refused(tmp_path: Path, clip_dir: Path) -> None:
     with pytest.raises(UserError, match="named twice"):
         run_ablation(["a", "a"], str(clip_dir), [1], tmp_path / "out")
+
+
+def test_only_the_settings_asked_for(tmp_path: Path, clip_dir: Path) -> None:
+    root, out = make_folder(tmp_path / "data"), tmp_path / "out"
+    overrides = {**OVERRIDES, "epochs": 1}
+    cells = ablate(root, out, clip_dir, overrides=overrides, only=["labels=random"])
+    assert {cell.setting for cell in cells} == {HOST, "labels=random"}
+    with pytest.raises(UserError, match=r"labels=randm.*labels=random"):
+        ablate(root, out, clip_dir, overrides=overrides, only=["labels=randm"])
+
+
+@pytest.mark.usefixtures("few")
+def test_a_trial_that_fails_does_not_stop_the_others(
+    tmp_path: Path, clip_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, out = make_folder(tmp_path / "data"), tmp_path / "out"
+    learn_all = module.learn_all
+
+    def fails(work: list[module.Work], means: object) -> list[object]:
+        done = learn_all(work, means)  # type: ignore[arg-type]
+        return [
+            UserError("not finite") if "plpp.k" in one.job.method.options else d
+            for one, d in zip(work, done, strict=True)
+        ]
+
+    monkeypatch.setattr(module, "learn_all", fails)
+    with pytest.raises(UserError, match=r"6 of 10 trials could not be learned.*plpp on data, seed 1: not finite"):
+        ablate(root, out, clip_dir, overrides={**OVERRIDES, "epochs": 1})
+    assert {cell.setting for cell in read(out)} == {HOST}
+    assert "| host |" in (out / module.TABLE).read_text(encoding="utf-8")

@@ -43,7 +43,7 @@ CELLS = [
 
 
 def row(text: str, setting: str) -> list[str]:
-    (line,) = [line for line in text.splitlines() if line.startswith(f"| {setting} |") and line.count("|") == 10]
+    (line,) = [line for line in text.splitlines() if line.startswith(f"| {setting} |") and line.count("|") == 11]
     return [column.strip() for column in line.strip("|").split("|")]
 
 
@@ -60,9 +60,24 @@ def test_epochs_until() -> None:
 def test_means_spreads_and_paired_differences() -> None:
     text = render(CELLS)
     assert row(text, "host")[1:6] == ["55.0 +- 7.1", "45.0 +- 7.1", "49.0 +- 1.4", "-", "-"]
-    # H of plpp: 54.545 and 60; less the host's 50 and 48: +4.545 and +12
-    assert row(text, "plpp")[3:] == ["57.3 +- 3.9", "+8.3 +- 5.3", "2 of 2", "0.5", "2", "100"]
+    # H of plpp: 54.545 and 60; less the host's 50 and 48: +4.545 and +12. t of one degree of freedom: 12.706.
+    assert row(text, "plpp")[3:] == [
+        "57.3 +- 3.9",
+        "+0.0 (+0.0 to +0.0)",
+        "+15.0 (-48.5 to +78.5)",
+        "+8.3 (-39.1 to +55.6)",
+        "0.5",
+        "2",
+        "100",
+    ]
     assert row(text, "zero-shot")[1:4] == ["40.0", "60.0", "48.0"]
+
+
+def test_a_difference_that_leaves_nothing_out_is_bold() -> None:
+    hosts = [cell("host", seed, 50.0, 50.0) for seed in (1, 2, 3)]
+    ours = [cell("plpp", seed, 60.0 + seed, 50.0) for seed in (1, 2, 3)]
+    # 12 +- 4.303 * 1 / sqrt(3)
+    assert row(render([*hosts, *ours]), "plpp")[4:6] == ["**+12.0 (+9.5 to +14.5)**", "+0.0 (+0.0 to +0.0)"]
 
 
 def test_a_missing_cell_is_shown_and_not_averaged_over() -> None:

@@ -323,6 +323,19 @@ def test_a_zero_vector_has_cosine_zero_and_no_gradient() -> None:
     assert losses.inverse(context, vocabulary).item() == pytest.approx(math.log(9))  # t is even
 
 
+@pytest.mark.parametrize("k", [0, 5])
+def test_a_word_of_length_zero_has_cosine_zero_and_finite_gradients(k: int) -> None:
+    vocabulary = make_vocabulary(9, 4, 17)
+    vocabulary = replace(vocabulary, weight_VD=vocabulary.weight_VD.clone())
+    vocabulary.weight_VD[2:7] = 0
+    context = make_context(2, 4, 18)
+    losses = Plpp(PlppOptions(k=k, detach="none"))
+    for loss in (losses.log_perplexity(context, vocabulary), losses.inverse(context, vocabulary)):
+        assert torch.isfinite(loss)
+        assert all(torch.isfinite(found).all() for found in gradients(loss, context))
+    assert not word_table(vocabulary).cosine(context.vectors.detach())[:, 2:7].any()
+
+
 def test_half_precision_embeddings_are_computed_in_float32() -> None:
     vocabulary, context = make_vocabulary(12, 8, 19), make_context(3, 8, 20)
     single = Context(vectors=context.vectors.float(), states=context.states.float())

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from vlprompt import disk
 from vlprompt.ablate.records import Cell, append, read
-from vlprompt.ablate.sweep import PULL, Setting, settings
+from vlprompt.ablate.sweep import HOST, PULL, Setting, settings
 from vlprompt.ablate.table import render
 from vlprompt.data import Dataset, Sample, open_dataset, restrict, split_by_rule, split_hash
 from vlprompt.disk import locked
@@ -28,7 +28,7 @@ from vlprompt.engine.images import Images, open_model
 from vlprompt.engine.job import Job, Means, Work, learn_all, prepare
 from vlprompt.engine.observer import SILENT, Observer
 from vlprompt.engine.train import new_prompt, prompt_at
-from vlprompt.errors import DATA, UserError
+from vlprompt.errors import DATA, NUMERICAL, UserError, unknown
 from vlprompt.head import measure_head
 from vlprompt.losses.anchors import AnchorOptions, anchor_terms
 from vlprompt.losses.perplexity import perplexity
@@ -52,19 +52,21 @@ def run_ablation(
     host: str = "coop",
     overrides: Mapping[str, object] | None = None,
     shots: int = 16,
+    only: Sequence[str] = (),
     cache: Path | None = None,
     device: str = "auto",
 ) -> list[Cell]:
     """Sweep PLPP's options on a host around its defaults; write `ablation.jsonl` and `ablation.md` into `out`.
 
     names: data sets as `--data` takes them. overrides: ``plpp.`` options move the centre of the sweep, all others (the
-    host's options, schedule fields) hold for every setting. Cells that `out` has already are not repeated. UserError:
-    a data set without validation images or with one class; a host with class-specific contexts; unknown names and options.
+    host's options, schedule fields) hold for every setting. only: rows of the table to measure, beside the host; empty: all.
+    Cells that `out` has already are not repeated. UserError: a data set without validation images or with one class; a host
+    with class-specific contexts; unknown names and options; trials that could not be learned, after the others are done.
     """
     given = dict(overrides or {})
     centre = {name: value for name, value in given.items() if name.startswith("plpp.")}
     common = {name: value for name, value in given.items() if name not in centre}
-    sweep = settings(host, centre)
+    sweep = _chosen(settings(host, centre), only)
     _check(names, seeds, resolve(host, common).prompt, observer)
     images = open_model(model, "float32", device, cache)
     observer.note(measure_head(images.clip).line())
@@ -79,16 +81,35 @@ def run_ablation(
     bench = Bench(images=images, model=model, shots=shots, common=common)
     with locked(out):
         done = {cell.key: cell for cell in read(out)}
+        failed: list[str] = []
         observer.stage("ablation", len(trials))
         asked = [bench.trial(*one) for one in trials]
         for group in _together([one for one in asked if one.key not in done]):
-            for cell in bench.measure(group):
+            for trial, cell in zip(group, bench.measure(group), strict=True):
+                if isinstance(cell, UserError):
+                    failed.append(f"{trial.setting.name} on {trial.job.dataset.name}, seed {trial.job.seed}: {cell}")
+                    observer.note(failed[-1])
+                    continue
                 done[cell.key] = cell
                 append(out, cell)
                 observer.advance(1, dict(cell.accuracy))
-        cells = [done[one.key] for one in asked]
+        cells = [done[one.key] for one in asked if one.key in done]
         disk.write_text(out / TABLE, render(cells))
+    if failed:
+        raise UserError(
+            f"{len(failed)} of {len(asked)} trials could not be learned; the others are in {out / TABLE}. The first: {failed[0]}",
+            exit_code=NUMERICAL,
+        )
     return cells
+
+
+def _chosen(sweep: Sequence[Setting], only: Sequence[str]) -> list[Setting]:
+    """The host and the settings asked for by name; all where none is."""
+    names = [setting.name for setting in sweep]
+    for name in only:
+        if name not in names:
+            raise unknown("setting", name, names)
+    return [setting for setting in sweep if not only or setting.name in (HOST, *only)]
 
 
 TOGETHER = 6
@@ -230,15 +251,16 @@ class Bench:
         }
         return hashlib.sha256(json.dumps(decides, sort_keys=True, default=str).encode()).hexdigest()
 
-    def measure(self, trials: Sequence[Trial]) -> Iterator[Cell]:
+    def measure(self, trials: Sequence[Trial]) -> Iterator[Cell | UserError]:
         """Learn on the few-shot samples of the seeds, together; measure on all validation images. UserError: one that failed."""
         began = time.perf_counter()
         seen = [_Seen(self, trial) for trial in trials]
         found = learn_all([one.work for one in seen], Means())
         for one, trial, done in zip(seen, trials, found, strict=True):
             if isinstance(done, UserError):
-                raise done
-            yield self._cell(trial, one, done[0].prompt, (time.perf_counter() - began) / len(trials))
+                yield done
+            else:
+                yield self._cell(trial, one, done[0].prompt, (time.perf_counter() - began) / len(trials))
 
     def _cell(self, trial: Trial, seen: _Seen, prompt: nn.Module, seconds: float) -> Cell:
         setting, job = trial.setting, seen.work.job

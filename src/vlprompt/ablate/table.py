@@ -7,6 +7,8 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from scipy.special import stdtrit
+
 from vlprompt import reading
 from vlprompt.ablate.records import Cell
 from vlprompt.ablate.sweep import CENTRE, HOST, ONE_WAY
@@ -41,6 +43,14 @@ def harmonic(cell: Cell) -> float:
     """2BN / (B + N) of a cell's base and novel accuracy; 0 where one of them is."""
     base, novel = cell.accuracy["base"], cell.accuracy["novel"]
     return 2 * base * novel / (base + novel) if base and novel else 0.0
+
+
+MEASURES: tuple[Callable[[Cell], float], ...] = (
+    lambda cell: cell.accuracy["base"],
+    lambda cell: cell.accuracy["novel"],
+    harmonic,
+)
+"""Base, novel and H, in percent."""
 
 
 def epochs_until(by_epoch: Sequence[float], accuracy: float) -> int | None:
@@ -84,32 +94,24 @@ def _halves(cells: Sequence[Cell]) -> list[str]:
         "### Learned on base classes, one factor at a time",
         "",
         "Mean over sets and seeds +- standard deviation over seeds (of the mean over sets). H: harmonic mean of base and "
-        "novel, per set and seed. `H - host`: the paired difference on the same set and seed, mean +- standard deviation over "
-        "the pairs, and in how many pairs H is higher than the host's. Gradient: length of the term's weighted gradient over "
+        "novel, per set and seed. Less the host: the mean difference on the same set and seed, and its 95 % interval over these "
+        "pairs (Student's t; bold where it leaves 0 out). Gradient: length of the term's weighted gradient over "
         "cross-entropy's, on what the term labels (a rival's stands under L_ppl). Perplexity: geometric mean.",
         "",
-        "| setting | base | novel | H | H - host | higher | gradient L_ppl | gradient L_inv | perplexity |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
+        "| setting | base | novel | H | base less host | novel less host | H less host | gradient L_ppl | gradient L_inv | perplexity |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
         _zero_shot_row(table),
     ]
     for setting, found in table.items():
         lack = [pair for pair in pairs if pair not in found]
         if lack:
-            lines.append(f"| {setting} | {MISSING}: {len(lack)} of {len(pairs)} cells |" + " |" * 7)
+            lines.append(f"| {setting} | {MISSING}: {len(lack)} of {len(pairs)} cells |" + " |" * 8)
             continue
-        shared = [pair for pair in pairs if pair in host]
-        gains = [harmonic(found[pair]) - harmonic(host[pair]) for pair in shared]
-        against = (
-            ("-", "-")
-            if setting == HOST or not gains
-            else (_signed(gains), f"{sum(gain > 0 for gain in gains)} of {len(gains)}")
-        )
+        shared = [pair for pair in pairs if pair in host and setting != HOST]
         columns = [
             setting,
-            _over_seeds(found, lambda cell: cell.accuracy["base"]),
-            _over_seeds(found, lambda cell: cell.accuracy["novel"]),
-            _over_seeds(found, harmonic),
-            *against,
+            *(_over_seeds(found, value) for value in MEASURES),
+            *(_difference([value(found[pair]) - value(host[pair]) for pair in shared]) for value in MEASURES),
             _ratio(found, "rival" if any("rival" in cell.gradient_ratios for cell in found.values()) else "plpp"),
             _ratio(found, "plpp-inverse"),
             f"{statistics.geometric_mean(cell.perplexity for cell in found.values()):,.0f}",
@@ -123,7 +125,7 @@ def _zero_shot_row(table: Mapping[str, Mapping[Pair, Cell]]) -> str:
     base, novel = ([cell.zero_shot[part] for cell in cells] for part in ("base", "novel"))
     both = [2 * b * n / (b + n) if b and n else 0.0 for b, n in zip(base, novel, strict=True)]
     means = " | ".join(f"{statistics.fmean(values):.1f}" for values in (base, novel, both))
-    return f"| zero-shot | {means} | - | - | - | - | - |"
+    return f"| zero-shot | {means} |" + " - |" * 6
 
 
 def _per_set(cells: Sequence[Cell]) -> list[str]:
@@ -199,9 +201,16 @@ def _spread(values: Sequence[float]) -> str:
     return f"{mean} +- {statistics.stdev(values):.1f}" if len(values) > 1 else mean
 
 
-def _signed(values: Sequence[float]) -> str:
-    mean = f"{statistics.fmean(values):+.1f}"
-    return f"{mean} +- {statistics.stdev(values):.1f}" if len(values) > 1 else mean
+def _difference(values: Sequence[float]) -> str:
+    """Mean and 95 % interval, bold where the interval leaves 0 out; "-" without values."""
+    if not values:
+        return "-"
+    mean = statistics.fmean(values)
+    if len(values) == 1:
+        return f"{mean:+.1f}"
+    half = float(stdtrit(len(values) - 1, 0.975)) * statistics.stdev(values) / math.sqrt(len(values))
+    text = f"{mean:+.1f} ({mean - half:+.1f} to {mean + half:+.1f})"
+    return f"**{text}**" if abs(mean) > half else text
 
 
 def _ratio(found: Mapping[Pair, Cell], term: str) -> str:

@@ -29,6 +29,12 @@ def plpp(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Directory for cells and table.")] = Path(
         "runs/ablate-plpp"
     ),
+    only: Annotated[
+        str | None,
+        typer.Option(
+            "--only", metavar="A;B", help='Rows of the table to measure, with the host: "plpp;labels=random".'
+        ),
+    ] = None,
     settings: options.Settings = None,
     device: options.Device = "auto",
     cache: options.Cache = None,
@@ -54,6 +60,7 @@ def plpp(
             host=host,
             overrides=options.parse_settings(settings),
             shots=shots,
+            only=[name.strip() for name in (only or "").split(";") if name.strip()],
             cache=cache,
             device=device,
         )

@@ -46,6 +46,7 @@ class WordTable:
 
     rows_AD: Tensor
     lengths_A: Tensor
+    """Euclidean lengths of the rows; 1 for a row of zeros, whose cosine is 0 then, with a finite gradient."""
     mean_length: Tensor
     """A scalar: the mean Euclidean length of the rows."""
     order_A: Tensor | None = None
@@ -109,8 +110,9 @@ def _build_table(vocabulary: Vocabulary, labels: Labels, seed: int) -> WordTable
         order_A = torch.randperm(num_words, generator=generator).to(rows_AD.device)
     elif labels == "random":
         rows_AD = torch.randn(rows_AD.shape, generator=generator, dtype=rows_AD.dtype).to(rows_AD.device)
-    mean_length = torch.linalg.vector_norm(rows_AD, dim=-1).mean()
-    return WordTable(rows_AD=rows_AD, lengths_A=lengths(rows_AD), mean_length=mean_length, order_A=order_A)
+    lengths_A = torch.linalg.vector_norm(rows_AD, dim=-1)
+    known_A = torch.where(lengths_A > 0, lengths_A, torch.ones_like(lengths_A))
+    return WordTable(rows_AD=rows_AD, lengths_A=known_A, mean_length=lengths_A.mean(), order_A=order_A)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,8 +1,9 @@
 """Distil the sentence encoder into pocket-m's text tower; resumable.
 
-    python tools/pocket/medium/train_text.py WORK RUN --steps 2000 [--language 0.1]
+    python tools/pocket/medium/train_text.py WORK RUN --steps 2000 [--start FILE] [--language 0.1] [--glosses 0.3]
 
-WORK is from words.py. `--language` adds that share of a language model's loss (next token, tied embedding).
+WORK is from words.py. `--start` goes on from weights of begin.py or from a model's text.safetensors. `--language` adds that share of a
+language model's loss (next token, tied embedding).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from sayings import COLOURS, KINDS, Target, around, caption
 from tokenizers import Tokenizer
 from tower import TextTower, groups, rate
@@ -33,10 +35,11 @@ TIMES = {"drawing": 6.0, "icon": 3.0, "name": 1.0, "kind": 0.5, "gloss": 0.3}
 class Phrases:
     """Random batches of phrases and captions with their vectors; a function of the step alone."""
 
-    def __init__(self, work: Path, vectors_of_words: np.ndarray) -> None:
+    def __init__(self, work: Path, vectors_of_words: np.ndarray, glosses: float) -> None:
         facts = json.loads((work / "phrases.json").read_text(encoding="utf-8"))
         self.phrases, self.vectors = facts["phrases"], np.load(work / "vectors.npy")
-        weights = np.array([TIMES[k] for k in facts["kinds"]])
+        times = TIMES | {"gloss": glosses}
+        weights = np.array([times[k] for k in facts["kinds"]])
         self.cumulative = np.cumsum(weights / weights.sum())
         self.named = np.array([k in ("drawing", "icon", "name") for k in facts["kinds"]])
         self.tokenizer = Tokenizer.from_file(str(work / "tokenizer.json"))
@@ -89,22 +92,31 @@ def distance(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
     return (1 - (unit * teacher).sum(1)).mean() + 0.5 * F.kl_div(ours, theirs, reduction="batchmean")
 
 
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    """The tower's weights in begin.py's file or in a model's text.safetensors."""
+    if path.suffix == ".safetensors":
+        return {name: tensor.float() for name, tensor in load_file(path).items() if name != "logit_scale"}
+    return torch.load(path, weights_only=True)
+
+
 def main() -> None:
     """Train to the end of the schedule, from RUN/last.pt where there is one."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("work", type=Path)
     parser.add_argument("run", type=Path)
     parser.add_argument("--steps", type=int, default=2000)
-    parser.add_argument("--start", type=Path, help="weights to begin with, from begin.py")
+    parser.add_argument("--start", type=Path, help="weights to begin with: begin.py's, or a model's text.safetensors")
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--language", type=float, default=0.0)
+    parser.add_argument("--glosses", type=float, default=TIMES["gloss"], help="how often a gloss is drawn")
+    parser.add_argument("--float32", action="store_true", help="for a processor without bfloat16")
     options = parser.parse_args()
     options.run.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(1)
-    phrases = Phrases(options.work, np.load(options.work / "around.npy"))
+    phrases = Phrases(options.work, np.load(options.work / "around.npy"), options.glosses)
     model = TextTower(phrases.tokenizer.get_vocab_size())
     if options.start:
-        model.load_state_dict(torch.load(options.start, weights_only=True))
+        model.load_state_dict(weights(options.start))
     optim = torch.optim.AdamW(groups(model, 0.05), lr=options.lr, betas=(0.9, 0.98), eps=1e-6)
     step, last, saved, losses = 0, options.run / "last.pt", time.monotonic(), []
     if last.exists():
@@ -116,7 +128,7 @@ def main() -> None:
         for group in optim.param_groups:
             group["lr"] = rate(step, options.steps, options.lr, warm=50)
         tokens, ends, vectors = phrases.batch(step)
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=not options.float32):
             states = model.states(tokens)
             student = states[torch.arange(len(tokens)), ends] @ model.text_projection
             loss = distance(student, vectors)
