@@ -1,15 +1,23 @@
-"""What a learned text context says in words: its nearest words beside chance, and its perplexity beside other contexts'."""
+"""What a learned prompt says: its nearest words next to chance, its perplexity, how alike its classes are, where it looks."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
-from torch import nn
+from PIL import Image
+from torch import Tensor, nn
 
 from vlprompt.artifact import Learned, loaded
+from vlprompt.data import Sample
+from vlprompt.data.views import test_view
+from vlprompt.engine.dense import heat, laid_over, picture_logits
+from vlprompt.engine.evaluate import classifier_of, probabilities, zero_shot
+from vlprompt.engine.images import Images
 from vlprompt.engine.train import new_prompt
+from vlprompt.errors import UserError, unknown
 from vlprompt.head import Head, measure_head
 from vlprompt.losses.perplexity import perplexity
 from vlprompt.losses.words import NearWords, nearest_words
@@ -45,6 +53,22 @@ class Words:
     head: Head
     """What the head that gives these perplexities knows of language, with this prompt and without."""
 
+    @property
+    def meaningful(self) -> int:
+        """Tokens that lie nearer to a word, by cosine, than a random vector does on average."""
+        return sum(near.best_cosine > near.chance_cosine for near in self.by_cosine)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alike:
+    """How alike the class features are, by cosine: of the hand-written words, and of the learned prompt."""
+
+    before: float
+    """The mean over all pairs of classes."""
+    after: float
+    pairs: tuple[tuple[str, str, float, float], ...]
+    """(class, class, before, after): those that are most alike after learning, the first the most."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
@@ -54,6 +78,38 @@ class Reading:
     tensors: tuple[LearnedTensor, ...]
     words: Words | None
     """None where nothing is learned in the text tower's first layer, or where that tower predicts no words."""
+    alike: Alike | None
+    """None with one class, or where the prompt has no class features of its own (it reads no text, or reads the image)."""
+
+    @property
+    def conclusion(self) -> list[str]:
+        """What follows, in plain words."""
+        learned, out = self.learned, []
+        if not self.tensors:
+            return ["Nothing was learned, so there is nothing to explain."]
+        if self.words is not None:
+            total, near = len(self.words.by_cosine), self.words.meaningful
+            ratio = self.words.perplexity / self.words.perplexity_start
+            change = "more" if ratio > 1 else "less"
+            out.append(
+                f"Words: {near} of {total} learned tokens lie nearer to a word than a random vector does; chance is about half. "
+                + ("Read them with care." if near > 0.75 * total else "Do not read meaning into them.")
+                + f" The context is {max(ratio, 1 / ratio):,.1f} times {change} surprising to the text tower than before learning."
+            )
+        if self.alike is not None:
+            one, other, before, after = self.alike.pairs[0]
+            far = "further apart" if self.alike.after < self.alike.before else "closer together"
+            out.append(
+                f"Classes: learning moved them {far} (mean cosine {self.alike.before:.2f} before, {self.alike.after:.2f} after). It can "
+                f"tell {one!r} from {other!r} least ({before:.2f} before, {after:.2f} after): look at their pictures first."
+            )
+        own = learned.method.prompt.reach.own_classes
+        out.append(
+            "New classes: it knows its own classes alone, and cannot be asked about others."
+            if own
+            else "New classes: it can be asked about other names (predict --classes). Whether it is good there, eval on such pictures says."
+        )
+        return out
 
 
 def read(directory: Path, *, top: int, model: str | None = None) -> Reading:
@@ -66,7 +122,91 @@ def read(directory: Path, *, top: int, model: str | None = None) -> Reading:
         for name, value in prompt.named_parameters()
     )
     with torch.no_grad():
-        return Reading(learned=learned, tensors=tensors, words=_words(clip, learned, prompt, top))
+        words, alike = _words(clip, learned, prompt, top), alike_of(clip, learned)
+    return Reading(learned=learned, tensors=tensors, words=words, alike=alike)
+
+
+PAIRS = 5
+"""Pairs of classes that are named."""
+
+
+def alike_of(clip: Clip, learned: Learned) -> Alike | None:
+    """How alike the classes are, before learning and after it."""
+    spec, names = learned.method.prompt, learned.class_names
+    if not spec.reach.reads_text or "image" in spec.reach.sees or len(names) < 2:
+        return None
+    after = classifier_of(clip, learned.method, learned.prompt, names, learned.template).text
+    before = zero_shot(clip, names, learned.template, learned.template).text
+    assert before is not None
+    assert after is not None
+    upper = torch.triu_indices(len(names), len(names), 1)
+    both = [_cosines(text.unit)[upper[0], upper[1]] for text in (before, after)]
+    order = both[1].argsort(descending=True)[:PAIRS].tolist()
+    rows, columns = upper.tolist()
+    pairs = tuple((names[rows[n]], names[columns[n]], float(both[0][n]), float(both[1][n])) for n in order)
+    return Alike(before=float(both[0].mean()), after=float(both[1].mean()), pairs=pairs)
+
+
+def _cosines(unit_CE: Tensor) -> Tensor:
+    return (unit_CE @ unit_CE.T).float().cpu()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """Where a picture speaks for a class and for its rival, for one classifier."""
+
+    title: str
+    probability: tuple[float, float]
+    """Of the class and of the rival."""
+    pictures: tuple[Image.Image, Image.Image]
+    """Red where the picture speaks for it, blue where it speaks against it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Looks:
+    """One picture, with hand-written words and with the learned prompt."""
+
+    picture: Image.Image
+    names: tuple[str, str]
+    """The class, and its rival."""
+    before: Look
+    after: Look
+
+
+def looks(directory: Path, image: Image.Image, *, name: str | None = None, model: str | None = None) -> Looks:
+    """Where a prompt looks in a picture. name: the class; None: its answer. The rival is the likeliest other class.
+
+    UserError: a class that it does not know, one class alone, a method that learns from each test image.
+    """
+    learned, clip = loaded(directory, load(model) if model else None)
+    names = learned.class_names
+    if len(names) < 2:
+        raise UserError("this prompt knows one class, which has no rival.")
+    if name is not None and name not in names:
+        raise unknown("class", name, names)
+    own = classifier_of(clip, learned.method, learned.prompt, names, learned.template)
+    words = zero_shot(clip, names, learned.template, learned.template)
+    images = Images(clip, None, read=lambda *_: test_view(image, clip.preprocess)[None])
+    sample = [Sample(id="picture", label=0, source=bytes)]
+    found = [(one, picture_logits(one, image), probabilities(one.logits(sample, images))[0]) for one in (words, own)]
+    order = np.argsort(-found[1][2], kind="stable").tolist()
+    label = order[0] if name is None else names.index(name)
+    rival = next(other for other in order if other != label)
+
+    def look(title: str, logits: Tensor, probability: np.ndarray[tuple[int], np.dtype[np.float32]]) -> Look:
+        maps = heat(logits, (label, rival), image.size)
+        return Look(
+            title=title,
+            probability=(float(probability[label]), float(probability[rival])),
+            pictures=(laid_over(image, maps[0]), laid_over(image, maps[1])),
+        )
+
+    return Looks(
+        picture=image,
+        names=(names[label], names[rival]),
+        before=look(f"hand-written words: {learned.template}", *found[0][1:]),
+        after=look(f"learned: {learned.method.name}", *found[1][1:]),
+    )
 
 
 def _words(clip: Clip, learned: Learned, prompt: nn.Module, top: int) -> Words | None:

@@ -155,6 +155,10 @@ def test_explain_shows_tensors_words_and_perplexity(vlprompt: Vlprompt, trained:
         assert text in done.out
     facts = json.loads(vlprompt("explain", trained, "--json", "--top", 4).out)
     assert facts["tensors"][0]["shape"] == [3, 64]
+    assert all(line.split(".")[0] in " ".join(done.out.split()) for line in facts["conclusion"])
+    assert "What follows" in done.out
+    assert len(facts["alike"]["pairs"]) == 3
+    assert facts["alike"]["pairs"][0][3] == max(pair[3] for pair in facts["alike"]["pairs"])
     words = facts["words"]
     assert [len(one["words"]) for one in words["by_cosine"]] == [4, 4, 4]
     for one in words["by_cosine"]:
@@ -162,6 +166,25 @@ def test_explain_shows_tensors_words_and_perplexity(vlprompt: Vlprompt, trained:
     for one in words["by_distance"]:
         assert one["distance"] == sorted(one["distance"])
     assert words["perplexity"] >= 1
+
+
+def test_explain_draws_where_it_looks(vlprompt: Vlprompt, trained: Path, photos: Path) -> None:
+    picture = next(
+        (photos / "test" / "green").iterdir() if (photos / "test").is_dir() else (photos / "green").iterdir()
+    )
+    done = vlprompt("explain", trained, "--image", picture, "--out", "looks.png", "--json")
+    assert done.code == 0, done.err
+    found = json.loads(done.out)
+    with Image.open("looks.png") as drawing:
+        assert drawing.width > 900
+    (answer,) = json.loads(vlprompt("predict", trained, picture, "--json").out)
+    top = {one["class"]: one["probability"] for one in answer["top"][:2]}
+    assert found["learned"] == pytest.approx(top, rel=1e-4)
+    assert found["hand_written"].keys() == top.keys()
+    other = vlprompt("explain", trained, "--image", picture, "--class", "gren", "--out", "looks.png")
+    assert other.code == 2
+    assert "green" in other.err
+    assert "--image" in vlprompt("explain", trained, "--class", "green").err
 
 
 def test_explain_of_zero_shot_says_that_nothing_is_learned(vlprompt: Vlprompt, clip_dir: Path, photos: Path) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from tests import tiny
 from tests.oracle import towers as oracle
 from vlprompt.data.views import normalise
-from vlprompt.engine.dense import class_map, patch_logits, picture_logits
+from vlprompt.engine.dense import class_map, heat, laid_over, patch_logits, picture_logits
 from vlprompt.engine.evaluate import Classifier
 from vlprompt.errors import UserError
 from vlprompt.methods.resolve import resolve
@@ -106,3 +106,14 @@ def test_the_map_of_a_picture_is_the_best_class_of_each_pixel() -> None:
 def test_what_has_no_patches_says_so(clip: Clip) -> None:
     with pytest.raises(UserError, match="learns from each test image"):
         patch_logits(classifier(clip, "tpt"), torch.zeros(1, 3, 32, 32))
+
+
+def test_what_speaks_for_a_class_is_what_the_others_do_not_see() -> None:
+    logits = torch.zeros(3, 2, 2) + 7.0
+    logits[1, 0, 0] += 3.0
+    for_one, against = heat(logits, (1, 2), (2, 2))
+    np.testing.assert_allclose(for_one, [[1, 0], [0, 0]], atol=1e-6)
+    np.testing.assert_allclose(against, [[-0.5, 0], [0, 0]], atol=1e-6)
+    shown = np.asarray(laid_over(Image.new("RGB", (2, 2), "white"), for_one))
+    assert shown[0, 0, 0] > shown[0, 0, 2]
+    assert shown[1, 1].tolist() == [255, 255, 255]

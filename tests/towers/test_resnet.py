@@ -136,6 +136,18 @@ def test_half_precision_keeps_batch_norms_in_float32(published: Path, clip: Clip
     assert (cosine > 0.999).all()
 
 
+def test_a_cell_has_the_value_paths_embedding(clip: Clip, pixels: Tensor) -> None:
+    found, pool = clip.encode_patches(pixels), clip.visual.attnpool
+    assert found.shape == (len(pixels), 2, 2, clip.config.embed_dim)
+    cells = clip.visual._map(pixels)
+    for i in range(2):
+        for j in range(2):
+            row = cells[:, :, i, j] + pool.positional_embedding[1 + 2 * i + j]
+            value = row @ pool.v_proj.weight.T + pool.v_proj.bias
+            expected = value @ pool.c_proj.weight.T + pool.c_proj.bias
+            torch.testing.assert_close(found[:, i, j], expected.detach(), rtol=1e-4, atol=1e-5)
+
+
 def test_image_prompts_are_refused(clip: Clip, pixels: Tensor) -> None:
     prompted = Prompted(image={0: Splice(q=torch.zeros(2, 512))})
     with pytest.raises(UserError, match="is a ResNet") as caught:

@@ -1,7 +1,8 @@
-"""`vlprompt explain`: what a prompt has learned, as far as words can say it."""
+"""`vlprompt explain`: what a prompt has learned, in words and in pictures."""
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,9 +14,10 @@ from rich.text import Text
 
 from vlprompt.cli import console, options
 from vlprompt.cli.head import shown
+from vlprompt.errors import UserError
 
 if TYPE_CHECKING:
-    from vlprompt.explain import Reading, Words
+    from vlprompt.explain import Alike, Looks, Reading, Words
     from vlprompt.losses.words import NearWords
 
 TOP = 5
@@ -24,17 +26,35 @@ TOP = 5
 def explain(
     run: options.Run,
     top: Annotated[int, typer.Option("--top", min=1, help="Words per learned token.")] = TOP,
+    image: Annotated[
+        Path | None,
+        typer.Option("--image", metavar="FILE", help="Draw where it looks in this picture, before and after learning."),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option("--class", metavar="NAME", help="Of which class.", show_default="its answer")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="The drawing.", show_default="looks-NAME.png in the run"),
+    ] = None,
     model: options.Backbone = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Show what a prompt has learned: its tensors, the nearest words (and those of random vectors), its perplexity.
+    """Show what a prompt has learned: tensors, nearest words, perplexity, which classes are alike, and what follows.
 
-    Example: `vlprompt explain runs/mine`
+    With `--image` it draws where the picture speaks for a class and for its rival, with hand-written words and learned.
+
+    Example: `vlprompt explain runs/mine --image cat.jpg`
     """
     from vlprompt.artifact import pick
     from vlprompt.explain import read
 
     picked = pick(run)
+    if image is not None:
+        _draw(picked.directory, image, name, out or run / f"looks-{image.stem}.png", model, as_json=as_json)
+        return
+    if name is not None or out is not None:
+        raise UserError("--class and --out belong to a picture. Give one with --image.")
     reading = read(picked.directory, top=top, model=model)
     if as_json:
         console.dump(_as_dict(reading, str(picked.directory)))
@@ -44,6 +64,63 @@ def explain(
     console.show(*_tensors(reading), *words_and_perplexity(reading))
     if reading.words is not None:
         console.show(*shown(reading.words.head))
+    if reading.alike is not None:
+        console.show(_alike(reading.alike))
+    console.show(Text("What follows", style="bold"), *_judged(picked.directory), *map(Text, reading.conclusion))
+
+
+def _judged(directory: Path) -> list[str]:
+    """The judgement of `train`, where the prompt has its record."""
+    from vlprompt import records
+    from vlprompt.report.judgement import judge
+
+    return [judge([records.read(directory)]).sentence] if records.finished(directory) else []
+
+
+def _alike(alike: Alike) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, title="Classes that are most alike, by cosine", title_justify="left")
+    for column in ("class", "class", "before", "after"):
+        table.add_column(column, justify="left" if column == "class" else "right")
+    for one, other, before, after in alike.pairs:
+        table.add_row(Text(one), Text(other), f"{before:.3f}", f"{after:.3f}")
+    table.add_section()
+    table.add_row(Text("mean of all pairs", style="dim"), "", f"{alike.before:.3f}", f"{alike.after:.3f}")
+    return table
+
+
+def _draw(directory: Path, image: Path, name: str | None, out: Path, model: str | None, *, as_json: bool) -> None:
+    from vlprompt.data.images import open_image
+    from vlprompt.explain import looks
+
+    found = looks(directory, open_image(image), name=name, model=model)
+    _figure(found, out)
+    said = {
+        kind: dict(zip(found.names, look.probability, strict=True))
+        for kind, look in (("hand_written", found.before), ("learned", found.after))
+    }
+    if as_json:
+        console.dump({"picture": str(image), "drawing": str(out), **said})
+        return
+    label, rival = found.names
+    for kind, look in (("Hand-written words", found.before), ("The learned prompt", found.after)):
+        console.show(f"{kind}: {label} {look.probability[0]:.2f}, {rival} {look.probability[1]:.2f}.")
+    console.show(f"{out}: red speaks for a class, blue against it.")
+
+
+def _figure(found: Looks, out: Path) -> None:
+    """The picture, and a row each for hand-written words and the learned prompt."""
+    from vlprompt.report.canvas import png
+
+    tall = min(max(found.picture.height / found.picture.width, 0.5), 2.0)
+    with png(out, (9.6, 6.4 * tall + 1.2), dpi=110, font_size=9, layout="constrained") as figure:
+        axes = figure.subplots(2, 3)
+        for row, look in zip(axes, (found.before, found.after), strict=True):
+            titles = (look.title, *(f"{n}: {p:.2f}" for n, p in zip(found.names, look.probability, strict=True)))
+            for axis, shown_here, title in zip(row, (found.picture, *look.pictures), titles, strict=True):
+                axis.imshow(shown_here)
+                axis.set_title(title, fontsize=9)
+                axis.set_axis_off()
+        figure.suptitle("Red speaks for the class, blue against it", fontsize=10)
 
 
 def read_run(run: Path) -> Reading:
@@ -88,9 +165,8 @@ def words_and_perplexity(reading: Reading) -> list[RenderableType]:
 
 def _verdict(words: Words) -> str:
     """Whether the words may be read at all: compared with random vectors of the same length."""
-    above = sum(near.best_cosine > near.chance_cosine for near in words.by_cosine)
     return (
-        f"{above} of {len(words.by_cosine)} tokens lie nearer to a word, by cosine, than a random vector does on average; by "
+        f"{words.meaningful} of {len(words.by_cosine)} tokens lie nearer to a word, by cosine, than a random vector does on average; by "
         "chance it would be about half of them. Where a token is no nearer than that, its words mean nothing."
     )
 
@@ -128,6 +204,8 @@ def _as_dict(reading: Reading, directory: str) -> dict[str, object]:
         "model": learned.model,
         "classes": list(learned.class_names),
         "tensors": [{"name": one.name, "shape": list(one.shape), "place": one.place} for one in reading.tensors],
+        "conclusion": reading.conclusion,
+        "alike": None if reading.alike is None else dataclasses.asdict(reading.alike),
         "words": None
         if words is None
         else {

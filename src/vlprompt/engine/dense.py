@@ -6,6 +6,7 @@ the class features as a whole image's would be. Letters: B images, C classes, h 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import product
 
 import numpy as np
@@ -33,7 +34,7 @@ def patch_logits(classifier: Classifier, pixels_B3SS: Tensor) -> Tensor:
     """Normalised pixels in the tower's size -> logits (B, C, h, w), float32: the prompt's score of every patch.
 
     What a prompt does with a whole image's features (adapters, caches) is done with each patch's; a prompt that reads the image reads the
-    whole one. UserError: an image tower without patches; a method that learns at test time.
+    whole one. UserError: a method that learns at test time.
     """
     if classifier.at_test is not None:
         raise UserError(
@@ -88,6 +89,29 @@ def picture_logits(classifier: Classifier, image: Image.Image, *, short: int | N
 def _starts(patches: int, window: int) -> list[int]:
     """Where windows begin on an edge, in patches: every half window, the last one at the end."""
     return [*range(0, patches - window, max(1, window // 2)), patches - window]
+
+
+def heat(logits_Chw: Tensor, labels: Sequence[int], size: tuple[int, int]) -> NDArray[np.float32]:
+    """(len(labels), H, W): where a picture speaks for classes (above 0) and against them, in units of the largest value.
+
+    A patch's logit less the mean over all classes, so what all of them see alike is left out; one scale for all labels, between patches
+    linear (project's choice). size: (width, height).
+    """
+    own = (logits_Chw - logits_Chw.mean(0))[list(labels)]
+    found = F.interpolate(own[None], size=size[::-1], mode="bilinear", align_corners=False)[0]
+    out: NDArray[np.float32] = (found / found.abs().max().clamp(min=1e-6)).numpy()
+    return out
+
+
+FOR, AGAINST = (220, 38, 38), (37, 99, 235)
+
+
+def laid_over(image: Image.Image, heat_HW: NDArray[np.float32]) -> Image.Image:
+    """The picture in grey, red where it speaks for a class and blue where it speaks against it."""
+    grey = np.asarray(image.convert("L"), dtype=np.float32)[..., None].repeat(3, -1)
+    share = 0.75 * np.abs(heat_HW)[..., None]
+    colour = np.where(heat_HW[..., None] > 0, FOR, AGAINST)
+    return Image.fromarray((grey * (1 - share) + colour * share).round().astype(np.uint8))
 
 
 def class_map(logits_Chw: Tensor, size: tuple[int, int]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

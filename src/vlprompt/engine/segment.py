@@ -29,14 +29,10 @@ def pixel_classifier(
 ) -> tuple[Classifier, artifact.Learned, str]:
     """(the classifier of a run's best seed on these classes (None: its own), what was learned, why this seed).
 
-    UserError: an image tower without patches, a method that learns at test time, other classes than a prompt can answer for.
+    UserError: a method that learns at test time, other classes than a prompt can answer for.
     """
     picked = artifact.pick(run)
     learned, clip = artifact.loaded(picked.directory, clip, device=device)
-    if not clip.facts.takes_image_prompts:
-        raise UserError(
-            f"the image tower of {clip.name} is a ResNet, whose patches have no embeddings here. Use a model with a ViT."
-        )
     classes = tuple(names) if names is not None else tuple(learned.class_names)
     check_classes(learned.method.prompt, learned.class_names, classes, labelled=names is None)
     return classifier_of(clip, learned.method, learned.prompt, classes, learned.template), learned, picked.reason

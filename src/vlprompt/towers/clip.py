@@ -221,11 +221,7 @@ class Clip(nn.Module):
         return Features(pooled=pooled_BE)
 
     def encode_patches(self, pixels_B3HW: Tensor, prompted: Prompted = BARE) -> Tensor:
-        """(B, h, w, E) float32, un-normalised: each patch's own embedding, by the value path of the last layer. UserError: a ResNet."""
-        if not isinstance(self.visual, VisionTower):
-            raise UserError(
-                f"the image tower of {self.name or 'this model'} is a ResNet, whose patches have no embeddings here. Use a ViT."
-            )
+        """(B, h, w, E) float32, un-normalised: each patch's own embedding, by the value path of the last attention."""
         with torch.no_grad():
             rows = self.visual.patches(pixels_B3HW.to(self.device), entering_of(prompted, "image"))
         side = self.config.image_size // self.config.patch_size

@@ -85,6 +85,11 @@ class AttentionPool(nn.Module):
         pooled = heads_last(F.scaled_dot_product_attention(q, k, v))[:, 0]
         return cast(Tensor, self.c_proj(pooled))
 
+    def each(self, x_BCHW: Tensor) -> Tensor:
+        """(B, D, H, W) -> (B, L, E): each cell by the value path alone (MaskCLIP, arXiv 2112.01071, sec. 3.2)."""
+        x_BLD = x_BCHW.flatten(2).transpose(1, 2) + self.positional_embedding[1:]
+        return cast(Tensor, self.c_proj(self.v_proj(x_BLD)))
+
 
 class ResNetTower(nn.Module):
     """Pixels -> image embeddings."""
@@ -109,13 +114,22 @@ class ResNetTower(nn.Module):
     def forward(self, pixels_B3HW: Tensor, entered: Entering) -> Tensor:
         """Normalised pixels (B, 3, H, W) -> un-normalised embeddings (B, E), float32; nothing may enter."""
         assert not entered.tensors(), "a ResNet has no rows for prompts"
+        return full(self.attnpool(self._map(pixels_B3HW)))
+
+    def patches(self, pixels_B3HW: Tensor, entered: Entering) -> Tensor:
+        """Each cell's own embedding (B, L, E), float32."""
+        assert not entered.tensors(), "a ResNet has no rows for prompts"
+        return full(self.attnpool.each(self._map(pixels_B3HW)))
+
+    def _map(self, pixels_B3HW: Tensor) -> Tensor:
+        """(B, D, H, W): the last map."""
         x = pixels_B3HW.to(self.conv1.weight.dtype)
         for conv, norm in ((self.conv1, self.bn1), (self.conv2, self.bn2), (self.conv3, self.bn3)):
             x = norm(conv(x)).relu_()
         x = F.avg_pool2d(x, 2)
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
             x = stage(x)
-        return full(self.attnpool(x))
+        return x
 
 
 def _stage(channels: int, planes: int, blocks: int, stride: int) -> nn.Sequential:
