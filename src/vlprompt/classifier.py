@@ -371,16 +371,22 @@ class PromptClassifier:
 
     @plainly
     def predict_files(
-        self, paths: Sequence[str | Path], class_names: Sequence[str] | None = None
+        self, paths: Sequence[str | Path | Sample], class_names: Sequence[str] | None = None
     ) -> tuple[NDArray[np.float32], dict[int, str]]:
-        """((N, C) float32 probabilities of the files that can be read, in order; place -> why another cannot).
+        """((N, C) float32 probabilities of the files (or samples) that can be read, in order; place -> why another cannot).
 
         Each file is decoded once, and what is kept of it is what the tower sees, so memory does not grow with the pictures' size.
         """
-        samples = [Sample(id=str(path), label=0, source=Path(path).expanduser().read_bytes) for path in paths]
+        samples = [
+            path
+            if isinstance(path, Sample)
+            else Sample(id=str(path), label=0, source=Path(path).expanduser().read_bytes)
+            for path in paths
+        ]
+        files = {str(path) for path in paths if not isinstance(path, Sample)}
 
         def look(sample: Sample) -> torch.Tensor | str:
-            reason, _ = refusal(Path(sample.id).expanduser())
+            reason = refusal(Path(sample.id).expanduser())[0] if sample.id in files else None
             if reason and not reason.startswith("not an image file"):  # any ending will do for a file that was named
                 return f"{sample.id}: {reason}."
             try:

@@ -19,7 +19,7 @@ from vlprompt.cli.train import default_out
     [
         (errors.UserError("seen, allowed, to do", exit_code=errors.NUMERICAL), 4, "seen, allowed, to do"),
         (errors.UserError("a [bracket] stays"), 2, "a [bracket] stays"),
-        (KeyboardInterrupt(), 130, "--resume"),
+        (KeyboardInterrupt(), 130, "Stopped. "),
         (OSError(errno.ENOSPC, "No space left on device", "runs/a"), 3, "runs/a: the disk is full"),
         (PermissionError(errno.EACCES, "Permission denied", "runs"), 3, "runs: no permission"),
         (OSError(errno.EIO, "Input/output error", "runs"), 3, "runs: Input/output error"),

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.cli.conftest import Vlprompt
-from vlprompt.data import images
+from tests.data.serving import Behaviour, serving
+from vlprompt.data import frames, images
+from vlprompt.errors import UserError
 
 
 def classes(vlprompt: Vlprompt, trained: Path, photos: Path, *asked: object) -> set[str]:
@@ -80,3 +85,78 @@ def test_a_phones_picture_is_named_with_what_to_do(vlprompt: Vlprompt, trained: 
     assert done.code == 3
     assert "HEIC" in done.err
     assert "convert" in done.err.lower() or "save" in done.err.lower()
+
+
+def said_of(vlprompt: Vlprompt, trained: Path, *pictures: object) -> list[dict[str, object]]:
+    done = vlprompt("predict", trained, *pictures, "--json", "--device", "cpu")
+    assert done.code == 0, done.err
+    found: list[dict[str, object]] = json.loads(done.out)
+    return found
+
+
+def test_an_address_is_fetched_and_a_bad_one_is_skipped(vlprompt: Vlprompt, trained: Path, photos: Path) -> None:
+    picture = photos / "red/0.png"
+    with serving() as server:
+        server.files["a.png"] = Behaviour(picture.read_bytes(), kind="image/png")
+        server.files["page"] = Behaviour(b"<html>", kind="text/html")
+        url = server.url("a.png")
+        fetched, local, *bad = said_of(vlprompt, trained, url, picture, server.url("page"), server.url("gone.png"))
+    assert (fetched["path"], fetched["probability"]) == (url, pytest.approx(local["probability"]))
+    assert "a page for people" in str(bad[0]["error"])
+    assert "404" in str(bad[1]["error"])
+
+
+class Piped(io.TextIOWrapper):
+    """Standard input that is no terminal, or one."""
+
+    terminal = False
+
+    def isatty(self) -> bool:
+        return self.terminal
+
+
+def test_a_picture_from_standard_input(
+    vlprompt: Vlprompt, trained: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = photos / "red/0.png"
+    monkeypatch.setattr(sys, "stdin", Piped(io.BytesIO(picture.read_bytes())))
+    piped, local = said_of(vlprompt, trained, "-", picture)
+    assert (piped["path"], piped["probability"]) == ("standard input", pytest.approx(local["probability"]))
+    monkeypatch.setattr(sys, "stdin", Piped(io.BytesIO()))
+    assert "an empty file" in vlprompt("predict", trained, "-").err
+    monkeypatch.setattr("vlprompt.data.download.SMALL", 10)
+    monkeypatch.setattr(sys, "stdin", Piped(io.BytesIO(picture.read_bytes())))
+    assert "more than 10 bytes" in vlprompt("predict", trained, "-").err
+    monkeypatch.setattr(Piped, "terminal", True)
+    assert "Pipe one into it" in vlprompt("predict", trained, "-").err
+
+
+def test_a_video_without_a_decoder_says_the_command(
+    vlprompt: Vlprompt, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"x")
+    monkeypatch.setitem(sys.modules, "av", None)
+    done = vlprompt("predict", trained, tmp_path / "a.mp4")
+    assert done.code == 3
+    assert "pip install 'vlprompt[video]'" in done.err
+
+
+def test_the_frames_of_a_video(vlprompt: Vlprompt, trained: Path, tmp_path: Path) -> None:
+    av = pytest.importorskip("av", reason="the extra `video` is not installed")
+    path = tmp_path / "a.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for number in range(25):
+            pixels = np.zeros((48, 64, 3), np.uint8)
+            pixels[..., min(number // 10, 1)] = 220  # a second of red, then green
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())
+    shown = [np.asarray(images.open_image(one.read())).mean((0, 1)).argmax() for one in frames.frames(path, 0.5)]
+    assert shown == [0, 0, 1, 1, 1]
+    found = said_of(vlprompt, trained, path, "--every", 1)
+    assert [one["path"] for one in found] == [f"{path} at {second} s" for second in range(3)]
+    with pytest.raises(UserError, match=r"at most 10,000. Write --every"):
+        frames.frames(path, 0.0001)
+    path.write_bytes(b"no video")
+    assert "cannot be read as a video" in vlprompt("predict", trained, path).err

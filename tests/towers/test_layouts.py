@@ -67,6 +67,14 @@ def test_a_tokenizer_file_that_transformers_wrote_reads_them_too(paths: dict[str
     assert_reads_the_awkward_sentences(tokenizer)
 
 
+def test_a_directory_without_a_tokenizer_gets_clips_own(paths: dict[str, Path], tmp_path: Path) -> None:
+    directory = Path(shutil.copytree(paths["huggingface"], tmp_path / "copy"))
+    (directory / "tokenizer.json").unlink()
+    with pytest.warns(UserWarning, match=r"has no tokenizer; its token embedding has 49,408 rows, as CLIP's"):
+        clip = load(directory)
+    assert clip.tokenizer.encode("cat") == clip_tokenizer().encode("cat")
+
+
 def test_a_tokenizer_that_cuts_and_pads_does_neither_here(paths: dict[str, Path], tmp_path: Path) -> None:
     # Published tokenizer.json files may say "truncation" and "padding"; a name that is too long must be refused, not cut.
     directory = Path(shutil.copytree(paths["huggingface"], tmp_path / "copy"))

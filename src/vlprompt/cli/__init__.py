@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -38,7 +39,7 @@ from vlprompt.cli import (
     train,
     verify,
 )
-from vlprompt.errors import UserError
+from vlprompt.errors import INTERRUPTED, UserError
 
 MAX_DIGITS = 18
 """Of a whole number in an argument: what fits 64 bits."""
@@ -111,12 +112,15 @@ def _root(
 def run(arguments: Sequence[str]) -> int:
     """Runs one command line; returns its exit code."""
     shared, own = _apart(arguments)
+    failures.COMMAND.set(tuple(arguments))
+    failures.SAID.set(False)
     try:
         _require_plain(arguments)
         with options.known(shared):
             app(args=shared + own, prog_name="vlprompt")
     except SystemExit as end:
-        return end.code if isinstance(end.code, int) else int(end.code is not None)
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        return failures.report(KeyboardInterrupt()) if code == INTERRUPTED and not failures.SAID.get() else code
     except (KeyboardInterrupt, UserError) as stop:
         return failures.report(stop)
     return 0
@@ -156,4 +160,8 @@ def main() -> None:
     # as soon as another program runs: an epoch of the quickstart then takes half a minute instead of a second.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     console.survive_encodings()
-    sys.exit(run(sys.argv[1:]))
+    failures.heed_interrupts()
+    code = run(sys.argv[1:])
+    if code != INTERRUPTED:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # nothing is left to say
+    sys.exit(code)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import functools
+import shlex
+import signal
 import sys
 import traceback
 import warnings
@@ -23,9 +25,12 @@ P = ParamSpec("P")
 UNEXPECTED = 1
 DEBUG: ContextVar[bool] = ContextVar("debug", default=False)
 
-INTERRUPT_TEXT = (
-    "Stopped. Nothing written is lost: run the same command again, `train` with --resume, and it continues."
-)
+COMMAND: ContextVar[tuple[str, ...]] = ContextVar("command", default=())
+"""The arguments of the command line that runs."""
+SAID: ContextVar[bool] = ContextVar("said", default=False)
+"""Whether an interrupt has been answered: typer turns one that comes before the command into an exit without a word."""
+RESUMED, REPEATED = ("train", "pretrain"), ("bench", "ablate", "quickstart", "reproduce")
+"""Commands that go on with --resume, and those that go on when they are called again."""
 
 _OS_HINTS = {
     errno.ENOSPC: "the disk is full; free some space, or choose another place with --out (features are cached in the "
@@ -64,12 +69,40 @@ def _as_note(message: Warning | str, category: type[Warning], *_: object, **__: 
         console.warn(str(message))
 
 
+def heed_interrupts() -> None:
+    """Ctrl-C raises KeyboardInterrupt, and is remembered: a library may turn it into another error while it is imported."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupt)
+
+
+def _interrupt(*_: object) -> None:
+    _STOPPED.append(True)
+    raise KeyboardInterrupt
+
+
+_STOPPED: list[bool] = []
+
+
+def _said_of_interrupt() -> str:
+    """What is kept, and the command that goes on."""
+    arguments = COMMAND.get()
+    name = next((one for one in arguments if not one.startswith("-")), "")
+    more = ["--resume"] if name in RESUMED and "--resume" not in arguments else []
+    kept = "What was done is kept. Go on with" if name in RESUMED + REPEATED else "To start again"
+    return f"Stopped. {kept}:\n  {shlex.join(('vlprompt', *arguments, *more))}"
+
+
 def report(error: BaseException) -> int:
     """Says what went wrong on stderr; returns the exit code."""
+    if _STOPPED and not isinstance(error, KeyboardInterrupt):
+        error = KeyboardInterrupt()
+    if isinstance(error, KeyboardInterrupt) and _STOPPED:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one would cut this short
     if DEBUG.get():
         traceback.print_exception(error, file=sys.stderr)
     message, code = describe(error)
     if code == INTERRUPTED:
+        SAID.set(True)
         console.note(message)
     else:
         console.err().print(Text("Error: ", style="bold red") + Text(plain.terminal(message)), soft_wrap=True)
@@ -82,7 +115,7 @@ def describe(error: BaseException) -> tuple[str, int]:
         case UserError():
             return str(error), error.exit_code
         case KeyboardInterrupt():
-            return INTERRUPT_TEXT, INTERRUPTED
+            return _said_of_interrupt(), INTERRUPTED
         case OSError():
             return _describe_os(error), DATA
         case MemoryError():

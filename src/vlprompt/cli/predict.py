@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,7 @@ from vlprompt.plain import table
 
 if TYPE_CHECKING:
     from vlprompt.classifier import PromptClassifier
+    from vlprompt.data.samples import Sample
 
 BATCH = 64
 LISTED = 10
@@ -40,7 +43,13 @@ class Answer:
 
 def predict(
     run: options.Run,
-    images: Annotated[list[str], typer.Argument(metavar="IMAGE|DIR...", help="Pictures, or folders of them.")],
+    images: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="IMAGE|DIR|URL|VIDEO|-...",
+            help="Pictures, folders of them, addresses (https://...), videos, or - for a picture from standard input.",
+        ),
+    ],
     classes: Annotated[
         list[str] | None,
         typer.Option(
@@ -51,6 +60,9 @@ def predict(
         ),
     ] = None,
     top: Annotated[int, typer.Option("--top", min=1, help="How many classes to list.")] = 5,
+    every: Annotated[
+        float, typer.Option("--every", metavar="SECONDS", min=0.01, help="Of a video: a frame every so many seconds.")
+    ] = 1.0,
     model: options.Backbone = None,
     strict: options.Strict = False,
     device: options.Device = "auto",
@@ -66,7 +78,7 @@ def predict(
     from vlprompt.hub import located
 
     names = options.parse_names(classes)
-    paths = list(files_of(images))
+    paths = list(pictures_of(images, every))
     picked = pick(located(run))
     classifier = PromptClassifier.load(picked.directory, model=model, device=device)
     console.note(f"Predicting with {picked.reason}.")
@@ -83,6 +95,49 @@ def predict(
         console.plain(_table(answers, bad))
     else:
         _show(answers, top)
+
+
+def pictures_of(images: Iterable[str], every: float) -> Iterator[Path | Sample]:
+    """As `files_of`; and addresses, the frames of videos, and standard input, each read when its turn comes."""
+    from vlprompt.data.download import is_url
+    from vlprompt.data.frames import frames, is_video
+    from vlprompt.data.samples import Sample
+
+    for name in images:
+        path = Path(name).expanduser()
+        if is_url(name):
+            yield Sample(id=name, label=0, source=functools.partial(_fetched, name))
+        elif name == "-":
+            yield Sample(id="standard input", label=0, source=functools.partial(bytes, _piped()))
+        elif is_video(name) and path.is_file():
+            yield from frames(path, every)
+        else:
+            yield from files_of([name])
+
+
+def _fetched(url: str) -> bytes:
+    """ValueError: it cannot be had, or is larger than a picture should be."""
+    from vlprompt.data.download import Fetcher, Refused
+
+    try:
+        return Fetcher(tries=2, timeout=20.0).small(url)
+    except Refused as problem:
+        raise ValueError(str(problem)) from problem
+
+
+def _piped() -> bytes:
+    if sys.stdin.isatty():
+        raise UserError(
+            "- reads a picture from standard input. Pipe one into it: cat picture.jpg | vlprompt predict RUN -"
+        )
+    from vlprompt.data.download import SMALL
+
+    found = sys.stdin.buffer.read(SMALL + 1)
+    if len(found) > SMALL:
+        raise UserError(
+            f"standard input holds more than {SMALL:,} bytes. Save it as a file, and give that.", exit_code=DATA
+        )
+    return found
 
 
 def files_of(images: Iterable[str]) -> Iterator[Path]:
@@ -106,7 +161,7 @@ def files_of(images: Iterable[str]) -> Iterator[Path]:
 
 
 def _answer(
-    classifier: PromptClassifier, paths: Sequence[Path], names: Sequence[str] | None, top: int, *, strict: bool
+    classifier: PromptClassifier, paths: Sequence[Path | Sample], names: Sequence[str] | None, top: int, *, strict: bool
 ) -> tuple[list[Answer], dict[str, str]]:
     """The answers, and why each other file is no usable picture. UserError where none is, or with strict."""
     answers: list[Answer] = []
@@ -117,17 +172,21 @@ def _answer(
         probability_BC, reasons = classifier.predict_files(chunk, class_names=names)
         if strict and reasons:
             raise UserError(next(iter(reasons.values())), exit_code=DATA)
-        bad |= {str(chunk[number]): why for number, why in reasons.items()}
+        bad |= {_name(chunk[number]): why for number, why in reasons.items()}
         good = [path for number, path in enumerate(chunk) if number not in reasons]
         for path, row in zip(good, probability_BC.tolist(), strict=True):
             order = sorted(range(len(shown)), key=lambda label: (-row[label], label))[:top]
-            answers.append(Answer(str(path), tuple((shown[label], float(row[label])) for label in order)))
+            answers.append(Answer(_name(path), tuple((shown[label], float(row[label])) for label in order)))
     if not answers:
         raise UserError(
             f"none of the {len(paths)} files is a usable image: {'; '.join(list(bad.values())[:LISTED])}",
             exit_code=DATA,
         )
     return answers, bad
+
+
+def _name(picture: Path | Sample) -> str:
+    return str(picture) if isinstance(picture, Path) else picture.id
 
 
 def _table(answers: Sequence[Answer], bad: Mapping[str, str]) -> str:

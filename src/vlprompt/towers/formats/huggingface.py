@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from vlprompt import reading
 from vlprompt.errors import DATA, UserError
+from vlprompt.towers.clip_vocabulary import clip_tokenizer
 from vlprompt.towers.config import Activation, ClipConfig, ImageForm, TextForm, TowerConfig
 from vlprompt.towers.formats.archive import read_archive
 from vlprompt.towers.formats.files import bare_names, pad_of, read_json, read_safetensors, read_tokenizer, require
@@ -55,7 +57,8 @@ def read(directory: Path) -> Source:
             f"{directory}/config.json describes model_type {kind!r}{why}. Allowed: {', '.join(map(repr, TYPES))}. Give such a checkpoint.",
             exit_code=DATA,
         )
-    config, tokenizer = _config(raw, directory), _tokenizer(directory, _manner(directory, str(kind)))
+    config = _config(raw, directory)
+    tokenizer = _tokenizer(directory, _manner(directory, str(kind)), config.vocab_size)
     if not config.text_form.causal:
         config = replace(config, text_form=replace(config.text_form, pad=pad_of(directory, tokenizer)))
     return Source(
@@ -183,15 +186,22 @@ def _tensors(directory: Path) -> dict[str, Tensor]:
     return bare_names({key: tensor for path in paths for key, tensor in read_one(path).items()})
 
 
-def _tokenizer(directory: Path, manner: Manner) -> Tokenizer:
+def _tokenizer(directory: Path, manner: Manner, size: int) -> Tokenizer:
+    """The directory's own; CLIP's, which is in the package, where it has none and its embedding has the size of CLIP's."""
     own = read_tokenizer(directory, manner)
-    if own is None:
-        raise UserError(
-            f"{directory} has no tokenizer.json, nor vocab.json with merges.txt. {_HOLDS}; copy the tokenizer from where the model "
-            f"came from.",
-            exit_code=DATA,
+    if own is not None:
+        return own
+    if manner == "clip" and size == clip_tokenizer().vocab_size:
+        warnings.warn(
+            f"{directory} has no tokenizer; its token embedding has {size:,} rows, as CLIP's, so CLIP's own vocabulary is used.",
+            stacklevel=2,
         )
-    return own
+        return clip_tokenizer()
+    raise UserError(
+        f"{directory} has no tokenizer.json, nor vocab.json with merges.txt, and its {size:,} tokens are not CLIP's "
+        f"{clip_tokenizer().vocab_size:,}. {_HOLDS}; copy the tokenizer from where the model came from.",
+        exit_code=DATA,
+    )
 
 
 def _tower(
