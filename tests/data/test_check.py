@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -104,6 +105,26 @@ def test_sizes(tmp_path: Path) -> None:
     report = check(root)
     assert (report.smallest, report.median_edge, report.largest) == ((7, 9), 10, (50, 200))
     assert "sizes: 7 x 9 to 50 x 200 pixels, median short edge 10" in report.lines()
+
+
+def test_values_of_twelve_bits_in_sixteen_are_noted(tmp_path: Path) -> None:
+    root = folder(tmp_path, {"train/cat": 1, "train/dog": 1, "test/cat": 1, "test/dog": 1})
+    grey = np.asarray(noise(5, 32, 32).convert("L")).astype(np.uint16)
+    Image.fromarray(grey * 16).save(root / "train/cat/twelve.png")
+    Image.fromarray(grey).save(root / "train/cat/eight.tif")
+    Image.fromarray(grey * 257).save(root / "train/cat/sixteen.png")
+    report = check(root)
+    assert set(report.dark) == {"train/cat/eight.tif", "train/cat/twelve.png"}
+    assert any("2 images use less than a tenth of their range" in line for line in report.lines())
+
+
+def test_a_folder_with_a_table_beside_its_images_says_which_table_to_give(tmp_path: Path) -> None:
+    folder(tmp_path, {"train": 2})
+    table = tmp_path / "train/metadata.csv"
+    table.write_text("file_name,label\n00.png,a\n01.png,b\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"give .*metadata.csv"):
+        check(tmp_path / "train")
+    assert [one.name for one in check(table).classes] == ["a", "b"]
 
 
 def test_the_report_as_json(tmp_path: Path) -> None:

@@ -119,3 +119,12 @@ def test_json_refuses_what_is_no_number(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         disk.write_json(tmp_path / "a.json", {"loss": float("nan")})
     assert not list(tmp_path.iterdir())
+
+
+def test_another_number_of_threads_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = Checkpoints(directory=tmp_path, config_hash="abc")
+    place.save(State(epoch=1, parameters={"ctx": torch.zeros(2)}))
+    assert place.load() is not None
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
+    with pytest.warns(UserWarning, match=r"written with 1 threads, and there are 7 now.*OMP_NUM_THREADS=1"):
+        place.load()

@@ -68,6 +68,8 @@ class Report:
     largest: tuple[int, int] | None
     near: tuple[tuple[str, str], ...] = ()
     """(training or validation image, test image) that look the same in small, though their bytes differ."""
+    dark: tuple[str, ...] = ()
+    """Images without any light: 12-bit values in a file of 16 bits, for one."""
     notes: tuple[str, ...] = ()
     """What the source itself has to say, as sizes that are not the published ones."""
 
@@ -96,6 +98,11 @@ class Report:
             pairs = some([f"{learned} and {tested}" for learned, tested in self.near], 3)
             number = len({tested for _, tested in self.near})
             out.append(f"note: {number} test images look as training images do (resized or saved again?): {pairs}")
+        if self.dark:
+            out.append(
+                f"note: {len(self.dark)} images use less than a tenth of their range, and are seen nearly black: {some(self.dark)}. "
+                "Are they 12-bit values in 16-bit files? Scale them to the full range"
+            )
         by_reason: dict[str, list[str]] = {}
         for skip in self.skipped:
             by_reason.setdefault(skip.reason, []).append(skip.id)
@@ -152,8 +159,13 @@ def check(spec: str | Path, *, progress: Callable[[int], None] | None = None) ->
         smallest=by_edge[0] if by_edge else None,
         median_edge=round(statistics.median(min(size) for size in sizes)) if sizes else None,
         largest=by_edge[-1] if by_edge else None,
+        dark=tuple(look.sample.id for look in looks if look.dark),
         notes=notes_of(listing),
     )
+
+
+DARK = 26
+"""Of 256 levels: below it every pixel of a dark image lies."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,6 +178,7 @@ class _Look:
     size: tuple[int, int]
     small: bytes
     """9 x 8 pixels, RGB: what near copies have in common."""
+    dark: bool
 
 
 def _decode_all(listing: Listing, progress: Callable[[int], None] | None) -> tuple[Dataset, list[_Look], list[Skipped]]:
@@ -206,7 +219,8 @@ def _look(part: Part, sample: Sample) -> _Look | Skipped:
     except UserError as error:
         return Skipped(sample.id, str(error).removeprefix(f"{sample.id}: ").removesuffix("."))
     small = image.resize((9, 8), Image.Resampling.BOX).tobytes()
-    return _Look(sample=sample, part=part, content=sample.content_hash, size=image.size, small=small)
+    dark = not any(image.convert("L").histogram()[DARK:])
+    return _Look(sample=sample, part=part, content=sample.content_hash, size=image.size, small=small, dark=dark)
 
 
 def _copies(looks: Sequence[_Look], went: Mapping[str, Part]) -> tuple[Copies, ...]:

@@ -281,7 +281,9 @@ def _real(path: Path) -> str:
 
 
 def _layout_error(root: Path, seen: str) -> UserError:
-    return UserError(f"{root}: {seen}. {LAYOUT}", exit_code=DATA)
+    tables = [path for path in (root / "metadata.csv", root / "metadata.jsonl") if path.is_file()]
+    table = f" Or is its table meant? Then give {tables[0]}." if tables else ""
+    return UserError(f"{root}: {seen}. {LAYOUT}{table}", exit_code=DATA)
 
 
 SUFFIXES = frozenset(

@@ -41,7 +41,8 @@ class Places:
                 found = self._there("/".join([*([prefix] if prefix else []), *parts[dropped:]]))
                 if found is not None:
                     self._dropped = dropped
-                    self.notes.setdefault("found", f"{written} is read as {found}")
+                    if found != written:
+                        self.notes.setdefault("found", f"{written} is read as {found}")
                     return found
         return self._there(written) if absolute else None
 

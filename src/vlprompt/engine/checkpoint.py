@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -92,7 +93,7 @@ def packed(state: State, numbers: Mapping[str, object]) -> bytes:
         for kind in KINDS
         for name, tensor in getattr(state, kind).items()
     }
-    told = json.dumps(numbers, sort_keys=True)
+    told = json.dumps({**numbers, "threads": torch.get_num_threads()}, sort_keys=True)
     return save(named, metadata={"state": json.dumps({"numbers": told, "sha256": tensors.digest(named, told)})})
 
 
@@ -111,6 +112,12 @@ def unpacked(path: Path, data: bytes, schema: int, config_hash: str) -> tuple[St
         )
     for one in (state.parameters, state.momentum, state.average):
         tensors.require_usable(one, path)
+    if numbers.threads not in (0, now := torch.get_num_threads()):
+        warnings.warn(
+            f"{path} was written with {numbers.threads} threads, and there are {now} now: the result may differ in its last bits. For "
+            f"the same bits start with OMP_NUM_THREADS={numbers.threads}.",
+            stacklevel=2,
+        )
     return state, facts
 
 
@@ -155,6 +162,8 @@ class _Numbers:
     seconds: float
     config: str
     weights: Mapping[str, float] = field(default_factory=dict)
+    threads: int = 0
+    """Of the process that wrote it; on a processor the bits depend on it. 0: not known."""
 
 
 def _epoch_of(line: str) -> float:

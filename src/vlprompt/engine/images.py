@@ -18,6 +18,9 @@ from vlprompt.types import Method, Preprocess
 
 BATCH = 64
 """Images that the tower encodes at once."""
+BLOCK = 8
+"""Images in one pass of the frozen tower on a processor, where features are kept (project's choice). Matrix products of other sizes
+round otherwise; with one size alone an image has the same bits in whatever company it is encoded."""
 
 
 class Images:
@@ -67,7 +70,7 @@ class Images:
             view=view,
             model_key=self.model_key,
             preprocess=self.clip.preprocess,
-            encode=self._encode,
+            encode=lambda pixels: in_blocks(self._encode, pixels, self.clip.device),
             batch=BATCH,
             progress=progress,
         )
@@ -85,7 +88,7 @@ class Images:
             view=view,
             model_key=f"{self.model_key} cells",
             preprocess=self.clip.preprocess,
-            encode=lambda pixels: self.clip.read_images(pixels).flatten(1),
+            encode=lambda pixels: in_blocks(self.clip.read_images, pixels, self.clip.device).flatten(1),
             batch=BATCH,
         )
         return rows.reshape(len(samples), self.clip.config.num_patches, -1)
@@ -120,6 +123,15 @@ class Images:
             return None
         self.observer.stage(name, total)
         return lambda steps: self.observer.advance(steps, {})
+
+
+def in_blocks(encode: Callable[[Tensor], Tensor], pixels_B3SS: Tensor, device: torch.device) -> Tensor:
+    """(B, ...): `encode` of `BLOCK` images at a time on a processor, the last block filled up; else of all of them."""
+    if device.type != "cpu":
+        return encode(pixels_B3SS)
+    number = len(pixels_B3SS)
+    filled = torch.cat([pixels_B3SS, pixels_B3SS[:1].expand(-number % BLOCK, *pixels_B3SS.shape[1:])])
+    return torch.cat([encode(block) for block in filled.split(BLOCK)])[:number]
 
 
 def open_images(clip: Clip, cache: Path | None, observer: Observer = SILENT) -> Images:

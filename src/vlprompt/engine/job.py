@@ -18,6 +18,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from vlprompt import artifact, disk
@@ -147,7 +148,8 @@ class Job:
         """What `config.json` holds: all that decides the result, the hash of it, and what was asked for.
 
         Model and images count by their content: where they lie, where the run is written and which device computes are left out. The
-        hash is SHA-256 (hex) of the values but the recipe's name: two recipes with the same settings learn the same prompt.
+        hash is SHA-256 (hex) of the values but the recipe's name, since two recipes with the same settings learn the same prompt, and
+        the number of threads, which changes the last bits alone.
         """
         decides: dict[str, object] = {
             "method": self.method.name,
@@ -167,10 +169,11 @@ class Job:
             **({"folds": self.folds} if self.folds else {}),
             **({"class_names": drawn.sample.class_names} if self.dataset.renamed else {}),
             **({"teacher": self.teacher.clip.weight_hash} if self.teacher else {}),
+            "threads": torch.get_num_threads(),
         }
         places = {"device": means.device, "strict": self.strict}
         asked = {name: self.asked[name] for name in ("model", "data") if name in self.asked} | places | dict(self.asked)
-        return hashed(decides, but=("recipe",)) | {"asked": asked}
+        return hashed(decides, but=("recipe", "threads")) | {"asked": asked}
 
 
 def prepare(

@@ -162,7 +162,8 @@ def _run(setup: Setup) -> dict[str, Any]:
 
 def document_of(setup: Setup) -> dict[str, object]:
     """What `config.json` holds: all that decides the result, its hash, and, for people, where model and data were. Where it
-    runs, on how many processes and what is logged do not decide the result."""
+    runs, on how many processes and what is logged do not decide the result; the number of threads decides its last bits, and is
+    not hashed."""
     config, corpus, sampling = setup.config, setup.corpus, setup.method.steps.classes
     decides = {
         "method": setup.method.name,
@@ -179,11 +180,12 @@ def document_of(setup: Setup) -> dict[str, object]:
         "views": config.seen,
         "copies": config.num_copies,
         "held_out": config.held_out,
+        "threads": torch.get_num_threads(),
     }
     asked = {"model": config.model, "data": config.data}
     if setup.teacher is not None:
         decides["teacher"], asked["teacher"] = setup.teacher.clip.weight_hash, str(config.teacher)
-    return hashed(decides) | {"asked": asked}
+    return hashed(decides, but=("threads",)) | {"asked": asked}
 
 
 def _claim(setup: Setup, document: dict[str, object]) -> tuple[dict[str, Any] | None, tuple[State, Progress] | None]:

@@ -1,0 +1,44 @@
+"""Features that are kept: the same bits in whatever company an image is encoded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from tests.data.make import sample
+from vlprompt.data import FeatureStore
+from vlprompt.engine.images import BLOCK, Images, in_blocks
+from vlprompt.towers import load
+
+
+def test_an_image_has_the_same_bits_in_any_company(tmp_path: Path) -> None:
+    clip = load("pocket-s")
+    samples = [sample(f"image {number}") for number in range(2 * BLOCK + 5)]
+    whole = Images(clip, FeatureStore(tmp_path / "whole")).features(samples, None)
+    parts = Images(clip, FeatureStore(tmp_path / "parts"))
+    for picked in ([0], [7, 3, 20], list(range(20, -1, -1))):
+        found = parts.features([samples[number] for number in picked], None)
+        assert torch.equal(found, whole[picked])
+
+
+def test_blocks_are_of_one_size_and_nothing_is_lost() -> None:
+    seen = []
+
+    def encode(pixels: torch.Tensor) -> torch.Tensor:
+        seen.append(len(pixels))
+        return pixels.flatten(1).sum(1, keepdim=True)
+
+    for number in (1, BLOCK, BLOCK + 1, 3 * BLOCK):
+        pixels = torch.randn(number, 3, 2, 2)
+        assert torch.equal(in_blocks(encode, pixels, torch.device("cpu")), pixels.flatten(1).sum(1, keepdim=True))
+    assert set(seen) == {BLOCK}
+
+
+def test_cells_are_kept_alike(tmp_path: Path) -> None:
+    model = load("pocket-m")
+    assert model.reads_cells
+    samples = [sample(f"image {number}") for number in range(3)]
+    alone = Images(model, FeatureStore(tmp_path / "alone"))
+    together = Images(model, FeatureStore(tmp_path / "together")).pixels(samples, None)
+    assert all(torch.equal(alone.pixels([one], None)[0], cells) for one, cells in zip(samples, together, strict=True))
