@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -160,3 +161,14 @@ def test_mistakes_are_said_at_once(clip_dir: Path) -> None:
         PromptClassifier(clip_dir, "coop", epoch=3)
     with pytest.raises(UserError, match="call fit first"):
         PromptClassifier(clip_dir, "coop").predict("a.png")
+
+
+def test_threads_that_ask_about_other_classes_do_not_disturb_each_other() -> None:
+    learned = PromptClassifier(method="coop", epochs=1, shots=1).fit("emoji-animals")
+    picture = Image.effect_noise((40, 40), 60)
+    lists = [["cat", "dog"], ["red", "blue"], ["tree", "house", "car"], None]
+    wanted = [learned.predict_proba(picture, names) for names in lists]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda turn: learned.predict_proba(picture, lists[turn % 4]), range(24)))
+    for turn, answer in enumerate(found):
+        np.testing.assert_allclose(answer, wanted[turn % 4], atol=1e-5)
