@@ -14,7 +14,9 @@ from PIL import Image
 
 from tests import tiny
 from tests.engine.made import config, write_images
+from vlprompt import classifier
 from vlprompt.classifier import PromptClassifier
+from vlprompt.data import views
 from vlprompt.engine.run import train_run
 from vlprompt.errors import UserError
 
@@ -172,3 +174,26 @@ def test_threads_that_ask_about_other_classes_do_not_disturb_each_other() -> Non
         found = list(pool.map(lambda turn: learned.predict_proba(picture, lists[turn % 4]), range(24)))
     for turn, answer in enumerate(found):
         np.testing.assert_allclose(answer, wanted[turn % 4], atol=1e-5)
+
+
+def test_predict_decodes_no_more_than_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large JPEG files in part, all others whole; the answers of small ones are those of `predict_proba`."""
+    learned = PromptClassifier(method="coop", epochs=1, shots=1).fit("emoji-animals")
+    side = learned.clip.preprocess.crop
+    for number in range(2 * classifier.AT_ONCE + 3):
+        Image.effect_noise((2 * side, 2 * side - 1), number).convert("RGB").save(tmp_path / f"{number:02}.jpg")
+    paths = sorted(tmp_path.glob("*.jpg"))
+    Image.effect_noise((16 * side, 24 * side), 60).convert("RGB").save(tmp_path / "camera.jpg")
+    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+    seen = []
+    monkeypatch.setattr(
+        views,
+        "test_view",
+        lambda image, *rest, _view=views.test_view: (seen.append(image.size), _view(image, *rest))[1],
+    )
+    found, reasons = learned.predict_files([*paths[:20], tmp_path / "broken.jpg", *paths[20:], tmp_path / "camera.jpg"])
+    assert list(reasons) == [20]
+    assert len(found) == len(paths) + 1
+    assert sorted(seen)[-1] == (2 * side, 3 * side)
+    assert (2 * side, 2 * side - 1) in seen
+    np.testing.assert_allclose(found[:-1], learned.predict_proba(paths), atol=1e-6)

@@ -9,6 +9,7 @@ import inspect
 import tempfile
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from vlprompt.data import (
     Sample,
 )
 from vlprompt.data.folders import refusal
-from vlprompt.data.views import in_threads, pixels
+from vlprompt.data.views import ahead, pixels
 from vlprompt.engine.evaluate import (
     Classifier,
     accuracy,
@@ -55,6 +56,9 @@ from vlprompt.inputs import (
 from vlprompt.methods.resolve import recipe_of, resolve
 from vlprompt.towers import Clip, load
 from vlprompt.types import Views
+
+AT_ONCE = 16
+"""Files that are decoded while as many before them are encoded."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -375,7 +379,9 @@ class PromptClassifier:
     ) -> tuple[NDArray[np.float32], dict[int, str]]:
         """((N, C) float32 probabilities of the files (or samples) that can be read, in order; place -> why another cannot).
 
-        Each file is decoded once, and what is kept of it is what the tower sees, so memory does not grow with the pictures' size.
+        Some files at a time are decoded, once and no larger than needed (`data.views.pixels` with `enough`), while the tower encodes
+        those before; so memory does not grow with their number or size. `predict_proba` decodes all pixels: its answers for pictures
+        of a camera differ a little.
         """
         samples = [
             path
@@ -390,19 +396,23 @@ class PromptClassifier:
             if reason and not reason.startswith("not an image file"):  # any ending will do for a file that was named
                 return f"{sample.id}: {reason}."
             try:
-                return pixels(sample, self.clip.preprocess, None)
+                return pixels(sample, self.clip.preprocess, None, enough=True)
             except UserError as problem:
                 return str(problem)
 
-        looks = in_threads(look, samples)
-        reasons = {number: one for number, one in enumerate(looks) if isinstance(one, str)}
-        views = {sample.id: one for sample, one in zip(samples, looks, strict=True) if isinstance(one, torch.Tensor)}
-        good = [sample for number, sample in enumerate(samples) if number not in reasons]
-        classifier = self._classifier(asked_names(class_names))
-        if not good:
-            return np.zeros((0, len(classifier.class_names)), dtype=np.float32), reasons
-        images = Images(self.clip, None, read=lambda chosen, *_: torch.stack([views[one.id] for one in chosen]))
-        return probabilities(classifier.logits(good, images)), reasons
+        classifier, reasons = self._classifier(asked_names(class_names)), dict[int, str]()
+        found = [np.zeros((0, len(classifier.class_names)), dtype=np.float32)]
+        parts = [samples[start : start + AT_ONCE] for start in range(0, len(samples), AT_ONCE)]
+        with closing(ahead(look, parts)) as looks:
+            for first, part, looked in zip(range(0, len(samples), AT_ONCE), parts, looks, strict=True):
+                reasons |= {first + n: one for n, one in enumerate(looked) if isinstance(one, str)}
+                views = {sample.id: one for sample, one in zip(part, looked, strict=True) if not isinstance(one, str)}
+                images = Images(
+                    self.clip, None, read=lambda chosen, *_, v=views: torch.stack([v[s.id] for s in chosen])
+                )
+                good = [sample for sample in part if sample.id in views]
+                found += [probabilities(classifier.logits(good, images))] if good else []
+        return np.concatenate(found), reasons
 
     @plainly
     def score(self, X: Data | Iterable[ImageLike], y: Iterable[Any] | None = None) -> float:

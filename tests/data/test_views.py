@@ -227,3 +227,15 @@ def test_load_pixels_names_the_image_that_cannot_be_read() -> None:
     samples = [sample(f"image {number}") for number in range(20)]
     with pytest.raises(UserError, match=r"^bad\.png: not an image"):
         load_pixels([*samples, sample("bad.png", data=b"x")], PLAIN, None)
+
+
+def test_batches_are_made_ahead_and_not_all_at_once() -> None:
+    samples = [sample(f"image {number}") for number in range(12)]
+    batches = [samples[start : start + 3] for start in range(0, 12, 3)]
+    begun: list[str] = []
+    looks = views.ahead(lambda one: begun.append(one.id) or one.id, batches)
+    assert next(looks) == [one.id for one in batches[0]]
+    looks.close()
+    assert len(begun) <= 6
+    assert list(views.ahead(lambda one: one.id, batches)) == [[one.id for one in batch] for batch in batches]
+    assert list(views.ahead(lambda one: one.id, [])) == []

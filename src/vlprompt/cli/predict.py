@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from vlprompt.classifier import PromptClassifier
     from vlprompt.data.samples import Sample
 
-BATCH = 64
+BATCH = 1024
+"""Files between two looks at what could not be read."""
 LISTED = 10
 """Unusable files that are named; the rest is counted."""
 

@@ -11,6 +11,7 @@ its ``.json`` is passed over and its rows are computed again.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import json
@@ -19,7 +20,7 @@ import secrets
 import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence, Set
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +31,7 @@ from torch import Tensor
 
 from vlprompt import reading
 from vlprompt.data.samples import Sample
-from vlprompt.data.views import AUGMENTATION_VERSION, WORKERS, pixels
+from vlprompt.data.views import AUGMENTATION_VERSION, ahead, pixels
 from vlprompt.errors import NUMERICAL, UserError
 from vlprompt.types import Preprocess
 
@@ -144,15 +145,12 @@ def _compute(
     done: dict[str, NDArray[np.float32]] = {}
     fresh: dict[str, NDArray[np.float32]] = {}
     written = time.monotonic()
-    with ThreadPoolExecutor(WORKERS) as pool:
-        ahead = [pool.submit(pixels, sample, preprocess, view) for _, sample in batches[0]]
+    look = functools.partial(pixels, preprocess=preprocess, view=view)
+    with closing(ahead(look, [[sample for _, sample in part] for part in batches])) as looks:
         try:
-            for number, part in enumerate(batches):
-                current = ahead
-                following = batches[number + 1] if number + 1 < len(batches) else []
-                ahead = [pool.submit(pixels, sample, preprocess, view) for _, sample in following]
+            for part, looked in zip(batches, looks, strict=True):
                 with torch.no_grad():
-                    features_BE = encode(torch.stack([future.result() for future in current]))
+                    features_BE = encode(torch.stack(looked))
                 assert features_BE.shape[:-1] == (len(part),), f"{tuple(features_BE.shape)} for {len(part)} images"
                 array = features_BE.detach().to("cpu", torch.float32).numpy().copy()
                 _refuse_non_finite(array, [sample for _, sample in part])
@@ -164,8 +162,6 @@ def _compute(
                     done |= fresh
                     fresh, written = {}, time.monotonic()
         finally:
-            for future in ahead:
-                future.cancel()
             if fresh:
                 space.add(fresh)
                 done |= fresh

@@ -131,7 +131,7 @@ def in_blocks(encode: Callable[[Tensor], Tensor], pixels_B3SS: Tensor, device: t
         return encode(pixels_B3SS)
     number = len(pixels_B3SS)
     filled = torch.cat([pixels_B3SS, pixels_B3SS[:1].expand(-number % BLOCK, *pixels_B3SS.shape[1:])])
-    return torch.cat([encode(block) for block in filled.split(BLOCK)])[:number]
+    return torch.cat([encode(filled[first : first + BLOCK]) for first in range(0, number, BLOCK)])[:number]
 
 
 def open_images(clip: Clip, cache: Path | None, observer: Observer = SILENT) -> Images:
