@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -161,4 +162,14 @@ def test_what_a_task_takes(device: str, there: int, asked: float | None, gpus: f
 def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match=r"vlprompt\[scale\]"), cluster.joined(Cluster(address="local")):
+        pass
+
+
+def test_an_address_where_another_program_listens_ends_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "SECONDS_TO_GREET", 1.0)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        place = f"127.0.0.1:{other.getsockname()[1]}"
+        with pytest.raises(UserError, match="answers, but not as a Ray"), cluster.joined(Cluster(address=place)):
+            pass
+    with pytest.raises(UserError, match="nobody answers"), cluster.joined(Cluster(address=place)):
         pass

@@ -143,8 +143,12 @@ def _stop(workers: Sequence[_Worker]) -> None:
     until = time.monotonic() + SECONDS_TO_STOP
     while (alive := [one for one in workers if one.process.is_alive()]) and time.monotonic() < until:
         for worker in alive:
-            if worker.left:  # said again and again, since one that is still starting does not listen
+            if worker.left and os.name == "posix":  # again and again, since one that is still starting does not listen
                 os.kill(worker.process.pid, signal.SIGINT)
+            elif (
+                worker.left
+            ):  # Windows has no such signal for a process: work that is ended goes on from its checkpoint
+                worker.process.terminate()
             worker.process.join(0.2)
     for worker in workers:
         if worker.process.is_alive():

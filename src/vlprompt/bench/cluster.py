@@ -12,6 +12,8 @@ import os
 import secrets
 import shutil
 import socket
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -96,19 +98,28 @@ def joined(cluster: Cluster) -> Iterator[Carrier]:
         ray.shutdown()
 
 
-SECONDS_TO_ANSWER = 5.0
+SECONDS_TO_ANSWER, SECONDS_TO_GREET = 5.0, 30.0
+"""For any answer, and for one that only Ray gives."""
 
 
 def _require_somebody(address: str) -> None:
-    """UserError where nothing listens at an address: Ray itself would ask for minutes. ``auto`` is this machine's own."""
+    """UserError where nothing listens at an address, or something else: Ray itself would ask for minutes. ``auto`` is this machine's."""
     place = os.environ.get("RAY_ADDRESS", "") if address == "auto" else address
     if address == "auto" and not place:
         noted = Path(tempfile.gettempdir(), "ray", "ray_current_cluster")
         place = noted.read_text(encoding="utf-8").strip() if noted.is_file() else ""
     host, _, port = place.removeprefix("ray://").rpartition(":")
     try:
-        with socket.create_connection((host.strip("[]"), int(port)), timeout=SECONDS_TO_ANSWER):
-            return
+        socket.create_connection((host.strip("[]"), int(port)), timeout=SECONDS_TO_ANSWER).close()
+        if not place.startswith("ray://"):
+            asked = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", place]
+            subprocess.run(asked, check=True, capture_output=True, timeout=SECONDS_TO_GREET)
+    except subprocess.SubprocessError as error:
+        raise UserError(
+            f"no Ray cluster at {address!r}: {place} answers, but not as a Ray of this version does. Give the address that `ray start "
+            "--head` printed, or use --ray local.",
+            exit_code=DATA,
+        ) from error
     except (OSError, ValueError, OverflowError) as error:
         raise UserError(
             f"no Ray cluster at {address!r}: nobody answers at {place or 'any known address'} ({error}). Start one with "
