@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from dataclasses import replace
@@ -271,3 +272,13 @@ def everything_of(plan: Plan, grid: Grid) -> dict[Path, Outcome]:
     """Every outcome, those of cells that were finished before too."""
     new = everything(plan, grid)
     return {cell.place: Outcome(place=cell.place, state="done") for cell in plan.cells if grid.finished(cell)} | new
+
+
+def test_a_full_disk_is_no_failed_attempt(tmp_path: Path) -> None:
+    full = OSError(errno.ENOSPC, "No space left on device")
+    for _ in range(5):
+        with pytest.raises(OSError, match="No space"), attempt(tmp_path, 2):
+            raise full
+    assert read(tmp_path).reasons == []
+    with attempt(tmp_path, 2):
+        pass

@@ -188,8 +188,12 @@ def attempt(directory: Path, limit: int) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if disk.is_full(error):
-            raise  # nothing of the work is wrong, and no note of it can be written
+        if disk.is_full(
+            error
+        ):  # nothing of the work is wrong; a full disk lets a file be removed, and often none be written
+            with suppress(OSError):
+                _write(directory, history)
+            raise
         history.reasons.append(str(error) or type(error).__name__)
         _write(directory, history)
         raise
