@@ -24,6 +24,7 @@ from vlprompt.data import (
 )
 from vlprompt.data.folders import refusal
 from vlprompt.data.views import ahead, pixels
+from vlprompt.engine.choose import AUTO, Choice, choose, usual
 from vlprompt.engine.evaluate import (
     Classifier,
     accuracy,
@@ -118,12 +119,14 @@ class PromptClassifier:
     _labels: NDArray[Any] | None = None
     result_: Result | None = None
     """What `fit` found; None after `load`."""
+    choice_: Choice | None = None
+    """What `fit` chose against what, where the method is `auto`."""
 
     @plainly
     def __init__(
         self,
         model: str | Path = "pocket-s",
-        method: str = "coop",
+        method: str | None = None,
         *,
         shots: int | None = 16,
         class_names: Sequence[str] | Mapping[Any, str] | None = None,
@@ -141,6 +144,9 @@ class PromptClassifier:
     ) -> None:
         """model: a pocket model's name, a directory or a Hub id. cache: the feature cache's directory; None: the user's.
 
+        method: a name of `vlprompt methods`, overlays included; `auto`: `fit` tries a few on its images and takes one, as `choice_` says
+        (docs/choosing.md). None: `auto`, a named recipe's, or `coop` where options, `init_from` or `teacher` are given.
+
         shots: images per class that `fit` learns from; None: all. class_names: the words of the labels of `fit(X, y)`, in sorted order of
         the labels or by label. Numbers need them, for a prompt is made of words.
 
@@ -157,10 +163,23 @@ class PromptClassifier:
         self.template, self.views, self.device, self.dtype = template, views, device, dtype
         self.shots, self.class_names, self.cache, self.init_from = shots, class_names, cache, init_from
         self.teacher, self.progress, self.options = teacher, progress, options
-        for name, value in (("method", method), ("recipe", recipe)):
+        for name, value in (("method", "" if method is None else method), ("recipe", recipe)):
             if not isinstance(value, str):
                 raise UserError(f"{name} is {value!r}. Give a name: vlprompt {name}s lists them.")
-        resolve(method, options, recipe=recipe_of(method, "few-shot", str(model), recipe))
+        if (asked := self._method) != AUTO:
+            resolve(asked, options, recipe=recipe_of(asked, "few-shot", str(model), recipe))
+        elif self._of_one:
+            raise UserError(
+                "options, init_from and teacher belong to one method, and method='auto' chooses one. Name the method."
+            )
+
+    @property
+    def _of_one(self) -> bool:
+        return bool(self.options) or self.init_from is not None or self.teacher is not None
+
+    @property
+    def _method(self) -> str:
+        return self.method or usual(self.recipe, of_one=self._of_one)
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """All settings by name, options included, as scikit-learn asks for them."""
@@ -215,7 +234,8 @@ class PromptClassifier:
             if name not in usual or value != usual[name].default
         }
         made = ", ".join(
-            f"{name}={value!r}" for name, value in ({"model": str(self.model), "method": self.method} | changed).items()
+            f"{name}={value!r}"
+            for name, value in ({"model": str(self.model), "method": self._method} | changed).items()
         )
         return f"PromptClassifier({made})" + (f"  # {self.result_}" if self.result_ else "")
 
@@ -225,7 +245,7 @@ class PromptClassifier:
             self.result_.rows() if self.result_ else [("learned", "yes" if self._learned else "nothing yet: call fit")]
         )
         cells = "".join(f"<tr><th>{html.escape(name)}</th><td>{html.escape(value)}</td></tr>" for name, value in rows)
-        head = html.escape(f"{self.method} on {self.model}")
+        head = html.escape(f"{self.result_.method if self.result_ else self._method} on {self.model}")
         return f"<table><caption><b>PromptClassifier</b>: {head}</caption>{cells}</table>"
 
     @property
@@ -258,17 +278,18 @@ class PromptClassifier:
         dataset = dataclasses.replace(as_dataset(data), test=())
         with observing(self.progress) as observer:
             self._images_of_sets.observer = observer
+            method, options = self._method, self.options
+            given: dict[str, Any] = {name: getattr(self, name) for name in ("seed", "recipe", "template", "views")}
+            given |= {"model": str(self.model), "shots": self.shots if isinstance(shots, str) else shots}
+            if method == AUTO:
+                self.choice_ = choose(self._images_of_sets, dataset, observer=observer, **given)
+                method, options = self.choice_.candidate.method, dict(self.choice_.candidate.overrides)
             job = prepare(
                 self._images_of_sets,
                 dataset,
-                self.method,
-                model=str(self.model),
-                shots=self.shots if isinstance(shots, str) else shots,
-                seed=self.seed,
-                overrides=self.options,
-                recipe=self.recipe,
-                template=self.template,
-                views=self.views,
+                method,
+                overrides=options,
+                **given,
                 init=Path(self.init_from) if self.init_from is not None else None,
             )
             teacher = None if self.teacher is None else str(self.teacher)

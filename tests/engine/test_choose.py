@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 from tests.engine.made import config, write_images
+from vlprompt import PromptClassifier
 from vlprompt.data import Dataset, Sample, open_dataset
-from vlprompt.engine.choose import CANDIDATES, Candidate, Choice, Tried, as_dict, choose, deal, pick
+from vlprompt.engine.choose import CANDIDATES, Candidate, Choice, Tried, as_dict, choose, deal, pick, usual
 from vlprompt.engine.images import Images, open_model
 from vlprompt.engine.run import train_run
+from vlprompt.errors import UserError
 
 
 def samples(*labels: int) -> list[Sample]:
@@ -27,6 +29,12 @@ def test_every_class_is_dealt_evenly_and_single_images_are_kept_to_learn_from() 
         assert [some[place].label for place in fold] == [0, 0, 1]
     assert deal(samples(0, 1, 2), seed=1) == []
     assert len(deal(samples(0, 0, 1, 1), seed=1)) == 2
+
+
+def test_the_method_where_nobody_names_one() -> None:
+    assert usual() == "auto"
+    assert usual("maple-few-shot") == usual("maple-few-shot", of_one=True) == "maple"
+    assert usual("pocket", of_one=True) == "coop"
 
 
 def tried(label: str, right: int, total: int = 100) -> Tried:
@@ -52,7 +60,7 @@ def test_a_choice_reads_no_test_image_and_tells_all_numbers(clip_dir: Path, tmp_
     guarded = dataclasses.replace(
         dataset, test=tuple(dataclasses.replace(one, source=unread) for one in dataset.test), tested=None
     )
-    candidates = (Candidate(method="lp-plus-plus"), Candidate(method="linear-probe"), CANDIDATES[0])
+    candidates = (*CANDIDATES[1:], CANDIDATES[0])
     found = choose(
         images, guarded, model=str(clip_dir), shots=3, seed=1, candidates=candidates, max_seconds=0.0, recipe=""
     )
@@ -84,3 +92,25 @@ def test_a_run_keeps_its_choice(clip_dir: Path, tmp_path: Path, monkeypatch: pyt
     assert [one.method for one in (*first, *again)] == ["lp-plus-plus"] * 3
     assert calls == [0]
     assert (tmp_path / "run" / "choice.json").is_file()
+
+
+def test_the_classifier_chooses_where_nobody_names_a_method(
+    clip_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_images(tmp_path / "folder")
+
+    def fixed(images: Images, dataset: Dataset, **given: object) -> Choice:
+        assert not dataset.test
+        candidate = Candidate(method="linear-probe", overrides={"C": 1})
+        return Choice(candidate=candidate, tried=(), images=0, sentence="so", seconds=1.0)
+
+    monkeypatch.setattr("vlprompt.classifier.choose", fixed)
+    made = PromptClassifier(clip_dir, recipe="", shots=1, cache=tmp_path / "cache")
+    assert "method='auto'" in repr(made)
+    made.fit(folder)
+    assert made.choice_ is not None
+    assert made.learned.method.options["C"] == 1
+    assert PromptClassifier(clip_dir, epochs=2).choice_ is None
+    assert "method='coop'" in repr(PromptClassifier(clip_dir, epochs=2))
+    with pytest.raises(UserError, match="belong to one method"):
+        PromptClassifier(clip_dir, "auto", epochs=2)

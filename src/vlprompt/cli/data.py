@@ -162,7 +162,7 @@ def check_images(
     if not report.ok:
         raise typer.Exit(DATA)
     if not as_json:
-        console.commands("It can be used:", [f"vlprompt train --data {shlex.quote(source)} --method auto"])
+        console.commands("It can be used:", [f"vlprompt train {shlex.quote(source)}"])
 
 
 class _Teller:

@@ -104,7 +104,7 @@ def _guide(as_json: bool) -> None:
         "new classes: it can be asked about names that it has no images of. needs validation: it chooses numbers on validation images; "
         "without any, on training images that are left over. plpp+METHOD adds the regulariser of PLPP."
     )
-    console.commands("Let it choose:", ["vlprompt train --method auto --data my_photos"])
+    console.commands("Let it choose:", ["vlprompt train my_photos"])
 
 
 def _fits(model: str, as_json: bool) -> None:

@@ -14,9 +14,6 @@ from vlprompt.cli import console, options
 from vlprompt.cli.progress import observing
 from vlprompt.errors import UserError
 
-AUTO = "auto"
-"""As `engine.choose.AUTO`; not read from there, because `--help` imports nothing heavy."""
-
 if TYPE_CHECKING:
     from vlprompt.engine.config import RunConfig
     from vlprompt.records import Record
@@ -31,8 +28,8 @@ MethodOrRecipes = Annotated[
     typer.Option(
         "--method",
         metavar="NAME",
-        help="The method. Put an overlay first: plpp+coop. `auto` tries a few and takes the best.",
-        show_default="coop, or the recipe's",
+        help="The method. Put an overlay first: plpp+coop. `auto` tries a few on your images and takes one.",
+        show_default="auto; the recipe's; coop where options of one method are given",
     ),
 ]
 Init = Annotated[
@@ -141,6 +138,7 @@ def train(
 
 def _config(asked: dict[str, Any]) -> RunConfig:
     """The configuration of the options as they were given, by their names."""
+    from vlprompt.engine.choose import AUTO, usual
     from vlprompt.engine.config import RunConfig
 
     folder, data = asked["folder"], asked["data"]
@@ -149,10 +147,13 @@ def _config(asked: dict[str, Any]) -> RunConfig:
             raise UserError(f"the images are named twice: {folder!r} and --data {data!r}. Name them once.")
         data = folder
     short = [f"{name}={asked[name]}" for name in ("epochs", "lr", "batch") if asked[name] is not None]
-    method = asked["method"] or ("zero-shot" if asked["sentences"] else method_of(asked["recipe"]))
-    mine = [f"--{name}" for name in ("epochs", "lr", "batch", "settings", "init", "teacher") if asked[name] is not None]
-    if method == AUTO and mine:
-        one = mine[0].replace("settings", "set")
+    own = [name for name in ("epochs", "lr", "batch", "settings", "init", "teacher") if asked[name] is not None]
+    new_classes = asked["subset"] != "all"
+    method = asked["method"] or (
+        "zero-shot" if asked["sentences"] else usual(asked["recipe"], of_one=bool(own) or new_classes)
+    )
+    if method == AUTO and own:
+        one = f"--{own[0].replace('settings', 'set')}"
         raise UserError(f"{one} belongs to one method, and --method auto chooses one. Name the method.")
     if asked["sentences"]:
         if method != "zero-shot":
@@ -190,13 +191,6 @@ def _learn(config: RunConfig, *, all_answers: bool, as_json: bool) -> None:
         options.dump_records(records)
         return
     _show(config, records, pages, ahead)
-
-
-def method_of(recipe: str) -> str:
-    """The method of a recipe by name, and CoOp without one."""
-    from vlprompt.methods.recipes import names, read
-
-    return read(recipe).method if recipe in names() else "coop"
 
 
 def default_out(method: str, data: str) -> Path:

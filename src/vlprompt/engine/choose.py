@@ -22,11 +22,12 @@ from vlprompt.engine.duration import measure
 from vlprompt.engine.evaluate import best_words, classifier_of, zero_shot
 from vlprompt.engine.images import Images
 from vlprompt.engine.job import Job, prepare
-from vlprompt.engine.learn import Pupil, learn_all
+from vlprompt.engine.learn import Pupil, alike, learn_all
 from vlprompt.engine.observer import SILENT, Observer
 from vlprompt.engine.sampling import draw
 from vlprompt.engine.train import Lesson
 from vlprompt.errors import UserError
+from vlprompt.methods import recipes
 from vlprompt.types import Steps, Views
 
 AUTO, CHOICE = "auto", "choice.json"
@@ -49,14 +50,22 @@ class Candidate:
 
 CANDIDATES = (
     Candidate(method="coop"),
-    Candidate(method="coop", overrides={"per_class": True}),
-    Candidate(method="tip-adapter-f"),
     Candidate(method="lp-plus-plus"),
     Candidate(method="linear-probe"),
 )
-"""Those that can be asked about new class names first, then by how little they learn."""
+"""The one that can be asked about new class names first, then the quickest. The list was chosen on the cells of benchmarks/choosing.py."""
 ONE_IMAGE = "coop"
 """The method where no class has two images, so that nothing can be tried."""
+
+
+def usual(recipe: str = "auto", *, of_one: bool = False) -> str:
+    """The method where nobody names one: that of a recipe by name, else `auto`.
+
+    of_one: something is asked for that belongs to one method (its options, a start, a teacher, new classes): then CoOp.
+    """
+    if recipe in recipes.names():
+        return recipes.read(recipe).method
+    return "coop" if of_one else AUTO
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,15 +181,14 @@ def _tried(one: Candidate, job: Job, sample: FewShot, folds: Sequence[Sequence[i
     began = time.perf_counter()
     if job.method.chooses and not sample.val:
         return Tried(label=one.label, right=None, seconds=0.0, why_not="it needs validation images")
-    right = []
-    for number, fold in enumerate(folds):
-        train, asked = apart(sample.train, fold)
-        lesson = lesson_of(job, sample, train)
-        if not number and isinstance(job.method.learner, Steps):
-            need = measure(job.clip, job.method, lesson, job.images, max_rows=None).seconds * len(folds)
-            if need > max_seconds:
-                return Tried(label=one.label, right=None, seconds=0.0, why_not=f"it would take {need:,.0f} s")
-        right.append(answered(job, lesson, sample.val, asked).argmax(1).numpy() == labels(asked))
+    parts = [apart(sample.train, fold) for fold in folds]
+    lessons, asked = [lesson_of(job, sample, train) for train, _ in parts], [each for _, each in parts]
+    if isinstance(job.method.learner, Steps):
+        need = measure(job.clip, job.method, lessons[0], job.images, max_rows=None).seconds * len(folds)
+        if need > max_seconds:
+            return Tried(label=one.label, right=None, seconds=0.0, why_not=f"it would take {need:,.0f} s")
+    found = all_answered(job, lessons, sample.val, asked)
+    right = [logits.argmax(1).numpy() == labels(each) for logits, each in zip(found, asked, strict=True)]
     return Tried(label=one.label, right=np.concatenate(right), seconds=time.perf_counter() - began)
 
 
@@ -204,11 +212,26 @@ def lesson_of(job: Job, sample: FewShot, train: Sequence[Sample]) -> Lesson:
 
 def answered(job: Job, lesson: Lesson, val: Sequence[Sample], asked: Sequence[Sample]) -> torch.Tensor:
     """(N, C) logits of what a job learns from a lesson."""
-    (prompt,) = learn_all(job.clip, [Pupil(method=job.method, lesson=lesson, val=val)], job.images)
-    if isinstance(prompt, UserError):
-        raise prompt
-    classifier = classifier_of(job.clip, job.method, prompt, lesson.class_names, job.template)
-    return classifier.logits(asked, job.images)
+    return all_answered(job, [lesson], val, [asked])[0]
+
+
+def all_answered(
+    job: Job, lessons: Sequence[Lesson], val: Sequence[Sample], asked: Sequence[Sequence[Sample]]
+) -> list[torch.Tensor]:
+    """As `answered`, of several lessons with their images; learned together where they can be (`learn.alike`).
+
+    UserError of the first that fails.
+    """
+    pupils = [Pupil(method=job.method, lesson=lesson, val=val) for lesson in lessons]
+    groups = [pupils] if alike(pupils) else [[pupil] for pupil in pupils]
+    prompts = [prompt for group in groups for prompt in learn_all(job.clip, group, job.images)]
+    found = []
+    for prompt, lesson, images in zip(prompts, lessons, asked, strict=True):
+        if isinstance(prompt, UserError):
+            raise prompt
+        classifier = classifier_of(job.clip, job.method, prompt, lesson.class_names, job.template)
+        found.append(classifier.logits(images, job.images))
+    return found
 
 
 def labels(samples: Sequence[Sample]) -> NDArray[np.int64]:
