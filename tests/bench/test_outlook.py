@@ -197,7 +197,7 @@ def test_sets_that_are_there_are_read_beside_those_that_are_not(
     plan = make(dataclasses.replace(wanted, data=("dtd", "eurosat")), desk := SizedDesk(Means(device="cpu")))
     assert list(desk.sized) == ["eurosat"]
     assert {cell.dataset: cell.num_test for cell in plan.cells} == {"dtd": 4, "eurosat": 8100}
-    with pytest.raises(UserError, match="no folder, table or pocket set"):
+    with pytest.raises(UserError, match="no folder, table or embedded set"):
         make(dataclasses.replace(wanted, data=("dtdd",)), SizedDesk(Means(device="cpu")))
 
 

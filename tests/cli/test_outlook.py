@@ -91,4 +91,4 @@ def test_without_a_dry_run_missing_data_are_an_error_that_names_it(vlprompt: Vlp
     assert "With --dry-run cells, hours and disk are planned without the data." in done.err
     other = vlprompt("bench", "few-shot", "--data", "nowhere", "--methods", "coop", "--dry-run")
     assert other.code == 3
-    assert "there is no folder, table or pocket set 'nowhere'" in other.err
+    assert "there is no folder, table or embedded set 'nowhere'" in other.err

@@ -253,7 +253,7 @@ def test_names_that_are_not_utf8_are_read_as_latin1(tmp_path: Path) -> None:
 
 
 def test_nothing_there(tmp_path: Path) -> None:
-    fails(tmp_path / "nowhere", "there is no folder, table or pocket set", "nowhere")
+    fails(tmp_path / "nowhere", "there is no folder, table or embedded set", "nowhere")
     fails("", "there is no folder")
 
 

@@ -90,7 +90,7 @@ def test_measuring_changes_nothing_that_is_learned(clip: Clip, folder: Path, nam
 def test_the_line_before_learning_says_memory_and_time(clip: Clip, folder: Path) -> None:
     line = start_line(clip, method(epochs=500), lesson(folder), images(clip))
     assert re.search(
-        r"about [\d.]+ GiB of memory; about [\d.]+ (s|min) \([\d.e-]+ s a step, timed on \d; 36 image views to encode",
+        r"about [\d.]+ GiB of memory; about [\d.]+ (s|min) \([\d.e-]+ s a step, timed on \d; 36 pictures to encode",
         line,
     )
     done = start_line(clip, method(epochs=5), lesson(folder), images(clip), done=5)

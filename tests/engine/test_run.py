@@ -264,7 +264,7 @@ def test_no_test_image_is_seen_by_learning_or_choosing(
         ({"views": 0}, "a number from 1, 'epochs' or 'centre'"),
         ({"dtype": "float8"}, "unknown dtype 'float8'"),
         ({"device": "gpu"}, "unknown device 'gpu'"),
-        ({"data": "no-such-set"}, "no folder, table or pocket set"),
+        ({"data": "no-such-set"}, "no folder, table or embedded set"),
         ({"model": "./no-such-model"}, "no model './no-such-model'"),
     ],
 )

@@ -187,5 +187,5 @@ def test_unknown_names_are_refused_with_the_nearest() -> None:
         pocket.info("emoji-subgroup")
     with pytest.raises(ValueError, match="did you mean 'pocket-s'"):
         pocket.model_dir("pocket-x")
-    with pytest.raises(ValueError, match="no image"):
+    with pytest.raises(ValueError, match="no embedded image"):
         pocket.read("nothing")

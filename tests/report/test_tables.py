@@ -69,7 +69,9 @@ def test_unmeasured_accuracy_is_a_dash() -> None:
 def test_title_and_remark_name_data_and_template() -> None:
     table = tables.accuracy([record(), record(seed=2)])
     assert table.title == "Test accuracy in percent: birds, 16 shots"
-    assert table.remark.startswith("5 classes, 50 test images; zero-shot words: 'a picture of {}.'.")
+    assert table.remark.startswith(
+        "5 classes, 50 test images; zero-shot: hand-written words alone, 'a picture of {}.'."
+    )
     assert "standard deviation" in table.remark
 
 

@@ -48,7 +48,7 @@ app = typer.Typer(
     name="vlprompt",
     help="Learn prompts for CLIP from a few images per class.\n\n"
     "Start with `vlprompt quickstart`; for your own images: `vlprompt train --data my_photos --out runs/mine`, then "
-    "`vlprompt predict runs/mine picture.jpg`.",
+    "`vlprompt predict runs/mine picture.jpg`. Words such as shots, view or zero-shot: docs/glossary.md.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -26,7 +26,7 @@ Methods = Annotated[
     typer.Option(
         "--methods",
         metavar="A,B",
-        help="Methods. `all`: every method, and every overlay on every method.",
+        help="Methods. `all`: every method, alone and with the terms of PLPP (plpp+METHOD).",
         show_default="the ten of the published report",
     ),
 ]

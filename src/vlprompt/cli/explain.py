@@ -172,7 +172,11 @@ def _verdict(words: Words) -> str:
 
 
 def _perplexity(words: Words) -> list[RenderableType]:
-    table = Table(box=box.SIMPLE_HEAD, title="Perplexity of the context", title_justify="left")
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        title="Perplexity of the context: how much it surprises the model as text (low: little)",
+        title_justify="left",
+    )
     table.add_column("context")
     table.add_column("perplexity", justify="right")
     table.add_row("learned", f"{words.perplexity:,.0f}")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def methods(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="A method, overlays included: plpp+coop.")
+        str | None, typer.Argument(metavar="[NAME]", help="A method, alone or with the terms of PLPP: plpp+coop.")
     ] = None,
     model: Annotated[str | None, options.MODEL] = None,
     guide: Annotated[bool, typer.Option("--guide", help="Which method for whom: one table.")] = False,

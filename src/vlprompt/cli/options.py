@@ -81,7 +81,7 @@ Backbone = Annotated[
 ]
 Method = Annotated[
     str,
-    typer.Option("--method", metavar="NAME", help="The method. Put an overlay first: plpp+coop."),
+    typer.Option("--method", metavar="NAME", help="The method; plpp+METHOD adds the terms of PLPP to one."),
 ]
 
 AllAnswers = Annotated[
@@ -108,7 +108,12 @@ Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 o
 Precision = Annotated[str, typer.Option("--dtype", help="Type of the frozen weights: float32, bfloat16 or float16.")]
 Cache = Annotated[
     Path | None,
-    typer.Option("--cache", metavar="DIR", help="Directory of the image features.", show_default="see `vlprompt env`"),
+    typer.Option(
+        "--cache",
+        metavar="DIR",
+        help="Directory of the image features (each image encoded once).",
+        show_default="see `vlprompt env`",
+    ),
 ]
 SubsetOption = Annotated[str, typer.Option("--subset", help="Classes: all, base (the first half) or novel.")]
 Template = Annotated[
@@ -136,7 +141,8 @@ Recipe = Annotated[
     typer.Option(
         "--recipe",
         metavar="NAME",
-        help="Whose settings: a name of `vlprompt recipes`, or the method's own: published, pocket, or auto: by the model.",
+        help="Whose settings: a name of `vlprompt recipes`, or the method's own: published, pocket (for the small embedded models), or "
+        "auto: by the model.",
     ),
 ]
 Views = Annotated[

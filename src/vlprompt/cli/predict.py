@@ -204,7 +204,7 @@ def _show(answers: Sequence[Answer], top: int) -> None:
     shown.add_column("class")
     shown.add_column("probability", justify="right")
     if top > 1:
-        shown.add_column("then")
+        shown.add_column("next best")
     for answer in answers:
         (name, probability), *rest = answer.top
         others = ", ".join(f"{one} {value:.2f}" for one, value in rest)

@@ -28,7 +28,7 @@ MethodOrRecipes = Annotated[
     typer.Option(
         "--method",
         metavar="NAME",
-        help="The method. Put an overlay first: plpp+coop. `auto` tries a few on your images and takes one.",
+        help="The method; plpp+METHOD adds the terms of PLPP to one. `auto` tries a few on your images and takes one.",
         show_default="auto; the recipe's; coop where options of one method are given",
     ),
 ]

@@ -142,7 +142,7 @@ def _listed(spec: str | Path) -> Listing:
     if str(spec) and path.is_file():
         raise UserError(
             f"{spec} is a file, but not a table of images. Allowed: a folder of class folders, "
-            f"a table ({', '.join(COMMAS + LINES)}), or a pocket set: {', '.join(pocket.names())}.",
+            f"a table ({', '.join(COMMAS + LINES)}), or an embedded set: {', '.join(pocket.names())}.",
             exit_code=DATA,
         )
     if (row := catalogue.find(str(spec))) is not None:
@@ -150,7 +150,7 @@ def _listed(spec: str | Path) -> Listing:
     near = difflib.get_close_matches(str(spec), (*pocket.names(), *catalogue.names()), n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise UserError(
-        f"there is no folder, table or pocket set {str(spec)!r}.{hint} Pocket sets: {', '.join(pocket.names())}. The papers' sets: "
+        f"there is no folder, table or embedded set {str(spec)!r}.{hint} Embedded sets: {', '.join(pocket.names())}. The papers' sets: "
         f"{', '.join(catalogue.names())}.",
         exit_code=DATA,
     )

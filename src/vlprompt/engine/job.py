@@ -499,8 +499,12 @@ def start_line(clip: Clip, method: Method, lesson: Lesson, images: Images, *, do
     learned = sum(parameter.numel() for parameter in prompt.parameters())
     frozen = sum(parameter.numel() for parameter in clip.parameters())
     steps = len(batches(len(lesson.samples), schedule.batch, seed=lesson.seed, epoch=0))
-    words = {"epochs": "a fresh view each epoch", "centre": "not cropped"}
-    views = words[lesson.views] if isinstance(lesson.views, str) else f"{min(lesson.views, schedule.epochs)} views each"
+    words = {"epochs": "a fresh crop each epoch", "centre": "not cropped"}
+    views = (
+        words[lesson.views]
+        if isinstance(lesson.views, str)
+        else f"{min(lesson.views, schedule.epochs)} random crops each"
+    )
     need = estimate_step(clip, method, lesson)
     part = f", {need.max_rows} of {need.rows} text rows at a time" if need.max_rows is not None else ""
     return (
@@ -512,6 +516,6 @@ def start_line(clip: Clip, method: Method, lesson: Lesson, images: Images, *, do
 
 
 def said_of(duration: Duration) -> str:
-    """For example: ``about 12 min (0.21 s a step, timed on 2; 12,800 image views to encode, 0.04 s each)``."""
-    first = f"; {duration.images:,} image views to encode, {duration.image:.2g} s each" if duration.images else ""
+    """For example: ``about 12 min (0.21 s a step, timed on 2; 12,800 pictures to encode, 0.04 s each)``."""
+    first = f"; {duration.images:,} pictures to encode, {duration.image:.2g} s each" if duration.images else ""
     return f"{in_words(duration.seconds)} ({duration.step:.2g} s a step, timed on {duration.timed}{first})"

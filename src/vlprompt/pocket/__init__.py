@@ -148,4 +148,4 @@ def _unknown(kind: str, name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(str(name), choices, n=1, cutoff=0.0)
     nearest = f"; did you mean '{near[0]}'?" if near else ""
     listed = f" (there are: {', '.join(choices)})" if len(choices) <= 12 else ""
-    return f"the pocket has no {kind} '{name}'{nearest}{listed}"
+    return f"there is no embedded {kind} '{name}'{nearest}{listed}"

@@ -181,8 +181,9 @@ def _remark(found: Sequence[Row]) -> str:
         else f"{first.num_test} test images"
     )
     tested = f"{first.num_test:,} images asked in {first.folds} folds" if first.folds else tested
-    words = f"{first.num_classes} classes, {tested}; zero-shot words: "
+    words = f"{first.num_classes} classes, {tested}; zero-shot: hand-written words alone, "
     words += f"{first.hand_written!r}, the best of several." if first.hand_written else f"{first.template!r}."
+    words += " Learned numbers: how many the method learns; the model stays as it is." if first.parameters else ""
     return words + (" Mean +- standard deviation over seeds." if several else "")
 
 
