@@ -16,6 +16,8 @@ from tests.cli.conftest import COLORS, Vlprompt, train_arguments, write_photos
 from vlprompt import __version__, cli, pocket
 from vlprompt.cli import models
 from vlprompt.cli.options import parse_seeds
+from vlprompt.engine.config import RunConfig
+from vlprompt.errors import UserError
 from vlprompt.methods.listed import table
 
 
@@ -404,3 +406,14 @@ def test_words_for_folders_and_a_part_of_the_test_images(
     assert (tested["num_test"], tested["test_of"], tested["top1"]) == (3, 6, record["top1"])
     words.write_text("red,scarlet\n", encoding="utf-8")  # other words are another run
     assert "class_names" in vlprompt(*train_arguments(clip_dir, photos), *options, "--out", "run").err
+
+
+def test_folds_without_a_method_are_of_coop(
+    vlprompt: Vlprompt, clip_dir: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(config: RunConfig, observer: object) -> None:
+        raise UserError(f"{config.method} in {config.folds} folds")
+
+    monkeypatch.setattr("vlprompt.engine.run.train_run", refuse)
+    assert "coop in 2 folds" in vlprompt("train", photos, "--model", clip_dir, "--folds", 2).err
+    assert "Name the method" in vlprompt("train", photos, "--model", clip_dir, "--folds", 2, "--method", "auto").err

@@ -29,7 +29,7 @@ MethodOrRecipes = Annotated[
         "--method",
         metavar="NAME",
         help="The method; plpp+METHOD adds the terms of PLPP to one. `auto` tries a few on your images and takes one.",
-        show_default="auto; the recipe's; coop where options of one method are given",
+        show_default="auto; the recipe's; coop with --folds, or where options of one method are given",
     ),
 ]
 Init = Annotated[
@@ -150,7 +150,9 @@ def _config(asked: dict[str, Any]) -> RunConfig:
     own = [name for name in ("epochs", "lr", "batch", "settings", "init", "teacher") if asked[name] is not None]
     new_classes = asked["subset"] != "all"
     method = asked["method"] or (
-        "zero-shot" if asked["sentences"] else usual(asked["recipe"], of_one=bool(own) or new_classes)
+        "zero-shot"
+        if asked["sentences"]
+        else usual(asked["recipe"], of_one=bool(own) or new_classes or bool(asked["folds"]))
     )
     if method == AUTO and own:
         one = f"--{own[0].replace('settings', 'set')}"
