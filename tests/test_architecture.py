@@ -210,6 +210,29 @@ def test_what_is_learned_and_tested_is_written_down_in_one_place() -> None:
         assert found == modules, value
 
 
+STEPS = {"optimiser_of": {"engine/train.py"}, "take": {"engine/train.py"}, "accumulate": {"engine/train.py"}}
+"""What only a loop calls (`engine.optim`, `engine.step`) -> the modules that call it."""
+
+
+def test_there_is_one_loop() -> None:
+    for name, modules in STEPS.items():
+        found = {
+            path.relative_to(PACKAGE).as_posix()
+            for path in SOURCES
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            if isinstance(node, ast.ImportFrom)
+            and name in {one.name for one in node.names}
+            and node.module != "itertools"
+        }
+        assert found == modules, name
+    stepping = [
+        path.relative_to(PACKAGE).as_posix()
+        for path in SOURCES
+        if re.search(r"\boptimi[sz]er\.step\(", path.read_text(encoding="utf-8"))
+    ]
+    assert stepping == ["engine/step.py", "prompts/attest.py"], "attest learns from each test image, at test time"
+
+
 ONCE = ("--set", "--recipe", "--max-memory", "--jobs", "--resume", "--device", "--cache", "--json")
 
 

@@ -231,7 +231,7 @@ def test_no_test_image_is_seen_by_learning_or_choosing(
     inner = learn_module.train_all
 
     def watched(clip: Any, tasks: Any, *args: Any, **kwargs: Any) -> Any:
-        given.extend(sample.id for task in tasks for sample in task.lesson.samples)
+        given.extend(sample.id for task in tasks for sample in task.feed.samples)
         return inner(clip, tasks, *args, **kwargs)
 
     monkeypatch.setattr(learn_module, "train_all", watched)

@@ -8,13 +8,13 @@ import sys
 from typing import Any
 
 from vlprompt.cli import run
-from vlprompt.pretrain import loop
+from vlprompt.engine import train
 
 STEPS = 5
 
 
 def main() -> None:
-    real, taken = loop.take, [0]
+    real, taken = train.take, [0]
 
     def dying(*arguments: Any) -> None:
         if taken[0] == STEPS and os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
@@ -22,7 +22,7 @@ def main() -> None:
         taken[0] += 1
         real(*arguments)
 
-    loop.take = dying  # type: ignore[assignment]
+    train.take = dying  # type: ignore[assignment]
     sys.exit(run(sys.argv[1:]))
 
 

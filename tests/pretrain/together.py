@@ -14,8 +14,9 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from vlprompt.engine import train
 from vlprompt.engine.step import Gradients
-from vlprompt.pretrain import loop, run
+from vlprompt.pretrain import run
 from vlprompt.pretrain.config import PretrainConfig
 from vlprompt.pretrain.run import pretrain_run
 
@@ -53,13 +54,13 @@ def config(root: Path, out: Path, method: str, **changes: Any) -> PretrainConfig
 def gradients(cases: Mapping[str, PretrainConfig]) -> dict[str, Steps]:
     """Run every case in this process; the gradients of its steps, in order."""
     taken: Steps = []
-    real = loop.take
+    real = train.take
 
     def noting(optimiser: torch.optim.SGD, parameters: Any, found: Gradients) -> None:
         taken.append([None if one is None else one.detach().clone() for one in found])
         real(optimiser, parameters, found)
 
-    loop.take = noting  # type: ignore[assignment]
+    train.take = noting  # type: ignore[assignment]
     out = {}
     try:
         for name, one in cases.items():
@@ -67,7 +68,7 @@ def gradients(cases: Mapping[str, PretrainConfig]) -> dict[str, Steps]:
             pretrain_run(one)
             out[name] = list(taken)
     finally:
-        loop.take = real
+        train.take = real
     return out
 
 

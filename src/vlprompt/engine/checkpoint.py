@@ -37,6 +37,8 @@ class State:
     """Wall time of learning so far, over all starts."""
     weights: dict[str, float] = field(default_factory=dict)
     """Of terms whose weight was found in the first epoch (`Term.balance`)."""
+    step: int | None = None
+    """Steps done, where states are kept within epochs too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

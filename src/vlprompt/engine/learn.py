@@ -51,7 +51,7 @@ def learn_all(
             tasks.append(
                 Task(
                     method=pupil.method,
-                    lesson=pupil.lesson,
+                    feed=pupil.lesson,
                     start=pupil.start,
                     first=first,
                     checkpoints=pupil.checkpoints,

@@ -25,6 +25,7 @@ class Seen:
     frozen_BE: Tensor | None
     pixels: Tensor | None
     drawn: Tensor | None
+    others: Sequence[Tensor]
     taught_BE: Tensor | None
 
 
@@ -39,6 +40,7 @@ def views_of(forwards: Sequence[Forward], seen: Sequence[Seen]) -> list[View]:
             one.frozen_BE,
             one.pixels,
             one.drawn,
+            one.others,
             taught_BE=one.taught_BE,
             answered=Answered(text=text[place] if text else None, image=image[place] if image else None),
         )

@@ -162,13 +162,15 @@ class Place:
     """What of the run is safe: a sentence."""
 
 
-def require_finite(losses: Mapping[str, Tensor], gradients: Gradients, prompt: nn.Module, place: Place) -> None:
+def require_finite(losses: Mapping[str, float], gradients: Gradients, prompt: nn.Module, place: Place) -> None:
     """Raise UserError, naming term, step and images, if a loss or gradient is not finite; nothing is updated."""
-    names = [name for name, _ in prompt.named_parameters()]
-    checks = {f"the loss term {name!r}": loss for name, loss in losses.items()}
-    checks |= {f"the gradient of {name!r}": g for name, g in zip(names, gradients, strict=True) if g is not None}
-    fine = torch.stack([torch.isfinite(value).all() for value in checks.values()]).tolist()
-    bad = [what for what, good in zip(checks, fine, strict=True) if not good]
+    bad = [f"the loss term {name!r}" for name, loss in losses.items() if not math.isfinite(loss)]
+    named = [
+        (name, one) for (name, _), one in zip(prompt.named_parameters(), gradients, strict=True) if one is not None
+    ]
+    if named:
+        fine = torch.stack([torch.isfinite(one).all() for _, one in named]).tolist()
+        bad += [f"the gradient of {name!r}" for (name, _), good in zip(named, fine, strict=True) if not good]
     if not bad:
         return
     raise UserError(

@@ -16,35 +16,17 @@ from torch.utils.data import DataLoader, Dataset
 from vlprompt.data import Pool, Sample, augmented_view, picture, test_view, train_view
 from vlprompt.data.views import first_view, in_threads
 from vlprompt.engine.distributed import Alone
+from vlprompt.engine.forward import Forward
 from vlprompt.engine.images import Images
+from vlprompt.engine.train import Batch, Feed
 from vlprompt.errors import UserError
 from vlprompt.pretrain.config import Views
 from vlprompt.pretrain.order import Plan
-from vlprompt.types import Preprocess
+from vlprompt.towers import Clip
+from vlprompt.types import Preprocess, Schedule
 
 PREPARED = 4096
 """Images whose features are asked for at once before learning: a block of the cache."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Batch:
-    """A rank's share of a step. The copies of an image stand together."""
-
-    step: int
-    ids: tuple[str, ...]
-    """Of the images, each once."""
-    labels_B: Tensor
-    """int64, one per copy."""
-    pixels: Tensor | None = None
-    """(B, 3, S, S) float32; None where features are cached."""
-    frozen_BE: Tensor | None = None
-    """The bare image tower's features, where they are cached."""
-    taught_BE: Tensor | None = None
-    """Another model's features of them, which teaches, where they are cached."""
-    taught_pixels: Tensor | None = None
-    """The same views as that model sees them, where its images are made otherwise and are not cached."""
-    skipped: tuple[tuple[str, str], ...] = ()
-    """(id or number, reason) of images that could not be used."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +37,11 @@ class Look:
     copies: int
     seed: int
     """A run's own crops begin at it, as those of `vlprompt train`."""
+
+    @property
+    def fixed(self) -> bool:
+        """Whether the views of an image are few and come again."""
+        return isinstance(self.views, int) or self.views == "centre"
 
     def numbers(self, epoch: int) -> tuple[int | None, ...]:
         """The numbers of the views that an epoch shows; None: the test view."""
@@ -78,8 +65,9 @@ class Look:
 
 
 @dataclass(slots=True)
-class Decoding(Dataset[Batch]):
-    """Step -> this rank's batch with pixels: what a worker process runs."""
+class Decoding(Dataset[tuple[Batch, Tensor | None]]):
+    """Step -> this rank's batch with pixels, and the same views as a teacher sees them if its images are made otherwise: what a worker
+    process runs."""
 
     pool: Pool
     plan: Plan
@@ -90,7 +78,7 @@ class Decoding(Dataset[Batch]):
     other: Preprocess | None = None
     """A teacher's; None: it sees the same pixels, or there is none."""
 
-    def __getitem__(self, step: int) -> Batch:
+    def __getitem__(self, step: int) -> tuple[Batch, Tensor | None]:
         epoch, _ = self.plan.place(step)
         samples, skipped = self.samples(step)
         both = [one for one in (self.preprocess, self.other) if one is not None]
@@ -102,27 +90,17 @@ class Decoding(Dataset[Batch]):
             torch.cat([each[i] for _, each in good]) if good else torch.empty(0, 3, side, side)
             for i, side in enumerate(sides)
         ]
-        return Batch(
-            step=step,
+        batch = Batch(
             ids=tuple(sample.id for sample, _ in good),
             labels_B=labels_of([sample for sample, _ in good], self.look.copies),
             pixels=pixels[0],
-            taught_pixels=pixels[1] if self.other is not None else None,
             skipped=(*skipped, *bad),
         )
+        return batch, pixels[1] if self.other is not None else None
 
     def samples(self, step: int) -> tuple[list[Sample], list[tuple[str, str]]]:
         """This rank's samples of a step, and those that have none with the reason."""
         return usable(self.pool, own_share(self.plan.images(step), *self.ranks).tolist())
-
-
-def remembered(batches: Iterator[Batch], source: Decoding, teacher: Images) -> Iterator[Batch]:
-    """The batches with a teacher's features of their fixed views, each computed once."""
-    for batch in batches:
-        samples = [one for one in source.samples(batch.step)[0] if one.id in batch.ids]
-        yield replace(
-            batch, taught_BE=features_of(samples, source.look.numbers(source.plan.place(batch.step)[0]), teacher)
-        )
 
 
 def features_of(samples: Sequence[Sample], views: Sequence[int | None], images: Images) -> Tensor:
@@ -161,7 +139,7 @@ def _looked(look: Look, sample: Sample, models: Sequence[Preprocess], epoch: int
         return str(error)
 
 
-def decoded(dataset: Decoding, start: int, workers: int) -> Iterator[Batch]:
+def decoded(dataset: Decoding, start: int, workers: int) -> Iterator[tuple[Batch, Tensor | None]]:
     """Every step's batch from `start` on; each worker process decodes every so-many-th step ahead."""
     steps = range(start, dataset.plan.steps)
     if not workers:
@@ -169,7 +147,7 @@ def decoded(dataset: Decoding, start: int, workers: int) -> Iterator[Batch]:
         return
     # A sampler may be any iterable of keys; a batch size of None hands each key's value through as it is. Processes are started
     # anew, not forked: a fork would share the handles of open archives, and threads and GPU contexts do not survive it.
-    loader: DataLoader[Batch] = DataLoader(
+    loader: DataLoader[tuple[Batch, Tensor | None]] = DataLoader(
         dataset, batch_size=None, sampler=steps, num_workers=workers, multiprocessing_context="spawn"
     )
     yield from loader
@@ -214,7 +192,6 @@ class Cached:
         samples = [sample for sample in (self.sample(number) for number in numbers) if sample is not None]
         views = self.look.numbers(epoch)
         return Batch(
-            step=step,
             ids=tuple(sample.id for sample in samples),
             labels_B=labels_of(samples, len(views)),
             frozen_BE=features_of(samples, views, self.images),
@@ -243,3 +220,58 @@ def checked(pool: Pool, number: int) -> Sample | tuple[str, str]:
     except UserError as error:
         return name, str(error)
     return sample
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stream(Feed):
+    """A feed of very many images by number, shared by the processes of a step; what does not decode is left out."""
+
+    pool: Pool
+    plan: Plan
+    look: Look
+    cached: bool
+    """Whether the images' features come from the cache."""
+    workers: int = 0
+    """Processes that decode; 0: threads."""
+
+    @property
+    def number(self) -> int:
+        return len(self.pool)
+
+    def per_epoch(self, batch: int) -> int:
+        return self.plan.steps_per_epoch
+
+    def batches(self, forward: Forward, images: Images, schedule: Schedule, start: int) -> Iterator[Batch]:
+        if self.cached:
+            cached = Cached(self.pool, self.plan, self.look, images, self.ranks, self.teacher)
+            cached.prepare()
+            return cached.batches(start)
+        other = None
+        if self.teacher is not None and not self.look.fixed and self.teacher.clip.preprocess != images.clip.preprocess:
+            other = self.teacher.clip.preprocess
+        own = (self.ranks.rank, self.ranks.world)
+        return self._decoded(
+            Decoding(self.pool, self.plan, self.look, images.clip.preprocess, own, other), forward, start
+        )
+
+    def _decoded(self, source: Decoding, forward: Forward, start: int) -> Iterator[Batch]:
+        """With the bare tower's features where they are read, and the teacher's, which of fixed views are computed once."""
+        for step, (batch, others) in enumerate(decoded(source, start, self.workers), start):
+            assert batch.pixels is not None
+            pixels = batch.pixels.to(forward.clip.device, non_blocking=True)
+            taught = None
+            if self.teacher is not None and self.look.fixed:
+                samples = [one for one in source.samples(step)[0] if one.id in batch.ids]
+                taught = features_of(samples, self.look.numbers(self.plan.place(step)[0]), self.teacher)
+            elif self.teacher is not None:
+                taught = _bare(self.teacher.clip, pixels if others is None else others)
+            frozen = _bare(forward.clip, pixels) if forward.reads_frozen else None
+            yield replace(batch, pixels=pixels, frozen_BE=frozen, taught_BE=taught)
+
+
+@torch.no_grad()
+def _bare(clip: Clip, pixels: Tensor) -> Tensor:
+    """(B, E): what the bare image tower says, also of no image."""
+    if not len(pixels):
+        return torch.empty(0, clip.facts.embed_dim, device=clip.device)
+    return clip.encode_images(pixels.to(clip.device)).pooled

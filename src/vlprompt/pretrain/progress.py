@@ -1,14 +1,26 @@
-"""How far a run of pretraining is: the state on disk, from which it continues with the same bits, and its log."""
+"""The book of pretraining: how far a run is, its state on disk, from which it continues with the same bits, and its logs.
+
+Every rank keeps it; only rank 0 writes.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from torch import nn
+
 from vlprompt import disk, reading
 from vlprompt.engine.checkpoint import State, packed, unpacked
+from vlprompt.engine.distributed import Alone
+from vlprompt.engine.optim import lr_at
+from vlprompt.engine.train import Learner, Taken
+from vlprompt.errors import DATA, UserError
+from vlprompt.pretrain.order import Plan
+from vlprompt.types import Schedule
 
 CHECKPOINT, METRICS, SKIPPED = "checkpoint.safetensors", "metrics.jsonl", "skipped.jsonl"
 SCHEMA = 2
@@ -49,7 +61,9 @@ def read(directory: Path) -> bytes | None:
 def restored(data: bytes, place: Path, config_hash: str) -> tuple[State, Progress]:
     """The state of `read`. UserError where it is damaged or another configuration's."""
     state, numbers = unpacked(place / CHECKPOINT, data, SCHEMA, config_hash)
-    return state, reading.typed(Progress, numbers, str(place / CHECKPOINT))
+    progress = reading.typed(Progress, numbers, str(place / CHECKPOINT))
+    state.step = progress.step
+    return state, progress
 
 
 def log(directory: Path, name: str, values: Mapping[str, object]) -> None:
@@ -77,3 +91,133 @@ def _step_of(line: str) -> float:
         return int(reading.json_value(line, METRICS)["step"])
     except (ValueError, KeyError, TypeError):
         return float("inf")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Times:
+    """When something other than learning is done, in steps (and minutes)."""
+
+    save: int
+    save_minutes: float
+    evaluate: int | None
+    """None: after every epoch."""
+    log: int
+    max_skipped: int
+
+
+@dataclass(slots=True, kw_only=True)
+class Steps:
+    """The book of a run that is read by steps (`engine.train.Book`)."""
+
+    plan: Plan
+    copies: int
+    times: Times
+    progress: Progress
+    ranks: Alone
+    directory: Path
+    config_hash: str
+    test: Callable[[nn.Module], Mapping[str, float | None]]
+    """Prompt -> top1 and train_top1; called by all ranks at once."""
+    better: Callable[[nn.Module], None]
+    """Called by rank 0 with a prompt that is the best so far on held-out images."""
+    measures: bool = False
+    _sums: dict[str, float] = field(default_factory=dict)
+    _logged: tuple[int, int, float] = (0, 0, 0.0)
+    """Steps, images and seconds at the last line of the log."""
+    _saved: float = field(default_factory=time.perf_counter)
+
+    def __post_init__(self) -> None:
+        self._logged = self._now
+
+    @property
+    def _now(self) -> tuple[int, int, float]:
+        return self.progress.step, self.progress.images, self.progress.seconds
+
+    @property
+    def _since(self) -> tuple[int, int, float]:
+        steps, images, seconds = self._logged
+        return self.progress.step - steps, self.progress.images - images, self.progress.seconds - seconds
+
+    def kept(self, taken: int, per_epoch: int) -> str:
+        return f" The state after step {taken} or before is kept in {self.directory / CHECKPOINT}."
+
+    def counts(self, taken: Taken) -> Mapping[str, float]:
+        """UserError (exit 3): too many images could not be used."""
+        self._note_skipped(taken)
+        self.progress.step += 1
+        self.progress.images += taken.images // self.copies
+        self.progress.seconds += taken.seconds
+        for name, value in taken.losses.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+        _, images, seconds = self._since
+        return {"loss": taken.loss, "epoch": taken.epoch + 1, "images/s": images / seconds if seconds else 0.0}
+
+    def writes(self, taken: Taken, learner: Learner) -> None:
+        if self.progress.step % self.times.log == 0 or self.progress.step == self.plan.steps:
+            self._log(taken, learner.schedule)
+        tested = self._test_if_due(taken, learner.prompt)
+        if self.ranks.rank == 0:
+            self._save_if_due(tested or taken.last, learner)
+
+    def _note_skipped(self, taken: Taken) -> None:
+        """Count what could not be used, on all ranks alike; stop where it is too much."""
+        if taken.images == len(self.plan.images(taken.step)) * self.copies:
+            return
+        skipped = self.progress.skipped
+        for found in self.ranks.objects(taken.batch.skipped):
+            for name, reason in found:
+                if name not in skipped:
+                    skipped[name] = reason
+                    if self.ranks.rank == 0:
+                        log(self.directory, SKIPPED, {"step": taken.step + 1, "image": name, "reason": reason})
+        if len(skipped) > self.times.max_skipped:
+            name, reason = next(reversed(skipped.items()))
+            raise UserError(
+                f"{len(skipped)} images could not be used, more than --max-skipped {self.times.max_skipped}; the last: "
+                f"{reason or name} All are in {self.directory / SKIPPED}. Repair the data, or allow more.",
+                exit_code=DATA,
+            )
+
+    def _log(self, taken: Taken, schedule: Schedule) -> None:
+        progress, (steps, images, seconds) = self.progress, self._since
+        means = {name: total / steps for name, total in self._sums.items()}
+        line = {
+            "step": progress.step,
+            "epoch": taken.epoch,
+            "lr": lr_at(taken.epoch, schedule),
+            "loss": sum(means.values()),
+            "losses": means,
+            "classes": taken.classes,
+            "images": progress.images,
+            "skipped": len(progress.skipped),
+            "images_per_s": round(images / seconds if seconds else 0.0, 3),
+            "seconds": round(progress.seconds, 3),
+            "left_s": round((self.plan.steps - progress.step) * seconds / steps, 1),
+        }
+        if self.ranks.rank == 0:
+            log(self.directory, METRICS, line)
+        self._sums.clear()
+        self._logged = self._now
+
+    def _test_if_due(self, taken: Taken, prompt: nn.Module) -> bool:
+        progress, every = self.progress, self.times.evaluate
+        due = taken.last if every is None else progress.step % every == 0 or progress.step == self.plan.steps
+        if not due:
+            return False
+        found = self.test(prompt)
+        top1, best = found.get("top1"), progress.best_top1
+        progress.tests.append({"step": progress.step, "epoch": taken.epoch, **found})
+        if top1 is not None and (best is None or top1 > best):
+            progress.best_top1, progress.best_step = top1, progress.step
+            if self.ranks.rank == 0:
+                self.better(prompt)
+        if self.ranks.rank == 0 and any(value is not None for value in found.values()):
+            log(self.directory, METRICS, {"step": progress.step, "epoch": taken.epoch, "test": dict(found)})
+        return True
+
+    def _save_if_due(self, now: bool, learner: Learner) -> None:
+        late = time.perf_counter() - self._saved > 60 * self.times.save_minutes
+        if now or late or self.progress.step % self.times.save == 0:
+            epoch, _ = self.plan.place(self.progress.step)
+            save(self.directory, learner.state(epoch, self.progress.seconds), self.progress, self.config_hash)
+            self._saved = time.perf_counter()

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -17,16 +16,14 @@ from vlprompt import artifact, disk, reading
 from vlprompt.artifact import Learned
 from vlprompt.data import Corpus
 from vlprompt.disk import default_root, locked
-from vlprompt.engine.checkpoint import State, restore
+from vlprompt.engine.checkpoint import State
 from vlprompt.engine.config import hashed, refuse_unfinished, require_own, same_work
 from vlprompt.engine.distributed import Alone, joined, own_device, restarted
 from vlprompt.engine.forward import Forward
 from vlprompt.engine.images import Images, open_model, open_teacher
-from vlprompt.engine.memory import estimate
 from vlprompt.engine.observer import SILENT, Observer
-from vlprompt.engine.optim import optimiser_of
 from vlprompt.engine.precision import peak_mib, reset_peak, resolve_device, versions
-from vlprompt.engine.train import new_prompt
+from vlprompt.engine.train import Task, estimate_step, forward_of, new_prompt, train_one
 from vlprompt.errors import DATA, UserError
 from vlprompt.pretrain import progress as record
 from vlprompt.pretrain.config import (
@@ -36,14 +33,12 @@ from vlprompt.pretrain.config import (
     said_of_processes,
     whose_choices,
 )
-from vlprompt.pretrain.feed import Batch, Cached, Decoding, Look, decoded, remembered
+from vlprompt.pretrain.feed import Look, Stream
 from vlprompt.pretrain.heldout import Slice, alike, all_classes, zero_shot
-from vlprompt.pretrain.loop import Loop, Times
 from vlprompt.pretrain.order import Plan
-from vlprompt.pretrain.progress import Progress
+from vlprompt.pretrain.progress import Progress, Steps, Times
 from vlprompt.pretrain.source import open_corpus
 from vlprompt.towers import Clip
-from vlprompt.towers.tokens import longest
 from vlprompt.types import Features, Method
 
 CONFIG, SUMMARY = "config.json", "pretraining.json"
@@ -68,17 +63,6 @@ class Setup:
     @property
     def template(self) -> str:
         return self.config.template or self.corpus.template
-
-    @property
-    def cached(self) -> bool:
-        """Whether the images' features come from the cache: fixed views, and a prompt of the text tower alone."""
-        return not self.method.prompt.reach.image_tower and (
-            isinstance(self.config.seen, int) or self.config.seen == "centre"
-        )
-
-    @property
-    def batch(self) -> int:
-        return min(self.method.schedule.batch, len(self.corpus.train))
 
 
 def pretrain_run(config: PretrainConfig, observer: Observer = SILENT) -> dict[str, Any]:
@@ -120,44 +104,33 @@ def _run(setup: Setup) -> dict[str, Any]:
     if done is not None:
         return done
     reset_peak(setup.clip.device)
-    forward, plan = forward_of(setup), plan_of(setup)
+    feed = feed_of(setup)
+    need = estimate_step(setup.clip, setup.method, feed)
+    parted = config.max_memory is None and need.rows > CHUNK_ROWS
+    forward = forward_of(setup.clip, setup.method, feed, max_rows=CHUNK_ROWS if parted else need.max_rows)
     chosen_by_best = chooses(config, setup.corpus.held_out_part)
-    prompt = new_prompt(setup.clip, setup.method.prompt, len(setup.corpus.class_names), config.seed)
-    optimiser = optimiser_of(prompt.parameters(), setup.method.schedule)
     state, progress = start or (None, Progress())
-    if state is not None:
-        restore(state, prompt, optimiser)
-    held = _slices(setup, forward)
-    loop = Loop(
-        method=setup.method,
-        forward=forward,
-        prompt=prompt,
-        optimiser=optimiser,
-        plan=plan,
-        seed=config.seed,
-        copies=config.num_copies,
-        times=_times(config, len(setup.corpus.train)),
+    held = _slices(setup, feed, forward)
+    book = Steps(
+        plan=feed.plan,
+        copies=feed.copies,
+        times=_times(config, feed.number),
         progress=progress,
-        average=state.average if state else {},
+        ranks=ranks,
         directory=config.out,
         config_hash=config_hash,
-        observer=setup.observer,
         test=lambda prompt: _test(forward, held, prompt),
         better=lambda prompt: _save(setup, BEST, prompt, progress) if chosen_by_best else None,
     )
-    began = time.perf_counter()
-    base = _zero_shot(setup, forward, held)
-    setup.observer.note(said(setup, plan, prompt, base.get("zero_shot_top1")))
-    batches = feed_of(setup, plan, progress.step)
-    setup.observer.stage(f"pretraining {setup.method.name}", plan.steps)
-    setup.observer.advance(progress.step, {})
-    loop.run(batches)
-    _finish(loop)
+    base = _zero_shot(setup, feed, forward, held)
+    setup.observer.note(said(setup, feed, base.get("zero_shot_top1")))
+    task = Task(method=setup.method, feed=feed, start=state, book=book, forward=forward)
+    prompt = train_one(setup.clip, task, setup.images, setup.observer)
     if ranks.rank == 0:
         _save(setup, LAST, prompt, progress)
         if progress.best_top1 is None or not chosen_by_best:
             _save(setup, BEST, prompt, progress)
-    return _summary(setup, config_hash, plan, progress, base, time.perf_counter() - began)
+    return _summary(setup, config_hash, feed.plan.epochs, progress, base)
 
 
 def document_of(setup: Setup) -> dict[str, object]:
@@ -226,55 +199,24 @@ def _claimed(config: PretrainConfig, document: dict[str, object]) -> tuple[dict[
     return None, data
 
 
-def forward_of(setup: Setup) -> Forward:
-    """The forward pass, with as many text rows at once as memory allows."""
-    clip, method, config = setup.clip, setup.method, setup.config
-    spec, sampling = method.prompt, method.steps.classes
-    names = setup.corpus.class_names
-    tokens = clip.class_tokens(names, spec.layout, setup.template)
-    rows_B = -(-setup.batch // setup.ranks.world) * config.num_copies
-    drawn = sampling.drawn(len(names)) if sampling else None
-    seen = len(names) if drawn is None else min(len(names), drawn + setup.batch)
-    part = longest(tokens, -(-seen // setup.ranks.world))
-    need = estimate(clip, spec, part, batch=rows_B, limit=config.max_memory)
-    max_rows = need.max_rows
-    if config.max_memory is None and need.rows > CHUNK_ROWS:
-        max_rows = CHUNK_ROWS
-    return Forward(
-        clip,
-        spec,
-        method.needs,
-        names,
-        setup.template,
-        teacher=method.teacher,
-        max_rows=max_rows,
-        ranks=setup.ranks,
-        taught=setup.teacher.clip if setup.teacher else None,
-    )
-
-
-def plan_of(setup: Setup) -> Plan:
-    """The order of the images."""
-    pool = setup.corpus.train
-    return Plan(len(pool), setup.batch, setup.method.schedule.epochs, seed=setup.config.seed, runs=pool.runs)
-
-
-def feed_of(setup: Setup, plan: Plan, start: int) -> Iterator[Batch]:
-    """The batches of this rank from a step on."""
-    config, ranks = setup.config, setup.ranks
+def feed_of(setup: Setup) -> Stream:
+    """The images and classes of every step. Features come from the cache for fixed views and a prompt of the text tower alone."""
+    config, pool, schedule = setup.config, setup.corpus.train, setup.method.schedule
     look = Look(views=config.seen, copies=config.num_copies, seed=config.seed)
-    if setup.cached:
-        cached = Cached(setup.corpus.train, plan, look, setup.images, ranks, setup.teacher)
-        cached.prepare()
-        return cached.batches(start)
-    own, pool, teacher = (ranks.rank, ranks.world), setup.corpus.train, setup.teacher
-    fixed = isinstance(config.seen, int) or config.seen == "centre"
-    other = None if teacher is None or fixed else teacher.clip.preprocess
-    other = None if other == setup.clip.preprocess else other
-    batches = decoded(Decoding(pool, plan, look, setup.clip.preprocess, own, other), start, config.workers)
-    if teacher is None or not fixed:
-        return batches
-    return remembered(batches, Decoding(pool, plan, look, teacher.clip.preprocess, own), teacher)
+    return Stream(
+        class_names=setup.corpus.class_names,
+        template=setup.template,
+        seed=config.seed,
+        max_memory=config.max_memory,
+        teacher=setup.teacher,
+        ranks=setup.ranks,
+        copies=config.num_copies,
+        pool=pool,
+        plan=Plan(len(pool), min(schedule.batch, len(pool)), schedule.epochs, seed=config.seed, runs=pool.runs),
+        look=look,
+        cached=look.fixed and not setup.method.prompt.reach.image_tower,
+        workers=config.workers,
+    )
 
 
 def _times(config: PretrainConfig, number: int) -> Times:
@@ -288,24 +230,24 @@ def _times(config: PretrainConfig, number: int) -> Times:
     )
 
 
-def _slices(setup: Setup, forward: Forward) -> dict[str, Slice]:
+def _slices(setup: Setup, feed: Stream, forward: Forward) -> dict[str, Slice]:
     """The held-out and the training images that are tested; none where there are no held-out ones."""
     number, corpus = setup.config.held_out, setup.corpus
     if not number or not len(corpus.held_out):
         return {}
     both = {"top1": corpus.held_out, "train_top1": corpus.train}
     return {
-        name: Slice(pool, number, setup.images, forward, seed=setup.config.seed, cached=setup.cached)
+        name: Slice(pool, number, setup.images, forward, seed=feed.seed, cached=feed.cached)
         for name, pool in both.items()
     }
 
 
-def _zero_shot(setup: Setup, forward: Forward, held: Mapping[str, Slice]) -> dict[str, float | None]:
+def _zero_shot(setup: Setup, feed: Stream, forward: Forward, held: Mapping[str, Slice]) -> dict[str, float | None]:
     """What the template says of the slices; of the training images only where their features are kept for learning anyway."""
     if not held:
         return {}
     text = _template_text(setup, forward)
-    return {f"zero_shot_{name}": held[name].top1(text, None) for name in held if name == "top1" or setup.cached}
+    return {f"zero_shot_{name}": held[name].top1(text, None) for name in held if name == "top1" or feed.cached}
 
 
 def _test(forward: Forward, held: Mapping[str, Slice], prompt: nn.Module) -> dict[str, float | None]:
@@ -326,18 +268,10 @@ def _template_text(setup: Setup, forward: Forward) -> Features:
     return zero_shot(forward, names, setup.template)
 
 
-def _finish(loop: Loop) -> None:
-    """The average of the epochs' prompts in place of the last one, where the method averages."""
-    with torch.no_grad():
-        for name, parameter in loop.prompt.named_parameters():
-            parameter.grad = None
-            if loop.average:
-                parameter.copy_(loop.average[name])
-
-
-def said(setup: Setup, plan: Plan, prompt: nn.Module, base: float | None) -> str:
+def said(setup: Setup, feed: Stream, base: float | None) -> str:
     """One line before learning."""
-    corpus, sampling = setup.corpus, setup.method.steps.classes
+    corpus, plan, sampling = setup.corpus, feed.plan, setup.method.steps.classes
+    prompt = new_prompt(setup.clip, setup.method.prompt, len(corpus.class_names), feed.seed)
     learned = sum(parameter.numel() for parameter in prompt.parameters())
     drawn = sampling.drawn(len(corpus.class_names)) if sampling else None
     seen = "all classes in every step" if drawn is None else f"{drawn + 1} classes for an image in a step"
@@ -385,7 +319,7 @@ def _save(setup: Setup, name: str, prompt: nn.Module, progress: Progress) -> Non
 
 
 def _summary(
-    setup: Setup, config_hash: str, plan: Plan, progress: Progress, base: Mapping[str, float | None], seconds: float
+    setup: Setup, config_hash: str, epochs: int, progress: Progress, base: Mapping[str, float | None]
 ) -> dict[str, Any]:
     """What the run gave; written by rank 0, and its being there means finished."""
     corpus = setup.corpus
@@ -404,7 +338,7 @@ def _summary(
         "classes": len(corpus.class_names),
         "images": progress.images,
         "steps": progress.step,
-        "epochs": plan.epochs,
+        "epochs": epochs,
         "skipped": len(progress.skipped),
         "held_out_part": corpus.held_out_part if progress.tests else None,
         "zero_shot_top1": base.get("zero_shot_top1"),
