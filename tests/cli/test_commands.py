@@ -14,7 +14,7 @@ from PIL import Image
 
 from tests.cli.conftest import COLORS, Vlprompt, train_arguments, write_photos
 from vlprompt import __version__, cli, pocket
-from vlprompt.cli import models
+from vlprompt.cli import models, train
 from vlprompt.cli.options import parse_seeds
 from vlprompt.engine.config import RunConfig
 from vlprompt.errors import UserError
@@ -417,3 +417,10 @@ def test_folds_without_a_method_are_of_coop(
     monkeypatch.setattr("vlprompt.engine.run.train_run", refuse)
     assert "coop in 2 folds" in vlprompt("train", photos, "--model", clip_dir, "--folds", 2).err
     assert "Name the method" in vlprompt("train", photos, "--model", clip_dir, "--folds", 2, "--method", "auto").err
+
+
+def test_few_test_images_and_no_judgement_lead_to_folds(tmp_path: Path) -> None:
+    config = RunConfig(method="coop", model="m", data="my photos", out=tmp_path)
+    first, *_ = train._next(config, "unclear", learned=True, few=True)
+    assert first == "vlprompt train --data 'my photos' --model m --method coop --shots all --folds 5"
+    assert not any("--folds" in one for one in train._next(config, "unclear", learned=True, few=False))

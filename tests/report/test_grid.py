@@ -251,3 +251,12 @@ def test_the_same_run_twice_counts_once_and_is_named() -> None:
 )
 def test_numbers_have_one_decimal_halves_up(value: float, text: str) -> None:
     assert number(value) == text
+
+
+def test_top5_of_five_classes_is_what_it_is_by_definition() -> None:
+    found = grid(record(top5=None, num_classes=5), record(dataset="many", top5=60.0, num_classes=50))
+    average = make_sections(found)[0].layouts[0].columns[-1]
+    assert len(average.places) == 2
+    value = evaluate(found, names(found).index("coop"), average, "top5")
+    assert isinstance(value, Value)
+    assert value.mean == pytest.approx(80)

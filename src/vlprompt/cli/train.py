@@ -14,6 +14,9 @@ from vlprompt.cli import console, options
 from vlprompt.cli.progress import observing
 from vlprompt.errors import UserError
 
+FEW = 50
+"""Test images: with fewer, folds are advised where the judgement is unclear (project's choice)."""
+
 if TYPE_CHECKING:
     from vlprompt.engine.config import RunConfig
     from vlprompt.records import Record
@@ -222,11 +225,13 @@ def _show(config: RunConfig, records: Sequence[Record], pages: Sequence[Path], a
     console.show(as_rich(accuracy(records, seeds=config.seeds), console.width()), *lines(found), *ahead)
     look = [f"open {shlex.quote(str(pages[0]))} in a browser: mistakes, classes, curves"] if pages else []
     config = dataclasses.replace(config, method=records[0].method)
-    console.commands("Next:", look + _next(config, found.word, learned=any(record.parameters for record in records)))
+    few = records[0].num_test < FEW and not config.folds
+    learned = any(record.parameters for record in records)
+    console.commands("Next:", look + _next(config, found.word, learned=learned, few=few))
 
 
-def _next(config: RunConfig, word: Word, *, learned: bool) -> list[str]:
-    """The commands that follow from the judgement."""
+def _next(config: RunConfig, word: Word, *, learned: bool, few: bool) -> list[str]:
+    """The commands that follow from the judgement; few: the test images are few, and every image could be one."""
     place, data = shlex.quote(str(config.out)), shlex.quote(config.data)
     again = f"vlprompt train --data {data} --model {shlex.quote(config.model)}"
     use = [f"vlprompt predict {place} PICTURE.jpg"]
@@ -234,6 +239,8 @@ def _next(config: RunConfig, word: Word, *, learned: bool) -> list[str]:
     if word in ("worse", "useless"):
         other = "linear-probe" if config.method != "linear-probe" else "coop"
         return [f"{again} --method {other}", f"vlprompt data check {data}", *see]
+    if word == "unclear" and few:
+        return [f"{again} --method {config.method} --shots all --folds 5", *use, *see]
     if word == "unclear":
         return [f"{again} --method {config.method} --seeds 1,2,3", f"{again} --method linear-probe", *use]
     return [*use, *see, f"vlprompt eval {place} --data OTHER_FOLDER"]

@@ -146,6 +146,8 @@ def _values(runs: Iterable[Run], metric: str, *, fixed: bool) -> Seeds:
     out = {}
     for run in runs:
         value = getattr(run.record, metric)
+        if metric == "top5" and value is None and run.record.top1 is not None and run.record.num_classes <= 5:
+            value = 100.0  # by definition; records leave it out, because it says nothing
         if value is not None:
             out[ANY if fixed else run.record.seed] = round(value, DIGITS)
     return out
