@@ -24,7 +24,6 @@ from vlprompt.bench import (
     lines,
     look_ahead,
     make,
-    stand_ins,
     work_off,
 )
 from vlprompt.bench.dry_run import Step, held
@@ -207,8 +206,8 @@ def test_the_papers_model_is_stood_in_for_only_where_the_data_are_not_there(
     def load(model: str, **_: object) -> None:
         raise UserError(f"cannot fetch {model!r}: no network")
 
-    monkeypatch.setattr(stand_ins, "load", load)
-    monkeypatch.setattr(stand_ins, "draw_clip", lambda **means: draw_clip(TINY, **means))
+    monkeypatch.setattr(dry_run, "load", load)
+    monkeypatch.setattr(dry_run, "draw_clip", lambda **means: draw_clip(TINY, **means))
     desk = SizedDesk(Means(device="cpu"))
     with pytest.raises(UserError, match="cannot fetch"):
         desk.images(PAPERS_MODEL, "float32")
@@ -220,7 +219,7 @@ def test_the_papers_model_is_stood_in_for_only_where_the_data_are_not_there(
 
 
 def test_a_stand_in_has_the_published_sizes_and_no_images() -> None:
-    found = {name: stand_ins.stand_in(catalogue.get(name)) for name in ("eurosat", "dtd", "imagenet_r", "imagenet_a")}
+    found = {name: dry_run.stand_in(catalogue.get(name)) for name in ("eurosat", "dtd", "imagenet_r", "imagenet_a")}
     eurosat = found["eurosat"]
     assert (len(eurosat.train), len(eurosat.val), len(eurosat.test)) == (13500, 5400, 8100)
     assert set(Counter(one.label for one in found["dtd"].train).values()) == {60}
@@ -230,6 +229,6 @@ def test_a_stand_in_has_the_published_sizes_and_no_images() -> None:
         eurosat.train[0].read()
     with pytest.raises(UserError, match="there is no folder 'eurosat' here"):
         open_dataset("eurosat")
-    names = {name for row in catalogue.FEW_SHOT for name in stand_ins.class_names(catalogue.get(row))}
+    names = {name for row in catalogue.FEW_SHOT for name in dry_run.class_names(catalogue.get(row))}
     assert len(names) == sum(catalogue.get(row).classes for row in catalogue.FEW_SHOT), "no class is in two sets"
     assert set(expand(("papers",))) == {*catalogue.FEW_SHOT, *catalogue.SHIFTED}

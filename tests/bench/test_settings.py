@@ -15,7 +15,7 @@ import vlprompt
 from tests.bench.made import request
 from tests.bench.test_outlook import TINY
 from vlprompt import cli
-from vlprompt.bench import PAPERS_MODEL, PROTOCOLS, Cell, Means, Plan, Request, SizedDesk, dry_run, make, stand_ins
+from vlprompt.bench import PAPERS_MODEL, PROTOCOLS, Cell, Means, Plan, Request, SizedDesk, dry_run, make
 from vlprompt.bench.request import EVERY
 from vlprompt.data.papers import sets
 from vlprompt.errors import UserError
@@ -84,8 +84,8 @@ def patch_to_nothing(patch: pytest.MonkeyPatch) -> None:
         for row in sets.ROWS
     ]
     patch.setattr(sets, "ROWS", tuple(rows))
-    patch.setattr(stand_ins, "load", load)
-    patch.setattr(stand_ins, "draw_clip", lambda **means: draw_clip(SMALL, **means))
+    patch.setattr(dry_run, "load", load)
+    patch.setattr(dry_run, "draw_clip", lambda **means: draw_clip(SMALL, **means))
     patch.delenv("VLPROMPT_DATA", raising=False)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.bench.test_outlook import TINY
 from tests.cli.conftest import Vlprompt
-from vlprompt.bench import PAPERS_MODEL, dry_run, stand_ins
+from vlprompt.bench import PAPERS_MODEL, dry_run
 from vlprompt.bench.request import DEFAULT_METHODS
 from vlprompt.data.papers import sets
 from vlprompt.data.papers.catalogue import FEW_SHOT, SHIFTED
@@ -33,9 +33,9 @@ def nothing_here(monkeypatch: pytest.MonkeyPatch) -> None:
         for row in sets.ROWS
     )
     monkeypatch.setattr(sets, "ROWS", rows)
-    monkeypatch.setattr(stand_ins, "load", load)
-    monkeypatch.setattr(stand_ins, "draw_clip", lambda **means: draw_clip(TINY, **means))
-    for name, value in (("FEW", 2), ("MANY", 4), ("VERY_MANY", 5), ("ENOUGH", 0.0)):
+    monkeypatch.setattr(dry_run, "load", load)
+    monkeypatch.setattr(dry_run, "draw_clip", lambda **means: draw_clip(TINY, **means))
+    for name, value in (("FEW", 2), ("MANY", 4), ("VERY_MANY", 5), ("ENOUGH", 0.0), ("QUICK", 60.0)):
         monkeypatch.setattr(dry_run, name, value)
     monkeypatch.delenv("VLPROMPT_DATA", raising=False)
 

@@ -2,11 +2,10 @@
 
 from vlprompt.bench.carry import Carrier, carrier, work_off
 from vlprompt.bench.cells import PROTOCOLS, Cell, Course, Grid, Outcome, Protocol
-from vlprompt.bench.dry_run import Outlook, look_ahead
+from vlprompt.bench.dry_run import PAPERS_MODEL, Outlook, SizedDesk, lacking, look_ahead
 from vlprompt.bench.estimate import lines, probe, total
 from vlprompt.bench.protocols import Plan, cached_features, done, make, said_of
 from vlprompt.bench.request import Request, expand
-from vlprompt.bench.stand_ins import PAPERS_MODEL, SizedDesk, lacking
 from vlprompt.bench.work import run_cell, run_cells
 from vlprompt.bench.workspace import Desk
 from vlprompt.engine.job import Means

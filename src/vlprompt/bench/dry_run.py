@@ -1,38 +1,47 @@
 """What a plan will take before any of its data are there: steps timed on made-up images and multiplied, and cached features counted.
 
-A step is timed at two numbers of classes. A line through them gives the image side and the rest at no class, and the text side
-by the class. Nothing is learned or kept.
+A set of the papers that is not on disk stands there by its published size, without an image. A step is timed at two numbers of
+classes. A line through them gives the image side and the rest at no class, and the text side by the class. Nothing is learned or kept.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import io
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from vlprompt import pocket
 from vlprompt.bench.cells import Course
-from vlprompt.bench.estimate import Learning
+from vlprompt.bench.estimate import Learning, learning_of, lesson_of
 from vlprompt.bench.protocols import Plan
 from vlprompt.bench.request import labels_of
-from vlprompt.bench.stand_ins import made_up
 from vlprompt.bench.workspace import Desk
-from vlprompt.data import FewShot, Sample, Subset, few_shot
+from vlprompt.data import Dataset, FewShot, Sample, Subset, few_shot
+from vlprompt.data.papers import catalogue
+from vlprompt.data.papers.catalogue import FEW_SHOT, SHIFTED
+from vlprompt.data.papers.row import Row
 from vlprompt.engine.duration import stepping
 from vlprompt.engine.evaluate import Classifier
 from vlprompt.engine.forward import Forward, reads_frozen
-from vlprompt.engine.images import Images
+from vlprompt.engine.images import Images, open_images
+from vlprompt.engine.job import Means
 from vlprompt.engine.optim import batches
-from vlprompt.engine.precision import device_name, synchronize
+from vlprompt.engine.precision import device_name, resolve_device, synchronize
 from vlprompt.engine.step import gradients_of
-from vlprompt.engine.train import Lesson, estimate_step, new_prompt, view_of
+from vlprompt.engine.train import estimate_step, new_prompt, view_of
+from vlprompt.errors import UserError
 from vlprompt.methods.resolve import resolve
+from vlprompt.towers import load
+from vlprompt.towers.clip_vocabulary import clip_tokenizer
+from vlprompt.towers.random_clip import draw_clip
 from vlprompt.types import Fit, Method, PromptSpec, Steps
 
 FEW, MANY, VERY_MANY = 10, 200, 1000
@@ -179,16 +188,8 @@ class _Probe:
         names = _names(self.desk, course.data, course.subset)
         line = self._step(course, method).line
         per_epoch = len(batches(course.num_train, method.schedule.batch, seed=course.seed, epoch=0))
-        return Learning(
-            method=course.method,
-            dataset=course.dataset,
-            subset=course.subset,
-            shots=course.shots,
-            num_train=course.num_train,
-            seconds=method.schedule.epochs * per_epoch * line.at(len(names)),
-            peak_mib=self._peak(course, method, names),
-            variant=course.variant,
-        )
+        seconds = method.schedule.epochs * per_epoch * line.at(len(names))
+        return learning_of(course, course.num_train, seconds, self._peak(course, method, names))
 
     def test(self, course: Course, method: Method) -> Line:
         """Seconds of answering for one image, of a method whose features are not in the cache; by the class where its text depends
@@ -213,7 +214,7 @@ class _Probe:
 
     def _seconds(self, course: Course, method: Method, classes: int) -> float:
         """Of a step; the teacher's sentences, read once before the first, are not in it."""
-        lesson = self._lesson(course, made_up(0, classes), photographs(method.schedule.batch, classes))
+        lesson = lesson_of(course, made_up(0, classes), photographs(method.schedule.batch, classes), self.desk)
         rows = estimate_step(self.images.clip, method, lesson).max_rows
         clip, names, words = self.images.clip, lesson.class_names, lesson.template
         forward = Forward(clip, method.prompt, method.needs, names, words, max_rows=rows)
@@ -227,22 +228,12 @@ class _Probe:
         bare = Images(clip, None)  # nothing is kept of made-up images
         return self._quickest(lambda: classifier.logits(photographs(TESTED), bare)) / TESTED
 
-    def _lesson(self, course: Course, names: tuple[str, ...], samples: Sequence[Sample]) -> Lesson:
-        return Lesson(
-            samples=samples,
-            class_names=names,
-            template=course.template,
-            seed=course.seed,
-            views=course.views,
-            max_memory=self.desk.means.max_memory,
-        )
-
     def _peak(self, course: Course, method: Method, names: tuple[str, ...]) -> float:
         """MiB of a step of the course's own classes, as `estimate_step` counts them."""
         batch = min(method.schedule.batch, course.num_train)
         key = (course.method, _shape(method.prompt), batch, names)
         if key not in self._peaks:
-            lesson = self._lesson(course, names, photographs(batch))
+            lesson = lesson_of(course, names, photographs(batch), self.desk)
             self._peaks[key] = estimate_step(self.images.clip, method, lesson).total / 2**20
         return self._peaks[key]
 
@@ -317,3 +308,106 @@ def _views(course: Course) -> Iterator[int | None]:
         yield None
     elif isinstance(method.learner, Steps) and reads_frozen(method.prompt, method.needs):
         yield from {view_of(course.views, epoch, course.seed) for epoch in range(method.schedule.epochs)}
+
+
+PAPERS_MODEL = "openai/clip-vit-base-patch16"
+"""The backbone of the papers' tables; where it cannot be had, random weights of its shape are timed."""
+SOURCE = "imagenet"
+"""Whose classes the variants have."""
+FEWEST_LETTERS = 4
+"""Of a word that a stand-in's class may be called by."""
+
+
+def lacking(data: str) -> Row | None:
+    """The row of a set of the papers that is not on this disk; None: it is there, or `data` means something else."""
+    row = catalogue.find(data)
+    if row is None or row.name not in FEW_SHOT + SHIFTED or data in pocket.names():
+        return None
+    place = catalogue.place(data, None)
+    there = (place is not None and place.exists()) or Path(data).expanduser().exists()
+    return None if there else row
+
+
+class SizedDesk(Desk):
+    """A desk to plan at, with which nothing can be learned: sets of the papers that are not on disk stand there by their sizes."""
+
+    def __init__(self, means: Means) -> None:
+        super().__init__(means)
+        self.sized: dict[str, Row] = {}
+        """Those that are not on disk, as they were asked for."""
+        self.instead = ""
+        """Why random weights stand in for the papers' model; empty: they do not."""
+
+    def images(self, model: str, dtype: str) -> Images:
+        """As `Desk.images`; the papers' model in random weights where it cannot be had and the data are not there either."""
+        if (model, dtype) not in self._images:
+            device = resolve_device(self.means.device)
+            try:
+                clip = load(model, device=device, dtype=dtype)
+            except UserError as problem:
+                if model != PAPERS_MODEL or not self.sized:
+                    raise
+                self.instead = str(problem)
+                clip = draw_clip(device=device, dtype=dtype)
+            self._images[model, dtype] = open_images(clip, self.means.cache)
+        return self._images[model, dtype]
+
+    def _halves(self, data: str) -> tuple[Dataset, Dataset]:
+        if data not in self._datasets and (row := lacking(data)) is not None:
+            self.sized[data] = row
+            whole = stand_in(row)
+            self._datasets[data] = (
+                dataclasses.replace(whole, test=()),
+                dataclasses.replace(whole, train=(), val=()),
+            )
+        return super()._halves(data)
+
+
+def stand_in(row: Row) -> Dataset:
+    """A set with a row's published numbers of classes and images, in classes as equal as they can be, whose images cannot be read.
+
+    An ImageNet variant has the first of ImageNet's classes; of other sets no class is another's.
+    """
+    train, val, test = (
+        tuple(_samples(part, number or 0, row.classes))
+        for part, number in zip(("train", "val", "test"), row.sizes, strict=True)
+    )
+    names = class_names(row)
+    return Dataset(name=row.name, class_names=names, template=row.template, train=train, val=val, test=test)
+
+
+def class_names(row: Row) -> tuple[str, ...]:
+    """As `made_up`, ImageNet's from the first on and each other set's after the set before it."""
+    first = 0
+    if row.name not in (SOURCE, *SHIFTED):
+        before = FEW_SHOT[: FEW_SHOT.index(row.name)]
+        first = sum(catalogue.get(name).classes for name in before)
+    return made_up(first, row.classes)
+
+
+def made_up(first: int, number: int) -> tuple[str, ...]:
+    """Names of two and of three words in turn, each of one token of CLIP's: with full stop and [EOT] 4.5 rows a class, as many as
+    the 100 real names of docs/performance.md take."""
+    words = _words()
+    return tuple(" ".join(words[i : i + 2 + i % 2]) for i in range(first, first + number))
+
+
+@functools.cache
+def _words() -> tuple[str, ...]:
+    """The words of one token in CLIP's vocabulary, the most frequent first."""
+    tokenizer = clip_tokenizer()
+    words = dict.fromkeys(tokenizer.word(number) for number in range(tokenizer.vocab_size))
+    return tuple(word for word in words if len(word) >= FEWEST_LETTERS and word.isascii() and word.isalpha())
+
+
+def _samples(part: str, number: int, classes: int) -> Iterator[Sample]:
+    """`number` images, class after class; the first classes have one more where they cannot all have as many."""
+    each, more = divmod(number, classes)
+    memo: dict[str, str] = {}  # one for all of them: nothing can be read that would be remembered
+    for label in range(classes):
+        for i in range(each + (label < more)):
+            yield Sample(id=f"{part}/{label}/{i}", label=label, source=_read_nothing, _memo=memo)
+
+
+def _read_nothing() -> bytes:
+    raise FileNotFoundError(2, "the data set is not on this disk; only its size is known")

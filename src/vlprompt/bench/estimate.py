@@ -14,7 +14,7 @@ from vlprompt.bench.cells import PROMPTS, Cell, Course, Grid, Protocol
 from vlprompt.bench.protocols import Plan
 from vlprompt.bench.work import job_of, learned_already
 from vlprompt.bench.workspace import Desk
-from vlprompt.data import few_shot, restrict
+from vlprompt.data import Sample, few_shot, restrict
 from vlprompt.engine.duration import measure
 from vlprompt.engine.train import Lesson, estimate_step
 from vlprompt.errors import UserError
@@ -199,14 +199,7 @@ def probe(plan: Plan, grid: Grid, desk: Desk) -> list[Learning]:
 def _probed(course: Course, desk: Desk) -> Learning | None:
     images, material = desk.images(course.model, course.dtype), desk.material(course.data)
     sample = restrict(few_shot(material, course.shots, course.seed), course.subset)
-    lesson = Lesson(
-        samples=sample.train,
-        class_names=sample.class_names,
-        template=course.template,
-        seed=course.seed,
-        views=course.views,
-        max_memory=desk.means.max_memory,
-    )
+    lesson = lesson_of(course, sample.class_names, sample.train, desk)
     try:
         method = job_of(course, material, images).method
         if not isinstance(method.learner, Steps):
@@ -215,13 +208,18 @@ def _probed(course: Course, desk: Desk) -> Learning | None:
         duration = measure(images.clip, method, lesson, images, max_rows=need.max_rows)
     except UserError:  # an image that cannot be read, for example: the grid will say so
         return None
-    return Learning(
-        method=course.method,
-        dataset=course.dataset,
-        subset=course.subset,
-        shots=course.shots,
-        num_train=len(sample.train),
-        seconds=duration.seconds,
-        peak_mib=need.total / 2**20,
-        variant=course.variant,
+    return learning_of(course, len(sample.train), duration.seconds, need.total / 2**20)
+
+
+def lesson_of(course: Course, names: tuple[str, ...], samples: Sequence[Sample], desk: Desk) -> Lesson:
+    """What a course learns from, with these images and classes."""
+    words, most = course.template, desk.means.max_memory
+    return Lesson(
+        samples=samples, class_names=names, template=words, seed=course.seed, views=course.views, max_memory=most
     )
+
+
+def learning_of(course: Course, num_train: int, seconds: float, peak_mib: float) -> Learning:
+    """What a course's prompt is going to take."""
+    same = {name: getattr(course, name) for name in ("method", "dataset", "subset", "shots", "variant")}
+    return Learning(num_train=num_train, seconds=seconds, peak_mib=peak_mib, **same)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vlprompt.cli import clusters, console, options, work
-from vlprompt.cli.outlook import show_outlook
 from vlprompt.errors import DATA, UserError, unknown
 
 if TYPE_CHECKING:
@@ -150,7 +149,7 @@ def _run(request: Request, grid: Grid, jobs: int, ray: str | None, *, dry_run: b
     desk = bench.SizedDesk(grid.means) if dry_run else bench.Desk(grid.means)
     plan = _made(request, desk)
     if isinstance(desk, bench.SizedDesk) and desk.sized:
-        show_outlook(plan, grid, desk, jobs, as_json=as_json)
+        work.show_outlook(plan, grid, desk, jobs, as_json=as_json)
         return
     probed = bench.probe(plan, grid, desk) if dry_run else []
     cached = bench.cached_features(plan, grid, desk)

@@ -15,10 +15,11 @@ from vlprompt.cli import clusters, console
 from vlprompt.cli.progress import observing
 
 if TYPE_CHECKING:
-    from vlprompt.bench import Cell, Desk, Grid, Outcome, Plan
+    from vlprompt.bench import Cell, Desk, Grid, Outcome, Outlook, Plan, SizedDesk
     from vlprompt.bench.estimate import Learning, Line, Need
 
 SECONDS_BETWEEN_ESTIMATES = 30.0
+HOUR, MIB, GIB = 3600, 2**20, 2**30
 
 
 def show_plan(
@@ -35,14 +36,7 @@ def show_plan(
 
     found = lines(plan, grid, probed)
     if as_json:
-        console.dump(
-            {
-                "cells": [{**one.planned, "finished": grid.finished(one)} for one in plan.cells],
-                "plan": [dataclasses.asdict(line) for line in found],
-                "refused": [dataclasses.asdict(one) for one in plan.refused],
-                "features": None if cached is None else {"cached": cached[0], "images": cached[1]},
-            }
-        )
+        console.dump(_data(plan, grid, found, cached))
         return
     console.err().print(_table(found))
     whole = total(found)
@@ -55,6 +49,15 @@ def show_plan(
         console.note(f"Image features: {cached[0]:,} of {cached[1]:,} test images are in the cache.")
     for sentence in said_of(plan.refused):
         console.note(f"Left out: {sentence}")
+
+
+def _data(plan: Plan, grid: Grid, found: Sequence[Line], cached: tuple[int, int] | None = None) -> dict[str, Any]:
+    return {
+        "cells": [{**one.planned, "finished": grid.finished(one)} for one in plan.cells],
+        "plan": [dataclasses.asdict(line) for line in found],
+        "refused": [dataclasses.asdict(one) for one in plan.refused],
+        "features": None if cached is None else {"cached": cached[0], "images": cached[1]},
+    }
 
 
 def _table(found: Sequence[Line]) -> Any:
@@ -95,6 +98,137 @@ def _duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def show_outlook(plan: Plan, grid: Grid, desk: SizedDesk, jobs: int, *, as_json: bool) -> None:
+    """Time a few steps, then show what there is to do and what it will take, on stderr; or as JSON on stdout."""
+    from vlprompt.bench import lines, look_ahead, total
+
+    console.note(
+        f"Planned by their published sizes, with classes as equal as can be, because they are not on this disk: "
+        f"{', '.join(desk.sized)}."
+    )
+    if desk.instead:
+        console.note(
+            f"Random weights in ViT-B/16's shape are timed, because {plan.request.model} cannot be had here "
+            f"({desk.instead.partition(': ')[0]})."
+        )
+    ahead = look_ahead(plan, desk, lambda what: console.note(f"{what} ..."))
+    found = lines(plan, grid, ahead.learnings, ahead.tests)
+    if as_json:
+        console.dump(_as_data(plan, grid, desk, found, ahead))
+        return
+    _show_ahead(found, total(found), ahead, jobs)
+    _show_refused(plan)
+
+
+def _as_data(plan: Plan, grid: Grid, desk: SizedDesk, found: Sequence[Line], ahead: Outlook) -> dict[str, Any]:
+    from vlprompt.bench import total
+
+    whole = total(found)
+    return {
+        **_data(plan, grid, found),
+        "outlook": {
+            "estimate": True,
+            "device": ahead.device,
+            "model": plan.request.model,
+            "weights": "random, in ViT-B/16's shape" if desk.instead else "the model's",
+            "sized": list(desk.sized),
+            "seconds": whole.seconds + ahead.features,
+            "seconds_features": ahead.features,
+            "seconds_per_image": ahead.image,
+            "unknown_prompts": whole.unknown,
+            "peak_mib": whole.peak_mib,
+            "steps": [dataclasses.asdict(one) | dataclasses.asdict(one.line) for one in ahead.steps],
+            "disk": [dataclasses.asdict(one) for one in ahead.held],
+            "disk_bytes": sum(one.bytes for one in ahead.held),
+        },
+    }
+
+
+def _show_ahead(found: Sequence[Line], whole: Need, ahead: Outlook, jobs: int) -> None:
+    console.err().print(_ahead(found), _steps(ahead), _disk(ahead))
+    finished, failed = sum(line.finished for line in found), sum(line.failed for line in found)
+    done = f", {finished} finished" if finished else ""
+    before = f", {failed} failed before" if failed else ""
+    pairs, size = sum(one.pairs for one in ahead.held), sum(one.bytes for one in ahead.held)
+    console.note(
+        f"{sum(line.cells for line in found):,} cells{done}{before}, {sum(line.prompts for line in found):,} prompts to learn."
+    )
+    seconds = whole.seconds + ahead.features
+    shared = f", {_hours(seconds / jobs)} with {jobs} processes if they do not slow each other" if jobs > 1 else ""
+    console.note(
+        f"Time (an estimate, from steps timed just now on {ahead.device}): {_hours(seconds)} on one such device{shared}: "
+        f"{_hours(whole.seconds)} of learning and testing, {_hours(ahead.features)} of encoding {pairs:,} image views "
+        f"({ahead.image:.2g} s each) once for all methods."
+    )
+    console.note(
+        f"Not in it: checkpoints, the teacher's sentences, answers on validation images, the text side of tests{_unknown(whole)}. "
+        f"Memory: {_size_of(whole)} for the largest prompt."
+    )
+    console.note(f"Disk for cached features: {_size(size)}.")
+
+
+def _unknown(whole: Need) -> str:
+    return f", and {whole.unknown:,} prompts of methods that take no steps" if whole.unknown else ""
+
+
+def _size_of(need: Need) -> str:
+    return "unknown" if need.peak_mib is None else f"{need.peak_mib / 1024:.1f} GiB"
+
+
+def _show_refused(plan: Plan) -> None:
+    """What is impossible, without the reasons, which name classes: those of a stand-in are made up."""
+    said = dict.fromkeys(f"{one.protocol} with {one.method}" for one in plan.refused)
+    if said:
+        console.note(
+            f"Left out as impossible, with some sets at least: {', '.join(said)}. With the data there a plan says why."
+        )
+
+
+def _columns(*names: str) -> Any:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for number, name in enumerate(names):
+        table.add_column(name, justify="right" if number else "left")
+    return table
+
+
+def _ahead(found: Sequence[Line]) -> Any:
+    table = _columns("protocol", "method", "cells", "to learn", "time", "memory", "recipe")
+    table.columns[1].justify = table.columns[6].justify = "left"
+    for line in found:
+        need = line.need
+        known = _hours(need.seconds) if need.seconds else ""
+        time = f"{known} +" if known and need.unknown else known or ("no steps" if need.unknown else "features only")
+        memory = "" if need.peak_mib is None else _size_of(need)
+        table.add_row(line.protocol, line.method, f"{line.cells:,}", f"{line.prompts:,}", time, memory, line.recipe)
+    return table
+
+
+def _steps(ahead: Outlook) -> Any:
+    table = _columns("timed", "images a step", "classes", "s a step", "classes", "s a step")
+    for step in ahead.steps:
+        (few, less), (many, more) = sorted(step.timed.items())
+        table.add_row(step.method, str(step.batch), str(few), f"{less:.3g}", str(many), f"{more:.3g}")
+    return table
+
+
+def _disk(ahead: Outlook) -> Any:
+    table = _columns("cached features of", "images", "image views", "disk")
+    for one in ahead.held:
+        table.add_row(one.dataset, f"{one.images:,}", f"{one.pairs:,}", _size(one.bytes))
+    return table
+
+
+def _size(number: int) -> str:
+    return f"{number / GIB:.2f} GiB" if number >= GIB else f"{number / MIB:.1f} MiB"
+
+
+def _hours(seconds: float) -> str:
+    hours = seconds / HOUR
+    return f"{hours:,.0f} h" if hours >= 100 else f"{hours:.2g} h" if hours >= 0.01 else f"{seconds:.2g} s"
 
 
 def carry_out(plan: Plan, grid: Grid, desk: Desk, jobs: int, ray: str | None = None) -> list[Outcome]:
