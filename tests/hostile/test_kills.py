@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import random
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
 import pytest
 
-from tests.soak import files, kills
+from tests.soak import files, kills, long
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
@@ -24,3 +25,18 @@ def test_no_file_operation_is_a_bad_moment(tmp_path: Path, full: bool) -> None:
 def test_some_tries_of_each_kind(tmp_path: Path, kind: files.Kind) -> None:
     told = islice(files.tries(kind, tmp_path, random.Random(7)), 3 if "model" in kind.name else 25)
     assert [one for one in told if one] == []
+
+
+LONG = {
+    "vanished": (long.vanished, 2),
+    "clocks": (long.clocks, 20),
+    "steps": (partial(long.steps, each=30), 3),
+    "rows": (partial(long.rows, number=3000, per_folder=500), 1),
+}
+
+
+@pytest.mark.skipif(not hasattr(os, "link") or os.name != "posix", reason="this system has no hard links as POSIX has")
+@pytest.mark.parametrize("name", LONG)
+def test_some_tries_of_what_takes_long(tmp_path: Path, name: str) -> None:
+    harness, number = LONG[name]
+    assert list(islice(harness(tmp_path, random.Random(3)), number)) == [""] * number
