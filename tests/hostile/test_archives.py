@@ -289,3 +289,9 @@ def read_all(folder: Path) -> None:
             pool.sample(number).read()
         except UserError:
             continue
+
+
+def test_a_shard_whose_name_is_too_long_is_left_out(tmp_path: Path) -> None:
+    listed = json.dumps(manifest(tmp_path)).replace("train-0.tar", "a" * 300 + ".tar")
+    (tmp_path / "shards.json").write_text(listed, encoding="utf-8")
+    read_all(tmp_path)  # its images are left out, as those of a file that is gone

@@ -101,3 +101,12 @@ def test_the_first_column_is_never_lost(width: int) -> None:
 def test_a_table_without_optional_columns_stays_whole() -> None:
     table = Table(title="t", header=("a" * 40, "b" * 40), cells=(("1", "2"),))
     assert fitting(table, 20) is table
+
+
+@pytest.mark.parametrize(("top1", "word"), [(29.5, "unclear"), (29.4, "useless")])
+def test_useless_is_what_a_share_of_images_cannot_tell_from_one_answer(top1: float, word: str) -> None:
+    """The lower end of the interval of a share, p - z sqrt(p (1 - p) / n), lies below what one answer gets, or above it."""
+    share = top1 / 100
+    low = 100 * (share - Z * math.sqrt(share * (1 - share) / 400))
+    assert (low > 25) == (word != "useless")
+    assert judge([measured(0, 0, top1=top1)]).word == word

@@ -12,8 +12,8 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from tests.soak import files, kills, long
-from vlprompt import disk
+from tests.soak import files, kills, long, mutants
+from vlprompt import disk, reading
 from vlprompt.engine.precision import versions
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,8 +44,8 @@ def harnesses() -> list[tuple[str, Callable[[Path, random.Random], Iterator[str]
 TRAININGS = "`vlprompt train` killed at random moments, resumed, compared bit for bit"
 
 
-def run(seconds: float, seed: int, most: int, *, trainings: bool = True) -> dict[str, Any]:
-    """The record of all harnesses; trainings: also those that run the command, for a third of the time."""
+def run(seconds: float, seed: int, most: int, *, trainings: bool = True) -> None:
+    """Write the record of all harnesses, after each of them; trainings: also those that run the command, for a third of the time."""
     found = []
     todo = harnesses()
     each = seconds * (1 - SHARE_OF_TRAININGS * trainings) / len(todo)
@@ -66,19 +66,19 @@ def run(seconds: float, seed: int, most: int, *, trainings: bool = True) -> dict
             {"name": name, "tried": tried, "wrong": len(wrong), "first": wrong[:SHOWN], "seconds": round(took, 1)}
         )
         print(json.dumps(found[-1]), flush=True)
-    return {
-        "date": date.today().isoformat(),
-        "seed": seed,
-        "seconds": seconds,
-        "versions": versions(),
-        "harnesses": found,
-    }
+        about = {"date": date.today().isoformat(), "seed": seed, "seconds": seconds, "versions": versions()}
+        disk.write_json(RECORD, {**about, "harnesses": found})  # a run that is stopped keeps what it has
 
 
 def page(record: dict[str, Any]) -> str:
     """docs/reliability.md from the record."""
     rows = [
         f"| {one['name']} | {one['tried']:,} | {one['wrong']} | {one['seconds']:,} |" for one in record["harnesses"]
+    ]
+    missing = [
+        name
+        for name in (*(name for name, _ in harnesses()), TRAININGS)
+        if name not in {one["name"] for one in record["harnesses"]}
     ]
     wrong = [f"- {one['name']}: {said}" for one in record["harnesses"] for said in one["first"]]
     facts = ", ".join(f"{name} {value}" for name, value in record["versions"].items())
@@ -100,12 +100,9 @@ def page(record: dict[str, Any]) -> str:
             "|---|---:|---:|---:|",
             *rows,
             "",
-            *(
-                []
-                if TRAININGS in {one["name"] for one in record["harnesses"]}
-                else ["Killed trainings were not part of this run.", ""]
-            ),
+            *([] if not missing else [f"Not part of this run: {'; '.join(missing)}.", ""]),
             *(["What was wrong:", "", *wrong, ""] if wrong else []),
+            *(mutants.lines(reading.json_object(mutants.RECORD)) if mutants.RECORD.is_file() else []),
             "A longer run: `make soak SECONDS=36000 SEED=2`.",
             "",
         ]
@@ -118,10 +115,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--most", type=int, default=10_000, help="Tries of a harness.")
     parser.add_argument("--no-trainings", dest="trainings", action="store_false", help="Leave killed trainings out.")
+    parser.add_argument("--page", action="store_true", help="Make the page of the record that is there.")
     given = parser.parse_args()
-    record = run(given.seconds, given.seed, given.most, trainings=given.trainings)
-    disk.write_json(RECORD, record)
-    disk.write_text(PAGE, page(record))
+    if not given.page:
+        run(given.seconds, given.seed, given.most, trainings=given.trainings)
+    disk.write_text(PAGE, page(reading.json_object(RECORD)))
 
 
 if __name__ == "__main__":

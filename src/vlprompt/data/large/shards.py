@@ -125,7 +125,7 @@ class TarShards:
 def members(path: Path) -> list[Member]:
     """The samples of a tar in order. What stands before a damaged place is kept; UserError where nothing can be read."""
     found: dict[str, dict[str, tuple[int, int]]] = {}
-    whole = path.stat().st_size if path.is_file() else 0
+    whole = os.path.getsize(path) if os.path.isfile(path) else 0  # a name may be too long to ask for
     try:
         with tarfile.open(path, "r:") as archive:
             try:
