@@ -42,7 +42,7 @@ from vlprompt.towers.random_clip import VIT_B16
 CLASSES = 100
 REACH = {"coop": 25, "kgcoop": 25, "cocoop": 8, "maple": 4, "ivlp": 4, "promptsrc": 4, "rpp": 4}
 """The methods that are measured where none are named, and the time ratio that is aimed at."""
-NOT_TOKENS = ("clip-adapter", "tip-adapter-f", "clip-lora", "tcp")
+NOT_TOKENS = ("clip-adapter", "tip-adapter-f", "clip-lora", "tcp", "promptkd")
 """The plain side knows tokens alone: no changed weights, no function after a tower, no tokens made of class features."""
 LEARNING = tuple(host.name for host in HOSTS if takes_steps(host) and host.name not in NOT_TOKENS)
 OURS = 3

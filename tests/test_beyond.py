@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from tests.oracle import towers as oracle
 from tests.solvers.test_probe import FACTS as PROBE_FACTS
 from vlprompt import PromptClassifier, artifact
 from vlprompt.data import open_dataset
+from vlprompt.engine import teacher as engine_teacher
 from vlprompt.engine.evaluate import classifier_of
 from vlprompt.engine.optim import lr_at, optimiser_of
 from vlprompt.engine.run import train_run
@@ -24,10 +27,11 @@ from vlprompt.prompts.adapter import AdapterSpec
 from vlprompt.prompts.attest import Tpt, TptOptions
 from vlprompt.prompts.classaware import ClassAwareSpec
 from vlprompt.prompts.lowrank import LowRankSpec
+from vlprompt.prompts.projected import ProjectedSpec
 from vlprompt.solvers.blend import BlendedProbe, BlendOptions, BlendSpec
 from vlprompt.solvers.cache import CacheOptions, CacheSpec, FilledCache, SearchedCache
 from vlprompt.towers import Clip
-from vlprompt.types import Features, Given, Schedule
+from vlprompt.types import BARE, Features, Given, Schedule, Teacher, View
 
 CLASSES, WIDTH = 3, 8
 
@@ -171,6 +175,102 @@ def test_tpt_takes_adamws_step_on_the_most_certain_views() -> None:
     torch.testing.assert_close(module.weight, wanted)
 
 
+def test_the_projector_is_the_published_network() -> None:
+    module = ProjectedSpec(width=5).build(FACTS, rng(), CLASSES).double()
+    x = torch.randn(6, WIDTH, generator=rng(4), dtype=torch.float64)
+    ours = module.projected(x, learning=True)
+    theirs = literal.projected(
+        x, module.first, (module.scale, module.shift), (module.second.weight, module.second.bias)
+    )
+    torch.testing.assert_close(ours, theirs)
+    learned = [
+        one for name, one in module.named_parameters() if name.split(".")[0] not in ("image", "mean", "variance")
+    ]
+    for a, b in zip(*(torch.autograd.grad(one.pow(3).sum(), learned) for one in (ours, theirs))):
+        torch.testing.assert_close(a, b)
+    hidden = x @ module.first.T
+    torch.testing.assert_close(module.mean.detach(), 0.1 * hidden.mean(0).detach())
+    torch.testing.assert_close(module.variance.detach(), 0.9 + 0.1 * hidden.var(0).detach())
+    alone = module.projected(x[:1], learning=True)
+    torch.testing.assert_close(alone, module.projected(x, learning=False)[:1])
+    assert not torch.allclose(alone, ours[:1])
+
+
+def test_a_teacher_leaves_its_class_features_and_no_label_is_read(clip_dir: Path, tmp_path: Path) -> None:
+    """The teacher is another model with a prompt that it learned; new names need it, learned ones do not."""
+    folder, other = write_images(tmp_path / "colours"), tmp_path / "other"
+    tiny.clip(other, seed=5, embed_dim=24)
+    (tmp_path / "here").mkdir()
+    train_run(config(other, folder, tmp_path / "here" / "teacher"))
+    asked = config(
+        clip_dir, folder, tmp_path / "run", method="promptkd", teacher=str(tmp_path / "here" / "teacher"), subset="base"
+    )
+    asked = dataclasses.replace(asked, overrides={"epochs": 3, "images": 15, "batch": 5, "n_image": 2})
+    (record,) = train_run(asked)
+    assert (record.setting, record.num_train, record.num_classes) == ("transductive", 15, 2)
+    place = tmp_path / "run" / "seed1"
+    learned, clip = artifact.loaded(place)
+    taught = learned.method.taught
+    assert taught is not None
+    assert taught.names == ("blue bird", "cat", "dog")
+    teacher = PromptClassifier.load(tmp_path / "here" / "teacher", cache=tmp_path / "cache")
+    torch.testing.assert_close(taught.features, teacher._classifier(None).text.pooled)  # type: ignore[union-attr]
+    picture = next((folder / "test" / "cat").iterdir())
+    classifier = PromptClassifier.load(place, cache=tmp_path / "cache")
+    new = classifier.predict_proba(picture, class_names=["tree", "house"])
+    assert new.shape == (1, 2)
+    module = ProjectedSpec(n_image=2, width=24).build(clip.facts, rng(), 3)
+    assert {name: p.shape for name, p in module.named_parameters()} == {
+        name: p.shape for name, p in learned.prompt.named_parameters()
+    }
+    shutil.move(tmp_path / "here", tmp_path / "gone")
+    assert classifier.predict(picture, class_names=["cat", "dog"]).shape == (1,)
+    facts = json.loads((place / "prompt.json").read_text(encoding="utf-8"))
+    assert facts["teacher_hash"] == taught.hash
+    engine_teacher._again.cache_clear()
+    with pytest.raises(UserError, match=r"'sea': new classes, whose features come from the teacher .*cannot be opened"):
+        classifier.predict(picture, class_names=["sea", "cat"])
+
+
+def test_the_labels_do_not_matter(clip: Clip, tmp_path: Path) -> None:
+    here = lesson(write_images(tmp_path / "colours"))
+    method = resolve("promptkd", {"epochs": 2, "batch": 6})
+    wrong = dataclasses.replace(here, samples=[dataclasses.replace(one, label=0) for one in here.samples])
+    one, other = (taught(clip, method, each, (), images(clip)) for each in (here, wrong))
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+
+
+def test_the_imitation_is_the_published_loss(clip: Clip) -> None:
+    teacher, student = (
+        torch.randn(4, CLASSES, generator=rng(seed), dtype=torch.float64).requires_grad_() for seed in (1, 2)
+    )
+    text = Features(pooled=torch.zeros(CLASSES, WIDTH))
+    view = View(
+        labels=torch.zeros(4, dtype=torch.int64),
+        logits=student,
+        text=text,
+        image=Features(pooled=torch.zeros(4, WIDTH)),
+        prompted=BARE,
+        vocabulary=clip.vocabulary,
+        teacher=Teacher(logits=teacher.detach()),
+    )
+    (term,) = resolve("promptkd", {"weight": 200}).terms
+    ours, theirs = term.weight * term.score(view), literal.imitation(teacher.detach(), student, 200)
+    torch.testing.assert_close(ours, theirs)
+    torch.testing.assert_close(*(torch.autograd.grad(one, [student])[0] for one in (ours, theirs)))
+
+
+@pytest.mark.parametrize("name", ["coop", "rpp"])
+def test_a_prompt_that_cannot_teach_is_refused(name: str, clip_dir: Path, tmp_path: Path) -> None:
+    folder = write_images(tmp_path / "colours")
+    cache = dataclasses.replace(
+        config(clip_dir, folder, tmp_path / "cache-run", method="tip-adapter"), overrides={"views": 0}
+    )
+    train_run(cache)
+    with pytest.raises(UserError, match="cannot teach" if name == "rpp" else "compares no answers"):
+        train_run(config(clip_dir, folder, tmp_path / "run", method=name, teacher=str(tmp_path / "cache-run")))
+
+
 @pytest.mark.parametrize("name", ["tip-adapter", "tip-adapter-f", "lp-plus-plus", "tpt", "clip-adapter"])
 def test_a_run_writes_records_an_artifact_and_answers(
     name: str, clip_dir: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
@@ -225,6 +325,8 @@ def test_a_cache_of_another_size_comes_back(clip: Clip, tmp_path: Path) -> None:
         ("clip-lora", {"matrices": "qx"}),
         ("clip-lora", {"dropout": 1}),
         ("tcp", {"n_ctx": 0}),
+        ("promptkd", {"weight": 0}),
+        ("promptkd", {"images": -1}),
         ("tpt", {"share": 0.001}),
     ],
 )

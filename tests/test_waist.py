@@ -25,6 +25,7 @@ from vlprompt.engine.evaluate import Classifier, accuracy, check_classes, classi
 from vlprompt.engine.forward import TEMPLATE, ensemble_text
 from vlprompt.engine.images import Images, open_images
 from vlprompt.engine.optim import batches
+from vlprompt.engine.teacher import Teacher
 from vlprompt.engine.train import Lesson, new_prompt, train
 from vlprompt.errors import UserError
 from vlprompt.losses import CROSS_ENTROPY, logits
@@ -311,7 +312,7 @@ def test_a_prompt_learns_from_each_test_image_alone(clip: Clip, lesson: Lesson, 
 def test_another_model_teaches(clip: Clip, lesson: Lesson, images: Images, tmp_path: Path) -> None:
     """Its answers are what it answers alone, on the same views and on sampled classes; its features cannot be compared."""
     other = tiny.clip(tmp_path / "teacher", seed=5)
-    teacher = Images(other, FeatureStore(None))
+    teacher = Teacher(other, FeatureStore(None))
     taught = dataclasses.replace(lesson, teacher=teacher)
     method = resolve("rpp", {"towers": "text", "epochs": 2, "batch": 4, "n_ctx": 2, "classes": 2})
     seen: list[tuple[View, Tensor]] = []

@@ -1,7 +1,7 @@
 """A learned prompt on disk: a directory of kilobytes that loads strictly and is never unpickled.
 
-`prompt.safetensors` has the learned float32 tensors and nothing else (absent where nothing is learned); `prompt.json` says
-what they are and is written last; `README.md` is a model card.
+`prompt.safetensors` has the learned float32 tensors (absent where nothing is learned), and a teacher's class features where the prompt
+compares images with those; `prompt.json` says what they are and is written last; `README.md` is a model card.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors.torch import save as save_tensors
@@ -25,12 +25,14 @@ from vlprompt.methods.resolve import resolve
 from vlprompt.prompts.start import fill, misfits
 from vlprompt.towers import Clip
 from vlprompt.towers import load as load_clip
-from vlprompt.types import Method, Steps
+from vlprompt.types import Method, Steps, Taught
 
 SCHEMA = 1
 TENSORS: str = "prompt.safetensors"
 FACTS: str = "prompt.json"
 CARD: str = "README.md"
+TEACHER: str = "teacher.classes"
+"""The tensor with the teacher's class features."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +69,9 @@ class Picked:
 
 def save(directory: Path, learned: Learned) -> None:
     """Write a prompt; until `prompt.json` is there, last, the directory holds none. UserError (exit 4): it is not finite."""
-    own = _tensors(learned.prompt)
+    own, taught = _tensors(learned.prompt), learned.method.taught
+    if taught is not None:
+        own[TEACHER] = taught.features.contiguous()
     tensors.require_usable(own, f"the prompt for {directory}")
     data = save_tensors(own) if own else None
     (directory / FACTS).unlink(missing_ok=True)
@@ -88,6 +92,7 @@ def save(directory: Path, learned: Learned) -> None:
         "tensors": {name: list(tensor.shape) for name, tensor in own.items()},
         "tensors_hash": hashlib.sha256(data).hexdigest() if data is not None else None,
         **learned.facts,
+        **({"teacher": taught.model, "teacher_hash": taught.hash} if taught is not None else {}),
     }
     disk.write_json(directory / FACTS, facts)
 
@@ -116,7 +121,7 @@ def loaded(
             f"one with --model, or learn a prompt for this one."
         )
     names = tuple(facts["class_names"])
-    method = resolve(facts["method"], facts["options"])
+    method = _taught(resolve(facts["method"], facts["options"]), facts, directory)
     prompt = _read_prompt(method, clip, len(names), directory, facts["tensors_hash"])
     prompt = prompt.to(clip.device).requires_grad_(False)
     known = {"schema", "vlprompt", "method", "options", "model", "weight_hash", "class_names", "template"}
@@ -130,6 +135,18 @@ def loaded(
         facts={name: value for name, value in facts.items() if name not in known | {"tensors", "tensors_hash"}},
     )
     return learned, clip
+
+
+def _taught(method: Method, facts: Mapping[str, Any], directory: Path) -> Method:
+    """The method with the class features that a teacher left, where there are some."""
+    if not method.prompt.reach.teachers_text or "teacher_hash" not in facts:
+        return method
+    features = _checked(directory / TENSORS, facts["tensors_hash"]).get(TEACHER)
+    names, spec = tuple(facts["class_names"]), cast(Any, method.prompt)
+    if features is None or features.dim() != 2 or len(features) != len(names):
+        raise UserError(f"{directory / TENSORS} has no teacher's features of {len(names)} classes.", exit_code=DATA)
+    taught = Taught(model=facts.get("teacher", ""), hash=facts["teacher_hash"], names=names, features=features)
+    return replace(method, taught=taught, prompt=replace(spec, width=features.shape[1]))
 
 
 def read_facts(directory: Path) -> dict[str, Any]:
@@ -173,6 +190,8 @@ class _Facts:
     subset: str = ""
     recipe: str = ""
     init: str = ""
+    teacher: str = ""
+    teacher_hash: str = ""
     metrics: Mapping[str, float | None] = field(default_factory=dict)
 
 
@@ -284,6 +303,7 @@ def _read_prompt(method: Method, clip: Clip, num_classes: int, directory: Path, 
     if digest is None and next(outline.parameters(), None) is None:
         return build() if large else outline
     found = _checked(path, digest, outline)
+    found.pop(TEACHER, None)
     prompt = build() if large else outline
     fill(prompt, found)
     return prompt
@@ -295,7 +315,8 @@ def _checked(path: Path, digest: str | None, wanted: nn.Module | None = None) ->
         raise UserError(f"{path} is missing; the prompt is incomplete. Copy the whole directory.", exit_code=DATA)
     data = path.read_bytes()
     found = tensors.unpacked(data, str(path))
-    problems = misfits(found, wanted) if wanted is not None else []
+    learned = {name: one for name, one in found.items() if name != TEACHER}
+    problems = misfits(learned, wanted) if wanted is not None else []
     if problems:
         raise UserError(f"the tensors in {path} do not fit the method: {'; '.join(problems)}.", exit_code=DATA)
     if hashlib.sha256(data).hexdigest() != digest:
@@ -328,6 +349,7 @@ def start_from(directory: Path, method: Method, clip: Clip, num_classes: int) ->
             "with --model."
         )
     found = _checked(place / TENSORS, facts["tensors_hash"])
+    found.pop(TEACHER, None)
     with warnings.catch_warnings(action="ignore"):  # learning builds it again, and warns then
         module = method.prompt.build(clip.facts, torch.Generator().manual_seed(0), num_classes)
     if problems := misfits(found, module):

@@ -34,8 +34,8 @@ from vlprompt.engine.evaluate import (
     probabilities,
     zero_shot,
 )
-from vlprompt.engine.images import Images, open_images, open_teacher
-from vlprompt.engine.job import Drawn, Learning, Means, learn, prepare
+from vlprompt.engine.images import Images, open_images
+from vlprompt.engine.job import Drawn, Learning, Means, learn, prepare, with_teacher
 from vlprompt.engine.observer import SILENT, observing
 from vlprompt.engine.precision import resolve_device
 from vlprompt.engine.sampling import said_of_skipped
@@ -292,11 +292,7 @@ class PromptClassifier:
                 **given,
                 init=Path(self.init_from) if self.init_from is not None else None,
             )
-            teacher = None if self.teacher is None else str(self.teacher)
-            taught = open_teacher(teacher, job.method, self.clip, self._cache)
-            job = dataclasses.replace(
-                job, teacher=taught, asked={**job.asked, **({"teacher": teacher} if taught else {})}
-            )
+            job = with_teacher(job, None if self.teacher is None else str(self.teacher), self._cache)
             drawn = job.draw()
             for said in job.said_of(drawn):
                 warnings.warn(said, UserWarning, stacklevel=3)

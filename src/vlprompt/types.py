@@ -298,6 +298,8 @@ class Reach:
     """Whether it can answer for the classes that it was learned on alone."""
     reads_text: bool = True
     """Whether it compares images with class features at all."""
+    teachers_text: bool = False
+    """Whether those are the teacher's, in the teacher's width, where another model teaches."""
 
 
 def places_of(module: nn.Module) -> Mapping[str, str]:
@@ -451,6 +453,19 @@ class Fit:
     solver: Solver
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taught:
+    """The class features of another model that taught, for a prompt that compares images with those (`Reach.teachers_text`)."""
+
+    model: str
+    """The teacher as it was asked for: a model's name, a directory or a Hub id; or a directory with a learned prompt."""
+    hash: str
+    """SHA-256 of its weights, and of its prompt's tensors where it has one."""
+    names: tuple[str, ...]
+    features: Tensor
+    """(C, E) float32 on the CPU, of these names in this order, un-normalised; E is the teacher's width."""
+
+
 class AtTest(Protocol):
     """What is done for each test image, with that image alone."""
 
@@ -481,6 +496,10 @@ class Method:
     """What the frozen tower's class features come from (a teacher's, and zero-shot's); None: the template of the data set."""
     at_test: AtTest | None = None
     """None: the prompt answers as it was learned."""
+    unlabelled: int | None = None
+    """It learns from training images of all classes without their labels: so many, drawn at random (0: all); None: it reads labels."""
+    taught: Taught | None = None
+    """Class features that another model left in a learned prompt."""
     options: Mapping[str, object] = field(default_factory=dict)
     """Every option with its resolved value, as `--set` names it (overlays' with their prefix)."""
 
@@ -507,8 +526,11 @@ class Method:
 
     @property
     def setting(self) -> str:
-        """How its records are marked: ``inductive``, or ``test-time`` where it learns from test images."""
-        return "inductive" if self.at_test is None else "test-time"
+        """How its records are marked: ``test-time`` where it learns from each test image, ``transductive`` where from many images
+        without labels, of classes that it is tested on as new ones; else ``inductive``."""
+        if self.at_test is not None:
+            return "test-time"
+        return "inductive" if self.unlabelled is None else "transductive"
 
     @property
     def chooses(self) -> bool:

@@ -39,14 +39,15 @@ SETTINGS: dict[str, dict[str, object]] = {
     "tip-adapter-f": {"views": 0, "alpha": 3.0, "optimiser": "adamw"},
     "clip-lora": {"optimiser": "adamw", "decay": "steps", "warmup_epochs": 0},
     "tcp": {"optimiser": "adam"},
+    "promptkd": {"weight": 30},
 }
 """What a row needs to be small, or to do on three classes what it does on many."""
 LEARNING = [host.name for host in HOSTS if takes_steps(host)]
 LABELLED = [host.name for host in HOSTS if host.prompt.layout is not None and takes_steps(host)]
 NAMES = [*LEARNING, *(f"plpp+{name}" for name in LABELLED)]
 NEW = ("red tree", "house", "green truck", "a circle")
-FIXED = {"tip-adapter-f": {"labels", "alpha", "beta"}}
-"""Tensors that steps do not move."""
+FIXED = {"tip-adapter-f": {"labels", "alpha", "beta"}, "promptkd": {"mean", "variance"}}
+"""Tensors that no gradient moves."""
 DRIFT = 0.03
 """How far a cosine may move where the frozen towers are in bfloat16 (8 bits: one rounding is 0.004)."""
 
@@ -77,6 +78,7 @@ COUNT: dict[str, Callable[[ModelFacts], int]] = {
     "tcp": lambda f: (
         4 * f.text_width + (f.embed_dim + 1) * (f.embed_dim // 4) + (f.embed_dim // 4 + 1) * 4 * f.text_width
     ),
+    "promptkd": lambda f: 4 * f.image_width * int(0.75 * f.image_layers) + f.embed_dim * (2 * f.embed_dim + 5),
 }
 """How many numbers a row learns, by its closed form."""
 
@@ -280,7 +282,7 @@ def test_cuda_agrees(school: School, clip_dir: Path, learned: Callable[[str], On
 GOLDEN = Path(__file__).parents[1] / "golden" / "text.json"
 """Losses of the first steps; `pytest tests/engine tests/battery --regen` writes them anew."""
 TEXT = ("cocoop", "kgcoop", "prograd", "pomp", "plpp+cocoop", "plpp+kgcoop", "plpp+prograd", "plpp+pomp")
-TEXT += ("tcp", "plpp+tcp", "clip-adapter", "tip-adapter-f", "clip-lora")
+TEXT += ("tcp", "plpp+tcp", "clip-adapter", "tip-adapter-f", "clip-lora", "promptkd")
 
 
 def test_golden_losses(learned: Callable[[str], Once], request: pytest.FixtureRequest) -> None:

@@ -35,8 +35,10 @@ def test_a_method_learns_where_nothing_stands_in_its_way(clip: Clip, name: str) 
             measure_reach(method, clip)
     else:
         reached = measure_reach(method, clip)
-        unfilled = name == "tip-adapter-f"  # its cache is empty until there are images
-        assert unfilled or all(any(any(rows) for rows in terms.values()) for terms in reached.values())
+        fixed = {"tip-adapter-f": set(reached), "promptkd": {"mean", "variance"}}.get(
+            name, set()
+        )  # its cache is empty yet
+        assert all(any(any(rows) for rows in terms.values()) for one, terms in reached.items() if one not in fixed)
 
 
 def test_the_command_prints_the_table(vlprompt: Vlprompt, tmp_path: Path) -> None:

@@ -67,6 +67,29 @@ def class_tokens(feature_E: Tensor, layers: list[tuple[Tensor, Tensor]], num_tok
     return (second @ hidden + second_bias).reshape(num_tokens, -1)
 
 
+def projected(x_BE: Tensor, first_FE: Tensor, norm: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> Tensor:
+    """PromptKD's projector in a step of learning, number by number: the mean and variance of the batch."""
+    rows = []
+    hidden = [[(row * x).sum() for row in first_FE] for x in x_BE]
+    for f in range(len(first_FE)):
+        column = [one[f] for one in hidden]
+        mean = sum(column) / len(column)
+        variance = sum((value - mean) ** 2 for value in column) / len(column)
+        rows.append([norm[0][f] * (value - mean) / (variance + 1e-5) ** 0.5 + norm[1][f] for value in column])
+    return torch.stack(
+        [second[0] @ torch.relu(torch.stack([row[b] for row in rows])) + second[1] for b in range(len(x_BE))]
+    )
+
+
+def imitation(teacher_BC: Tensor, student_BC: Tensor, weight: float) -> Tensor:
+    """PromptKD's loss: the divergence, over images times classes."""
+    total = torch.zeros((), dtype=teacher_BC.dtype)
+    for teacher, student in zip(teacher_BC, student_BC, strict=True):
+        p, q = teacher.softmax(0), student.softmax(0)
+        total = total + sum(p[c] * (p[c].log() - q[c].log()) for c in range(len(p)))
+    return weight * total / (len(teacher_BC) * len(teacher_BC[0]))
+
+
 def certain_loss(logits_VC: Tensor, number: int) -> Tensor:
     """TPT's loss: the entropy of the mean probabilities of the most certain views."""
     probabilities = logits_VC.softmax(-1)

@@ -62,6 +62,7 @@ WHOM = {
     "promptsrc": "time or a GPU; new classes matter",
     "rpp": "time or a GPU; new classes matter",
     "clip-lora": "time or a GPU, and images unlike those the model knows",
+    "promptkd": "many images without labels, and a bigger model (`--teacher`)",
     "tpt": "no training images, and seconds for every answer",
 }
 """Method -> for whom it is, in words (the project's judgement, from the papers' claims and docs/choosing.md)."""

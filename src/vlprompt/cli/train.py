@@ -49,7 +49,7 @@ Teacher = Annotated[
     typer.Option(
         "--teacher",
         metavar="NAME|DIR|ID",
-        help="Another model that teaches, for methods with a teacher (rpp, prograd).",
+        help="Another model or run that teaches, for methods with a teacher (rpp, promptkd, prograd).",
         show_default="the frozen model itself",
     ),
 ]

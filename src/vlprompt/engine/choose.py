@@ -229,7 +229,8 @@ def all_answered(
     for prompt, lesson, images in zip(prompts, lessons, asked, strict=True):
         if isinstance(prompt, UserError):
             raise prompt
-        classifier = classifier_of(job.clip, job.method, prompt, lesson.class_names, job.template)
+        method = job.taught(lesson.class_names)
+        classifier = classifier_of(job.clip, method, prompt, lesson.class_names, job.template)
         found.append(classifier.logits(images, job.images))
     return found
 

@@ -39,6 +39,10 @@ def class_vectors(
     method = learned.method
     if not method.prompt.reach.reads_text:
         raise UserError(f"{method.name!r} has no class vectors: it answers from image features alone.")
+    if method.taught is not None:
+        raise UserError(
+            f"{method.name!r} has no class vectors for this model: they are its teacher's, {method.taught.model}."
+        )
     if "image" in method.prompt.reach.sees:
         raise UserError(f"{method.name!r} has no class vectors: its text depends on the image.")
     once = tuple(dict.fromkeys(names))  # vocabularies name some classes twice

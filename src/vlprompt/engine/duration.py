@@ -55,9 +55,8 @@ def measure(
     """Time what is to be learned from epoch `done` on. Nothing is learned, kept, or drawn that learning itself would miss."""
     schedule, spec = method.schedule, method.prompt
     # The teacher's sentences are not read here: a step takes as long with any features.
-    taught = lesson.teacher.clip if lesson.teacher else None
     names, words = lesson.class_names, lesson.template
-    forward = Forward(clip, spec, method.needs, names, words, max_rows=max_rows, taught=taught)
+    forward = Forward(clip, spec, method.needs, names, words, max_rows=max_rows, taught=lesson.teacher)
     per_epoch = len(batches(len(lesson.samples), schedule.batch, seed=lesson.seed, epoch=0))
     step, timed = _step(forward, method, lesson, images, per_epoch)
     missing = 0
@@ -116,7 +115,7 @@ def _view(
     drawn = draw(method.steps.classes, len(lesson.class_names), seed=lesson.seed, epoch=0, step=0)
     taught = None
     if forward.taught is not None:
-        taught = torch.ones(len(batch), forward.taught.facts.embed_dim, device=device)
+        taught = torch.ones(len(batch), forward.taught.clip.facts.embed_dim, device=device)
     ready = None if frozen is None else frozen.to(device)
     return forward(prompt, labels.to(device), ready, pixels, drawn, chance=0, taught_BE=taught)
 

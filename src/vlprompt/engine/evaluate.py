@@ -21,6 +21,7 @@ from vlprompt.data import Sample
 from vlprompt.engine.forward import ROWS, TEMPLATE, asked, ensemble_text, reads_frozen
 from vlprompt.engine.images import Images
 from vlprompt.engine.precision import peak_mib, versions
+from vlprompt.engine.teacher import taught_text
 from vlprompt.errors import UserError
 from vlprompt.losses import after, answers
 from vlprompt.methods.sentences import SentenceOptions
@@ -47,16 +48,18 @@ class Classifier:
         *,
         ensemble: Ensemble | None = None,
         at_test: AtTest | None = None,
+        taught: Features | None = None,
     ) -> None:
-        """ensemble: the sentences of the frozen tower's class features; None: the template. at_test: what is done for each image."""
+        """ensemble: the sentences of the frozen tower's class features; None: the template. at_test: what is done for each image.
+        taught: another model's class features in their place."""
         self.at_test = at_test
         self.clip, self.spec, self.prompt = clip, spec, prompt
         self.class_names = tuple(class_names)
         reads_text = spec.reach.reads_text
         encoded = reads_text and (spec.layout is not None or spec.reach.text_tower)
         self.tokens = clip.class_tokens(class_names, spec.layout, template) if encoded else None
-        self.frozen_text: Features | None = None
-        if "classes" in spec.reach.sees or (reads_text and not encoded):
+        self.frozen_text = taught
+        if taught is None and ("classes" in spec.reach.sees or (reads_text and not encoded)):
             self.frozen_text = ensemble_text(clip, class_names, ensemble or TEMPLATE, template)
         self.text: Features | None = None
         """The class features, where they are the same for all images."""
@@ -120,9 +123,17 @@ class Classifier:
 def classifier_of(
     clip: Clip, method: Method, prompt: nn.Module, class_names: Sequence[str], template: str
 ) -> Classifier:
-    """A method's classifier."""
+    """A method's classifier. UserError: class features of a teacher are needed that cannot be had."""
+    taught = taught_text(method.taught, clip, class_names, template) if method.taught else None
     return Classifier(
-        clip, method.prompt, prompt, class_names, template, ensemble=method.teacher, at_test=method.at_test
+        clip,
+        method.prompt,
+        prompt,
+        class_names,
+        template,
+        ensemble=method.teacher,
+        at_test=method.at_test,
+        taught=taught,
     )
 
 

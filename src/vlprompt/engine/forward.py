@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +31,21 @@ class Answered:
     image: Features | None = None
 
 
+class Teaches(Protocol):
+    """Another model that teaches."""
+
+    @property
+    def clip(self) -> Clip: ...
+
+    def embed(self, pixels_B3SS: Tensor) -> Tensor:
+        """Its features (B, E) of images."""
+        ...
+
+    def text(self, class_names: Sequence[str], template: str, ensemble: Ensemble | None = None) -> Features:
+        """Its class features (C, E)."""
+        ...
+
+
 class Forward:
     """The forward pass of one method on one class list; what stays the same from batch to batch is computed once."""
 
@@ -44,7 +60,7 @@ class Forward:
         teacher: Ensemble | None = None,
         max_rows: int | None = None,
         ranks: Alone = ALONE,
-        taught: Clip | None = None,
+        taught: Teaches | None = None,
     ) -> None:
         """teacher: what the frozen tower's class features come from; None: the template. max_rows: text rows that are run at once, to
         bound memory; None: all. ranks: the processes that share the classes of a step. taught: another model, which is the
@@ -61,11 +77,13 @@ class Forward:
                     "this method compares features with its teacher's, and those of another model mean something else. Use a method "
                     "that compares answers with another teacher (rpp, prograd), or leave out --teacher."
                 )
-            self.taught_text = ensemble_text(taught, class_names, teacher or TEMPLATE, template)
+            self.taught_text = taught.text(class_names, template, teacher)
         self.tokens = clip.class_tokens(class_names, spec.layout, template)
         self.frozen_text: Features | None = None
         plain = spec.layout is None and not spec.reach.text_tower
-        if plain or "classes" in spec.reach.sees or needs & {"teacher_text", "teacher_logits"}:
+        if self.taught_text is not None and spec.reach.teachers_text:
+            self.frozen_text = self.taught_text
+        elif plain or "classes" in spec.reach.sees or needs & {"teacher_text", "teacher_logits"}:
             self.frozen_text = ensemble_text(clip, class_names, teacher or TEMPLATE, template)
 
     @property
@@ -180,7 +198,7 @@ class Forward:
             assert self.taught_text is not None
             assert taught_BE is not None
             there = Features(pooled=taught_BE)
-            return Teacher(logits=logits(there, _of(self.taught_text, classes_C), self.taught.logit_scale))
+            return Teacher(logits=logits(there, _of(self.taught_text, classes_C), self.taught.clip.logit_scale))
         text = None if self.frozen_text is None else _of(self.frozen_text, classes_C)
         soft = None
         if "teacher_logits" in self.needs:

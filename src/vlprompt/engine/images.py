@@ -12,9 +12,8 @@ from vlprompt.data import FeatureStore, Sample, load_pixels, verify
 from vlprompt.disk import default_root
 from vlprompt.engine.observer import SILENT, Observer
 from vlprompt.engine.precision import resolve_device, slow_note
-from vlprompt.errors import UserError
 from vlprompt.towers import Clip, load
-from vlprompt.types import Method, Preprocess
+from vlprompt.types import Preprocess
 
 BATCH = 64
 """Images that the tower encodes at once."""
@@ -137,24 +136,6 @@ def in_blocks(encode: Callable[[Tensor], Tensor], pixels_B3SS: Tensor, device: t
 def open_images(clip: Clip, cache: Path | None, observer: Observer = SILENT) -> Images:
     """Images of a model with the cache in this directory; None: the user's."""
     return Images(clip, FeatureStore(cache or default_root()), observer)
-
-
-def open_teacher(
-    model: str | None, method: Method, clip: Clip, cache: Path | None, observer: Observer = SILENT
-) -> Images | None:
-    """Images as another model sees them that teaches, in the precision and on the device of `clip`; None: nobody named one.
-
-    UserError: a method that compares no answers with a teacher's, or compares features, which two models do not share.
-    """
-    if model is None:
-        return None
-    if "teacher_logits" not in method.needs:
-        raise UserError(
-            f"{method.name!r} compares no answers with a teacher's, so --teacher changes nothing. Leave it out, or use rpp or "
-            "prograd."
-        )
-    dtype = str(clip.dtype).removeprefix("torch.")
-    return open_images(load(model, device=clip.device, dtype=dtype), cache, observer)
 
 
 def open_model(

@@ -11,12 +11,14 @@
 
 from __future__ import annotations
 
+import random
 import time
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -36,6 +38,7 @@ from vlprompt.engine.observer import SILENT, Observer
 from vlprompt.engine.optim import batches
 from vlprompt.engine.precision import generator, reset_peak
 from vlprompt.engine.sampling import draw, said_of_held_out, said_of_short, said_of_skipped
+from vlprompt.engine.teacher import Teacher, left, open_teacher
 from vlprompt.engine.train import Lesson, estimate_step, in_words, new_prompt
 from vlprompt.errors import UserError
 from vlprompt.methods import recipes
@@ -104,8 +107,8 @@ class Job:
     """Whose the settings are, as `whose` says it."""
     init: str = ""
     """SHA-256 of the learned tensors that the prompt begins with; empty: the method's own start."""
-    teacher: Images | None = None
-    """Images as another model sees them, which teaches."""
+    teacher: Teacher | None = None
+    """Another model that teaches."""
     folds: int = 0
     """Folds of the training images that are asked about in turn (`engine.prospect`); 0: the test images are."""
     strict: bool = False
@@ -117,6 +120,23 @@ class Job:
     def clip(self) -> Clip:
         return self.images.clip
 
+    def taught(self, class_names: tuple[str, ...]) -> Method:
+        """The method of a learned prompt of these classes: with what a teacher leaves in it."""
+        method = self.method
+        if self.teacher is None or not method.prompt.reach.teachers_text:
+            return method
+        kept = left(self.teacher, str(self.asked["teacher"]), class_names, self.template, method)
+        return replace(method, taught=kept)
+
+    @property
+    def learned_part(self) -> Subset:
+        """The classes that it learns from: without labels all, whatever it is tested on."""
+        return self.subset if self.method.unlabelled is None else "all"
+
+    def tested_part(self, sample: FewShot) -> FewShot:
+        """Class names and validation images of the classes that it is tested on."""
+        return sample if self.learned_part == self.subset else restrict(sample, self.subset)
+
     def draw(self) -> Drawn:
         """The few-shot sample of the seed and the test images, all of which decode. UserError as `sampling.draw`."""
         began = time.perf_counter(), self.images.seconds
@@ -126,12 +146,15 @@ class Job:
             self.dataset,
             self.images,
             skipped,
-            shots=self.shots,
+            shots=self.shots if self.method.unlabelled is None else None,
             seed=self.seed,
-            subset=self.subset,
+            subset=self.learned_part,
             strict=self.strict,
             hold_out=self.method.chooses,
         )
+        if number := self.method.unlabelled:
+            random.Random(self.seed).shuffle(train := list(sample.train))
+            sample = replace(sample, train=tuple(train[:number]))
         test = self.images.usable(restrict(self.dataset, self.subset).test, skipped, strict=self.strict)
         return Drawn(sample=sample, test=test, skipped=skipped, began=began)
 
@@ -142,6 +165,16 @@ class Job:
             *([said_of_skipped(drawn.skipped)] if drawn.skipped else []),
             *([said_of_held_out(self.dataset, sample)] if sample.held_out else []),
             *([said_of_short(sample, self.shots)] if sample.short else []),
+            *self._said_of_unlabelled(sample),
+        ]
+
+    def _said_of_unlabelled(self, sample: FewShot) -> list[str]:
+        if self.method.unlabelled is None:
+            return []
+        own = "Its teacher is the model's own zero-shot answer: name a bigger model with --teacher."
+        return [
+            f"{self.method.name} learns from {len(sample.train)} images of all {len(sample.class_names)} classes and reads no label, so "
+            f"--shots and --subset do not choose them (--set images=N does).{'' if self.teacher else f' {own}'}"
         ]
 
     def document(self, drawn: Drawn, means: Means) -> dict[str, object]:
@@ -168,7 +201,7 @@ class Job:
             **({"init": self.init} if self.init else {}),
             **({"folds": self.folds} if self.folds else {}),
             **({"class_names": drawn.sample.class_names} if self.dataset.renamed else {}),
-            **({"teacher": self.teacher.clip.weight_hash} if self.teacher else {}),
+            **({"teacher": self.teacher.hash} if self.teacher else {}),
             "threads": torch.get_num_threads(),
         }
         places = {"device": means.device, "strict": self.strict}
@@ -232,6 +265,17 @@ def prepare(
         strict=strict,
         asked={"model": model, **(asked or {}), **({"init": str(init)} if init else {})},
     )
+
+
+def with_teacher(job: Job, model: str | None, cache: Path | None, observer: Observer = SILENT) -> Job:
+    """The job with this model, or run with a learned prompt, as its teacher; None: the frozen model itself. UserError as `open_teacher`."""
+    teacher, method = open_teacher(model, job.method, job.clip, cache, observer), job.method
+    if teacher is None:
+        return job
+    if method.prompt.reach.teachers_text:
+        spec: Any = method.prompt
+        method = replace(method, prompt=replace(spec, width=teacher.clip.facts.embed_dim))
+    return replace(job, method=method, teacher=teacher, asked={**job.asked, "teacher": model})
 
 
 def recipe_template(recipe: str, dataset: Dataset) -> str | None:
@@ -356,7 +400,7 @@ def _ended(work: Work, pupil: Pupil, prompt: nn.Module, config_hash: str, others
     job, sample = work.job, work.drawn.sample
     trained_on = training_hash(sample.train)
     learned = Learned(
-        method=job.method,
+        method=job.taught(sample.class_names),
         prompt=prompt,
         class_names=sample.class_names,
         template=job.template,

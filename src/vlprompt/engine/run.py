@@ -14,8 +14,20 @@ from vlprompt.engine.checkpoint import CHECKPOINT
 from vlprompt.engine.choose import AUTO, CHOICE, as_dict, choose
 from vlprompt.engine.config import RunConfig, refuse_unfinished, require_own, same_work
 from vlprompt.engine.evaluate import best_words
-from vlprompt.engine.images import Images, open_model, open_teacher
-from vlprompt.engine.job import CONFIG, Drawn, Job, Learning, Means, Questions, Work, learn_all, prepare, test
+from vlprompt.engine.images import Images, open_model
+from vlprompt.engine.job import (
+    CONFIG,
+    Drawn,
+    Job,
+    Learning,
+    Means,
+    Questions,
+    Work,
+    learn_all,
+    prepare,
+    test,
+    with_teacher,
+)
 from vlprompt.engine.observer import SILENT, Observer
 from vlprompt.engine.prospect import PARTS, by_folds, can_measure, cheap, in_folds, measure_curve, pooled, quiet
 from vlprompt.errors import DATA, UserError
@@ -102,11 +114,9 @@ def job_of(config: RunConfig, observer: Observer = SILENT, opened: tuple[Dataset
     """The job of a run's first seed: its images, model and teacher opened, every choice made."""
     dataset, images = opened or _opened(config, observer)
     same = ("model", "shots", "overrides", "recipe", "subset", "template", "views", "init", "strict")
-    asked = {"data": config.data, **({"teacher": config.teacher} if config.teacher else {})}
     given = {name: getattr(config, name) for name in same}
-    job = prepare(images, dataset, config.method, seed=config.seeds[0], asked=asked, **given)
-    teacher = open_teacher(config.teacher, job.method, job.clip, config.cache, observer)
-    return dataclasses.replace(job, teacher=teacher, folds=config.folds)
+    job = prepare(images, dataset, config.method, seed=config.seeds[0], asked={"data": config.data}, **given)
+    return dataclasses.replace(with_teacher(job, config.teacher, config.cache, observer), folds=config.folds)
 
 
 def _seeds(jobs: Sequence[Job], config: RunConfig, drawings: dict[int, Drawn], observer: Observer) -> list[Record]:
@@ -163,9 +173,10 @@ def _tested(work: Work, learned: Learned, learning: Learning, *, protocol: str, 
     job, drawn = work.job, work.drawn
     directory = work.directory
     sample, images = drawn.sample, job.images
+    part = job.tested_part(sample)
     asked = Questions(
         dataset=job.dataset.name,
-        class_names=sample.class_names,
+        class_names=part.class_names,
         samples=drawn.test,
         template=job.template,
         split_hash=drawn.split.hash,
@@ -176,7 +187,7 @@ def _tested(work: Work, learned: Learned, learning: Learning, *, protocol: str, 
         words=best_words(images.clip, sample.class_names, job.template, images, sample.val or sample.train),
         told=by_folds(drawn, job, observer) if job.folds else None,
         folds=job.folds,
-        val=sample.val,
+        val=part.val,
     )
     record, answers = test(learned, learning, asked, images, recipe_hash=recipes.hash_of(job.recipe))
     facts = {

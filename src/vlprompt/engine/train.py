@@ -40,6 +40,7 @@ from vlprompt.engine.step import (
     take,
     weighted,
 )
+from vlprompt.engine.teacher import Teacher
 from vlprompt.errors import UserError
 from vlprompt.head import measure_head
 from vlprompt.prompts.start import fill
@@ -77,8 +78,8 @@ class Feed(ABC):
     seed: int
     max_memory: int | None = None
     """Bytes that the process may take; None: no limit."""
-    teacher: Images | None = None
-    """Images as another model sees them, which is the teacher; None: the student's own frozen model is."""
+    teacher: Teacher | None = None
+    """Another model that teaches; None: the student's own frozen model does."""
     ranks: Alone = ALONE
     """The processes that share a step."""
     copies: int = 1
@@ -191,7 +192,7 @@ def forward_of(clip: Clip, method: Method, feed: Feed, *, max_rows: int | None) 
         teacher=method.teacher,
         max_rows=max_rows,
         ranks=feed.ranks,
-        taught=feed.teacher.clip if feed.teacher else None,
+        taught=feed.teacher,
     )
 
 

@@ -1,4 +1,4 @@
-"""Distillation: the prompted model keeps near frozen CLIP's own answer (RPP's second remedy).
+"""Distillation: the prompted model keeps near frozen CLIP's own answer (RPP's second remedy), or imitates a teacher's (PromptKD).
 
 Source: RPP, arXiv 2409.06166: soft labels are the zero-shot probabilities of a frozen CLIP, as a regularisation loss with weight
 lambda. Direction, temperature, its square and the mean over the batch are the project's choice (docs/methods/rpp.md).
@@ -75,5 +75,37 @@ def distill_terms(options: DistillOptions) -> tuple[Term, ...]:
             weight=options.weight,
             needs=frozenset({"teacher_logits"}),
             formula=f"L_KD = {t}^2 (1/B) sum_b KL(softmax(zero-shot logits_b / {t}) || softmax(logits_b / {t}))",
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnlabelledOptions:
+    """What may be chosen about PromptKD's distillation."""
+
+    weight: float = 1000.0
+    """Of the distillation, which is divided by images times classes."""
+    temperature: float = 1.0
+    """T, which divides both sides' logits; the loss is multiplied by its square."""
+    images: int = field(default=0, metadata={"words": {"all": 0}})
+    """Training images that are learned from, drawn without a look at their labels; "all": every one."""
+
+    def __post_init__(self) -> None:
+        if self.weight <= 0 or self.temperature <= 0:
+            raise UserError(f"weight={self.weight}, temperature={self.temperature}: both must be above 0.")
+        if self.images < 0:
+            raise UserError(f"images={self.images}: it must be a whole number of at least 1, or all.")
+
+
+def unlabelled_terms(options: UnlabelledOptions) -> tuple[Term, ...]:
+    """The distillation alone: no label is read. Source: PromptKD, arXiv 2403.02781, eq. 5, divided as its code divides it."""
+    t = f"{options.temperature:g}"
+    return (
+        Term(
+            name="distillation",
+            score=lambda view: distillation(view, options.temperature) / view.logits.shape[-1],
+            weight=options.weight,
+            needs=frozenset({"teacher_logits"}),
+            formula=f"L_KD = {t}^2 1/(B C) sum_b KL(softmax(teacher's logits_b / {t}) || softmax(logits_b / {t}))",
         ),
     )

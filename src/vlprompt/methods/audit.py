@@ -69,5 +69,6 @@ def possible(method: str, protocol: str) -> bool:
             and "image" not in made.prompt.reach.sees
             and made.learner.rule is None
             and not made.prompt.reach.own_classes
+            and made.unlabelled is None
         )
     return not made.prompt.reach.own_classes or protocol not in ("base-to-novel", "cross-dataset")

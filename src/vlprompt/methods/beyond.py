@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from vlprompt.losses.anchors import AnchorOptions, anchor_terms
 from vlprompt.losses.classify import CROSS_ENTROPY
+from vlprompt.losses.distill import UnlabelledOptions, unlabelled_terms
 from vlprompt.methods.row import Asked, Host
 from vlprompt.prompts.adapter import AdapterSpec
 from vlprompt.prompts.attest import Tpt, TptOptions
 from vlprompt.prompts.classaware import ClassAwareSpec
 from vlprompt.prompts.context import ContextSpec
 from vlprompt.prompts.lowrank import LowRankSpec
+from vlprompt.prompts.projected import ProjectedSpec
 from vlprompt.solvers.blend import BlendedProbe, BlendOptions, BlendSpec
 from vlprompt.solvers.cache import CacheOptions, CacheSpec, FilledCache, SearchedCache
 
@@ -32,6 +34,10 @@ def _class_aware(options: AnchorOptions, prompt: ClassAwareSpec) -> Asked:
 
 def _at_test(options: TptOptions, prompt: ContextSpec) -> Asked:
     return Asked(terms=(), at_test=Tpt(options=options))
+
+
+def _unlabelled(options: UnlabelledOptions, prompt: ProjectedSpec) -> Asked:
+    return Asked(terms=unlabelled_terms(options), unlabelled=options.images)
 
 
 BEYOND: tuple[Host, ...] = (
@@ -84,6 +90,15 @@ BEYOND: tuple[Host, ...] = (
         prompt=ClassAwareSpec(),
         options=AnchorOptions(),
         asks=_class_aware,
+    ),
+    Host(
+        name="promptkd",
+        summary="image tokens and a projector that imitate a bigger teacher on images without labels",
+        learns="image tokens of the first three quarters of the layers, and a network into the teacher's space",
+        source="PromptKD, arXiv 2403.02781",
+        prompt=ProjectedSpec(),
+        options=UnlabelledOptions(),
+        asks=_unlabelled,
     ),
     Host(
         name="tpt",

@@ -122,7 +122,13 @@ def resolve(
     if isinstance(learner, Steps):
         resolved |= schedule.settings
     return Method(
-        name=name, prompt=prompt, learner=learner, teacher=asked.teacher, at_test=asked.at_test, options=resolved
+        name=name,
+        prompt=prompt,
+        learner=learner,
+        teacher=asked.teacher,
+        at_test=asked.at_test,
+        unlabelled=asked.unlabelled,
+        options=resolved,
     )
 
 

@@ -33,6 +33,8 @@ class Asked:
     teacher: Ensemble | None = None
     classes: ClassSampling | None = None
     at_test: AtTest | None = None
+    unlabelled: int | None = None
+    """As `Method.unlabelled`."""
     first: Solver | None = None
     last: Solver | None = None
     """Fitted before and after the steps; `first` is all that is done where there are none."""

@@ -207,6 +207,10 @@ def _knows_classes(name: str) -> bool:
 
 
 def _refuse(method: Method) -> None:
+    if method.unlabelled is not None:
+        raise UserError(
+            f"{method.name!r} learns from the images of the classes that it is used for. Use vlprompt train, or pretrain rpp or pomp."
+        )
     if "image" in method.prompt.reach.sees:
         raise UserError(
             f"{method.name!r} cannot be pretrained: its text features depend on the image, and a step would encode every class "

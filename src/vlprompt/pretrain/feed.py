@@ -5,7 +5,7 @@ Letters: B images of a rank's share of a step (each with all its copies), S side
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -264,14 +264,16 @@ class Stream(Feed):
                 samples = [one for one in source.samples(step)[0] if one.id in batch.ids]
                 taught = features_of(samples, self.look.numbers(self.plan.place(step)[0]), self.teacher)
             elif self.teacher is not None:
-                taught = _bare(self.teacher.clip, pixels if others is None else others)
+                seen = pixels if others is None else others
+                taught = _bare(self.teacher.clip, seen, self.teacher.embed)
             frozen = _bare(forward.clip, pixels) if forward.reads_frozen else None
             yield replace(batch, pixels=pixels, frozen_BE=frozen, taught_BE=taught)
 
 
 @torch.no_grad()
-def _bare(clip: Clip, pixels: Tensor) -> Tensor:
-    """(B, E): what the bare image tower says, also of no image."""
+def _bare(clip: Clip, pixels: Tensor, embed: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+    """(B, E): what the bare image tower says, or a teacher's, also of no image."""
     if not len(pixels):
         return torch.empty(0, clip.facts.embed_dim, device=clip.device)
-    return clip.encode_images(pixels.to(clip.device)).pooled
+    there = pixels.to(clip.device)
+    return clip.encode_images(there).pooled if embed is None else embed(there)

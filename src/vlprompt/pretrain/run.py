@@ -20,9 +20,10 @@ from vlprompt.engine.checkpoint import State
 from vlprompt.engine.config import hashed, refuse_unfinished, require_own, same_work
 from vlprompt.engine.distributed import Alone, joined, own_device, restarted
 from vlprompt.engine.forward import Forward
-from vlprompt.engine.images import Images, open_model, open_teacher
+from vlprompt.engine.images import Images, open_model
 from vlprompt.engine.observer import SILENT, Observer
 from vlprompt.engine.precision import peak_mib, reset_peak, resolve_device, versions
+from vlprompt.engine.teacher import Teacher, open_teacher
 from vlprompt.engine.train import Task, estimate_step, forward_of, new_prompt, train_one
 from vlprompt.errors import DATA, UserError
 from vlprompt.pretrain import progress as record
@@ -58,7 +59,7 @@ class Setup:
     images: Images
     ranks: Alone
     observer: Observer
-    teacher: Images | None = None
+    teacher: Teacher | None = None
 
     @property
     def template(self) -> str:
@@ -157,7 +158,7 @@ def document_of(setup: Setup) -> dict[str, object]:
     }
     asked = {"model": config.model, "data": config.data}
     if setup.teacher is not None:
-        decides["teacher"], asked["teacher"] = setup.teacher.clip.weight_hash, str(config.teacher)
+        decides["teacher"], asked["teacher"] = setup.teacher.hash, str(config.teacher)
     return hashed(decides, but=("threads",)) | {"asked": asked}
 
 

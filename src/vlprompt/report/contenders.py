@@ -33,6 +33,7 @@ ORDER = (
     "promptsrc",
     "rpp",
     "clip-lora",
+    "promptkd",
     "tpt",
 )
 """Rows in the papers' order; what is not named here comes after, by name. An overlay follows the method it is laid on."""

@@ -1,0 +1,99 @@
+"""Image tokens, and a projector into a teacher's space, where the teacher's class features are: PromptKD (arXiv 2403.02781).
+
+Source: zhengli97/PromptKD, trainers/promptkd.py. Letters: B images, E joint embedding, F the teacher's, N prompt tokens, D image width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vlprompt.prompts.layers import (
+    AUTO,
+    checked_depth,
+    image_place,
+    linear,
+    normal,
+    numbered,
+    require_image_prompts,
+    require_tokens,
+    three_quarters,
+    uniform,
+)
+from vlprompt.types import ModelFacts, Prompted, Reach, Splice
+
+MOMENTUM = 0.1
+"""Share of a step in the running mean and variance."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProjectedSpec:
+    """PromptKD's student. `width` is no option: it is the teacher's, known once there is one; 0: the model's own."""
+
+    n_image: int = 4
+    """N, the number of image tokens."""
+    depth: int = field(default=AUTO, metadata={"words": {"auto": AUTO}})
+    """How many layers of the image tower are prompted; "auto": three quarters (9 of 12)."""
+    width: int = 0
+
+    layout = None
+    reach = Reach(image_tower=True, sees=frozenset({"chance"}), teachers_text=True)
+
+    def __post_init__(self) -> None:
+        require_tokens("n_image", self.n_image)
+
+    def build(self, facts: ModelFacts, generator: torch.Generator, num_classes: int) -> Projected:
+        """N(0, 0.02) tokens, then the projector as PyTorch starts it. UserError: a ResNet, or a depth above the tower's layers."""
+        require_image_prompts(facts, "coop")
+        depth = self.depth or three_quarters(facts.image_layers)
+        checked_depth(depth, {"image": facts.image_layers})
+        layers = [normal((self.n_image, facts.image_width), generator) for _ in range(depth)]
+        width = self.width or facts.embed_dim
+        return Projected(layers, uniform(width, facts.embed_dim, generator), linear(width, width, generator))
+
+
+class Projected(nn.Module):
+    """`image.L` (N, D) of each prompted layer L; `first` (F, E), batch normalisation, ReLU, `second` (F, F).
+
+    The published first layer has a bias, which the normalisation takes away again: it is left out.
+    """
+
+    def __init__(self, layers: list[Tensor], first_FE: Tensor, second: nn.Linear) -> None:
+        super().__init__()
+        width = len(first_FE)
+        self.image = numbered(layers)
+        self.first = nn.Parameter(first_FE)
+        self.scale, self.shift = nn.Parameter(torch.ones(width)), nn.Parameter(torch.zeros(width))
+        self.mean, self.variance = nn.Parameter(torch.zeros(width)), nn.Parameter(torch.ones(width))
+        self.second = second
+
+    def forward(self, chance: int | None) -> Prompted:
+        image = {int(layer): Splice(q=tokens) for layer, tokens in self.image.items()}
+        return Prompted(image=image, after_image=partial(self.projected, learning=chance is not None))
+
+    def projected(self, image_BE: Tensor, *, learning: bool) -> Tensor:
+        """(B, F). learning: by the mean and variance of these images, which the running ones then follow; one image is not enough."""
+        running = self.mean.detach(), self.variance.detach()
+        own = learning and len(image_BE) > 1
+        hidden_BF = F.batch_norm(
+            image_BE @ self.first.T, *running, self.scale, self.shift, training=own, momentum=MOMENTUM
+        )
+        out: Tensor = self.second(hidden_BF.relu())
+        return out
+
+    def places(self) -> dict[str, str]:
+        """Where each parameter enters."""
+        place = "after the image tower, "
+        return {f"image.{layer}": image_place(int(layer)) for layer in self.image} | {
+            "first": f"{place}first layer",
+            "scale": f"{place}batch normalisation",
+            "shift": f"{place}batch normalisation",
+            "mean": f"{place}batch normalisation: the running mean, not learned by gradient",
+            "variance": f"{place}batch normalisation: the running variance, not learned by gradient",
+            "second.weight": f"{place}second layer",
+            "second.bias": f"{place}second layer",
+        }
