@@ -142,6 +142,10 @@ def test_the_line_goes_through_doublings(tmp_path: Path) -> None:
     few = report.prospect([write_curve(tmp_path / "few", [8, 16, 32], share[::100] < np.array([[0.5], [0.6], [0.5]]))])
     assert few is not None
     assert "cannot be told" in few.lines()[1]
+    same = report.prospect([write_curve(tmp_path / "same", [8, 16, 32], share[::50] < np.array([[0.7], [0.7], [0.7]]))])
+    assert same is not None  # twenty images that are always answered alike prove little
+    assert (same.low < -1, same.high > 1) == (True, True)
+    assert "-0.0" not in same.lines()[1]
 
 
 def test_a_damaged_curve_is_said(tmp_path: Path) -> None:

@@ -42,9 +42,13 @@ class Prospect:
         levels = ", ".join(f"{one:.1f}" for one in self.accuracy)
         return [
             f"learned from {counts} images: {levels} % right",
-            f"{self.word} With twice as many: {self.gain:+.1f} points (95 % interval {self.low:+.1f} to {self.high:+.1f}), if the curve "
-            "goes on as it did.",
+            f"{self.word} With twice as many: {_points(self.gain)} points (95 % interval {_points(self.low)} to {_points(self.high)}), "
+            "if the curve goes on as it did.",
         ]
+
+
+def _points(value: float) -> str:
+    return f"{round(value, 1) + 0.0:+.1f}"  # never -0.0
 
 
 def prospect(places: Sequence[Path]) -> Prospect | None:
@@ -69,7 +73,10 @@ def prospect(places: Sequence[Path]) -> Prospect | None:
     weight_P[-1] -= 1
     gain_SN = np.tensordot(weight_P, right_SPN, (0, 1))
     seeds, number = gain_SN.shape
-    variance = gain_SN.mean(0).var(ddof=1) / number if number > 1 else 0.25
+    # Two more images, one for each sign, half of the largest step each: no interval of width zero from a few images (as in `judge`).
+    most_step = max(weight_P.clip(0).sum(), -weight_P.clip(None, 0).sum())
+    squares = ((gain_SN.mean(0) - gain_SN.mean()) ** 2).sum() + most_step**2
+    variance = squares / (number + 2) ** 2
     variance += gain_SN.mean(1).var(ddof=1) / seeds if seeds > 1 else 0.0
     variance += misfit * (ahead_2 @ np.linalg.inv(line_P2.T @ line_P2) @ ahead_2)
     gain, half = 100 * float(gain_SN.mean()), 100 * Z * math.sqrt(variance)

@@ -139,6 +139,7 @@ def halves(records: Sequence[Record]) -> Table:
 
 
 HALVES = ("method", "learned numbers", "seeds", "seen classes", "new classes", "H", "seconds")
+LEARNED = " Learned numbers: how many the method learns; the model stays as it is."
 LEAST = ("seconds", "macro-F1", "learned numbers", "seeds")
 HEADER = ("method", "learned numbers", "seeds", "zero-shot", "learned", "gain", "macro-F1", "seconds")
 
@@ -183,7 +184,7 @@ def _remark(found: Sequence[Row]) -> str:
     tested = f"{first.num_test:,} images asked in {first.folds} folds" if first.folds else tested
     words = f"{first.num_classes} classes, {tested}; zero-shot: hand-written words alone, "
     words += f"{first.hand_written!r}, the best of several." if first.hand_written else f"{first.template!r}."
-    words += " Learned numbers: how many the method learns; the model stays as it is." if first.parameters else ""
+    words += LEARNED if first.parameters else ""
     return words + (" Mean +- standard deviation over seeds." if several else "")
 
 
@@ -201,6 +202,8 @@ def fitting(table: Table, width: int) -> Table:
     if not gone:
         return table
     said = f"Left out for width: {', '.join(gone)}."
+    if "learned numbers" in gone:
+        table = replace(table, remark=table.remark.replace(LEARNED, ""))
     return replace(
         table,
         header=tuple(table.header[place] for place in kept),
