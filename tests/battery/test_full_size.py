@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from tests import tiny
+from tests.images import write_squares
 from vlprompt import cli, records
 from vlprompt.methods.resolve import HOSTS
 
@@ -20,14 +19,8 @@ NAMES = ("cat", "red tree")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root, rng = tmp_path_factory.mktemp("full-size") / "photos", np.random.RandomState(0)
-    for part, number in (("train", 2), ("val", 1), ("test", 1)):
-        for name in NAMES:
-            place = root / part / name
-            place.mkdir(parents=True)
-            for i in range(number):
-                Image.fromarray(rng.randint(0, 255, (240, 256, 3)).astype(np.uint8)).save(place / f"{i}.png")
-    return root
+    root = tmp_path_factory.mktemp("full-size") / "photos"
+    return write_squares(root, dict.fromkeys(NAMES), {"train": 2, "val": 1, "test": 1}, size=(240, 256))
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
+from tests.images import Shade, write_squares
 from vlprompt.bench import Desk, Grid, Means, Plan, Request, make
 
 SHADES = {"cat": (200, 40, 40), "dog": (40, 200, 40), "bird": (40, 40, 200), "tree": (160, 160, 40)}
@@ -17,17 +15,9 @@ PARTS = {"train": 4, "val": 2, "test": 3}
 QUICK = {"epochs": "2", "n_ctx": "3", "init": "normal", "batch": "8", "lr": "0.01"}
 
 
-def write_set(root: Path, shades: Mapping[str, tuple[int, int, int]], parts: Mapping[str, int], seed: int) -> Path:
+def write_set(root: Path, shades: Mapping[str, Shade], parts: Mapping[str, int], seed: int) -> Path:
     """Noisy squares in a folder of class folders."""
-    rng = np.random.RandomState(seed)
-    for part, number in parts.items():
-        for name, shade in shades.items():
-            place = root / part / name
-            place.mkdir(parents=True, exist_ok=True)
-            for i in range(number):
-                pixels = np.clip(np.array(shade) + rng.randint(-60, 60, (34, 34, 3)), 0, 255).astype(np.uint8)
-                Image.fromarray(pixels).save(place / f"{i}.png")
-    return root
+    return write_squares(root, shades, parts, seed=seed, noise=60, size=(34, 34))
 
 
 def write_sets(root: Path) -> Path:

@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
 from torch import nn
 
+from tests.images import write_squares
 from vlprompt.data import FeatureStore, Sample, open_dataset
 from vlprompt.engine.config import RunConfig
 from vlprompt.engine.images import Images
@@ -27,15 +26,7 @@ PARTS = {"train": 6, "val": 2, "test": 4}
 
 def write_images(root: Path, *, parts: Mapping[str, int] = PARTS, seed: int = 0) -> Path:
     """Noisy squares in the colour of their class, in a folder of class folders."""
-    rng = np.random.RandomState(seed)
-    for part, number in parts.items():
-        for name, colour in COLOURS.items():
-            place = root / part / name
-            place.mkdir(parents=True, exist_ok=True)
-            for i in range(number):
-                pixels = np.clip(np.array(colour) + rng.randint(-70, 70, (36, 44, 3)), 0, 255).astype(np.uint8)
-                Image.fromarray(pixels).save(place / f"{i}.png")
-    return root
+    return write_squares(root, COLOURS, parts, seed=seed)
 
 
 def method(name: str = "coop", **options: object) -> Method:

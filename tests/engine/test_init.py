@@ -7,14 +7,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
 from safetensors.torch import load_file
 
 from tests import tiny
 from tests.engine.conftest import Memory
 from tests.engine.made import config
+from tests.images import write_squares
 from vlprompt import PromptClassifier, artifact, records
 from vlprompt.engine.run import train_run
 from vlprompt.engine.test import evaluate_run
@@ -43,14 +42,9 @@ def tensors(run: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def other_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Another data set: two classes, other names."""
-    root, rng = tmp_path_factory.mktemp("others") / "shapes", np.random.RandomState(3)
-    for part in ("train", "val", "test"):
-        for name in ("red circle", "house"):
-            place = root / part / name
-            place.mkdir(parents=True)
-            for i in range(3):
-                Image.fromarray(rng.randint(0, 255, (36, 36, 3)).astype(np.uint8)).save(place / f"{i}.png")
-    return root
+    parts = dict.fromkeys(("train", "val", "test"), 3)
+    root = tmp_path_factory.mktemp("others") / "shapes"
+    return write_squares(root, {"red circle": None, "house": None}, parts, seed=3, size=(36, 36))
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,7 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
+from tests.images import write_squares
 
 NAMES = {
     "n00000001": "cat, house cat",
@@ -27,15 +26,11 @@ USED = 6
 
 def write_imagenet(root: Path, *, train: int = 5, val: int = 2, seed: int = 0) -> Path:
     """train / val folders of class folders named by WordNet ids, and the file of their names."""
-    rng = np.random.RandomState(seed)
-    for part, number in (("imagenet21k_train", train), ("imagenet21k_val", val)):
-        for label, key in enumerate(NAMES):
-            place = root / part / key
-            place.mkdir(parents=True, exist_ok=True)
-            colour = np.array([(97 * label) % 256, (53 * label + 80) % 256, (31 * label + 160) % 256])
-            for i in range(number):
-                pixels = np.clip(colour + rng.randint(-40, 40, (36, 40, 3)), 0, 255).astype(np.uint8)
-                Image.fromarray(pixels).save(place / f"{key}_{i}.png")
+    shades = {
+        key: ((97 * label) % 256, (53 * label + 80) % 256, (31 * label + 160) % 256) for label, key in enumerate(NAMES)
+    }
+    parts = {"imagenet21k_train": train, "imagenet21k_val": val}
+    write_squares(root, shades, parts, seed=seed, noise=40, size=(36, 40), called="{name}_{i}.png")
     (root / "classnames.txt").write_text("".join(f"{key} {names}\n" for key, names in NAMES.items()), encoding="utf-8")
     return root
 

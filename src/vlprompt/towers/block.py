@@ -61,9 +61,6 @@ class Entering:
         return self.weights.get(layer, UNCHANGED)
 
 
-NOTHING = Entering(splices={}, weights={})
-
-
 def entering_of(prompted: Prompted, tower: Literal["text", "image"]) -> Entering:
     """What a prompt puts into one tower."""
     weights: dict[int, dict[Part, LowRank]] = {}
