@@ -6,6 +6,7 @@ import argparse
 import json
 import random
 import tempfile
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from datetime import date
@@ -20,6 +21,13 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE, RECORD = ROOT / "docs" / "reliability.md", ROOT / "docs" / "records" / "soak.json"
 SHARE_OF_TRAININGS = 0.3
 SHOWN = 5
+FOUND = (
+    "## Found and mended",
+    "",
+    "- A list of shards with a file name of more than 255 letters ended in a traceback. Now that shard is left out.",
+    "- A disk that filled up in the middle of a grid's cell counted as a failed attempt. Now it does not.",
+    "",
+)
 STEPS = "2,500 steps in one process, time after time: memory and open files"
 LEAST = {STEPS: 4}
 """Tries of a harness, however long they take."""
@@ -91,6 +99,7 @@ def page(record: dict[str, Any]) -> str:
             "",
             f"Run on {record['date']}, seed {record['seed']}, {record['seconds']:,.0f} seconds.",
             "",
+            *([_filled(record["note"]), ""] if record.get("note") else []),
             f"Versions: {facts}.",
             "",
             "A try must end in a value or in a message for the user. It is wrong if it ends in another exception, in other",
@@ -100,13 +109,18 @@ def page(record: dict[str, Any]) -> str:
             "|---|---:|---:|---:|",
             *rows,
             "",
-            *([] if not missing else [f"Not part of this run: {'; '.join(missing)}.", ""]),
+            *([] if not missing else [_filled(f"Not part of this run: {'; '.join(missing)}."), ""]),
             *(["What was wrong:", "", *wrong, ""] if wrong else []),
+            *FOUND,
             *(mutants.lines(reading.json_object(mutants.RECORD)) if mutants.RECORD.is_file() else []),
             "A longer run: `make soak SECONDS=36000 SEED=2`.",
             "",
         ]
     )
+
+
+def _filled(text: str) -> str:
+    return textwrap.fill(text, 118, break_long_words=False, break_on_hyphens=False)
 
 
 def main() -> None:

@@ -16,6 +16,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import textwrap
 import time
 from collections.abc import Iterator
 from datetime import date
@@ -27,8 +28,8 @@ from tests.soak.survivors import EXPLAINED
 ROOT = Path(__file__).resolve().parents[2]
 RECORD = ROOT / "docs" / "records" / "mutants.json"
 PARTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "losses": (("losses/*.py",), ("tests/losses",)),
-    "prompts": (("prompts/*.py",), ("tests/prompts", "tests/towers/test_oracle.py")),
+    "losses": (("losses/*.py",), ("tests/losses", "tests/test_methods.py")),
+    "prompts": (("prompts/*.py",), ("tests/prompts", "tests/towers/test_oracle.py", "tests/test_beyond.py")),
     "splits and sampling": (
         ("data/splits.py", "engine/sampling.py"),
         ("tests/data/test_splits.py", "tests/cli/test_leaks.py"),
@@ -169,7 +170,12 @@ def lines(record: dict[str, Any]) -> list[str]:
         for one in record["parts"]
     ]
     told = [
-        f"- `{one['file']}`, `{one['fault']}`: {EXPLAINED.get((one['file'], one['fault']), 'open.')}"
+        textwrap.fill(
+            f"- `{one['file']}`, `{one['fault']}`: {EXPLAINED.get((one['file'], one['fault']), 'open.')}",
+            118,
+            subsequent_indent="  ",
+            break_long_words=False,
+        )
         for part in record["parts"]
         for one in part["survivors"]
     ]
