@@ -29,6 +29,9 @@ def test_compare_prints_the_verdict_of_every_data_set_and_the_average(vlprompt: 
     assert "plpp+coop against zero-shot" in done.out
     assert done.out.count("better") >= 1
     assert "mean of 2" in done.out
+    assert "For birds, food at 16 images per class: the better one is B, plpp+coop. Learning" in " ".join(
+        done.out.split()
+    )
 
 
 def test_compare_json_is_the_comparisons_and_nothing_else(vlprompt: Vlprompt, bench: Path) -> None:
@@ -45,6 +48,7 @@ def test_compare_of_single_runs_says_that_one_seed_is_too_little(vlprompt: Vlpro
     assert done.code == 0, done.err
     assert "cannot tell" in done.out
     assert "One seed" in done.out
+    assert "cannot tell which is better, so take the cheaper" in " ".join(done.out.split())
 
 
 def test_compare_refuses_with_the_reason(vlprompt: Vlprompt, bench: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +14,7 @@ from vlprompt.errors import UserError
 
 if TYPE_CHECKING:
     from vlprompt.report.comparison import Comparison
+    from vlprompt.report.sides import Run
     from vlprompt.report.tables import Table
 
 
@@ -52,15 +53,15 @@ def compare(
         names = (parts[0], parts[1])
     if second is None and methods is None:
         raise UserError("one directory only. Name a second one, or the two methods: --methods coop,plpp+coop.")
-    outcome = compare_sides(
-        read_side(first, names[0]), read_side(second or first, names[1]), margin=margin, although=although or ()
-    )
+    sides = read_side(first, names[0]), read_side(second or first, names[1])
+    outcome = compare_sides(*sides, margin=margin, although=although or ())
     if as_json:
         console.dump({"margin": margin, "comparisons": [dataclasses.asdict(one) for one in outcome.comparisons]})
     else:
         console.show(
             *(as_rich(one, console.width()) for one in _tables(outcome.comparisons, margin)),
             *_advice(outcome.comparisons),
+            *_choice(outcome.comparisons[-1:], sides),
         )
     for note in outcome.notes:
         console.warn(f"{note}.")
@@ -117,6 +118,21 @@ def _cells(one: Comparison) -> tuple[str, ...]:
         said.verdict,
         needed(said),
     )
+
+
+def _choice(found: Iterable[Comparison], sides: tuple[Sequence[Run], Sequence[Run]]) -> list[str]:
+    """Which of the two is the better one for these data at this number of images, and what each costs; a tie is said as one."""
+    lines = []
+    for one in found:
+        seen = [[run.record.seconds for run in side if run.record.shots in (one.shots, 0)] for side in sides]
+        costs = [sum(each) / max(1, len(each)) for each in seen]
+        cost = f"Learning and testing took {costs[0]:.1f} s (A) and {costs[1]:.1f} s (B) for each run."
+        best = {"better": f"B, {one.second}", "worse": f"A, {one.first}"}.get(one.estimate.verdict)
+        tie = "a tie" if one.estimate.verdict == "same" else "cannot tell which is better"
+        said = f"the better one is {best}" if best else f"{tie}, so take the cheaper or simpler one"
+        where = f"{', '.join(one.datasets)} at {'all images' if one.shots is None else f'{one.shots} images per class'}"
+        lines.append(f"For {where}: {said}. {cost}")
+    return lines
 
 
 def _advice(found: Iterable[Comparison]) -> list[str]:
