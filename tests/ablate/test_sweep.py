@@ -33,7 +33,7 @@ def test_all_levels_of_all_factors_are_there() -> None:
 def test_a_balance_brings_two_rivals_of_the_same_strength_and_leaves_lambda_out() -> None:
     sweep = settings("coop", {"plpp.balance": 0.3})
     rivals = [setting for setting in sweep if setting.rival]
-    assert [(one.name, one.method, one.balance) for one in rivals] == [(PULL, "coop", 0.3), (ANCHOR, "coop", 0.3)]
+    assert [(one.name, one.method, one.balance) for one in rivals] == [(PULL, "coop", 0.3), (ANCHOR, "coop", 0.0)]
     assert not any(setting.factor == "plpp.lambda" for setting in sweep)
     assert not any(setting.rival for setting in settings("coop", {}))
 

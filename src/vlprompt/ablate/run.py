@@ -308,7 +308,7 @@ class Bench:
 
 
 def _with_rival(method: Method, setting: Setting, start: nn.Module) -> Method:
-    """The host with another regulariser than PLPP, balanced as PLPP is."""
+    """The host with another regulariser than PLPP."""
 
     def labelled(prompted: Prompted) -> tuple[Tensor, ...]:
         return labelled_tensors(prompted, PlppOptions())

@@ -31,9 +31,10 @@ CONTROLS: Mapping[str, Mapping[str, object]] = {
 }
 """Labels without the words' meaning: a gain that survives them is not the words'. Uniform labels have no inverse term."""
 
-PULL, ANCHOR = "pull to the start", "text anchor (KgCoOp)"
-"""Other regularisers on the host, with the balance of the centre: the distance of the context from its start, whose gradient has one
-length everywhere; and KgCoOp's term. A gain that they give as well is not PLPP's own. Without a balance they are left out."""
+PULL, ANCHOR = "pull to the start", "text anchor (KgCoOp, weight 8)"
+"""Other regularisers on the host. A gain that they give as well is not PLPP's own. The distance of the context from its start, whose
+gradient has one length everywhere, has the balance of the centre, and is left out without one. KgCoOp's term has its published weight:
+in the first epoch, which finds balances, the prompt is still at that term's minimum."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +51,7 @@ class Setting:
     rival: str = ""
     """`PULL` or `ANCHOR`: added to the host in place of PLPP."""
     balance: float = 0.0
-    """R of the rival."""
+    """R of `PULL`; 0 for `ANCHOR`, whose weight is published."""
 
 
 def settings(host: str, centre: Mapping[str, object]) -> tuple[Setting, ...]:
@@ -82,7 +83,8 @@ def settings(host: str, centre: Mapping[str, object]) -> tuple[Setting, ...]:
     balance = at_centre["plpp.balance"]
     if isinstance(balance, float):
         rows += [
-            Setting(name=name, factor="rival", method=host, rival=name, balance=balance) for name in (PULL, ANCHOR)
+            Setting(name=name, factor="rival", method=host, rival=name, balance=strength)
+            for name, strength in ((PULL, balance), (ANCHOR, 0.0))
         ]
     return tuple(rows)
 
