@@ -1,0 +1,102 @@
+"""Write the tables of docs/plpp.md from the ablation's records.
+
+    tar -xf docs/records/ablation.tar.xz -C DIR
+    python tools/plpp_page.py DIR docs/plpp.md
+
+DIR has a directory for each call of `vlprompt ablate plpp`: `main`, `seeds`, `shots-N` and `head-NAME`. A table stands between
+`<!-- NAME:begin -->` and `<!-- NAME:end -->`, where NAME is `main`, `seeds`, `shots`, `heads` or `speed`.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from vlprompt.ablate.records import Cell, read
+from vlprompt.ablate.sweep import CENTRE, HOST, ONE_WAY
+from vlprompt.ablate.table import MEASURES, by_setting, difference, halves, head, speed
+
+HEADS = ("pocket-m-plain", "pocket-m-lm")
+
+
+def gain(cells: Sequence[Cell], setting: str, subset: str, value: Callable[[Cell], float]) -> str:
+    """A setting less the host: mean and interval."""
+    table = by_setting(cells, subset)
+    host = table[HOST]
+    return difference([value(cell) - value(host[pair]) for pair, cell in table[setting].items()])
+
+
+def table_only(lines: Sequence[str]) -> list[str]:
+    """The lines of a table, without title and words."""
+    return [line for line in lines if line.startswith("|")]
+
+
+def shots(root: Path) -> list[str]:
+    """Learned on all classes, by images per class."""
+    rows = [
+        "| images per class | host | PLPP less host | one-way less host |",
+        "|---:|---:|---:|---:|",
+    ]
+    for folder in sorted(root.glob("shots-*"), key=lambda path: int(path.name.split("-")[1])):
+        cells = read(folder)
+        hosts = statistics.fmean(cell.accuracy["all"] for cell in by_setting(cells, "all")[HOST].values())
+        gains = [gain(cells, name, "all", lambda cell: cell.accuracy["all"]) for name in (CENTRE, ONE_WAY)]
+        rows.append(f"| {folder.name.split('-')[1]} | {hosts:.1f} | {' | '.join(gains)} |")
+    return rows
+
+
+def heads(root: Path) -> list[str]:
+    """The same settings on two text towers."""
+    runs = {name: read(root / f"head-{name}") for name in HEADS}
+    rows = [f"| | {' | '.join(runs)} |", "|---|" + "---:|" * len(runs)]
+
+    def row(title: str, value: Callable[[Sequence[Cell]], str]) -> None:
+        rows.append(f"| {title} | {' | '.join(value(cells) for cells in runs.values())} |")
+
+    for name, words in (
+        ("natural", "plain captions"),
+        ("shuffled", "the same words shuffled"),
+        ("random", "random tokens"),
+    ):
+        row(f"head's perplexity, {words}", lambda cells, name=name: f"{math.exp(cells[0].head[name]):,.0f}")
+    row("words likelier than the true next one", lambda cells: f"{100 * cells[0].head['above']:.0f} %")
+    row("zero-shot, base / novel", lambda cells: mean_of(cells, lambda cell: cell.zero_shot))
+    row("host, base / novel", lambda cells: mean_of(cells, lambda cell: cell.accuracy))
+    for setting in [name for name in by_setting(runs[HEADS[0]], "base") if name != HOST]:
+        row(f"{setting}: H less host", lambda cells, one=setting: gain(cells, one, "base", MEASURES[2]))
+    return rows
+
+
+def mean_of(cells: Sequence[Cell], values: Callable[[Cell], Mapping[str, float]]) -> str:
+    """Base and novel of the host's cells."""
+    found = by_setting(cells, "base")[HOST].values()
+    return " / ".join(f"{statistics.fmean(values(cell)[part] for cell in found):.1f}" for part in ("base", "novel"))
+
+
+def main(root: Path, page: Path) -> None:
+    """Put every table between its markers."""
+    cells = read(root / "main")
+    parts = {
+        "main": [head(cells), "", *table_only(halves(cells))],
+        "seeds": table_only(halves(read(root / "seeds"))),
+        "shots": shots(root),
+        "heads": heads(root),
+        "speed": [line for line in speed(cells) if line.startswith("|") or not line],
+    }
+    text = page.read_text(encoding="utf-8")
+    for name, lines in parts.items():
+        begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+        before, _, rest = text.partition(begin)
+        _, found, after = rest.partition(end)
+        if not found:
+            sys.exit(f"{page} lacks {begin} or, after it, {end}.")
+        table = "\n".join(lines).strip("\n")
+        text = f"{before}{begin}\n\n{table}\n\n{end}{after}"
+    page.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(*map(Path, sys.argv[1:]))
