@@ -54,6 +54,11 @@ class Learned:
     """What else is known: dataset, split and training hashes, shots, seed, subset, recipe, metrics."""
 
     @property
+    def temperature(self) -> float:
+        """By which logits are divided before the softmax; 1 where none was fitted."""
+        return float(self.facts.get("temperature", 1.0))
+
+    @property
     def num_parameters(self) -> int:
         return sum(p.numel() for p in self.prompt.parameters())
 
@@ -167,6 +172,8 @@ def read_facts(directory: Path) -> dict[str, Any]:
     reading.typed(_Facts, facts, f"{path} is not a prompt of vlprompt")
     if "{}" not in facts["template"]:
         raise UserError(f"{path}: the template {reading.shown(facts['template'])} has no {{}} in it.", exit_code=DATA)
+    if not facts.get("temperature", 1.0) > 0:
+        raise UserError(f"{path}: the temperature is {facts['temperature']}. Allowed: above 0.", exit_code=DATA)
     if not facts["class_names"] or not all(name.strip() for name in facts["class_names"]):
         raise UserError(f"{path}: it has no class names, or an empty one.", exit_code=DATA)
     return facts
@@ -192,6 +199,8 @@ class _Facts:
     init: str = ""
     teacher: str = ""
     teacher_hash: str = ""
+    temperature: float = 1.0
+    reject_below: float | None = None
     metrics: Mapping[str, float | None] = field(default_factory=dict)
 
 

@@ -25,6 +25,7 @@ from vlprompt.data import (
 from vlprompt.data.folders import refusal
 from vlprompt.data.views import ahead, pixels
 from vlprompt.engine.choose import AUTO, Choice, choose, usual
+from vlprompt.engine.confidence import confidence_of
 from vlprompt.engine.evaluate import (
     Classifier,
     accuracy,
@@ -299,6 +300,10 @@ class PromptClassifier:
             learned, learning = learn(job, drawn, Means(device=self.device, cache=self._cache), observer=observer)
             self._learned = dataclasses.replace(learned, facts={**learned.facts, "metrics": {}})
             self._answers, self._labels = None, labels
+            if val := drawn.sample.val:
+                logits = self._classifier(None).logits(val, self._images_of_sets)
+                sure = confidence_of(logits, np.array([one.label for one in val]))
+                self._learned = dataclasses.replace(self._learned, facts={**self._learned.facts, **sure.facts})
             self.result_ = self._found(drawn, learning)
         self._images_of_sets.observer = SILENT
         return self
@@ -363,7 +368,9 @@ class PromptClassifier:
         """
         classifier = self._classifier(asked_names(class_names))
         found = [
-            probabilities(classifier.logits(samples(chunk, [0] * len(chunk)), self._loose_images))
+            probabilities(
+                classifier.logits(samples(chunk, [0] * len(chunk)), self._loose_images), self._fitted.temperature
+            )
             for chunk in chunks(X)
         ]
         return np.concatenate(found) if found else np.zeros((0, len(classifier.class_names)), dtype=np.float32)
@@ -428,7 +435,7 @@ class PromptClassifier:
                     self.clip, None, read=lambda chosen, *_, v=views: torch.stack([v[s.id] for s in chosen])
                 )
                 good = [sample for sample in part if sample.id in views]
-                found += [probabilities(classifier.logits(good, images))] if good else []
+                found += [probabilities(classifier.logits(good, images), self._fitted.temperature)] if good else []
         return np.concatenate(found), reasons
 
     @plainly

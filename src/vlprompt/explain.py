@@ -188,7 +188,10 @@ def looks(directory: Path, image: Image.Image, *, name: str | None = None, model
     words = zero_shot(clip, names, learned.template, learned.template)
     images = Images(clip, None, read=lambda *_: test_view(image, clip.preprocess)[None])
     sample = [Sample(id="picture", label=0, source=bytes)]
-    found = [(one, picture_logits(one, image), probabilities(one.logits(sample, images))[0]) for one in (words, own)]
+    found = [
+        (one, picture_logits(one, image), probabilities(one.logits(sample, images), temperature)[0])
+        for one, temperature in ((words, 1.0), (own, learned.temperature))
+    ]
     order = np.argsort(-found[1][2], kind="stable").tolist()
     label = order[0] if name is None else names.index(name)
     rival = next(other for other in order if other != label)

@@ -115,6 +115,14 @@ class Record:
     """Test images that only the hand-written words answer rightly."""
     majority_top1: float | None = None
     """The share of the most frequent class among the test images, percent."""
+    temperature: float = 1.0
+    """By which logits were divided, as validation images say; 1: nothing was fitted."""
+    ece_before: float | None = None
+    """The calibration error without it, where one was fitted."""
+    reject_below: float | None = None
+    """The highest probability below which a picture is taken for none of the classes: the suggestion of validation images."""
+    reject_auroc: float | None = None
+    """Percent: how well that probability tells images of the classes from those of a left-out class."""
     short_classes: Mapping[str, int] = field(default_factory=dict)
     """Class name -> its training images, for classes that have fewer than `shots`."""
 
@@ -192,7 +200,7 @@ def _out_of_range(record: Record) -> list[str]:
 
 PERCENT = (
     *("top1", "zero_shot_top1", "top5", "macro_f1", "balanced_accuracy", "ece", "val_top1"),
-    *("hand_written_top1", "majority_top1"),
+    *("hand_written_top1", "majority_top1", "ece_before", "reject_auroc"),
 )
 COUNTS = (
     *(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -160,3 +161,22 @@ def test_the_frames_of_a_video(vlprompt: Vlprompt, trained: Path, tmp_path: Path
         frames.frames(path, 0.0001)
     path.write_bytes(b"no video")
     assert "cannot be read as a video" in vlprompt("predict", trained, path).err
+
+
+def test_an_unsure_answer_is_none_of_these(vlprompt: Vlprompt, trained: Path, photos: Path, tmp_path: Path) -> None:
+    asked = ("predict", trained, photos / "red/0.png", "--device", "cpu")
+    (plain,) = json.loads(vlprompt(*asked, "--json").out)
+    for below, name in ((plain["probability"] + 0.01, "none of these"), (plain["probability"] - 0.01, plain["class"])):
+        (found,) = json.loads(vlprompt(*asked, "--json", "--reject", below).out)
+        assert found == plain | {"class": name}
+    assert "none of these" in vlprompt(*asked, "--reject", "1").out
+    assert vlprompt(*asked, "--reject", "1", "--csv").out.splitlines()[1].split(",")[1] == "none of these"
+    for wrong in ("2", "some"):
+        assert "from 0 to 1" in vlprompt(*asked, "--reject", wrong).err
+    copy = Path(shutil.copytree(trained, tmp_path / "copy"))
+    for facts in copy.rglob("prompt.json"):
+        changed = json.loads(facts.read_text(encoding="utf-8")) | {"reject_below": 1.0, "temperature": 1e-3}
+        facts.write_text(json.dumps(changed), encoding="utf-8")
+    done = vlprompt("predict", copy, photos / "red/0.png", "--reject", "auto", "--json")
+    assert json.loads(done.out)[0]["probability"] > plain["probability"], "a low temperature is sure"
+    assert "Below 1.00" in done.err

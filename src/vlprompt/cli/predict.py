@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 import sys
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 BATCH = 1024
 """Files between two looks at what could not be read."""
+NONE = "none of these"
 LISTED = 10
 """Unusable files that are named; the rest is counted."""
 
@@ -35,11 +37,27 @@ class Answer:
 
     path: str
     top: tuple[tuple[str, float], ...]
+    below: float = 0.0
+    """The highest probability below which it is none of them."""
+
+    @property
+    def name(self) -> str:
+        return self.top[0][0] if self.top[0][1] >= self.below else NONE
 
     def as_dict(self) -> dict[str, object]:
-        name, probability = self.top[0]
+        name, probability = self.name, self.top[0][1]
         top = [{"class": one, "probability": value} for one, value in self.top]
         return {"path": self.path, "class": name, "probability": probability, "top": top}
+
+
+Reject = Annotated[
+    str | None,
+    typer.Option(
+        "--reject",
+        metavar="P|auto",
+        help=f"Say `{NONE}` where the highest probability is below P, a number from 0 to 1; auto: as `train` suggests.",
+    ),
+]
 
 
 def predict(
@@ -64,6 +82,7 @@ def predict(
     every: Annotated[
         float, typer.Option("--every", metavar="SECONDS", min=0.01, help="Of a video: a frame every so many seconds.")
     ] = 1.0,
+    reject: Reject = None,
     model: options.Backbone = None,
     strict: options.Strict = False,
     device: options.Device = "auto",
@@ -83,7 +102,9 @@ def predict(
     picked = pick(located(run))
     classifier = PromptClassifier.load(picked.directory, model=model, device=device)
     console.note(f"Predicting with {picked.reason}.")
+    below = 0.0 if reject is None else _below(reject, classifier)
     answers, bad = _answer(classifier, paths, names, top, strict=strict)
+    answers = [dataclasses.replace(answer, below=below) for answer in answers]
     if bad:
         listed = "".join(f"\n  {line}" for line in list(bad.values())[:LISTED])
         more = f"\n  and {len(bad) - LISTED} more" if len(bad) > LISTED else ""
@@ -96,6 +117,26 @@ def predict(
         console.plain(_table(answers, bad))
     else:
         _show(answers, top)
+
+
+def _below(text: str, classifier: PromptClassifier) -> float:
+    """The threshold that is meant."""
+    if text == "auto":
+        known = classifier.learned.facts.get("reject_below")
+        if known is None:
+            raise UserError(
+                "--reject auto: this prompt has no threshold. It is found on validation images of three classes or more. Give a number "
+                "from 0 to 1."
+            )
+        console.note(f"Below {known:.2f} it is none of these.")
+        return float(known)
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise UserError(f"--reject {text}: give a number from 0 to 1, or auto.")
+    return value
 
 
 def pictures_of(images: Iterable[str], every: float) -> Iterator[Path | Sample]:
@@ -194,7 +235,7 @@ def _table(answers: Sequence[Answer], bad: Mapping[str, str]) -> str:
     """The answers as CSV, one row for each picture; the last column says why a file has none."""
     numbers = range(max(len(answer.top) for answer in answers))
     names = [f"{word}{f' {number + 1}' if number else ''}" for number in numbers for word in ("class", "probability")]
-    rows = [[answer.path, *(cell for one in answer.top for cell in one), ""] for answer in answers]
+    rows = [[answer.path, answer.name, *[cell for one in answer.top for cell in one][1:], ""] for answer in answers]
     return table([["path", *names, "error"], *rows, *([path, *[""] * len(names), why] for path, why in bad.items())])
 
 
@@ -206,8 +247,8 @@ def _show(answers: Sequence[Answer], top: int) -> None:
     if top > 1:
         shown.add_column("next best")
     for answer in answers:
-        (name, probability), *rest = answer.top
+        (_, probability), *rest = answer.top if answer.name != NONE else (answer.top[0], *answer.top)
         others = ", ".join(f"{one} {value:.2f}" for one, value in rest)
-        cells = [Text(answer.path), Text(name, style="bold"), Text(f"{probability:.2f}")]
+        cells = [Text(answer.path), Text(answer.name, style="bold"), Text(f"{probability:.2f}")]
         shown.add_row(*cells, *([Text(others)] if top > 1 else []))
     console.show(shown)

@@ -222,12 +222,31 @@ def _show(config: RunConfig, records: Sequence[Record], pages: Sequence[Path], a
     from vlprompt.report.tables import accuracy, as_rich
 
     found = judge(records)
-    console.show(as_rich(accuracy(records, seeds=config.seeds), console.width()), *lines(found), *ahead)
+    console.show(
+        as_rich(accuracy(records, seeds=config.seeds), console.width()), *lines(found), *_sure(records), *ahead
+    )
     look = [f"open {shlex.quote(str(pages[0]))} in a browser: mistakes, classes, curves"] if pages else []
     config = dataclasses.replace(config, method=records[0].method)
     few = records[0].num_test < FEW and not config.folds
     learned = any(record.parameters for record in records)
     console.commands("Next:", look + _next(config, found.word, learned=learned, few=few))
+
+
+def _sure(records: Sequence[Record]) -> list[str]:
+    """Whether the stated probabilities can be believed, of the first seed."""
+    first = records[0]
+    if first.ece is None or first.ece_before is None:
+        return []
+    said = (
+        f"calibration error {first.ece_before:.1f} % before, {first.ece:.1f} % after a temperature of {first.temperature:.2f} was fitted "
+        f"on {first.num_val} validation images"
+    )
+    if first.reject_below is not None:
+        said += (
+            f"; predict --reject {first.reject_below:.2f} says `none of these` (AUROC {first.reject_auroc:.0f} % on images of a class left "
+            "out, 50 is chance)"
+        )
+    return [f"{said}."]
 
 
 def _next(config: RunConfig, word: Word, *, learned: bool, few: bool) -> list[str]:

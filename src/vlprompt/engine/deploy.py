@@ -30,11 +30,12 @@ OPSET = 18
 class Deployed(nn.Module):
     """The image tower with its learned tokens, and the class matrix that the text tower and the prompt made."""
 
-    def __init__(self, clip: Clip, classifier: Classifier) -> None:
+    def __init__(self, clip: Clip, classifier: Classifier, temperature: float = 1.0) -> None:
         super().__init__()
         self.visual, self.prompt = clip.visual, classifier.prompt
         self.clip = (clip,)  # not as a module: the text tower's weights stay out of the file
         assert classifier.text is not None
+        self.temperature = temperature
         self.prompted, self.text = classifier.prompted, classifier.text
         scale = clip.preprocess
         self.mean = nn.Buffer(torch.tensor(scale.mean).view(3, 1, 1))
@@ -45,7 +46,7 @@ class Deployed(nn.Module):
         image = self.clip[0].encode_images((pixels - self.mean) / self.std, self.prompted)
         image = after(self.prompted.after_image, image)
         found = answers(self.prompted, image, self.text, self.clip[0].logit_scale)
-        return found.softmax(-1), found
+        return (found / self.temperature).softmax(-1), found
 
 
 def deployed(
@@ -65,7 +66,8 @@ def deployed(
         )
     classes = tuple(names) if names is not None else learned.class_names
     check_classes(method.prompt, learned.class_names, classes, labelled=names is None)
-    module = Deployed(clip, classifier_of(clip, method, learned.prompt, classes, learned.template))
+    classifier = classifier_of(clip, method, learned.prompt, classes, learned.template)
+    module = Deployed(clip, classifier, learned.temperature)
     scale = clip.preprocess
     resized = f"short edge resized to `resize` ({scale.filter}), centre square of `crop` pixels"
     resized = f"both edges resized to `crop` pixels ({scale.filter})" if scale.squash else resized
@@ -74,6 +76,7 @@ def deployed(
         "resize": str(scale.resize),
         "crop": str(scale.crop),
         "input": f"RGB, {resized}, float32 from 0 to 1",
+        "temperature": str(learned.temperature),
         "method": method.name,
         "model": learned.model,
         "weight_hash": learned.weight_hash,

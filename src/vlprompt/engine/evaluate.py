@@ -226,9 +226,9 @@ def calibration_error(confidence_N: NDArray[np.float32], correct_N: NDArray[np.b
     return float(100 * np.abs(gap).sum() / count.sum())
 
 
-def probabilities(logits_NC: Tensor) -> NDArray[np.float32]:
+def probabilities(logits_NC: Tensor, temperature: float = 1.0) -> NDArray[np.float32]:
     """Softmax over classes, (N, C)."""
-    out: NDArray[np.float32] = torch.softmax(logits_NC.float(), dim=-1).numpy()
+    out: NDArray[np.float32] = torch.softmax(logits_NC.float() / temperature, dim=-1).numpy()
     return out
 
 
@@ -294,11 +294,12 @@ def examine(
     model: str,
     words: str = "",
     by_hand: Told | None = None,
+    temperature: float = 1.0,
 ) -> Examined:
     """Test a classifier, and the template's zero-shot one on the same images and classes.
 
     words: hand-written words that it is compared with instead of the template, as `best_words` finds them; by_hand: their answers, where
-    they are known.
+    they are known. temperature: of the probabilities; with one, the calibration error without it is told too.
     """
     clip = classifier.clip
     fields: dict[str, Any] = dict.fromkeys(("top1", "zero_shot_top1", "top5", "macro_f1", "balanced_accuracy", "ece"))
@@ -314,8 +315,11 @@ def examine(
     }
     answers = None
     if test:
-        probability_NC = probabilities(classifier.logits(test, images))
+        logits_NC = classifier.logits(test, images)
+        probability_NC = probabilities(logits_NC, temperature)
         answers = predictions(test, probability_NC)
+        if temperature != 1.0:
+            fields["ece_before"] = score(probabilities(logits_NC), answers.label).ece
         scores = score(probability_NC, answers.label)
         fields |= {name: getattr(scores, name) for name in ("top1", "top5", "macro_f1", "balanced_accuracy", "ece")}
         fields["per_class"] = {class_names[label]: recall for label, recall in scores.per_class.items()}

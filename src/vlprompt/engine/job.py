@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import time
 import warnings
@@ -20,6 +21,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -28,9 +30,10 @@ from vlprompt.artifact import Learned
 from vlprompt.data import Dataset, FewShot, Sample, Split, restrict, write_split
 from vlprompt.data.splits import Subset
 from vlprompt.engine.checkpoint import Checkpoints, Track, tracked, weights_found
+from vlprompt.engine.confidence import Confidence, confidence_of
 from vlprompt.engine.config import default_views, hashed
 from vlprompt.engine.duration import Duration, measure
-from vlprompt.engine.evaluate import Told, accuracy, check_classes, classifier_of, examine, training_hash
+from vlprompt.engine.evaluate import Classifier, Told, check_classes, classifier_of, examine, training_hash
 from vlprompt.engine.images import Images
 from vlprompt.engine.learn import Pupil, alike
 from vlprompt.engine.learn import learn_all as learn_pupils
@@ -488,6 +491,9 @@ def test(
     names, facts, method = asked.class_names, learned.facts, learned.method
     check_classes(method.prompt, learned.class_names, names, labelled=True)
     classifier = classifier_of(images.clip, method, learned.prompt, names, asked.template)
+    sure, val_top1 = Confidence(temperature=learned.temperature), learning.val_top1
+    if asked.val:
+        sure, val_top1 = _validated(classifier, asked.val, images)
     examined = examine(
         asked.told[0] if asked.told else classifier,
         asked.samples,
@@ -497,6 +503,7 @@ def test(
         model=learned.model,
         words=asked.words,
         by_hand=asked.told[1] if asked.told else None,
+        temperature=sure.temperature,
     )
     source = str(facts.get("dataset", ""))
     record = Record(
@@ -522,7 +529,8 @@ def test(
         num_train=learning.num_train,
         num_val=learning.num_val,
         val_from=learning.val_from,
-        val_top1=accuracy(classifier, asked.val, images) if asked.val else learning.val_top1,
+        val_top1=val_top1,
+        **dataclasses.asdict(sure),
         skipped=asked.skipped,
         test_of=asked.test_of,
         folds=asked.folds,
@@ -531,6 +539,12 @@ def test(
         **examined.fields,
     )
     return record, examined.predictions
+
+
+def _validated(classifier: Classifier, val: Sequence[Sample], images: Images) -> tuple[Confidence, float]:
+    """How sure the answers are, and how many of them are right, percent."""
+    logits, truth = classifier.logits(val, images), np.array([one.label for one in val])
+    return confidence_of(logits, truth), float(100 * (logits.argmax(1).numpy() == truth).mean())
 
 
 def start_line(clip: Clip, method: Method, lesson: Lesson, images: Images, *, done: int = 0) -> str:

@@ -12,6 +12,7 @@ from vlprompt.data.splits import fewer_tests, halves
 from vlprompt.disk import locked
 from vlprompt.engine.checkpoint import CHECKPOINT
 from vlprompt.engine.choose import AUTO, CHOICE, as_dict, choose
+from vlprompt.engine.confidence import Confidence
 from vlprompt.engine.config import RunConfig, refuse_unfinished, require_own, same_work
 from vlprompt.engine.evaluate import best_words
 from vlprompt.engine.images import Images, open_model
@@ -193,6 +194,7 @@ def _tested(work: Work, learned: Learned, learning: Learning, *, protocol: str, 
     facts = {
         **learned.facts,
         **({"hand_written": record.hand_written} if record.hand_written else {}),
+        **Confidence(temperature=record.temperature, reject_below=record.reject_below).facts,
         "metrics": {"top1": record.top1, "zero_shot_top1": record.zero_shot_top1, "val_top1": record.val_top1},
     }
     artifact.save(directory, dataclasses.replace(learned, facts=facts))
