@@ -22,11 +22,13 @@ from vlprompt.ablate.table import MEASURES, by_setting, difference, halves, head
 HEADS = ("pocket-m-plain", "pocket-m-lm")
 
 
-def gain(cells: Sequence[Cell], setting: str, subset: str, value: Callable[[Cell], float]) -> str:
-    """A setting less the host: mean and interval."""
+def gain(
+    cells: Sequence[Cell], setting: str, subset: str, value: Callable[[Cell], float], *, against: str = HOST
+) -> str:
+    """A setting less another: mean and interval."""
     table = by_setting(cells, subset)
-    host = table[HOST]
-    return difference([value(cell) - value(host[pair]) for pair, cell in table[setting].items()])
+    other = table[against]
+    return difference([value(cell) - value(other[pair]) for pair, cell in table[setting].items()])
 
 
 def table_only(lines: Sequence[str]) -> list[str]:
@@ -66,7 +68,10 @@ def heads(root: Path) -> list[str]:
     row("zero-shot, base / novel", lambda cells: mean_of(cells, lambda cell: cell.zero_shot))
     row("host, base / novel", lambda cells: mean_of(cells, lambda cell: cell.accuracy))
     for setting in [name for name in by_setting(runs[HEADS[0]], "base") if name != HOST]:
+        row(f"{setting}: base less host", lambda cells, one=setting: gain(cells, one, "base", MEASURES[0]))
         row(f"{setting}: H less host", lambda cells, one=setting: gain(cells, one, "base", MEASURES[2]))
+    wrong = "labels=permuted"
+    row(f"{CENTRE}: H less {wrong}", lambda cells: gain(cells, CENTRE, "base", MEASURES[2], against=wrong))
     return rows
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from vlprompt.ablate.records import FILE, Cell, append, read
-from vlprompt.ablate.table import BEGIN, END, epochs_until, harmonic, render, write_section
+from vlprompt.ablate.table import epochs_until, harmonic, render
 from vlprompt.errors import UserError
 
 
@@ -97,21 +97,6 @@ def test_epochs_until_95_percent_of_ones_own_and_of_the_hosts() -> None:
     cells = [cell("host", 1, 50.0, 50.0), cell("plpp", 1, 40.0, 50.0)]
     lines = [line for line in render(cells).splitlines() if "epoch 3" in line or "never" in line or "38.4" in line]
     assert any(line.startswith("| plpp | 2.0 | never | 10.0 | 38.4 | 40.0 |") for line in lines)
-
-
-def test_the_section_of_a_page_is_replaced_and_nothing_else(tmp_path: Path) -> None:
-    page = tmp_path / "page.md"
-    page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n", encoding="utf-8")
-    write_section(page, CELLS)
-    write_section(page, CELLS)
-    text = page.read_text(encoding="utf-8")
-    assert text.startswith(f"before\n{BEGIN}\n")
-    assert text.endswith(f"{END}\nafter\n")
-    assert "old" not in text
-    assert text.count("| zero-shot |") == 1
-    page.write_text("no markers", encoding="utf-8")
-    with pytest.raises(UserError, match="ablation:begin"):
-        write_section(page, CELLS)
 
 
 def test_records_survive_a_line_that_was_cut_short(tmp_path: Path) -> None:

@@ -5,16 +5,13 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 
 from scipy.special import stdtrit
 
-from vlprompt import reading
 from vlprompt.ablate.records import Cell
 from vlprompt.ablate.sweep import CENTRE, HOST, ONE_WAY
 from vlprompt.errors import DATA, UserError
 
-BEGIN, END = "<!-- ablation:begin -->", "<!-- ablation:end -->"
 SHARE = 0.95
 MISSING = "missing"
 
@@ -26,17 +23,7 @@ def render(cells: Sequence[Cell]) -> str:
     """All tables. UserError without cells."""
     if not cells:
         raise UserError("there are no records to make a table of. Run `vlprompt ablate plpp` first.", exit_code=DATA)
-    return "\n".join([_head(cells), *_halves(cells), *_per_set(cells), *_speed(cells)]) + "\n"
-
-
-def write_section(page: Path, cells: Sequence[Cell]) -> None:
-    """Put the tables between the markers of a page. UserError where it has not exactly one pair of them."""
-    text = reading.text(page)
-    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise UserError(f"{page} must have one line {BEGIN} and, after it, one line {END}.", exit_code=DATA)
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    page.write_text(f"{before}{BEGIN}\n\n{render(cells)}\n{END}{after}", encoding="utf-8")
+    return "\n".join([head(cells), *halves(cells), *_per_set(cells), *speed(cells)]) + "\n"
 
 
 def harmonic(cell: Cell) -> float:
@@ -58,7 +45,7 @@ def epochs_until(by_epoch: Sequence[float], accuracy: float) -> int | None:
     return next((epoch for epoch, value in enumerate(by_epoch, 1) if value >= accuracy), None)
 
 
-def _head(cells: Sequence[Cell]) -> str:
+def head(cells: Sequence[Cell]) -> str:
     datasets = {cell.dataset: cell for cell in cells if cell.subset == "base"}
     images = "; ".join(
         f"{name}: {cell.num_val['base']} base and {cell.num_val['novel']} novel" for name, cell in datasets.items()
@@ -68,11 +55,11 @@ def _head(cells: Sequence[Cell]) -> str:
     epochs = _listed(str(len(cell.by_epoch)) for cell in cells)
     return (
         f"Model {models}; {shots} shots; seeds {seeds}; {epochs} epochs. Measured on **validation** images ({images}); test "
-        f"images were not read.{_head_line(cells[-1].head)}"
+        f"images were not read.{head_line(cells[-1].head)}"
     )
 
 
-def _head_line(head: Mapping[str, float]) -> str:
+def head_line(head: Mapping[str, float]) -> str:
     """What the last cell says of the model's head; nothing where it is an older record."""
     if not head:
         return ""
@@ -84,9 +71,9 @@ def _head_line(head: Mapping[str, float]) -> str:
     )
 
 
-def _halves(cells: Sequence[Cell]) -> list[str]:
+def halves(cells: Sequence[Cell]) -> list[str]:
     """Every setting, learned on base classes."""
-    table = _by_setting(cells, "base")
+    table = by_setting(cells, "base")
     pairs = sorted({pair for found in table.values() for pair in found})
     host = table.get(HOST, {})
     lines = [
@@ -110,8 +97,8 @@ def _halves(cells: Sequence[Cell]) -> list[str]:
         shared = [pair for pair in pairs if pair in host and setting != HOST]
         columns = [
             setting,
-            *(_over_seeds(found, value) for value in MEASURES),
-            *(_difference([value(found[pair]) - value(host[pair]) for pair in shared]) for value in MEASURES),
+            *(over_seeds(found, value) for value in MEASURES),
+            *(difference([value(found[pair]) - value(host[pair]) for pair in shared]) for value in MEASURES),
             _ratio(found, "rival" if any("rival" in cell.gradient_ratios for cell in found.values()) else "plpp"),
             _ratio(found, "plpp-inverse"),
             f"{statistics.geometric_mean(cell.perplexity for cell in found.values()):,.0f}",
@@ -130,7 +117,7 @@ def _zero_shot_row(table: Mapping[str, Mapping[Pair, Cell]]) -> str:
 
 def _per_set(cells: Sequence[Cell]) -> list[str]:
     """Base / novel of every setting on every set."""
-    table = _by_setting(cells, "base")
+    table = by_setting(cells, "base")
     names = list(dict.fromkeys(cell.dataset for cell in cells))
     lines = [
         "",
@@ -149,7 +136,7 @@ def _per_set(cells: Sequence[Cell]) -> list[str]:
     return lines
 
 
-def _speed(cells: Sequence[Cell]) -> list[str]:
+def speed(cells: Sequence[Cell]) -> list[str]:
     """The claim of faster convergence: host, one-way, mutual."""
     lines = [
         "",
@@ -159,7 +146,7 @@ def _speed(cells: Sequence[Cell]) -> list[str]:
         "deviation over sets and seeds. Then the mean accuracy after some epochs, on the classes learned on.",
     ]
     for subset, title in (("base", "learned on base classes"), ("all", "learned on all classes")):
-        table = {name: found for name, found in _by_setting(cells, subset).items() if name in (HOST, ONE_WAY, CENTRE)}
+        table = {name: found for name, found in by_setting(cells, subset).items() if name in (HOST, ONE_WAY, CENTRE)}
         if not table:
             continue
         epochs = min(len(cell.by_epoch) for found in table.values() for cell in found.values())
@@ -182,7 +169,7 @@ def _speed(cells: Sequence[Cell]) -> list[str]:
     return lines
 
 
-def _by_setting(cells: Iterable[Cell], subset: str) -> dict[str, dict[Pair, Cell]]:
+def by_setting(cells: Iterable[Cell], subset: str) -> dict[str, dict[Pair, Cell]]:
     table: dict[str, dict[Pair, Cell]] = {}
     for cell in cells:
         if cell.subset == subset:
@@ -190,7 +177,7 @@ def _by_setting(cells: Iterable[Cell], subset: str) -> dict[str, dict[Pair, Cell
     return table
 
 
-def _over_seeds(found: Mapping[Pair, Cell], value: Callable[[Cell], float]) -> str:
+def over_seeds(found: Mapping[Pair, Cell], value: Callable[[Cell], float]) -> str:
     """Mean and standard deviation over seeds of the mean over sets."""
     seeds = sorted({seed for _, seed in found})
     return _spread([statistics.fmean(value(cell) for pair, cell in found.items() if pair[1] == seed) for seed in seeds])
@@ -201,7 +188,7 @@ def _spread(values: Sequence[float]) -> str:
     return f"{mean} +- {statistics.stdev(values):.1f}" if len(values) > 1 else mean
 
 
-def _difference(values: Sequence[float]) -> str:
+def difference(values: Sequence[float]) -> str:
     """Mean and 95 % interval, bold where the interval leaves 0 out; "-" without values."""
     if not values:
         return "-"

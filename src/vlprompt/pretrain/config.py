@@ -211,6 +211,11 @@ def _refuse(method: Method) -> None:
         raise UserError(
             f"{method.name!r} learns from the images of the classes that it is used for. Use vlprompt train, or pretrain rpp or pomp."
         )
+    if method.steps.first is not None or method.steps.last is not None:
+        raise UserError(
+            f"{method.name!r} cannot be pretrained: it fits a classifier to all features at once, for its own classes alone. Use "
+            "vlprompt train, or pretrain rpp or pomp."
+        )
     if "image" in method.prompt.reach.sees:
         raise UserError(
             f"{method.name!r} cannot be pretrained: its text features depend on the image, and a step would encode every class "
