@@ -110,7 +110,8 @@ def test_every_command_is_one(words: list[str]) -> None:
     recipe = given.get("recipe") or "auto"
     if command in ("recipes", "reproduce") and given.get("name" if "name" in given else "recipe"):
         recipes.read(given["name" if "name" in given else "recipe"])
-    method = given.get("method") or (recipes.read(recipe).method if recipe in recipes.names() else "coop")
+    asked = f"plpp+{given.get('host') or 'coop'}" if command == "ablate plpp" else given.get("method")
+    method = asked or (recipes.read(recipe).method if recipe in recipes.names() else "coop")
     methods = [] if method == "auto" else [method]
     if command == "bench" and given.get("methods") not in (None, "all"):
         methods = given["methods"].split(",")

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import statistics
 import sys
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -85,7 +86,7 @@ def main(root: Path, page: Path) -> None:
     """Put every table between its markers."""
     cells = read(root / "main")
     parts = {
-        "main": [head(cells), "", *table_only(halves(cells))],
+        "main": [textwrap.fill(head(cells), 118), "", *table_only(halves(cells))],
         "seeds": table_only(halves(read(root / "seeds"))),
         "shots": shots(root),
         "heads": heads(root),

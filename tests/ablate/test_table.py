@@ -109,6 +109,12 @@ def test_records_survive_a_line_that_was_cut_short(tmp_path: Path) -> None:
     assert len((tmp_path / FILE).read_text(encoding="utf-8").splitlines()) == 2
 
 
+def test_cells_of_all_classes_alone_have_their_table() -> None:
+    text = render([cell("host", 1, 50.0, 50.0, subset="all")])
+    assert "learned on all classes" in text
+    assert "one factor at a time" not in text
+
+
 def test_no_records_no_table() -> None:
     with pytest.raises(UserError, match="vlprompt ablate plpp"):
         render([])

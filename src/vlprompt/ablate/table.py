@@ -74,6 +74,8 @@ def head_line(head: Mapping[str, float]) -> str:
 def halves(cells: Sequence[Cell]) -> list[str]:
     """Every setting, learned on base classes."""
     table = by_setting(cells, "base")
+    if not table:
+        return []
     pairs = sorted({pair for found in table.values() for pair in found})
     host = table.get(HOST, {})
     lines = [
@@ -118,6 +120,8 @@ def _zero_shot_row(table: Mapping[str, Mapping[Pair, Cell]]) -> str:
 def _per_set(cells: Sequence[Cell]) -> list[str]:
     """Base / novel of every setting on every set."""
     table = by_setting(cells, "base")
+    if not table:
+        return []
     names = list(dict.fromkeys(cell.dataset for cell in cells))
     lines = [
         "",
@@ -142,7 +146,7 @@ def speed(cells: Sequence[Cell]) -> list[str]:
         "",
         "### Accuracy per epoch, and epochs until 95 % of the final accuracy",
         "",
-        "Epochs until 95 % of the run's own final accuracy, and of the host's on the same set and seed; mean +- standard "
+        "Epochs until 95 % of the run's last accuracy, and of the host's last on the same set and seed; mean +- standard "
         "deviation over sets and seeds. Then the mean accuracy after some epochs, on the classes learned on.",
     ]
     for subset, title in (("base", "learned on base classes"), ("all", "learned on all classes")):
@@ -153,7 +157,7 @@ def speed(cells: Sequence[Cell]) -> list[str]:
         shown = [epoch for epoch in (1, 2, 3, 5, 8, 12, 20, 30, 50, 100, 150) if epoch < epochs] + [epochs]
         lines += [
             "",
-            f"| {title} | until 95 % of its own | of the host's | {' | '.join(f'epoch {epoch}' for epoch in shown)} |",
+            f"| {title} | until 95 % of the last | of the host's last | {' | '.join(f'epoch {epoch}' for epoch in shown)} |",
             "|---|---:|---:|" + "---:|" * len(shown),
         ]
         for setting, found in table.items():
