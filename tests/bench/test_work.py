@@ -254,14 +254,14 @@ def test_one_seed_that_breaks_leaves_the_others_of_its_batch(
     grid = grid_of(tmp_path / "out", sets)
     grid = replace(grid, means=replace(grid.means, replicas=3))
     plan = plan_of(request(clip_dir, sets, "few-shot", methods=("coop",), seeds=(1, 2, 3)), grid)
-    steps = train._Pupil.steps
+    steps = train.Learner.steps
 
-    def breaks(pupil: train._Pupil, *arguments: object) -> None:
-        if pupil.lesson.seed == 2:
+    def breaks(learner: train.Learner, *arguments: object) -> None:
+        if learner.feed.seed == 2:
             raise UserError("a gradient is not finite", exit_code=NUMERICAL)
-        steps(pupil, *arguments)  # type: ignore[arg-type]
+        steps(learner, *arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(train._Pupil, "steps", breaks)
+    monkeypatch.setattr(train.Learner, "steps", breaks)
     outcomes = everything_of(plan, grid)
     states = {cell.course.seed: outcomes[cell.place] for cell in plan.cells}
     assert [states[seed].state for seed in (1, 2, 3)] == ["done", "failed", "done"]

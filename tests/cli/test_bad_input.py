@@ -146,7 +146,9 @@ def test_predict_skips_bad_images_and_fails_where_all_are_bad(
     spoil(bad)
     done = vlprompt("predict", trained, bad, good, "--json")
     assert done.code == 0, done.err
-    assert [answer["path"] for answer in json.loads(done.out)] == [str(good)]
+    answers = {answer["path"]: answer for answer in json.loads(done.out)}
+    assert answers[str(good)]["class"]
+    assert reason in answers[str(bad)]["error"]
     assert "1 of 2 files" in done.err
     assert reason in done.err
     assert vlprompt("predict", trained, bad, good, "--strict").code == DATA

@@ -30,7 +30,7 @@ def test_a_sound_data_set(tmp_path: Path) -> None:
 
 
 def test_images_that_do_not_decode_are_listed_and_not_counted(tmp_path: Path) -> None:
-    root = folder(tmp_path, {"train/cat": 3, "train/dog": 2})
+    root = folder(tmp_path, {"train/cat": 3, "train/dog": 2, "test/cat": 1, "test/dog": 1})
     (root / "train/cat/00.png").write_bytes(encoded(noise(1, 64, 64))[:400])
     (root / "train/dog/notes.txt").write_text("x", encoding="utf-8")
     report = check(root)

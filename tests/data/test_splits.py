@@ -178,8 +178,14 @@ def test_the_rule_does_not_depend_on_where_the_folder_is_or_on_other_classes(tmp
 
 
 def test_divided_data_stay_as_they_are(tmp_path: Path) -> None:
-    data = open_dataset(folder(tmp_path, {"train/cat": 4, "train/dog": 4}))
+    data = open_dataset(folder(tmp_path, {"train/cat": 4, "train/dog": 4, "test/cat": 1, "test/dog": 1}))
     assert split_by_rule(data) is data
+
+
+def test_training_images_alone_are_divided_and_it_is_said(tmp_path: Path) -> None:
+    data = open_dataset(folder(tmp_path, {"train/cat": 4, "train/dog": 4}))
+    assert not data.divided
+    assert any("divided by the rule" in note for note in data.notes)
 
 
 @settings(max_examples=25, deadline=None)

@@ -57,7 +57,6 @@ def test_shards_are_written_and_learned_from(root: Path, tmp_path: Path, capsys:
     [
         (("--method", "cocoop"), "depend on the image"),
         (("--method", "prograd"), "projects"),
-        (("--method", "tip-adapter-f"), "fits a classifier"),
         (("--all-classes", "--classes-per-step", "5"), "exclude each other"),
         (("--views", "publishd"), "Did you mean 'published'"),
         (("--correction", "ln"), "natural"),

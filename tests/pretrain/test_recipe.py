@@ -137,6 +137,11 @@ def test_test_images_choose_nothing(root: Path, tmp_path: Path) -> None:
     assert best == last
 
 
+def test_a_method_that_fits_a_classifier_is_refused(root: Path) -> None:
+    with pytest.raises(UserError, match="fits a classifier"):
+        pretraining_method(asked(method="tip-adapter-f", recipe="auto"), 1)
+
+
 def test_a_method_without_a_recipe_takes_the_schedule_and_views_of_the_others(root: Path) -> None:
     with pytest.raises(UserError, match="depend on the image"):
         pretraining_method(asked(method="cocoop", recipe="auto"), 1)
