@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 from types import ModuleType
@@ -91,3 +93,19 @@ def test_packed_cells_are_whole_and_name_no_place(path: Path) -> None:
                 assert content is not None
                 text = content.read().decode()
                 assert not re.search(r"/(tmp|home|root|work)/", text), f"{member.name} names a place of one machine"
+
+
+def test_the_tables_of_plpp_are_what_its_records_give(tmp_path: Path) -> None:
+    with tarfile.open(ROOT / "docs" / "records" / "ablation" / "plpp.tar.xz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    before = (ROOT / "docs" / "plpp.md").read_text(encoding="utf-8")
+    page = tmp_path / "plpp.md"
+    page.write_text(re.sub(r"^\|.*\n", "", before, flags=re.MULTILINE), encoding="utf-8")
+    tool = ROOT / "tools" / "plpp_page.py"
+    subprocess.run([sys.executable, tool, tmp_path, page], check=True, timeout=120)
+
+    def tables(text: str) -> list[str]:
+        return re.findall(r"<!-- (?:main|seeds|shots|heads|speed):begin -->.*?:end -->", text, re.DOTALL)
+
+    assert len(tables(before)) == 5
+    assert tables(page.read_text(encoding="utf-8")) == tables(before), "python tools/plpp_page.py DIR docs/plpp.md"

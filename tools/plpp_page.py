@@ -1,6 +1,6 @@
 """Write the tables of docs/plpp.md from the ablation's records.
 
-    tar -xf docs/records/ablation.tar.xz -C DIR
+    tar -xf docs/records/ablation/plpp.tar.xz -C DIR
     python tools/plpp_page.py DIR docs/plpp.md
 
 DIR has a directory for each call of `vlprompt ablate plpp`: `main`, `seeds`, `shots-N` and `head-NAME`. A table stands between
