@@ -22,7 +22,7 @@ from vlprompt.report.write import write_report
 ZERO_SHOT = "zero-shot"
 METHODS = (ZERO_SHOT, "coop", "plpp+coop", "rpp")
 WORDS = "plpp+coop"
-SETTINGS = {"plpp.balance": 0.1}
+SETTINGS = {"plpp.balance": "0.1"}
 """What did best on validation images (docs/plpp.md); the plan's settings come after these."""
 """Its words are shown: PLPP asks for tokens that a reader would expect."""
 HALVES: tuple[Subset, ...] = ("base", "novel")
