@@ -80,7 +80,7 @@ class FeatureStore:
 
         `encode` maps (B, 3, S, S) float32 on the CPU to (B, E), each row from its own image alone; `model_key` must name
         all that decides its result (weights and their dtype). `progress` is called with the number of images just done.
-        UserError: an image that cannot be read, features that are not finite (exit code 4), a cache that cannot be written.
+        UserError: an image that cannot be read, features that are not finite (exit code 4).
         """
         started = time.perf_counter()
         if not samples:

@@ -22,7 +22,7 @@ from vlprompt.engine.duration import measure
 from vlprompt.engine.evaluate import best_words, classifier_of, zero_shot
 from vlprompt.engine.images import Images
 from vlprompt.engine.job import Job, prepare
-from vlprompt.engine.learn import Pupil, alike, learn_all
+from vlprompt.engine.learn import Pupil, grouped, learn_all
 from vlprompt.engine.observer import SILENT, Observer
 from vlprompt.engine.sampling import draw
 from vlprompt.engine.train import Lesson
@@ -223,8 +223,7 @@ def all_answered(
     UserError of the first that fails.
     """
     pupils = [Pupil(method=job.method, lesson=lesson, val=val) for lesson in lessons]
-    groups = [pupils] if alike(pupils) else [[pupil] for pupil in pupils]
-    prompts = [prompt for group in groups for prompt in learn_all(job.clip, group, job.images)]
+    prompts = [prompt for group in grouped(pupils) for prompt in learn_all(job.clip, group, job.images)]
     found = []
     for prompt, lesson, images in zip(prompts, lessons, asked, strict=True):
         if isinstance(prompt, UserError):

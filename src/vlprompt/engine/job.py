@@ -35,7 +35,7 @@ from vlprompt.engine.config import default_views, hashed
 from vlprompt.engine.duration import Duration, measure
 from vlprompt.engine.evaluate import Classifier, Told, check_classes, classifier_of, examine, training_hash
 from vlprompt.engine.images import Images
-from vlprompt.engine.learn import Pupil, alike
+from vlprompt.engine.learn import Pupil, grouped
 from vlprompt.engine.learn import learn_all as learn_pupils
 from vlprompt.engine.observer import SILENT, Observer
 from vlprompt.engine.optim import batches
@@ -367,10 +367,7 @@ def learn_all(
                     checkpoints=kept,
                 )
             )
-        groups = [pupils] if len(pupils) == 1 or alike(pupils) else [[one] for one in pupils]
-        prompts: list[nn.Module | UserError] = []
-        for group in groups:
-            prompts += _steps(works[0].job.images, group, observer)
+        prompts = [prompt for group in grouped(pupils) for prompt in _steps(works[0].job.images, group, observer)]
     each = (time.perf_counter() - began) * (len(works) - 1) / len(works)  # what the others took is not its own
     return [
         prompt if isinstance(prompt, UserError) else _ended(work, pupil, prompt, config_hash, each)

@@ -72,6 +72,11 @@ def learn_all(
     return out
 
 
+def grouped(pupils: Sequence[Pupil]) -> list[list[Pupil]]:
+    """All of them where they are `alike`, else each alone: what `learn_all` takes, in their order."""
+    return [list(pupils)] if alike(pupils) else [[pupil] for pupil in pupils]
+
+
 def alike(pupils: Sequence[Pupil]) -> bool:
     """Whether prompts can go through the towers together and gain by it: the same classes, steps and epochs, one context for all
     classes that does not depend on the image, no sampled classes, no memory limit."""
