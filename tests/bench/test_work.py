@@ -282,3 +282,34 @@ def test_a_full_disk_is_no_failed_attempt(tmp_path: Path) -> None:
     assert read(tmp_path).reasons == []
     with attempt(tmp_path, 2):
         pass
+
+
+def test_a_teacher_teaches_the_methods_that_have_one(clip_dir: Path, sets: Path, grid: Grid, tmp_path: Path) -> None:
+    """A run teaches PromptKD; CoOp of the same grid has none. What was there before keeps its place and its facts."""
+    own = request(clip_dir, sets, "few-shot")
+    everything(plan_of(own, grid), grid)
+    teacher = grid.out / "prompts" / "shades" / "all" / "coop" / "shots2" / "seed1"
+    other = replace(grid, out=tmp_path / "other")
+    asked = request(
+        clip_dir,
+        sets,
+        "base-to-novel",
+        methods=("coop", "promptkd"),
+        teacher=str(teacher),
+        overrides={"epochs": "2", "n_image": "2", "batch": "5"},
+    )
+    plan = plan_of(asked, other)
+    coop, taught = {cell.course.method: cell.course for cell in plan.cells}.values()
+    assert coop.place == Path("prompts/shades/base/coop/shots2/seed1")
+    assert "teacher_hash" not in coop.facts
+    assert taught.place == Path(f"prompts/shades/base/promptkd-by-{taught.teacher_hash[:8]}/shots2/seed1")
+    assert [one for one in everything(plan, other).values() if one.state != "done"] == []
+    facts = json.loads((other.learned(taught) / "prompt.json").read_text(encoding="utf-8"))
+    assert facts["teacher_hash"] == taught.teacher_hash
+    cell = next(cell for cell in plan.cells if cell.course is taught)
+    assert other.record(cell).setting == "transductive"
+
+
+def test_a_teacher_that_no_method_asks_is_refused(clip_dir: Path, sets: Path, grid: Grid) -> None:
+    with pytest.raises(UserError, match="compares no answers with a teacher's"):
+        plan_of(request(clip_dir, sets, teacher=str(clip_dir)), grid)

@@ -63,6 +63,9 @@ class Course:
     init: str = ""
     """The directory of the learned prompt that it starts from."""
     init_hash: str = ""
+    teacher: str = ""
+    """Another model or run that teaches; "": the frozen model itself, or none."""
+    teacher_hash: str = ""
     num_train: int = 0
     """Training images that the sample will have: for estimates only."""
     variant: str = ""
@@ -78,10 +81,12 @@ class Course:
     def facts(self) -> dict[str, object]:
         """All that decides the prompt, as JSON has it; where things lie does not count."""
         values: dict[str, object] = json.loads(json.dumps(asdict(self), default=str))
+        if not self.teacher_hash:  # as before there were other teachers
+            values.pop("teacher_hash")
         return {name: value for name, value in values.items() if name not in _MAY_CHANGE}
 
 
-_MAY_CHANGE = ("overrides", "recipe", "choices", "model", "data", "init", "num_train")
+_MAY_CHANGE = ("overrides", "recipe", "choices", "model", "data", "init", "teacher", "num_train")
 """A recipe's settings count, not its name."""
 
 
@@ -157,8 +162,9 @@ class Cell:
 
 def _steps(course: Course) -> tuple[str, ...]:
     origin = f"-from-{course.init_hash[:8]}" if course.init_hash else ""
+    taught = f"-by-{course.teacher_hash[:8]}" if course.teacher_hash else ""
     shots = "all-images" if course.shots is None else f"shots{course.shots}"
-    return f"{course.method}{origin}", shots, f"seed{course.seed}"
+    return f"{course.method}{origin}{taught}", shots, f"seed{course.seed}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -69,6 +70,8 @@ class Request:
     dtype: str = "float32"
     init: Path | None = None
     """A pretrained prompt (or a run of one), for `transfer`."""
+    teacher: str | None = None
+    """Another model or run that teaches the methods that compare answers with a teacher's; None: the frozen model itself."""
     quick: bool = False
 
     @property
@@ -102,6 +105,7 @@ class Maker:
             name: _own_settings(name, request.overrides) for name in {*self.methods, *self._pretrained_method}
         }
         _require_known(request.overrides, self._settings)
+        self._teacher_hash = self._opened_teacher() if request.teacher else ""
 
     @property
     def sets(self) -> tuple[Known, ...]:
@@ -153,6 +157,12 @@ class Maker:
                 name, settings, shots=shots, recipe=recipe, dataset=dataset, facts=self._facts
             )
         return self._resolved[key]
+
+    def _opened_teacher(self) -> str:
+        """The hash of the teacher. UserError: it cannot be opened, or no method of the grid compares answers with a teacher's."""
+        request, methods = self.request, [self.method(name, self.request.protocols[0]) for name in self.methods]
+        taught = [one for one in methods if "teacher_logits" in one.needs]
+        return self.desk.teacher(str(request.teacher), (taught or methods)[0], request.model, request.dtype).hash
 
     def _settings_of(self, name: str, *, pretrained: bool) -> Mapping[str, str]:
         """What is set of a method: what was asked for, and for going on the shape of the pretrained prompt."""
@@ -246,6 +256,7 @@ class Maker:
         recipe, usual = self.recipe(name, protocol), self._views(name, protocol, known)
         views = usual if request.views is None else request.views
         options = self._pretrained["options"] if as_it_is else chosen.options
+        taught = bool(self._teacher_hash) and "teacher_logits" in chosen.needs
         return Course(
             method=name,
             options=dict(options),
@@ -267,7 +278,9 @@ class Maker:
             seed=seed,
             init=str(self._pretrained["place"]) if pretrained else "",
             init_hash=str(self._pretrained["tensors_hash"]) if pretrained else "",
-            num_train=0 if shots == NO_SHOTS else known.num_train(subset, shots),
+            teacher=str(request.teacher) if taught else "",
+            teacher_hash=self._teacher_hash if taught else "",
+            num_train=0 if shots == NO_SHOTS else _num_train(chosen, known, subset, shots),
             variant="" if pretrained else self._variant(protocol, name, known, shots),
         )
 
@@ -305,6 +318,13 @@ def _read_pretrained(path: Path, weight_hash: str) -> dict[str, Any]:
     if facts["tensors_hash"] is None:
         raise UserError(f"the {facts['method']!r} in {place} has learned nothing that could be transferred.")
     return {**facts, "place": place}
+
+
+def _num_train(method: Method, known: Known, subset: Subset, shots: int | None) -> int:
+    """Images that a method learns from."""
+    if method.unlabelled is None:
+        return known.num_train(subset, shots)
+    return min(known.num_train("all", None), method.unlabelled or sys.maxsize)
 
 
 def _own_settings(name: str, overrides: Mapping[str, str]) -> dict[str, str]:

@@ -25,7 +25,18 @@ from vlprompt.engine.checkpoint import CHECKPOINT
 from vlprompt.engine.config import require_own, same_work
 from vlprompt.engine.evaluate import accuracy, classifier_of
 from vlprompt.engine.images import Images
-from vlprompt.engine.job import SPLIT, Job, Learning, Questions, Work, learn_all, prepare, recipe_template, test
+from vlprompt.engine.job import (
+    SPLIT,
+    Job,
+    Learning,
+    Questions,
+    Work,
+    learn_all,
+    prepare,
+    recipe_template,
+    taught_by,
+    test,
+)
 from vlprompt.engine.observer import SILENT, Observer
 from vlprompt.engine.precision import peak_mib
 from vlprompt.engine.test import seen_among
@@ -311,6 +322,9 @@ def _taught(
         material, images = desk.material(course.data), desk.images(course.model, course.dtype)
         assert not material.test, "a course is given no test images"
         job = job_of(course, material, images)
+        if course.teacher:
+            teacher = desk.teacher(course.teacher, job.method, course.model, course.dtype)
+            job = taught_by(job, teacher, course.teacher)
         works.append(Work(job=job, drawn=job.draw(), at=directory))
         desk.encode(images, works[-1].drawn.sample.train, _cached_views(job))
         desk.encode(images, works[-1].drawn.sample.val, [None])
@@ -374,7 +388,7 @@ def examine_cell(cell: Cell, learned_at: Path, directory: Path, desk: Desk) -> R
         class_names=asked.class_names,
         samples=tested,
         template=recipe_template(course.recipe, asked) or asked.template,
-        split_hash=_split_hash(cell, learned_at, tested, desk) if own else split_hash((), (), tested),
+        split_hash=_split_hash(cell, learned, learned_at, tested, desk) if own else split_hash((), (), tested),
         protocol=cell.protocol,
         subset=cell.subset,
         skipped={**learning.skipped, **skipped} if own else skipped,
@@ -387,9 +401,10 @@ def examine_cell(cell: Cell, learned_at: Path, directory: Path, desk: Desk) -> R
     return record
 
 
-def _split_hash(cell: Cell, learned_at: Path, test: tuple[Sample, ...], desk: Desk) -> str:
+def _split_hash(cell: Cell, learned: Learned, learned_at: Path, test: tuple[Sample, ...], desk: Desk) -> str:
     """Of the sample that was learned from and chosen by, and of the test images."""
-    material = restrict(desk.material(cell.data), cell.subset)
+    subset = cell.subset if learned.method.unlabelled is None else "all"
+    material = restrict(desk.material(cell.data), subset)
     split = read_split(learned_at / SPLIT, material)
     return split_hash(split.train, split.val, test)
 

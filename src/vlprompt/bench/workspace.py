@@ -17,7 +17,9 @@ from vlprompt.data import Dataset, Sample, open_dataset, split_by_rule
 from vlprompt.disk import locked_in_turn
 from vlprompt.engine.images import Images, open_model
 from vlprompt.engine.job import Means
+from vlprompt.engine.teacher import Teacher, open_teacher
 from vlprompt.towers import Clip
+from vlprompt.types import Method
 
 NAME = 24
 """Characters of a hash that name a lock."""
@@ -29,6 +31,7 @@ class Desk:
     def __init__(self, means: Means) -> None:
         self.means = means
         self._images: dict[tuple[str, str], Images] = {}
+        self._teachers: dict[tuple[str, str, str], Teacher] = {}
         self._datasets: dict[str, tuple[Dataset, Dataset]] = {}
         if means.threads is not None:
             torch.set_num_threads(means.threads)
@@ -42,6 +45,15 @@ class Desk:
         if (model, dtype) not in self._images:
             self._images[model, dtype] = open_model(model, dtype, self.means.device, self.means.cache)
         return self._images[model, dtype]
+
+    def teacher(self, teacher: str, method: Method, model: str, dtype: str) -> Teacher:
+        """Another model or run that teaches. UserError as `open_teacher`."""
+        key = (teacher, model, dtype)
+        if key not in self._teachers:
+            found = open_teacher(teacher, method, self.clip(model, dtype), self.means.cache)
+            assert found is not None, "it has a name"
+            self._teachers[key] = found
+        return self._teachers[key]
 
     def encode(self, images: Images, samples: Sequence[Sample], views: Iterable[int | None]) -> None:
         """Fill the cache with the features of some images. Of all processes one encodes for a model at a time, so no image

@@ -98,6 +98,7 @@ def bench(
     recipe: options.Recipe = "auto",
     views: options.Views = None,
     init: Init = None,
+    teacher: options.Teacher = None,
     attempts: Attempts = 3,
     replicas: options.Replicas = 1,
     track: options.Track = None,
@@ -115,13 +116,9 @@ def bench(
     """
     from vlprompt import bench
 
+    track_to, threads = options.parse_track(track), threads_each(jobs)
     means = bench.Means(
-        device=device,
-        cache=cache,
-        max_memory=max_memory,
-        track=options.parse_track(track),
-        threads=threads_each(jobs),
-        replicas=replicas,
+        device=device, cache=cache, max_memory=max_memory, track=track_to, threads=threads, replicas=replicas
     )
     sets = names("--data", data)
     request = bench.Request(
@@ -137,10 +134,10 @@ def bench(
         views=options.parse_views(views),
         dtype=dtype,
         init=init,
+        teacher=teacher,
         quick=quick,
     )
-    grid = bench.Grid(out=out, means=means, attempts=attempts)
-    _run(request, grid, jobs, ray, dry_run=dry_run, as_json=as_json)
+    _run(request, bench.Grid(out=out, means=means, attempts=attempts), jobs, ray, dry_run=dry_run, as_json=as_json)
 
 
 def _run(request: Request, grid: Grid, jobs: int, ray: str | None, *, dry_run: bool, as_json: bool) -> None:

@@ -104,6 +104,15 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="NAME=VALUE", help="Any option of the method or its schedule. Repeatable."),
 ]
+Teacher = Annotated[
+    str | None,
+    typer.Option(
+        "--teacher",
+        metavar="NAME|DIR|ID",
+        help="Another model or run that teaches, for methods with a teacher (rpp, promptkd, prograd).",
+        show_default="the frozen model itself",
+    ),
+]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")]
 Precision = Annotated[str, typer.Option("--dtype", help="Type of the frozen weights: float32, bfloat16 or float16.")]
 Cache = Annotated[

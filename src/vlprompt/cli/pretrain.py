@@ -15,7 +15,6 @@ from rich.text import Text
 
 from vlprompt.cli import console, options
 from vlprompt.cli.progress import observing
-from vlprompt.cli.train import Teacher
 from vlprompt.errors import UserError
 
 if TYPE_CHECKING:
@@ -139,7 +138,7 @@ def pretrain(
         Path | None,
         typer.Option("--out", metavar="DIR", help="Directory for the run.", show_default="runs/pretrain-METHOD"),
     ] = None,
-    teacher: Teacher = None,
+    teacher: options.Teacher = None,
     class_names: Names = None,
     shots: Shots = None,
     seed: Seed = None,

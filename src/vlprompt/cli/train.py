@@ -44,15 +44,6 @@ Init = Annotated[
         show_default="the method's own start",
     ),
 ]
-Teacher = Annotated[
-    str | None,
-    typer.Option(
-        "--teacher",
-        metavar="NAME|DIR|ID",
-        help="Another model or run that teaches, for methods with a teacher (rpp, promptkd, prograd).",
-        show_default="the frozen model itself",
-    ),
-]
 Sentences = Annotated[
     str | None,
     typer.Option(
@@ -110,7 +101,7 @@ def train(
     batch: Batch = None,
     recipe: options.Recipe = "auto",
     init: Init = None,
-    teacher: Teacher = None,
+    teacher: options.Teacher = None,
     sentences: Sentences = None,
     subset: options.SubsetOption = "all",
     template: options.Template = None,

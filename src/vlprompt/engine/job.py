@@ -272,9 +272,13 @@ def prepare(
 
 def with_teacher(job: Job, model: str | None, cache: Path | None, observer: Observer = SILENT) -> Job:
     """The job with this model, or run with a learned prompt, as its teacher; None: the frozen model itself. UserError as `open_teacher`."""
-    teacher, method = open_teacher(model, job.method, job.clip, cache, observer), job.method
-    if teacher is None:
-        return job
+    teacher = open_teacher(model, job.method, job.clip, cache, observer)
+    return job if teacher is None or model is None else taught_by(job, teacher, model)
+
+
+def taught_by(job: Job, teacher: Teacher, model: str) -> Job:
+    """The job with this teacher, which was asked for as `model`."""
+    method = job.method
     if method.prompt.reach.teachers_text:
         spec: Any = method.prompt
         method = replace(method, prompt=replace(spec, width=teacher.clip.facts.embed_dim))
