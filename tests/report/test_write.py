@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import re
 import statistics
@@ -49,6 +50,42 @@ def test_markdown_has_the_papers_tables_with_the_best_in_bold(bench: Path) -> No
     assert [one.startswith("**") for one in last] == [mean == max(means) for mean in means]
     assert "H of the means | mean of H" in text
     assert "OOD average" in text
+
+
+def advice(root: Path) -> list[str]:
+    text = (root / "report.md").read_text(encoding="utf-8")
+    return text.partition("### Which to take\n\n")[2].partition("\n\n")[0].splitlines()
+
+
+def test_it_says_which_method_to_take_and_what_cannot_be_told_from_it(tmp_path: Path) -> None:
+    """A best that is surely better is taken alone; of two that cannot be told apart the cheaper one is named; what looks at test
+    images is never taken."""
+    sure, close = tmp_path / "sure", tmp_path / "close"
+    for root, better in ((sure, 60), (close, 2)):
+        for method, right, seconds, setting in (
+            ("coop", 100, 9.0, "inductive"),
+            ("rpp", 100 + better, 20.0, "inductive"),
+            ("tpt", 190, 1.0, "test-time"),
+        ):
+            for seed in (1, 2, 3):
+                found = made.predictions("birds", [n % 5 for n in range(200)], 5, 0.0, seed=1)
+                wrong = (found.label + 1) % 5
+                number = np.arange(200) if method == "coop" else 199 - np.arange(200)
+                found = dataclasses.replace(found, predicted=np.where(number < right, found.label, wrong))
+                own = made.record(
+                    method=method, seed=seed, seconds=seconds, setting=setting, protocol="few-shot", num_train=1
+                )
+                own = dataclasses.replace(own, **made.scored(found, [f"birds {n}" for n in range(5)]))
+                records.write(root / method / f"seed{seed}", own, found)
+        write_report(root)
+    assert advice(sure) == [
+        "- With 16 images of a class: take rpp (80.0 %). It took 20.0 s a run; every other method is worse."
+    ]
+    assert advice(close) == [
+        "- With 16 images of a class: rpp (51.0 %) is best, but it cannot be told from coop (50.0 %). The cheapest of these is coop: "
+        "9.0 s a run, against 20.0 s."
+    ]
+    assert "take rpp (80.0 %)" in (sure / "report.html").read_text(encoding="utf-8")
 
 
 def test_csv_has_one_line_per_method_and_place(bench: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from vlprompt import plain
 from vlprompt.report.bootstrap import LEVEL, Estimate
@@ -62,12 +62,20 @@ def expected_seeds(grid: Grid, section: Section) -> int:
 
 
 def as_markdown(
-    grid: Grid, sections: Sequence[Section], differences: Sequence[Pair], *, title: str, notes: Iterable[str] = ()
+    grid: Grid,
+    sections: Sequence[Section],
+    differences: Sequence[Pair],
+    choices: Mapping[str, Sequence[str]],
+    *,
+    title: str,
+    notes: Iterable[str] = (),
 ) -> str:
     """All tables of a report."""
     lines = [f"# {plain.markdown(title)}", "", REMARK, ""]
     for section in sections:
         lines += [f"## {plain.markdown(section.title)}", "", section.words, ""]
+        if choices[section.title]:
+            lines += ["### Which to take", "", *[f"- {plain.markdown(one)}" for one in choices[section.title]], ""]
         rows, seeds = rows_of(grid, section), expected_seeds(grid, section)
         for layout in section.layouts:
             lines += _table(grid, layout, rows, seeds)

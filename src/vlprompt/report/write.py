@@ -11,6 +11,7 @@ from vlprompt.errors import DATA, UserError
 from vlprompt.records import RESULT, Record
 from vlprompt.report import text
 from vlprompt.report.bootstrap import MARGIN
+from vlprompt.report.choice import advice
 from vlprompt.report.contenders import Contender, contenders, gather
 from vlprompt.report.details import make_details
 from vlprompt.report.differences import make_differences
@@ -53,12 +54,13 @@ def write_report(root: Path, *, margin: float = MARGIN, title: str = "") -> Writ
     sections = make_sections(grid)
     differences, refused = make_differences(grid, sections, margin=margin)
     classes, details = make_details(grid, sections)
+    choices = {section.title: advice(grid, section, margin=margin) for section in sections}
     notes = [_short(note, root) for note in (*problems, *twice, *mixed(grid), *whose(grid), *refused)]
     title = title or root.resolve().name
-    page = render(grid, sections, differences, classes, details, title=title, margin=margin, notes=notes)
+    page = render(grid, sections, differences, classes, details, choices, title=title, margin=margin, notes=notes)
     contents = {
         PAGE: page,
-        MARKDOWN: text.as_markdown(grid, sections, differences, title=title, notes=notes),
+        MARKDOWN: text.as_markdown(grid, sections, differences, choices, title=title, notes=notes),
         TABLE: text.as_csv(grid),
         CLASSES: text.classes_as_csv(grid, details),
     }

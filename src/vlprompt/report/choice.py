@@ -1,0 +1,82 @@
+"""Which method a report says to take: the best of each question, what cannot be told from it, and what each costs."""
+
+from __future__ import annotations
+
+import statistics
+
+from vlprompt.errors import UserError
+from vlprompt.report.bootstrap import MARGIN
+from vlprompt.report.comparison import compare_cells
+from vlprompt.report.grid import Column, Grid, Value, evaluate, shots_in_words
+from vlprompt.report.sections import ABSENT, Section
+from vlprompt.report.sides import Cell
+
+
+def advice(grid: Grid, section: Section, *, margin: float = MARGIN) -> list[str]:
+    """A sentence or two for each column of the averages (of the single data set, where there is one), in words.
+
+    The best mean wins. Methods whose paired interval against it takes in zero are named with it, and of all these the one with the
+    fewest seconds (project's choice). Methods that see test images before they answer are left out. Empty with fewer than two methods.
+    """
+    out = []
+    for column in _asked(section):
+        means = {
+            row: value.mean for row in _rows(grid, column) if isinstance(value := evaluate(grid, row, column), Value)
+        }
+        if len(means) > 1:
+            out.append(_said(grid, section, column, means, margin))
+    return out
+
+
+def _asked(section: Section) -> list[Column]:
+    """The columns that a choice can be made by: averages, base and novel apart, never the source alone."""
+    columns = [one for one in section.layouts[0].columns if one.kind == "mean"]
+    return columns if section.protocol in ("few-shot", "base-to-novel") else columns[-1:]
+
+
+def _rows(grid: Grid, column: Column) -> list[int]:
+    """Methods that were on every data set of a column and learn from training images alone."""
+    return [
+        row
+        for row, contender in enumerate(grid.contenders)
+        if contender.runs
+        and all((row, place) in grid.runs for place in column.places if place != ABSENT)
+        and all(run.record.setting == "inductive" for run in contender.runs)
+    ]
+
+
+def _said(grid: Grid, section: Section, column: Column, means: dict[int, float], margin: float) -> str:
+    best = max(means, key=means.__getitem__)
+    near = [row for row in means if row != best and _tied(grid, column, best, row, margin)]
+    seconds = {row: _seconds(grid, column, row) for row in (best, *near)}
+    cheapest = min(seconds, key=seconds.__getitem__)
+
+    def named(row: int) -> str:
+        return f"{grid.contenders[row].name} ({means[row]:.1f} %)"
+
+    images = shots_in_words(column.shots).replace("shot", "image")
+    where = f"With {images} of a class" if section.protocol == "few-shot" else column.label
+    if not near:
+        return f"{where}: take {named(best)}. It took {seconds[best]:.1f} s a run; every other method is worse."
+    others = ", ".join(named(row) for row in sorted(near, key=means.__getitem__, reverse=True))
+    cost = f"The cheapest of these is {grid.contenders[cheapest].name}: {seconds[cheapest]:.1f} s a run"
+    against = "" if cheapest == best else f", against {seconds[best]:.1f} s"
+    return f"{where}: {named(best)} is best, but it cannot be told from {others}. {cost}{against}."
+
+
+def _tied(grid: Grid, column: Column, best: int, row: int, margin: float) -> bool:
+    """Whether the two cannot be told apart over all data sets of the column, or are the same within the margin."""
+    places = [place for place in column.places if place != ABSENT]
+    cells = [tuple(Cell(key=(), runs=grid.runs[one, place]) for one in (best, row)) for place in places]
+    try:
+        found, _ = compare_cells([(one, other) for one, other in cells], margin=margin)
+    except UserError:  # other test images, or no seed in common: nothing can be told
+        return True
+    return found[-1].estimate.verdict != "worse"
+
+
+def _seconds(grid: Grid, column: Column, row: int) -> float:
+    """Of learning and testing, a run."""
+    return statistics.fmean(
+        run.record.seconds for place in column.places if place != ABSENT for run in grid.runs[row, place]
+    )
