@@ -9,9 +9,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import io
+import json
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -320,6 +322,28 @@ def losses(directory: Path) -> list[float]:
         return []
     rows = [reading.json_value(line, str(path)) for line in reading.text(path).splitlines() if line.strip()]
     return [float(row["loss"]) for row in rows if isinstance(row, dict) and type(row.get("loss")) in (int, float)]
+
+
+def log(path: Path, values: Mapping[str, object]) -> None:
+    """Append a line of JSON."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(values) + "\n")
+
+
+def logged(path: Path) -> list[tuple[str, Any]]:
+    """The lines of a log with their values, without those that a kill cut short; empty where there is no file."""
+    found = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
+        with suppress(UserError):
+            found.append((line, reading.json_value(line, str(path))))
+    return found
+
+
+def cut_log(path: Path, name: str, last: int) -> None:
+    """Take off what a killed run wrote after its last state: lines whose number `name` is above `last`, or that lack it."""
+    if path.is_file():
+        found = [(line, values.get(name) if isinstance(values, dict) else None) for line, values in logged(path)]
+        disk.write_text(path, "".join(f"{line}\n" for line, number in found if type(number) is int and number <= last))
 
 
 def find(root: Path) -> Iterator[tuple[Path, Record]]:

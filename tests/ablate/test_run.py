@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
+from tests.images import write_squares
 from vlprompt.ablate import run as module
 from vlprompt.ablate import run_ablation
 from vlprompt.ablate.records import read
@@ -19,14 +18,8 @@ CLASSES = ("red", "green", "blue", "cat")
 
 
 def make_folder(root: Path, *, val: bool = True, test: bool = True) -> Path:
-    rng = np.random.RandomState(0)
-    for part, count in (("train", 3), ("val", 2 * val), ("test", 2 * test)):
-        for name in CLASSES:
-            (root / part / name).mkdir(parents=True, exist_ok=True)
-            for i in range(count):
-                pixels = rng.randint(0, 255, (32, 32, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(root / part / name / f"{i}.png")
-    return root
+    parts = {"train": 3, "val": 2 * val, "test": 2 * test}
+    return write_squares(root, dict.fromkeys(CLASSES), parts, size=(32, 32))
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from vlprompt import disk, reading
 from vlprompt.errors import DATA, UserError
+from vlprompt.records import logged
 
 SCHEMA = 1
 FILE = "ablation.jsonl"
@@ -51,15 +52,8 @@ class Cell:
 
 def read(out: Path) -> list[Cell]:
     """The cells of an ablation's directory, oldest first; a line that a kill cut short is left out."""
-    path = out / FILE
-    if not path.is_file():
-        return []
-    cells = []
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
-        try:
-            values = reading.json_value(line, str(path))
-        except UserError:
-            continue
+    path, cells = out / FILE, []
+    for number, (_, values) in enumerate(logged(path), 1):
         if not isinstance(values, dict) or values.get("schema") != SCHEMA:
             raise UserError(
                 f"{path}, line {number}: no record of this version's ablation (schema {SCHEMA}).", exit_code=DATA
@@ -70,14 +64,5 @@ def read(out: Path) -> list[Cell]:
 
 def append(out: Path, cell: Cell) -> None:
     """Add a cell; what is there stays whole whatever happens."""
-    before = (out / FILE).read_text(encoding="utf-8", errors="replace") if (out / FILE).is_file() else ""
-    whole = "".join(f"{line}\n" for line in before.splitlines() if _complete(line))
-    disk.write_text(out / FILE, whole + json.dumps(dataclasses.asdict(cell), allow_nan=False) + "\n")
-
-
-def _complete(line: str) -> bool:
-    try:
-        reading.json_value(line, FILE)
-    except UserError:
-        return False
-    return True
+    lines = [line for line, _ in logged(out / FILE)] + [json.dumps(dataclasses.asdict(cell), allow_nan=False)]
+    disk.write_text(out / FILE, "".join(f"{line}\n" for line in lines))

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import statistics
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,10 +16,10 @@ from vlprompt import disk
 from vlprompt.ablate.records import Cell, append, read
 from vlprompt.ablate.sweep import HOST, PULL, Setting, settings
 from vlprompt.ablate.table import render
-from vlprompt.data import Dataset, Sample, open_dataset, restrict, split_by_rule, split_hash
+from vlprompt.data import Dataset, Subset, open_dataset, restrict, split_by_rule, split_hash
 from vlprompt.disk import locked
 from vlprompt.engine.checkpoint import State, Watch
-from vlprompt.engine.config import default_views
+from vlprompt.engine.config import default_views, hashed
 from vlprompt.engine.evaluate import Classifier, accuracy
 from vlprompt.engine.images import Images, open_model
 from vlprompt.engine.job import Job, Means, Work, learn_all, prepare
@@ -35,11 +32,9 @@ from vlprompt.losses.perplexity import perplexity
 from vlprompt.losses.plpp import PlppOptions, labelled_tensors
 from vlprompt.methods.resolve import recipe_of, resolve
 from vlprompt.prompts import Bare, BareSpec
-from vlprompt.towers import Clip
 from vlprompt.types import Method, Prompted, PromptSpec, Term, View
 
 TABLE = "ablation.md"
-Subset = Literal["base", "all"]
 
 
 def run_ablation(
@@ -71,19 +66,18 @@ def run_ablation(
     images = open_model(model, "float32", device, cache)
     observer.note(measure_head(images.clip).line())
     datasets = [_without_test(name, images) for name in names]
-    trials = [
-        (setting, subset, dataset, seed)
-        for setting in sweep
-        for subset in _subsets(setting)
-        for dataset in datasets
-        for seed in seeds
-    ]
     bench = Bench(images=images, model=model, shots=shots, common=common)
     with locked(out):
         done = {cell.key: cell for cell in read(out)}
         failed: list[str] = []
-        observer.stage("ablation", len(trials))
-        asked = [bench.trial(*one) for one in trials]
+        asked = [
+            bench.trial(setting, subset, dataset, seed)
+            for setting in sweep
+            for subset in setting.subsets
+            for dataset in datasets
+            for seed in seeds
+        ]
+        observer.stage("ablation", len(asked))
         for group in _together([one for one in asked if one.key not in done]):
             for trial, cell in zip(group, bench.measure(group), strict=True):
                 if isinstance(cell, UserError):
@@ -118,14 +112,15 @@ TOGETHER = 6
 
 def _together(trials: Sequence[Trial]) -> list[list[Trial]]:
     """Trials that learn from the same classes, some at a time, in the order of their first."""
-    found: dict[tuple[str, str], list[list[Trial]]] = {}
+    groups: list[list[Trial]] = []
+    last: dict[tuple[str, str], list[Trial]] = {}
     for trial in trials:
-        groups = found.setdefault((trial.job.dataset.name, trial.job.subset), [[]])
-        if len(groups[-1]) == TOGETHER:
+        where = (trial.job.dataset.name, trial.job.subset)
+        if len(last.get(where, ())) in (0, TOGETHER):
             groups.append([])
-        groups[-1].append(trial)
-    order = {trial.key: number for number, trial in enumerate(trials)}
-    return sorted((group for groups in found.values() for group in groups), key=lambda group: order[group[0].key])
+            last[where] = groups[-1]
+        last[where].append(trial)
+    return groups
 
 
 def _check(names: Sequence[str], seeds: Sequence[int], prompt: PromptSpec, observer: Observer) -> None:
@@ -140,20 +135,13 @@ def _check(names: Sequence[str], seeds: Sequence[int], prompt: PromptSpec, obser
         observer.note("Fewer than two data sets or three seeds: too little to choose defaults by.")
 
 
-def _subsets(setting: Setting) -> tuple[Subset, ...]:
-    return ("base",) if setting.halves_only else ("base", "all")
-
-
 def _without_test(name: str, images: Images) -> Dataset:
     """A data set whose test images are gone before anything is learned or measured."""
-    dataset = dataclasses.replace(split_by_rule(open_dataset(name, val_as_test=False)), test=(), tested=None)
-    skipped: dict[str, str] = {}
-    dataset = dataclasses.replace(
-        dataset,
-        train=images.usable(dataset.train, skipped, strict=False),
-        val=images.usable(dataset.val, skipped, strict=False),
-    )
-    for subset in ("base", "novel"):
+    dataset = split_by_rule(open_dataset(name, val_as_test=False))
+    train, val = (images.usable(part, {}, strict=False) for part in (dataset.train, dataset.val))
+    dataset = dataclasses.replace(dataset, train=train, val=val, test=(), tested=None)
+    halves: tuple[Subset, ...] = ("base", "novel")
+    for subset in halves:
         if not restrict(dataset, subset).val:
             raise UserError(
                 f"{name}: no validation images for its {subset} classes; the ablation measures on those alone. Give a data "
@@ -165,31 +153,13 @@ def _without_test(name: str, images: Images) -> Dataset:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """One cell to be measured."""
+    """One cell to be measured, and what is seen of it while it learns."""
 
     setting: Setting
     job: Job
     key: str
-
-
-class _Seen:
-    """A trial's work, and what is seen of it while it learns: the accuracy after every epoch, and the log."""
-
-    def __init__(self, bench: Bench, trial: Trial) -> None:
-        job, drawn = trial.job, trial.job.draw()
-        spec, names = job.method.prompt, drawn.sample.class_names
-        if trial.setting.rival:
-            start = new_prompt(job.clip, spec, len(names), job.seed)
-            job = dataclasses.replace(job, method=_with_rival(job.method, trial.setting, start))
-        val = restrict(job.dataset, job.subset).val
-        self.by_epoch: list[float] = []
-        self.logged: list[Mapping[str, object]] = []
-
-        def measure(state: State) -> None:
-            current = prompt_at(state, job.clip, spec, len(names), job.seed)
-            self.by_epoch.append(bench.score(Classifier(job.clip, spec, current, names, job.template), val))
-
-        self.work = Work(job=job, drawn=drawn, checkpoints=Watch(after=measure, logged=self.logged.append))
+    by_epoch: list[float] = field(default_factory=list)
+    logged: list[Mapping[str, object]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,22 +172,13 @@ class Bench:
     common: Mapping[str, object]
     zero_shots: dict[tuple[str, str], float] = field(default_factory=dict)
 
-    @property
-    def clip(self) -> Clip:
-        return self.images.clip
-
     def trial(self, setting: Setting, subset: Subset, dataset: Dataset, seed: int) -> Trial:
-        """A cell to be measured."""
-        job = self.job(setting, subset, dataset, seed)
-        return Trial(setting=setting, job=job, key=self.key(setting, job))
-
-    def job(self, setting: Setting, subset: Subset, dataset: Dataset, seed: int) -> Job:
-        """What a cell learns, with its method's few-shot recipe; a control draws its labels anew with every seed."""
+        """A cell to be measured, with its method's few-shot recipe; a control draws its labels anew with every seed."""
         overrides = {**self.common, **setting.overrides}
         if setting.factor == "control":
             overrides["plpp.labels_seed"] = seed
         recipe = recipe_of(setting.method, "few-shot", self.model)
-        return prepare(
+        job = prepare(
             self.images,
             dataset,
             setting.method,
@@ -230,44 +191,58 @@ class Bench:
             template=dataset.template,
             views=default_views(recipe, dataset.name),
         )
-
-    def key(self, setting: Setting, job: Job) -> str:
-        """SHA-256 of all that decides a cell's numbers."""
-        dataset = job.dataset
         decides = {
             "options": dict(job.method.options),
             "method": setting.method,
             "data": split_hash(dataset.train, dataset.val, ()),
             "names": dataset.class_names,
             "template": job.template,
-            "weights": self.clip.weight_hash,
-            "dtype": str(self.clip.dtype),
+            "weights": job.clip.weight_hash,
+            "dtype": str(job.clip.dtype),
             "shots": self.shots,
             "views": job.views,
-            "seed": job.seed,
-            "subset": job.subset,
+            "seed": seed,
+            "subset": subset,
             "setting": setting.name,
             **({"balance": setting.balance} if setting.rival else {}),
         }
-        return hashlib.sha256(json.dumps(decides, sort_keys=True, default=str).encode()).hexdigest()
+        return Trial(setting=setting, job=job, key=str(hashed(decides)["hash"]))
 
     def measure(self, trials: Sequence[Trial]) -> Iterator[Cell | UserError]:
         """Learn on the few-shot samples of the seeds, together; measure on all validation images. UserError: one that failed."""
         began = time.perf_counter()
-        seen = [_Seen(self, trial) for trial in trials]
-        found = learn_all([one.work for one in seen], Means())
-        for one, trial, done in zip(seen, trials, found, strict=True):
+        found = learn_all([self._work(trial) for trial in trials], Means())
+        for trial, done in zip(trials, found, strict=True):
             if isinstance(done, UserError):
                 yield done
             else:
-                yield self._cell(trial, one, done[0].prompt, (time.perf_counter() - began) / len(trials))
+                yield self._cell(trial, done[0].prompt, (time.perf_counter() - began) / len(trials))
 
-    def _cell(self, trial: Trial, seen: _Seen, prompt: nn.Module, seconds: float) -> Cell:
-        setting, job = trial.setting, seen.work.job
-        dataset, spec = job.dataset, job.method.prompt
-        parts = ("base", "novel") if job.subset == "base" else ("all",)
+    def _work(self, trial: Trial) -> Work:
+        """What is learned; the accuracy after every epoch is noted."""
+        job, drawn = trial.job, trial.job.draw()
+        spec, names = job.method.prompt, drawn.sample.class_names
+
+        def measure(state: State) -> None:
+            current = prompt_at(state, job.clip, spec, len(names), job.seed)
+            trial.by_epoch.append(self._accuracy(spec, current, job.dataset, job.subset))
+
+        method = job.method
+        if trial.setting.rival:
+            method = _with_rival(method, trial.setting, new_prompt(job.clip, spec, len(names), job.seed))
+        watch = Watch(after=measure, logged=trial.logged.append)
+        return Work(job=dataclasses.replace(job, method=method), drawn=drawn, checkpoints=watch)
+
+    def _cell(self, trial: Trial, prompt: nn.Module, seconds: float) -> Cell:
+        setting, job = trial.setting, trial.job
+        dataset, spec, clip = job.dataset, job.method.prompt, job.clip
+        parts: tuple[Subset, ...] = ("base", "novel") if job.subset == "base" else ("all",)
+        for part in parts:
+            if (dataset.name, part) not in self.zero_shots:
+                self.zero_shots[dataset.name, part] = self._accuracy(BareSpec(), Bare(), dataset, part)
         with torch.no_grad():
-            context = self.clip.context(prompt())
+            context = clip.context(prompt())
+        head = measure_head(clip).raw
         return Cell(
             setting=setting.name,
             factor=setting.factor,
@@ -275,12 +250,12 @@ class Bench:
             seed=job.seed,
             subset=job.subset,
             accuracy={part: self._accuracy(spec, prompt, dataset, part) for part in parts},
-            zero_shot={part: self._zero_shot(dataset, part) for part in parts},
-            by_epoch=tuple(seen.by_epoch),
-            gradient_ratios=_mean_ratios(seen.logged),
-            perplexity=perplexity(context, self.clip.vocabulary),
-            num_val={part: len(_part(dataset, part).val) for part in parts},
-            head=_numbers(self.clip),
+            zero_shot={part: self.zero_shots[dataset.name, part] for part in parts},
+            by_epoch=tuple(trial.by_epoch),
+            gradient_ratios=_mean_ratios(trial.logged),
+            perplexity=perplexity(context, clip.vocabulary),
+            num_val={part: len(restrict(dataset, part).val) for part in parts},
+            head={name: getattr(head, name) for name in ("natural", "shuffled", "random", "above")},
             method=job.method.name,
             options=dict(job.method.options),
             model=self.model,
@@ -289,20 +264,12 @@ class Bench:
             key=trial.key,
         )
 
-    def _accuracy(self, spec: PromptSpec, prompt: nn.Module, dataset: Dataset, part: str) -> float:
-        there = _part(dataset, part)
-        classifier = Classifier(self.clip, spec, prompt, there.class_names, dataset.template)
-        return self.score(classifier, there.val)
-
-    def _zero_shot(self, dataset: Dataset, part: str) -> float:
-        where = (dataset.name, part)
-        if where not in self.zero_shots:
-            self.zero_shots[where] = self._accuracy(BareSpec(), Bare(), dataset, part)
-        return self.zero_shots[where]
-
-    def score(self, classifier: Classifier, val: Sequence[Sample]) -> float:
-        """Percent of these validation images that are classified right."""
-        value = accuracy(classifier, val, self.images)
+    def _accuracy(self, spec: PromptSpec, prompt: nn.Module, dataset: Dataset, part: Subset) -> float:
+        """Percent of the validation images of these classes."""
+        there = restrict(dataset, part)
+        assert not there.test, "the ablation sees no test images"
+        classifier = Classifier(self.images.clip, spec, prompt, there.class_names, dataset.template)
+        value = accuracy(classifier, there.val, self.images)
         assert value is not None, "checked before: there are validation images"
         return value
 
@@ -325,20 +292,7 @@ def _with_rival(method: Method, setting: Setting, start: nn.Module) -> Method:
     else:
         (term,) = anchor_terms(AnchorOptions())
     balanced = dataclasses.replace(term, name="rival", balance=setting.balance, labelled=labelled)
-    learner = dataclasses.replace(method.steps, terms=(*method.terms, balanced))
-    return dataclasses.replace(method, learner=learner)
-
-
-def _part(dataset: Dataset, part: str) -> Dataset:
-    assert not dataset.test, "the ablation sees no test images"
-    assert part in ("base", "novel", "all")
-    return restrict(dataset, part)  # type: ignore[arg-type]
-
-
-def _numbers(clip: Clip) -> dict[str, float]:
-    """What a record says of the model's head."""
-    raw = measure_head(clip).raw
-    return {"natural": raw.natural, "shuffled": raw.shuffled, "random": raw.random, "above": raw.above}
+    return dataclasses.replace(method, learner=dataclasses.replace(method.steps, terms=(*method.terms, balanced)))
 
 
 def _mean_ratios(logged: Iterable[Mapping[str, object]]) -> dict[str, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from vlprompt.data import Subset
 from vlprompt.losses.plpp import PlppOptions
 from vlprompt.methods.resolve import resolve
 
@@ -46,8 +47,8 @@ class Setting:
     """What is varied: `host`, `centre`, an option's name, or `control`."""
     method: str
     overrides: Mapping[str, object] = field(default_factory=dict)
-    halves_only: bool = True
-    """False: also trained and measured on all classes, for the convergence table."""
+    subsets: tuple[Subset, ...] = ("base",)
+    """Classes learned on; also all of them for the convergence table."""
     rival: str = ""
     """`PULL` or `ANCHOR`: added to the host in place of PLPP."""
     balance: float = 0.0
@@ -58,24 +59,21 @@ def settings(host: str, centre: Mapping[str, object]) -> tuple[Setting, ...]:
     """The whole sweep on a host; centre: PLPP options that replace the defaults everywhere."""
     method = f"plpp+{host}"
     resolved = resolve(method, centre)
-    at_centre = resolved.options
-    assert resolved.prompt is not None
-    assert resolved.prompt.layout is not None
-    tokens = resolved.prompt.layout.num_tokens
+    at_centre, layout = resolved.options, resolved.prompt.layout
+    assert layout is not None
+    both: tuple[Subset, ...] = ("base", "all")
     rows = [
-        Setting(name=HOST, factor="host", method=host, halves_only=False),
-        Setting(name=CENTRE, factor="centre", method=method, overrides=centre, halves_only=False),
+        Setting(name=HOST, factor="host", method=host, subsets=both),
+        Setting(name=CENTRE, factor="centre", method=method, overrides=centre, subsets=both),
     ]
     for factor, levels in LEVELS.items():
         here = at_centre[factor.replace("lambda", "weight")]
         for level in levels:
-            if level == here or _meaningless(factor, level, at_centre, tokens):
+            if level == here or _meaningless(factor, level, at_centre, layout.num_tokens):
                 continue
-            name = f"{factor.removeprefix('plpp.')}={level}"
-            changed = _replaced(centre, {factor: level})
-            rows.append(
-                Setting(name=name, factor=factor, method=method, overrides=changed, halves_only=name != ONE_WAY)
-            )
+            name, changed = f"{factor.removeprefix('plpp.')}={level}", _replaced(centre, {factor: level})
+            on = both if name == ONE_WAY else both[:1]
+            rows.append(Setting(name=name, factor=factor, method=method, overrides=changed, subsets=on))
     rows += [
         Setting(name=name, factor="control", method=method, overrides=_replaced(centre, changes))
         for name, changes in CONTROLS.items()

@@ -14,10 +14,11 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from vlprompt import disk, reading, tensors
+from vlprompt import disk, reading, records, tensors
 from vlprompt.errors import DATA, UserError
+from vlprompt.records import METRICS
 
-CHECKPOINT, METRICS = "checkpoint.safetensors", "metrics.jsonl"
+CHECKPOINT = "checkpoint.safetensors"
 SCHEMA = 2
 """2: with a SHA-256 over tensors and numbers."""
 
@@ -64,28 +65,15 @@ class Checkpoints:
 
         What `metrics.jsonl` has beyond that state (a killed run's last epochs) is cut off.
         """
-        state = self._read() if self.path.is_file() else None
-        self._cut_log(state.epoch if state else 0)
+        state = None
+        if self.path.is_file():
+            state, _ = unpacked(self.path, self.path.read_bytes(), SCHEMA, self.config_hash)
+        records.cut_log(self.directory / METRICS, "epoch", state.epoch - 1 if state else -1)
         return state
-
-    def _read(self) -> State:
-        state, _ = unpacked(self.path, self.path.read_bytes(), SCHEMA, self.config_hash)
-        return state
-
-    def _cut_log(self, epoch: int) -> None:
-        path = self.directory / METRICS
-        if path.is_file():
-            kept = [
-                line
-                for line in path.read_text(encoding="utf-8", errors="replace").splitlines()
-                if _epoch_of(line) < epoch
-            ]
-            disk.write_text(path, "".join(line + "\n" for line in kept))
 
     def log(self, values: Mapping[str, object]) -> None:
         """Append one epoch to `metrics.jsonl`."""
-        with (self.directory / METRICS).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(values) + "\n")
+        records.log(self.directory / METRICS, values)
 
 
 def packed(state: State, numbers: Mapping[str, object]) -> bytes:
@@ -166,14 +154,6 @@ class _Numbers:
     weights: Mapping[str, float] = field(default_factory=dict)
     threads: int = 0
     """Of the process that wrote it; on a processor the bits depend on it. 0: not known."""
-
-
-def _epoch_of(line: str) -> float:
-    """The epoch of a line; infinity for a line that was cut short by a kill."""
-    try:
-        return int(reading.json_value(line, METRICS)["epoch"])
-    except (ValueError, KeyError, TypeError):
-        return float("inf")
 
 
 def capture(

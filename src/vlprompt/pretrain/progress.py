@@ -5,7 +5,6 @@ Every rank keeps it; only rank 0 writes.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,15 +13,16 @@ from pathlib import Path
 from torch import nn
 
 from vlprompt import disk, reading
-from vlprompt.engine.checkpoint import State, packed, unpacked
+from vlprompt.engine.checkpoint import CHECKPOINT, State, packed, unpacked
 from vlprompt.engine.distributed import Alone
 from vlprompt.engine.optim import lr_at
 from vlprompt.engine.train import Learner, Taken
 from vlprompt.errors import DATA, UserError
 from vlprompt.pretrain.order import Plan
+from vlprompt.records import METRICS, cut_log, log
 from vlprompt.types import Schedule
 
-CHECKPOINT, METRICS, SKIPPED = "checkpoint.safetensors", "metrics.jsonl", "skipped.jsonl"
+SKIPPED = "skipped.jsonl"
 SCHEMA = 2
 
 
@@ -66,31 +66,10 @@ def restored(data: bytes, place: Path, config_hash: str) -> tuple[State, Progres
     return state, progress
 
 
-def log(directory: Path, name: str, values: Mapping[str, object]) -> None:
-    """Append a line to a log."""
-    with (directory / name).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(values) + "\n")
-
-
 def cut_logs(directory: Path, step: int) -> None:
     """Take off what a killed run has written after its last checkpoint."""
     for name in (METRICS, SKIPPED):
-        path = directory / name
-        if path.is_file():
-            kept = [
-                line
-                for line in path.read_text(encoding="utf-8", errors="replace").splitlines()
-                if _step_of(line) <= step
-            ]
-            disk.write_text(path, "".join(line + "\n" for line in kept))
-
-
-def _step_of(line: str) -> float:
-    """The step of a line, from 1; infinity for a line that was cut short by a kill."""
-    try:
-        return int(reading.json_value(line, METRICS)["step"])
-    except (ValueError, KeyError, TypeError):
-        return float("inf")
+        cut_log(directory / name, "step", step)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,7 +148,7 @@ class Steps:
                 if name not in skipped:
                     skipped[name] = reason
                     if self.ranks.rank == 0:
-                        log(self.directory, SKIPPED, {"step": taken.step + 1, "image": name, "reason": reason})
+                        log(self.directory / SKIPPED, {"step": taken.step + 1, "image": name, "reason": reason})
         if len(skipped) > self.times.max_skipped:
             name, reason = next(reversed(skipped.items()))
             raise UserError(
@@ -195,7 +174,7 @@ class Steps:
             "left_s": round((self.plan.steps - progress.step) * seconds / steps, 1),
         }
         if self.ranks.rank == 0:
-            log(self.directory, METRICS, line)
+            log(self.directory / METRICS, line)
         self._sums.clear()
         self._logged = self._now
 
@@ -212,7 +191,7 @@ class Steps:
             if self.ranks.rank == 0:
                 self.better(prompt)
         if self.ranks.rank == 0 and any(value is not None for value in found.values()):
-            log(self.directory, METRICS, {"step": progress.step, "epoch": taken.epoch, "test": dict(found)})
+            log(self.directory / METRICS, {"step": progress.step, "epoch": taken.epoch, "test": dict(found)})
         return True
 
     def _save_if_due(self, now: bool, learner: Learner) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,8 +24,7 @@ from vlprompt.pretrain import curves
 from vlprompt.pretrain.config import PretrainConfig
 from vlprompt.pretrain.run import LAST, pretrain_run
 from vlprompt.pretrain.source import POCKET
-from vlprompt.records import Record
-from vlprompt.report.comparison import Comparison, compare
+from vlprompt.report.comparison import compare
 from vlprompt.report.sides import read_side
 
 SUMMARY, TABLE, FIGURE = "study.json", "study.md", "study.png"
@@ -97,14 +96,11 @@ class Study:
     cache: Path | None = None
 
     @property
-    def transfer(self) -> tuple[str, ...]:
-        """Data sets to transfer to."""
-        return self.targets if self.targets is not None else tuple(pocket.names("benchmark"))
-
-    @property
-    def held_out(self) -> tuple[str, ...]:
-        """The embedded pretraining set, whose test images are those held out, by name; none where the data are others."""
-        return tuple(pocket.names("pretraining")) if self.data == POCKET else ()
+    def tests(self) -> tuple[tuple[str, str], ...]:
+        """Kind and name of the data sets that a prompt is tested on. The test images of the embedded pretraining set are those held out."""
+        own = pocket.names("pretraining") if self.data == POCKET else ()
+        others = pocket.names("benchmark") if self.targets is None else self.targets
+        return (*((HELD_OUT, one) for one in own), *((TRANSFER, one) for one in others))
 
     @property
     def cells(self) -> tuple[tuple[Cell, int], ...]:
@@ -138,7 +134,7 @@ def conclude(out: Path, facts: Mapping[str, Any]) -> None:
     """Write the tables and the figure of a study's directory. facts: what `study.json` has, or all of it but the differences."""
     rows = facts["rows"]
     found = differences([out / HELD_OUT, out / TRANSFER], [cell.name for cell in METHODS])
-    disk.write_json(out / SUMMARY, {**facts, "differences": [asdict(one) for one in found]})
+    disk.write_json(out / SUMMARY, {**facts, "differences": found})
     curves.draw(out / FIGURE, rows)
     disk.write_text(out / TABLE, render(rows) + "\n" + difference_table(found))
 
@@ -159,71 +155,62 @@ def _row(study: Study, cell: Cell, seed: int, observer: Observer) -> dict[str, A
         resume=True,
     )
     summary = pretrain_run(config, observer)
-    for own in study.held_out:
-        _tested(study, HELD_OUT, cell, seed, place / LAST, own, observer)
-    found = {one: _tested(study, TRANSFER, cell, seed, place / LAST, one, observer) for one in study.transfer}
+    found = {}
+    for where, target in study.tests:  # OUT/WHERE/CELL/DATA/seedN, as `vlprompt compare` reads them
+        out = study.out / where / cell.name / Path(target).name
+        if records.finished(out / f"seed{seed}"):
+            found[where, target] = records.read(out / f"seed{seed}")
+        else:
+            (found[where, target],) = evaluate_run(
+                place / LAST, target, device=study.device, cache=study.cache, out=out, observer=observer
+            )
     return {
         "cell": cell.name,
         "kind": cell.kind,
         "seed": seed,
         "shots": cell.shots,
         **{name: summary.get(name) for name in KEPT},
-        "transfer": {target: {"top1": one.top1, "zero_shot_top1": one.zero_shot_top1} for target, one in found.items()},
+        "transfer": {
+            target: {"top1": one.top1, "zero_shot_top1": one.zero_shot_top1}
+            for (where, target), one in found.items()
+            if where == TRANSFER
+        },
     }
-
-
-def _tested(study: Study, where: str, cell: Cell, seed: int, place: Path, target: str, observer: Observer) -> Record:
-    """The prompt as it is on a data set; records lie in OUT/WHERE/CELL/DATA/seedN, as `vlprompt compare` reads them."""
-    out = study.out / where / cell.name / Path(target).name
-    if records.finished(out / f"seed{seed}"):
-        return records.read(out / f"seed{seed}")
-    return evaluate_run(place, target, device=study.device, cache=study.cache, out=out, observer=observer)[0]
 
 
 def _zero_shot(study: Study, observer: Observer) -> None:
     """What the bare model says of the same images."""
-    for where, targets in ((HELD_OUT, study.held_out), (TRANSFER, study.transfer)):
-        for target in targets:
-            train_run(
-                RunConfig(
-                    method=BARE,
-                    model=study.model,
-                    data=target,
-                    out=study.out / where / BARE / Path(target).name,
-                    device=study.device,
-                    cache=study.cache,
-                    resume=True,
-                ),
-                observer,
-            )
+    for where, target in study.tests:
+        config = RunConfig(
+            method=BARE,
+            model=study.model,
+            data=target,
+            out=study.out / where / BARE / Path(target).name,
+            device=study.device,
+            cache=study.cache,
+            resume=True,
+        )
+        train_run(config, observer)
 
 
 def render(rows: Sequence[Mapping[str, Any]]) -> str:
     """The rows as Markdown tables: means over seeds, and the standard deviation where there are several."""
-    parts = []
-    for kind, title in (
-        ("method", "Methods"),
-        ("distillation", "Weight of the distillation"),
-        ("data", "Amount of data"),
-    ):
-        names = list(dict.fromkeys(row["cell"] for row in rows if row["kind"] == kind))
-        if not names:
-            continue
-        lines = [
-            f"## {title}\n",
-            "| cell | seeds | held-out | training | gap | largest loss, held-out | transfer | seconds |",
-        ]
-        lines.append("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
-        lines += [_line(name, [row for row in rows if row["cell"] == name]) for name in names]
-        parts.append("\n".join(lines) + "\n")
-    parts.append(_epochs([row for row in rows if row["kind"] == "method"]))
     known = [_mean([row[key] for row in rows if row.get(key) is not None][:1]) for key in ZERO_SHOT]
     before = [one["zero_shot_top1"] for row in rows[:1] for one in row["transfer"].values()]
     known.append(_mean([statistics.fmean(before)] if before else []))
-    said = "Zero-shot: {} % held-out, {} % training, {} % transfer. Transfer is the mean of the data sets.\n".format(
-        *known
-    )
-    return "\n".join([said, *parts])
+    parts = [
+        "Zero-shot: {} % held-out, {} % training, {} % transfer. Transfer is the mean of the data sets.".format(*known)
+    ]
+    titles = {"method": "Methods", "distillation": "Weight of the distillation", "data": "Amount of data"}
+    for kind, title in titles.items():
+        if names := dict.fromkeys(row["cell"] for row in rows if row["kind"] == kind):
+            parts += [
+                f"\n## {title}\n",
+                "| cell | seeds | held-out | training | gap | largest loss, held-out | transfer | seconds |",
+                "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+                *(_line(name, [row for row in rows if row["cell"] == name]) for name in names),
+            ]
+    return "\n".join([*parts, "", _epochs([row for row in rows if row["kind"] == "method"])])
 
 
 def _line(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
@@ -258,24 +245,7 @@ ALTHOUGH = ("protocol", "source")
 """Zero-shot has learned from nothing."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Difference:
-    """One line of the table."""
-
-    where: str
-    """`held-out` or `transfer`."""
-    first: str
-    second: str
-    datasets: int
-    gain: float
-    """Points of the second over the first, the mean of the data sets."""
-    low: float
-    high: float
-    verdict: str
-    seeds: int
-
-
-def differences(places: Sequence[Path], cells: Sequence[str]) -> list[Difference]:
+def differences(places: Sequence[Path], cells: Sequence[str]) -> list[dict[str, Any]]:
     """places: directories of records, `PLACE/CELL/DATA/seedN`, each under its own name. cells: those with all seeds."""
     pairs = [(BARE, cell) for cell in cells] + [(CENTRE, cell) for cell in cells if cell != CENTRE]
     return [
@@ -286,35 +256,22 @@ def differences(places: Sequence[Path], cells: Sequence[str]) -> list[Difference
     ]
 
 
-def _difference(place: Path, first: str, second: str) -> Difference:
+def _difference(place: Path, first: str, second: str) -> dict[str, Any]:
+    """A line of the table; gain: points of the second over the first, the mean of the data sets."""
     found = compare(read_side(place / first), read_side(place / second), although=ALTHOUGH).comparisons
-    whole: Comparison = max(found, key=lambda one: len(one.datasets))
+    whole = max(found, key=lambda one: len(one.datasets))
     said = whole.estimate
-    return Difference(
-        where=place.name,
-        first=first,
-        second=second,
-        datasets=len(whole.datasets),
-        gain=said.difference,
-        low=said.low,
-        high=said.high,
-        verdict=said.verdict,
-        seeds=len(whole.seeds),
-    )
+    where = {"where": place.name, "first": first, "second": second, "datasets": len(whole.datasets)}
+    gain = {"gain": said.difference, "low": said.low, "high": said.high, "verdict": said.verdict}
+    return {**where, **gain, "seeds": len(whole.seeds)}
 
 
-def difference_table(found: Sequence[Difference]) -> str:
+def difference_table(found: Sequence[Mapping[str, Any]]) -> str:
     """As a Markdown table; nothing where nothing was compared."""
-    if not found:
-        return ""
     lines = [
         "## Paired differences\n",
         "| second against first | images | data sets | seeds | gain, points | 95 % interval | verdict |",
         "| --- | --- | ---: | ---: | ---: | ---: | --- |",
     ]
-    lines += [
-        f"| {one.second} against {one.first} | {one.where} | {one.datasets} | {one.seeds} | {one.gain:+.1f} "
-        f"| {one.low:+.1f} to {one.high:+.1f} | {one.verdict} |"
-        for one in found
-    ]
-    return "\n".join(lines) + "\n"
+    line = "| {second} against {first} | {where} | {datasets} | {seeds} | {gain:+.1f} | {low:+.1f} to {high:+.1f} | {verdict} |"
+    return "\n".join([*lines, *(line.format(**one) for one in found)]) + "\n" if found else ""
