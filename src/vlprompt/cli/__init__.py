@@ -39,6 +39,7 @@ from vlprompt.cli import (
     train,
     verify,
 )
+from vlprompt.cli.options import option
 from vlprompt.errors import INTERRUPTED, UserError
 
 MAX_DIGITS = 18
@@ -92,15 +93,9 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _root(
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error. May stand anywhere.")] = False,
+    debug: Annotated[bool, option("--debug", "Show the traceback of an error. May stand anywhere.")] = False,
     data_root: Annotated[
-        str | None,
-        typer.Option(
-            "--data-root",
-            metavar="DIR",
-            help="Where the papers' data sets lie. May stand anywhere.",
-            show_default="$VLPROMPT_DATA",
-        ),
+        str | None, option("--data-root DIR", "Where the papers' data sets lie. May stand anywhere.", "$VLPROMPT_DATA")
     ] = None,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and end.")

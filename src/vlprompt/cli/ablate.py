@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from vlprompt.cli import console, failures, options
+from vlprompt.cli.options import option
 from vlprompt.cli.progress import observing
 from vlprompt.errors import UserError
 
@@ -19,21 +20,15 @@ DEFAULT_DATA = "emoji-subgroups,clipart-things"
 @failures.guarded
 def plpp(
     data: Annotated[
-        str,
-        typer.Option("--data", metavar="A,B", help="Data sets with validation images, as --data of train takes them."),
+        str, option("--data A,B", "Data sets with validation images, as --data of train takes them.")
     ] = DEFAULT_DATA,
     model: options.Model = options.POCKET_MODEL,
-    host: Annotated[str, typer.Option("--host", help="The method that PLPP is added to.")] = "coop",
-    shots: Annotated[int, typer.Option("--shots", min=1, help="Training images per class.")] = 16,
+    host: Annotated[str, option("--host", "The method that PLPP is added to.")] = "coop",
+    shots: Annotated[int, option("--shots", "Training images per class.", min=1)] = 16,
     seeds: options.Seeds = "1,2,3",
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Directory for cells and table.")] = Path(
-        "runs/ablate-plpp"
-    ),
+    out: Annotated[Path, option("--out DIR", "Directory for cells and table.")] = Path("runs/ablate-plpp"),
     only: Annotated[
-        str | None,
-        typer.Option(
-            "--only", metavar="A;B", help='Rows of the table to measure, with the host: "plpp;labels=random".'
-        ),
+        str | None, option("--only A;B", 'Rows of the table to measure, with the host: "plpp;labels=random".')
     ] = None,
     settings: options.Settings = None,
     device: options.Device = "auto",
@@ -71,17 +66,12 @@ def plpp(
 @app.command("pretraining", epilog=options.ANYWHERE)
 @failures.guarded
 def pretraining(
-    data: Annotated[str, typer.Option("--data", metavar="DIR|URL|NAME", help="As in pretrain.")] = "pocket",
+    data: Annotated[str, option("--data DIR|URL|NAME", "As in pretrain.")] = "pocket",
     model: options.Model = options.POCKET_MODEL,
-    targets: Annotated[
-        str | None,
-        typer.Option("--targets", metavar="A,B", help="Data sets to transfer to.", show_default="the embedded ones"),
-    ] = None,
+    targets: Annotated[str | None, option("--targets A,B", "Data sets to transfer to.", "the embedded ones")] = None,
     seeds: options.Seeds = "1,2,3",
-    epochs: Annotated[int, typer.Option("--epochs", min=1, help="Epochs of every cell.")] = 5,
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Directory for cells and tables.")] = Path(
-        "runs/ablate-pretraining"
-    ),
+    epochs: Annotated[int, option("--epochs", "Epochs of every cell.", min=1)] = 5,
+    out: Annotated[Path, option("--out DIR", "Directory for cells and tables.")] = Path("runs/ablate-pretraining"),
     device: options.Device = "auto",
     cache: options.Cache = None,
 ) -> None:

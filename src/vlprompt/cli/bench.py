@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from vlprompt.cli import clusters, console, options, work
+from vlprompt.cli.options import argument, option
 from vlprompt.errors import DATA, UserError, unknown
 
 if TYPE_CHECKING:
@@ -17,67 +16,44 @@ if TYPE_CHECKING:
 ALL = "all"
 ASKED = ("few-shot", "base-to-novel", "cross-dataset", "domain", "transfer", ALL)
 
-Protocols = Annotated[
-    str, typer.Argument(metavar="PROTOCOL", help=f"{', '.join(ASKED)}: docs/protocols.md explains them.")
-]
+Protocols = Annotated[str, argument("PROTOCOL", f"{', '.join(ASKED)}: docs/protocols.md explains them.")]
 Methods = Annotated[
     str | None,
-    typer.Option(
-        "--methods",
-        metavar="A,B",
-        help="Methods. `all`: every method, alone and with the terms of PLPP (plpp+METHOD).",
-        show_default="the ten of the published report",
+    option(
+        "--methods A,B",
+        "Methods. `all`: every method, alone and with the terms of PLPP (plpp+METHOD).",
+        "the ten of the published report",
     ),
 ]
 Data = Annotated[
-    str,
-    typer.Option(
-        "--data", metavar="A,B", help="Data sets as in `train`; `pocket`: all embedded ones that are a benchmark."
-    ),
+    str, option("--data A,B", "Data sets as in `train`; `pocket`: all embedded ones that are a benchmark.")
 ]
 Source = Annotated[
     str | None,
-    typer.Option(
-        "--source",
-        metavar="A",
-        help="Cross-dataset and domain: the set to learn from.",
-        show_default="the one with the most classes; for domain those that have some",
+    option(
+        "--source A",
+        "Cross-dataset and domain: the set to learn from.",
+        "the one with the most classes; for domain those that have some",
     ),
 ]
-Shots = Annotated[
-    str | None,
-    typer.Option(
-        "--shots", metavar="1,2,4", help="Images per class; 0 takes all.", show_default="few-shot 1,2,4,8,16; else 16"
-    ),
-]
-Seeds = Annotated[
-    str | None, typer.Option("--seeds", metavar="1,2,3", help="One prompt per seed.", show_default="1,2,3")
-]
-Init = Annotated[
-    Path | None, typer.Option("--init", metavar="RUN", help="Transfer: the pretrained prompt, or a run of it.")
-]
+Shots = Annotated[str | None, option("--shots 1,2,4", "Images per class; 0 takes all.", "few-shot 1,2,4,8,16; else 16")]
+Seeds = Annotated[str | None, option("--seeds 1,2,3", "One prompt per seed.", "1,2,3")]
+Init = Annotated[Path | None, option("--init RUN", "Transfer: the pretrained prompt, or a run of it.")]
 Attempts = Annotated[
-    int, typer.Option("--attempts", min=1, help="How often a cell may fail, over all calls, before it is skipped.")
+    int, option("--attempts", "How often a cell may fail, over all calls, before it is skipped.", min=1)
 ]
-Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Directory for cells and prompts.")]
-DryRun = Annotated[
-    bool,
-    typer.Option("--dry-run", help="Show the plan and do nothing. The papers' sets need not be on disk."),
-]
+Out = Annotated[Path, option("--out DIR", "Directory for cells and prompts.")]
+DryRun = Annotated[bool, option("--dry-run", "Show the plan and do nothing. The papers' sets need not be on disk.")]
 Model = Annotated[
     str | None,
-    typer.Option(
-        "--model",
-        metavar="NAME|DIR|ID",
-        help="As in `train`.",
-        show_default=f"{options.POCKET_MODEL}; for a plan of the papers' sets that are not on disk their ViT-B/16",
+    option(
+        "--model NAME|DIR|ID",
+        "As in `train`.",
+        f"{options.POCKET_MODEL}; for a plan of the papers' sets that are not on disk their ViT-B/16",
     ),
 ]
 Quick = Annotated[
-    bool,
-    typer.Option(
-        "--quick", help="Fill in what you do not give: one seed, two embedded sets, three methods, few shots."
-    ),
+    bool, option("--quick", "Fill in what you do not give: one seed, two embedded sets, three methods, few shots.")
 ]
 
 

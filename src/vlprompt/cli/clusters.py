@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
+from vlprompt.cli.options import option
 from vlprompt.errors import UserError
 
 if TYPE_CHECKING:
@@ -17,12 +16,11 @@ if TYPE_CHECKING:
 
 Ray = Annotated[
     str | None,
-    typer.Option(
-        "--ray",
-        metavar="local|auto|ADDRESS",
-        help="Run cells as Ray tasks: `local` (--jobs workers here), `auto` (this machine's cluster), or an address. "
+    option(
+        "--ray local|auto|ADDRESS",
+        "Run cells as Ray tasks: `local` (--jobs workers here), `auto` (this machine's cluster), or an address. "
         "Add `,cpus=N,gpus=N` for what a task takes.",
-        show_default="no cluster",
+        "no cluster",
     ),
 ]
 

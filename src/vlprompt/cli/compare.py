@@ -7,9 +7,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from vlprompt.cli import console, options
+from vlprompt.cli.options import argument, option
 from vlprompt.errors import UserError
 
 if TYPE_CHECKING:
@@ -19,19 +18,14 @@ if TYPE_CHECKING:
 
 
 def compare(
-    first: Annotated[Path, typer.Argument(metavar="A", help="A run directory, or a directory of runs.")],
-    second: Annotated[
-        Path | None, typer.Argument(metavar="B", help="The other one.", show_default="A, with --methods")
-    ] = None,
+    first: Annotated[Path, argument("A", "A run directory, or a directory of runs.")],
+    second: Annotated[Path | None, argument("B", "The other one.", "A, with --methods")] = None,
     methods: Annotated[
-        str | None, typer.Option("--methods", metavar="X,Y", help="Take method X's runs from A and method Y's from B.")
+        str | None, option("--methods X,Y", "Take method X's runs from A and method Y's from B.")
     ] = None,
-    margin: Annotated[
-        float, typer.Option("--margin", metavar="POINTS", help="Points. A smaller difference counts as none.")
-    ] = 0.5,
+    margin: Annotated[float, option("--margin POINTS", "Points. A smaller difference counts as none.")] = 0.5,
     although: Annotated[
-        list[str] | None,
-        typer.Option("--although", metavar="NAME", help="Compare even if this differs: shots, model, ... Repeatable."),
+        list[str] | None, option("--although NAME", "Compare even if this differs: shots, model, ... Repeatable.")
     ] = None,
     as_json: options.AsJson = False,
 ) -> None:

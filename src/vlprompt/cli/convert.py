@@ -6,9 +6,8 @@ import shlex
 from pathlib import Path
 from typing import Annotated, Literal
 
-import typer
-
 from vlprompt.cli import console, options
+from vlprompt.cli.options import argument, option
 from vlprompt.errors import UserError
 
 PositionName = Literal["end", "middle", "front"]
@@ -16,30 +15,25 @@ POSITIONS: tuple[PositionName, ...] = ("end", "middle", "front")
 
 
 def convert(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A checkpoint as the methods' published code saves it.")],
+    file: Annotated[Path, argument("FILE", "A checkpoint as the methods' published code saves it.")],
     classes: Annotated[
         str,
-        typer.Option(
-            "--classes",
-            metavar="FILE|A,B,C",
-            help="The classes it was learned on, in order: a file with one name per line, or names.",
+        option(
+            "--classes FILE|A,B,C", "The classes it was learned on, in order: a file with one name per line, or names."
         ),
     ],
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Directory for the prompt.")],
+    out: Annotated[Path, option("--out DIR", "Directory for the prompt.")],
     model: options.Model = options.POCKET_MODEL,
     template: Annotated[
-        str, typer.Option("--template", help="Words of the zero-shot classifier, {} for the name.")
+        str, option("--template", "Words of the zero-shot classifier, {} for the name.")
     ] = "a photo of a {}.",
-    position: Annotated[
-        str, typer.Option("--position", help="Where CoOp's class name stands: end, middle or front.")
-    ] = "end",
+    position: Annotated[str, option("--position", "Where CoOp's class name stands: end, middle or front.")] = "end",
     method: Annotated[
         str | None,
-        typer.Option(
-            "--method",
-            metavar="NAME",
-            help="Which method learned it, where files look alike: kgcoop, prograd, pomp; promptsrc.",
-            show_default="coop; ivlp",
+        option(
+            "--method NAME",
+            "Which method learned it, where files look alike: kgcoop, prograd, pomp; promptsrc.",
+            "coop; ivlp",
         ),
     ] = None,
 ) -> None:

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vlprompt.cli import console, failures, options
+from vlprompt.cli.options import argument, option
 from vlprompt.cli.progress import SECONDS_BETWEEN_LINES, counting
 from vlprompt.errors import DATA, UserError
 
@@ -26,8 +27,8 @@ app = typer.Typer(
     help="Images: list the embedded and the papers' sets, see what is on disk, get one, check a folder.",
     no_args_is_help=True,
 )
-Name = Annotated[str, typer.Argument(metavar="NAME", help="One of the papers' sets (see `vlprompt data list`).")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be fetched, and from where.")]
+Name = Annotated[str, argument("NAME", "One of the papers' sets (see `vlprompt data list`).")]
+DryRun = Annotated[bool, option("--dry-run", "Only say what would be fetched, and from where.")]
 PARTS = ("train", "val", "test")
 
 
@@ -139,7 +140,7 @@ def get(name: Name, dry_run: DryRun = False) -> None:
 @app.command("check", epilog=options.ANYWHERE)
 @failures.guarded
 def check_images(
-    source: Annotated[str, typer.Argument(metavar="DIR|FILE|NAME", help="What you would give to --data.")],
+    source: Annotated[str, argument("DIR|FILE|NAME", "What you would give to --data.")],
     columns: options.Columns = None,
     class_names: options.ClassNames = None,
     as_json: options.AsJson = False,
@@ -265,16 +266,13 @@ def _megabytes(size: int | None) -> str:
 @app.command("shards", epilog=options.ANYWHERE)
 @failures.guarded
 def shards(
-    source: Annotated[str, typer.Argument(metavar="DIR|FILE|NAME", help="What you would give to `pretrain --data`.")],
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Directory for the shards.")],
-    class_names: Annotated[
-        Path | None,
-        typer.Option("--class-names", metavar="FILE", help="As in pretrain.", show_default="found near the data"),
-    ] = None,
-    shots: Annotated[int, typer.Option("--shots", min=0, help="Training images per class; 0 takes all.")] = 0,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the sample and of the order in the shards.")] = 42,
-    per_shard: Annotated[int, typer.Option("--per-shard", min=1, help="Images in a shard.")] = 1000,
-    no_check: Annotated[bool, typer.Option("--no-check", help="Do not decode every image first.")] = False,
+    source: Annotated[str, argument("DIR|FILE|NAME", "What you would give to `pretrain --data`.")],
+    out: Annotated[Path, option("--out DIR", "Directory for the shards.")],
+    class_names: Annotated[Path | None, option("--class-names FILE", "As in pretrain.", "found near the data")] = None,
+    shots: Annotated[int, option("--shots", "Training images per class; 0 takes all.", min=0)] = 0,
+    seed: Annotated[int, option("--seed", "Of the sample and of the order in the shards.", min=0)] = 42,
+    per_shard: Annotated[int, option("--per-shard", "Images in a shard.", min=1)] = 1000,
+    no_check: Annotated[bool, option("--no-check", "Do not decode every image first.")] = False,
 ) -> None:
     """Write a data set as tar shards in the WebDataset layout, shuffled, with their list `shards.json`.
 
@@ -306,10 +304,10 @@ def shards(
 @app.command("show", epilog=options.ANYWHERE)
 @failures.guarded
 def show(
-    source: Annotated[str, typer.Argument(metavar="DIR|FILE|NAME", help="What you would give to --data.")],
-    out: Annotated[Path, typer.Option("--out", metavar="FILE.png", help="The picture to write.")] = Path("sheet.png"),
-    columns: Annotated[int, typer.Option("--columns", help="Pictures per class.")] = 12,
-    rows: Annotated[int, typer.Option("--rows", help="Most classes to show.")] = 60,
+    source: Annotated[str, argument("DIR|FILE|NAME", "What you would give to --data.")],
+    out: Annotated[Path, option("--out FILE.png", "The picture to write.")] = Path("sheet.png"),
+    columns: Annotated[int, option("--columns", "Pictures per class.")] = 12,
+    rows: Annotated[int, option("--rows", "Most classes to show.")] = 60,
 ) -> None:
     """Draw a contact sheet: a row of pictures per class.
 

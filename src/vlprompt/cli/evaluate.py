@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
 from rich import box
 from rich.table import Table
 
 from vlprompt.cli import console, options
+from vlprompt.cli.options import option
 from vlprompt.cli.page import write_page
 from vlprompt.cli.progress import observing
 from vlprompt.cli.segment import Short
@@ -20,31 +20,17 @@ if TYPE_CHECKING:
     from vlprompt.records import Record
 
 Data = Annotated[
-    str | None,
-    typer.Option(
-        "--data", metavar="DIR|FILE|NAME", help="Images of classes: a folder, a table, a known or embedded data set."
-    ),
+    str | None, option("--data DIR|FILE|NAME", "Images of classes: a folder, a table, a known or embedded data set.")
 ]
 Classes = Annotated[
     str,
-    typer.Option(
-        "--classes",
-        metavar="own|learned",
-        help="Ask among the data set's classes, or among all that the prompt was learned on.",
-    ),
+    option("--classes own|learned", "Ask among the data set's classes, or among all that the prompt was learned on."),
 ]
 Masks = Annotated[
     Path | None,
-    typer.Option(
-        "--masks",
-        metavar="DIR",
-        help="Pictures with a class for every pixel: VOC, COCO-Stuff, ADE20K, or plain folders.",
-    ),
+    option("--masks DIR", "Pictures with a class for every pixel: VOC, COCO-Stuff, ADE20K, or plain folders."),
 ]
-Out = Annotated[
-    Path | None,
-    typer.Option("--out", metavar="DIR", help="Write records, predictions and a page there.", show_default="nowhere"),
-]
+Out = Annotated[Path | None, option("--out DIR", "Write records, predictions and a page there.", "nowhere")]
 
 
 def evaluate(

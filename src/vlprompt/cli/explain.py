@@ -6,7 +6,6 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
 from rich import box
 from rich.console import RenderableType
 from rich.table import Table
@@ -14,6 +13,7 @@ from rich.text import Text
 
 from vlprompt.cli import console, options
 from vlprompt.cli.head import shown
+from vlprompt.cli.options import option
 from vlprompt.errors import UserError
 
 if TYPE_CHECKING:
@@ -25,18 +25,12 @@ TOP = 5
 
 def explain(
     run: options.Run,
-    top: Annotated[int, typer.Option("--top", min=1, help="Words per learned token.")] = TOP,
+    top: Annotated[int, option("--top", "Words per learned token.", min=1)] = TOP,
     image: Annotated[
-        Path | None,
-        typer.Option("--image", metavar="FILE", help="Draw where it looks in this picture, before and after learning."),
+        Path | None, option("--image FILE", "Draw where it looks in this picture, before and after learning.")
     ] = None,
-    name: Annotated[
-        str | None, typer.Option("--class", metavar="NAME", help="Of which class.", show_default="its answer")
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", metavar="FILE", help="The drawing.", show_default="looks-NAME.png in the run"),
-    ] = None,
+    name: Annotated[str | None, option("--class NAME", "Of which class.", "its answer")] = None,
+    out: Annotated[Path | None, option("--out FILE", "The drawing.", "looks-NAME.png in the run")] = None,
     model: options.Backbone = None,
     as_json: options.AsJson = False,
 ) -> None:

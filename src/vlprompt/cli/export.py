@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vlprompt.cli import console, failures, options
+from vlprompt.cli.options import option
 
 if TYPE_CHECKING:
     from vlprompt.engine.deploy import Kind
@@ -15,11 +16,8 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Files for other programs: a model that answers, class vectors.", no_args_is_help=True)
 Classes = Annotated[
     Path | None,
-    typer.Option(
-        "--names",
-        metavar="FILE",
-        help="A name per line, a JSON list, or COCO / LVIS annotations.",
-        show_default="the classes it was learned on",
+    option(
+        "--names FILE", "A name per line, a JSON list, or COCO / LVIS annotations.", "the classes it was learned on"
     ),
 ]
 
@@ -33,9 +31,9 @@ def _group() -> None:
 @failures.guarded
 def class_vectors(
     run: options.Run,
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="vectors.npy or vectors.safetensors.")],
+    out: Annotated[Path, option("--out FILE", "vectors.npy or vectors.safetensors.")],
     names: Classes = None,
-    unit: Annotated[bool, typer.Option("--unit", help="Vectors of length 1 (Detic normalises by itself).")] = False,
+    unit: Annotated[bool, option("--unit", "Vectors of length 1 (Detic normalises by itself).")] = False,
     model: options.Backbone = None,
     device: options.Device = "auto",
 ) -> None:
@@ -63,9 +61,9 @@ def class_vectors(
 @failures.guarded
 def onnx(
     run: options.Run,
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="For example model.onnx.")],
+    out: Annotated[Path, option("--out FILE", "For example model.onnx.")],
     names: Classes = None,
-    half: Annotated[bool, typer.Option("--half", help="Weights in float16: half the size.")] = False,
+    half: Annotated[bool, option("--half", "Weights in float16: half the size.")] = False,
     model: options.Backbone = None,
 ) -> None:
     """Write one ONNX file that answers without vlprompt: pixels in, class probabilities out.
@@ -81,7 +79,7 @@ def onnx(
 @failures.guarded
 def torch_export(
     run: options.Run,
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="For example model.pt2.")],
+    out: Annotated[Path, option("--out FILE", "For example model.pt2.")],
     names: Classes = None,
     model: options.Backbone = None,
 ) -> None:

@@ -7,27 +7,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
 from rich import box
 from rich.console import RenderableType
 from rich.table import Table
 
 from vlprompt.cli import console, options
+from vlprompt.cli.options import option
 from vlprompt.errors import UserError
 
 if TYPE_CHECKING:
     from vlprompt.head import Head, Scores
 
-Run = Annotated[
-    Path | None,
-    typer.Option("--run", metavar="RUN", help="Also with the learned prompt of this run.", show_default="no prompt"),
-]
-Name = Annotated[
-    str | None,
-    typer.Option(
-        "--method", metavar="NAME", help="Also with this method's prompt as it starts.", show_default="no prompt"
-    ),
-]
+Run = Annotated[Path | None, option("--run RUN", "Also with the learned prompt of this run.", "no prompt")]
+Name = Annotated[str | None, option("--method NAME", "Also with this method's prompt as it starts.", "no prompt")]
 MEANING = {
     "raw": "raw: h W^T",
     "centred": "centred: (h - mean h) W^T",

@@ -5,21 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from vlprompt.cli import console, options
+from vlprompt.cli.options import argument, option
 
 
 def push(
     run: options.Run,
-    repo_id: Annotated[str, typer.Argument(metavar="ID", help="Where to, as owner/name.")],
-    licence: Annotated[
-        str,
-        typer.Option(
-            "--licence", metavar="NAME", help="For example mit. It stands on the card.", show_default="not stated"
-        ),
-    ] = "",
-    private: Annotated[bool, typer.Option("--private", help="Only you can see it.")] = False,
+    repo_id: Annotated[str, argument("ID", "Where to, as owner/name.")],
+    licence: Annotated[str, option("--licence NAME", "For example mit. It stands on the card.", "not stated")] = "",
+    private: Annotated[bool, option("--private", "Only you can see it.")] = False,
 ) -> None:
     """Put a learned prompt on the Hub, with a card: metrics, data, licence, usage. No picture leaves this machine.
 
@@ -34,10 +28,8 @@ def push(
 
 
 def pull(
-    repo_id: Annotated[str, typer.Argument(metavar="ID", help="A prompt on the Hub, as owner/name.")],
-    out: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="Where to.", show_default="the name, in this folder")
-    ] = None,
+    repo_id: Annotated[str, argument("ID", "A prompt on the Hub, as owner/name.")],
+    out: Annotated[Path | None, option("--out DIR", "Where to.", "the name, in this folder")] = None,
 ) -> None:
     """Fetch a learned prompt from the Hub into a folder. `predict` takes the id too.
 

@@ -6,12 +6,12 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
-import typer
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from vlprompt.cli import console, options
+from vlprompt.cli.options import argument, option
 from vlprompt.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,11 +20,9 @@ if TYPE_CHECKING:
 
 
 def methods(
-    name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="A method, alone or with the terms of PLPP: plpp+coop.")
-    ] = None,
+    name: Annotated[str | None, argument("[NAME]", "A method, alone or with the terms of PLPP: plpp+coop.")] = None,
     model: Annotated[str | None, options.MODEL] = None,
-    guide: Annotated[bool, typer.Option("--guide", help="Which method for whom: one table.")] = False,
+    guide: Annotated[bool, option("--guide", "Which method for whom: one table.")] = False,
     as_json: options.AsJson = False,
 ) -> None:
     """List the methods, or explain one: what it learns, where that enters, which loss reaches it, all its options.

@@ -7,12 +7,12 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from vlprompt.cli import console, options
+from vlprompt.cli.options import argument
 
 if TYPE_CHECKING:
     from vlprompt.towers import Clip
@@ -27,9 +27,7 @@ LEFT = ("name", "image tower")
 
 
 def models(
-    name: Annotated[
-        str | None, typer.Argument(metavar="[MODEL]", help="One model: a name, a directory or a Hub id.")
-    ] = None,
+    name: Annotated[str | None, argument("[MODEL]", "One model: a name, a directory or a Hub id.")] = None,
     as_json: options.AsJson = False,
 ) -> None:
     """List the embedded models, or check one of your own.

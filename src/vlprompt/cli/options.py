@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 from urllib.parse import urlencode
 
 import typer
@@ -31,62 +31,59 @@ MAX_SEEDS, MAX_DIGITS = 10_000, 9
 POCKET_DATA = "emoji-symbols"
 POCKET_MODEL = "pocket-s"
 
+
+def option(flag: str, help: str, default: str | bool = True, **more: Any) -> Any:
+    """An option; flag: its name and, after a space, what stands for its value; default: what help shows as the default."""
+    name, _, metavar = flag.partition(" ")
+    return typer.Option(name, metavar=metavar or None, help=help, show_default=default, **more)
+
+
+def argument(metavar: str, help: str, default: str | bool = True) -> Any:
+    """An argument."""
+    return typer.Argument(metavar=metavar, help=help, show_default=default)
+
+
 Data = Annotated[
     str,
-    typer.Option(
-        "--data",
-        metavar="DIR|FILE|NAME",
-        help="A folder of class folders (with or without train / val / test), a CSV or JSONL of (path, label[, split]), "
+    option(
+        "--data DIR|FILE|NAME",
+        "A folder of class folders (with or without train / val / test), a CSV or JSONL of (path, label[, split]), "
         "the name of an embedded set or of one of the papers' (see `vlprompt data list`), or hub:OWNER/NAME.",
     ),
 ]
 Columns = Annotated[
     str | None,
-    typer.Option(
-        "--columns",
-        metavar="path=NAME,label=NAME",
-        help="Names of a table's columns, if they are not path, label and split.",
-        show_default="by their names",
+    option(
+        "--columns path=NAME,label=NAME",
+        "Names of a table's columns, if they are not path, label and split.",
+        "by their names",
     ),
 ]
 ClassNames = Annotated[
     str | None,
-    typer.Option(
-        "--class-names",
-        metavar="FILE",
-        help="What the class folders are called in words: lines of `folder: words`, CSV or JSON.",
-        show_default="the folders' names",
+    option(
+        "--class-names FILE",
+        "What the class folders are called in words: lines of `folder: words`, CSV or JSON.",
+        "the folders' names",
     ),
 ]
 MaxTest = Annotated[
-    int | None,
-    typer.Option(
-        "--max-test", metavar="N", min=1, help="Test on N images, as many of each class.", show_default="all of them"
-    ),
+    int | None, option("--max-test N", "Test on N images, as many of each class.", "all of them", min=1)
 ]
-MODEL = typer.Option(
-    "--model",
-    metavar="NAME|DIR|ID",
-    help="An embedded model, a CLIP directory (Hugging Face, open_clip), OpenAI's .pt file, or a Hub id.",
+MODEL = option(
+    "--model NAME|DIR|ID",
+    "An embedded model, a CLIP directory (Hugging Face, open_clip), OpenAI's .pt file, or a Hub id.",
 )
 Model = Annotated[
     str,
     MODEL,
 ]
 Backbone = Annotated[
-    str | None,
-    typer.Option(
-        "--model", metavar="NAME|DIR|ID", help="Where the model is now, if it has moved.", show_default="where it was"
-    ),
+    str | None, option("--model NAME|DIR|ID", "Where the model is now, if it has moved.", "where it was")
 ]
-Method = Annotated[
-    str,
-    typer.Option("--method", metavar="NAME", help="The method; plpp+METHOD adds the terms of PLPP to one."),
-]
+Method = Annotated[str, option("--method NAME", "The method; plpp+METHOD adds the terms of PLPP to one.")]
 
-AllAnswers = Annotated[
-    bool, typer.Option("--predictions", help="Write predictions.csv too: every test image with its answer.")
-]
+AllAnswers = Annotated[bool, option("--predictions", "Write predictions.csv too: every test image with its answer.")]
 
 
 def parse_shots(text: str | int) -> int:
@@ -98,73 +95,58 @@ def parse_shots(text: str | int) -> int:
     return int(text)
 
 
-Shots = Annotated[int, typer.Option("--shots", metavar="N|all", parser=parse_shots, help="Training images per class.")]
-Seeds = Annotated[str, typer.Option("--seeds", metavar="1,2,3", help="One run per seed.")]
+Shots = Annotated[int, option("--shots N|all", "Training images per class.", parser=parse_shots)]
+Seeds = Annotated[str, option("--seeds 1,2,3", "One run per seed.")]
 Settings = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="NAME=VALUE", help="Any option of the method or its schedule. Repeatable."),
+    list[str] | None, option("--set NAME=VALUE", "Any option of the method or its schedule. Repeatable.")
 ]
 Teacher = Annotated[
     str | None,
-    typer.Option(
-        "--teacher",
-        metavar="NAME|DIR|ID",
-        help="Another model or run that teaches, for methods with a teacher (rpp, promptkd, prograd).",
-        show_default="the frozen model itself",
+    option(
+        "--teacher NAME|DIR|ID",
+        "Another model or run that teaches, for methods with a teacher (rpp, promptkd, prograd).",
+        "the frozen model itself",
     ),
 ]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")]
-Precision = Annotated[str, typer.Option("--dtype", help="Type of the frozen weights: float32, bfloat16 or float16.")]
+Device = Annotated[str, option("--device", "auto, cpu, cuda, cuda:1 or mps.")]
+Precision = Annotated[str, option("--dtype", "Type of the frozen weights: float32, bfloat16 or float16.")]
 Cache = Annotated[
     Path | None,
-    typer.Option(
-        "--cache",
-        metavar="DIR",
-        help="Directory of the image features (each image encoded once).",
-        show_default="see `vlprompt env`",
-    ),
+    option("--cache DIR", "Directory of the image features (each image encoded once).", "see `vlprompt env`"),
 ]
-SubsetOption = Annotated[str, typer.Option("--subset", help="Classes: all, base (the first half) or novel.")]
+SubsetOption = Annotated[str, option("--subset", "Classes: all, base (the first half) or novel.")]
 Template = Annotated[
-    str | None,
-    typer.Option(
-        "--template", help="Words of the zero-shot classifier, {} for the name.", show_default="the data set's"
-    ),
+    str | None, option("--template", "Words of the zero-shot classifier, {} for the name.", "the data set's")
 ]
 Replicas = Annotated[
     int,
-    typer.Option(
-        "--replicas",
-        metavar="N",
+    option(
+        "--replicas N",
+        "Learn N prompts that differ in their seed alone in the same steps: quicker with small models, equal to about 1e-6.",
         min=1,
-        help="Learn N prompts that differ in their seed alone in the same steps: quicker with small models, equal to about 1e-6.",
     ),
 ]
-Track = Annotated[
-    str | None, typer.Option("--track", metavar="tensorboard", help="Learning curves, in addition to metrics.jsonl.")
-]
-Strict = Annotated[bool, typer.Option("--strict", help="Stop at an unusable image, instead of skipping it.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, and nothing else.")]
+Track = Annotated[str | None, option("--track tensorboard", "Learning curves, in addition to metrics.jsonl.")]
+Strict = Annotated[bool, option("--strict", "Stop at an unusable image, instead of skipping it.")]
+AsJson = Annotated[bool, option("--json", "Print JSON on stdout, and nothing else.")]
 Recipe = Annotated[
     str,
-    typer.Option(
-        "--recipe",
-        metavar="NAME",
-        help="Whose settings: a name of `vlprompt recipes`, or the method's own: published, pocket (for the small embedded models), or "
+    option(
+        "--recipe NAME",
+        "Whose settings: a name of `vlprompt recipes`, or the method's own: published, pocket (for the small embedded models), or "
         "auto: by the model.",
     ),
 ]
 Views = Annotated[
     str | None,
-    typer.Option(
-        "--views",
-        metavar="N|epochs|centre",
-        help="Fixed random crops per image; `epochs`: a fresh one each epoch, as published; `centre`: no crop.",
-        show_default="8; a recipe's own on its data sets; centre for an embedded model",
+    option(
+        "--views N|epochs|centre",
+        "Fixed random crops per image; `epochs`: a fresh one each epoch, as published; `centre`: no crop.",
+        "8; a recipe's own on its data sets; centre for an embedded model",
     ),
 ]
-Jobs = Annotated[int, typer.Option("--jobs", min=1, help="Processes that work at the same time.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Continue unfinished work in --out.")]
+Jobs = Annotated[int, option("--jobs", "Processes that work at the same time.", min=1)]
+Resume = Annotated[bool, option("--resume", "Continue unfinished work in --out.")]
 
 
 def parse_bytes(text: str | int) -> int:
@@ -176,15 +158,14 @@ def parse_bytes(text: str | int) -> int:
 
 MaxMemory = Annotated[
     int | None,
-    typer.Option(
-        "--max-memory",
-        metavar="4G",
+    option(
+        "--max-memory 4G",
+        "Stay below it: class names run a part at a time, with the same gradient.",
+        "no limit; pretraining runs 4096 rows at a time",
         parser=parse_bytes,
-        help="Stay below it: class names run a part at a time, with the same gradient.",
-        show_default="no limit; pretraining runs 4096 rows at a time",
     ),
 ]
-Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, one seed of it, or a saved prompt.")]
+Run = Annotated[Path, argument("RUN", "A run directory, one seed of it, or a saved prompt.")]
 
 
 def one_of(option: str, value: str, allowed: Sequence[Choice]) -> Choice:

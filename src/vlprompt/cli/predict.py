@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from vlprompt.cli import console, options
+from vlprompt.cli.options import argument, option
 from vlprompt.errors import DATA, UserError
 from vlprompt.plain import table
 
@@ -52,10 +52,9 @@ class Answer:
 
 Reject = Annotated[
     str | None,
-    typer.Option(
-        "--reject",
-        metavar="P|auto",
-        help=f"Say `{NONE}` where the highest probability is below P, a number from 0 to 1; auto: as `train` suggests.",
+    option(
+        "--reject P|auto",
+        f"Say `{NONE}` where the highest probability is below P, a number from 0 to 1; auto: as `train` suggests.",
     ),
 ]
 
@@ -64,29 +63,26 @@ def predict(
     run: options.Run,
     images: Annotated[
         list[str],
-        typer.Argument(
-            metavar="IMAGE|DIR|URL|VIDEO|-...",
-            help="Pictures, folders of them, addresses (https://...), videos, or - for a picture from standard input.",
+        argument(
+            "IMAGE|DIR|URL|VIDEO|-...",
+            "Pictures, folders of them, addresses (https://...), videos, or - for a picture from standard input.",
         ),
     ],
     classes: Annotated[
         list[str] | None,
-        typer.Option(
-            "--classes",
-            metavar="FILE|A,B,C",
-            help="Other class names, or a file with one per line. Repeatable.",
-            show_default="those it was learned on",
+        option(
+            "--classes FILE|A,B,C",
+            "Other class names, or a file with one per line. Repeatable.",
+            "those it was learned on",
         ),
     ] = None,
-    top: Annotated[int, typer.Option("--top", min=1, help="How many classes to list.")] = 5,
-    every: Annotated[
-        float, typer.Option("--every", metavar="SECONDS", min=0.01, help="Of a video: a frame every so many seconds.")
-    ] = 1.0,
+    top: Annotated[int, option("--top", "How many classes to list.", min=1)] = 5,
+    every: Annotated[float, option("--every SECONDS", "Of a video: a frame every so many seconds.", min=0.01)] = 1.0,
     reject: Reject = None,
     model: options.Backbone = None,
     strict: options.Strict = False,
     device: options.Device = "auto",
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print a table as CSV on stdout, and nothing else.")] = False,
+    as_csv: Annotated[bool, option("--csv", "Print a table as CSV on stdout, and nothing else.")] = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Classify pictures. A run with several seeds predicts with the one best on validation images, else the lowest.

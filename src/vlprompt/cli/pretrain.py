@@ -8,12 +8,12 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from vlprompt.cli import console, options
+from vlprompt.cli.options import option
 from vlprompt.cli.progress import observing
 from vlprompt.errors import UserError
 
@@ -24,109 +24,62 @@ if TYPE_CHECKING:
 
 Data = Annotated[
     str | None,
-    typer.Option(
-        "--data",
-        metavar="DIR|URL|NAME",
-        help="An ImageNet-21K folder, tar shards (a directory, its URL, or shards.json), any folder, table or embedded set, or "
+    option(
+        "--data DIR|URL|NAME",
+        "An ImageNet-21K folder, tar shards (a directory, its URL, or shards.json), any folder, table or embedded set, or "
         "`pocket`: the embedded pretraining set.",
-        show_default="pocket, or the recipe's",
+        "pocket, or the recipe's",
     ),
 ]
 Model = Annotated[
-    str | None,
-    typer.Option(
-        "--model", metavar="NAME|DIR|ID", help="As in `train`.", show_default=f"{options.POCKET_MODEL}, or the recipe's"
-    ),
+    str | None, option("--model NAME|DIR|ID", "As in `train`.", f"{options.POCKET_MODEL}, or the recipe's")
 ]
-Method = Annotated[
-    str | None,
-    typer.Option("--method", metavar="NAME", help="As in `train`.", show_default="rpp, or the recipe's"),
-]
+Method = Annotated[str | None, option("--method NAME", "As in `train`.", "rpp, or the recipe's")]
 Names = Annotated[
-    Path | None,
-    typer.Option(
-        "--class-names",
-        metavar="FILE",
-        help="File that maps folders (or labels) to names.",
-        show_default="found near the data",
-    ),
+    Path | None, option("--class-names FILE", "File that maps folders (or labels) to names.", "found near the data")
 ]
 Seed = Annotated[
     int | None,
-    typer.Option(
-        "--seed",
-        min=0,
-        help="Decides sample, order, classes of each step and initial prompt.",
-        show_default="42, or the recipe's",
-    ),
+    option("--seed", "Decides sample, order, classes of each step and initial prompt.", "42, or the recipe's", min=0),
 ]
 PerStep = Annotated[
-    int | None,
-    typer.Option(
-        "--classes-per-step",
-        metavar="K",
-        min=2,
-        help="Classes an image is compared with.",
-        show_default="the recipe's: 1000",
-    ),
+    int | None, option("--classes-per-step K", "Classes an image is compared with.", "the recipe's: 1000", min=2)
 ]
-AllClasses = Annotated[bool, typer.Option("--all-classes", help="Use all classes in every step (exact softmax).")]
+AllClasses = Annotated[bool, option("--all-classes", "Use all classes in every step (exact softmax).")]
 CorrectionOption = Annotated[
     str | None,
-    typer.Option(
+    option(
         "--correction",
-        help="Correction of sampled logits: natural, log10 or none.",
-        show_default="the recipe's: natural, and log10 for pomp",
+        "Correction of sampled logits: natural, log10 or none.",
+        "the recipe's: natural, and log10 for pomp",
     ),
 ]
 ViewsOption = Annotated[
     str | None,
-    typer.Option(
-        "--views",
-        metavar="published|crops|N|centre",
-        help="Fresh crop, flip and two operations; fresh crop and flip; N fixed crops (cached for text prompts); no crop.",
-        show_default="the recipe's: published; centre for an embedded model",
+    option(
+        "--views published|crops|N|centre",
+        "Fresh crop, flip and two operations; fresh crop and flip; N fixed crops (cached for text prompts); no crop.",
+        "the recipe's: published; centre for an embedded model",
     ),
 ]
 Copies = Annotated[
-    int | None,
-    typer.Option(
-        "--copies", min=1, help="Views of an image in its step.", show_default="the recipe's: 4 published views, else 1"
-    ),
+    int | None, option("--copies", "Views of an image in its step.", "the recipe's: 4 published views, else 1", min=1)
 ]
 PerRank = Annotated[
-    int | None,
-    typer.Option(
-        "--batch-per-rank", min=1, help="Images of a step on each process, in place of --set batch.", show_default=False
-    ),
+    int | None, option("--batch-per-rank", "Images of a step on each process, in place of --set batch.", False, min=1)
 ]
-HeldOut = Annotated[
-    int, typer.Option("--held-out", min=0, help="Number of held-out images to test (and of training images).")
-]
-EvaluateEvery = Annotated[
-    int | None,
-    typer.Option("--evaluate-every", metavar="STEPS", min=1, help="Steps between tests.", show_default="every epoch"),
-]
-SaveEvery = Annotated[int, typer.Option("--save-every", metavar="STEPS", min=1, help="Steps between checkpoints.")]
-SaveMinutes = Annotated[
-    float, typer.Option("--save-minutes", metavar="M", help="Minutes between checkpoints, at most.")
-]
-LogEvery = Annotated[
-    int, typer.Option("--log-every", metavar="STEPS", min=1, help="Steps between lines of metrics.jsonl.")
-]
+HeldOut = Annotated[int, option("--held-out", "Number of held-out images to test (and of training images).", min=0)]
+EvaluateEvery = Annotated[int | None, option("--evaluate-every STEPS", "Steps between tests.", "every epoch", min=1)]
+SaveEvery = Annotated[int, option("--save-every STEPS", "Steps between checkpoints.", min=1)]
+SaveMinutes = Annotated[float, option("--save-minutes M", "Minutes between checkpoints, at most.")]
+LogEvery = Annotated[int, option("--log-every STEPS", "Steps between lines of metrics.jsonl.", min=1)]
 MaxSkipped = Annotated[
-    int | None,
-    typer.Option("--max-skipped", min=0, help="Stop after this many unusable images.", show_default="1 %, at least 10"),
+    int | None, option("--max-skipped", "Stop after this many unusable images.", "1 %, at least 10", min=0)
 ]
-Workers = Annotated[int, typer.Option("--workers", min=0, help="Processes that decode images. 0: threads.")]
+Workers = Annotated[int, option("--workers", "Processes that decode images. 0: threads.", min=0)]
 Shots = Annotated[
     int | None,
-    typer.Option(
-        "--shots",
-        min=0,
-        help="Training images per class; 0 takes all (shards: always all).",
-        show_default="16, or the recipe's",
-    ),
+    option("--shots", "Training images per class; 0 takes all (shards: always all).", "16, or the recipe's", min=0),
 ]
 
 
@@ -134,10 +87,7 @@ def pretrain(
     data: Data = None,
     model: Model = None,
     method: Method = None,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", metavar="DIR", help="Directory for the run.", show_default="runs/pretrain-METHOD"),
-    ] = None,
+    out: Annotated[Path | None, option("--out DIR", "Directory for the run.", "runs/pretrain-METHOD")] = None,
     teacher: options.Teacher = None,
     class_names: Names = None,
     shots: Shots = None,

@@ -6,9 +6,8 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from vlprompt.cli import console, options
+from vlprompt.cli.options import option
 from vlprompt.cli.progress import observing
 
 if TYPE_CHECKING:
@@ -16,16 +15,14 @@ if TYPE_CHECKING:
 
 
 def quickstart(
-    out: Annotated[
-        Path, typer.Option("--out", metavar="DIR", help="Directory for runs, table, figure and page.")
-    ] = Path("runs/quickstart"),
+    out: Annotated[Path, option("--out DIR", "Directory for runs, table, figure and page.")] = Path("runs/quickstart"),
     data: options.Data = "fashion",
     model: options.Model = "pocket-m",
     shots: options.Shots = 16,
     seeds: options.Seeds = "1,2,3",
     settings: options.Settings = None,
     device: options.Device = "auto",
-    markdown: Annotated[bool, typer.Option("--markdown", help="The table alone, as Markdown on stdout.")] = False,
+    markdown: Annotated[bool, option("--markdown", "The table alone, as Markdown on stdout.")] = False,
 ) -> None:
     """Learn from pictures of half of the classes, and ask about both halves: CoOp, PLPP and RPP next to hand-written words.
 

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vlprompt.cli import console, options
+from vlprompt.cli.options import argument, option
 from vlprompt.errors import DATA
 
 if TYPE_CHECKING:
@@ -18,12 +19,11 @@ if TYPE_CHECKING:
 
 
 def recipes(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="A recipe, for `train --recipe`.")] = None,
+    name: Annotated[str | None, argument("[NAME]", "A recipe, for `train --recipe`.")] = None,
     check: Annotated[
         bool,
-        typer.Option(
-            "--check",
-            help="Check that all files are complete: every setting is known, every method and protocol has one.",
+        option(
+            "--check", "Check that all files are complete: every setting is known, every method and protocol has one."
         ),
     ] = False,
     as_json: options.AsJson = False,

@@ -5,19 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from vlprompt.cli import console, options
+from vlprompt.cli.options import argument, option
 
 
 def report(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Where the runs are, at any depth.")],
-    margin: Annotated[
-        float, typer.Option("--margin", metavar="POINTS", help="Points. A smaller difference counts as none.")
-    ] = 0.5,
-    title: Annotated[
-        str, typer.Option("--title", metavar="TEXT", help="Heading of the page.", show_default="the directory's name")
-    ] = "",
+    directory: Annotated[Path, argument("DIR", "Where the runs are, at any depth.")],
+    margin: Annotated[float, option("--margin POINTS", "Points. A smaller difference counts as none.")] = 0.5,
+    title: Annotated[str, option("--title TEXT", "Heading of the page.", "the directory's name")] = "",
     as_json: options.AsJson = False,
 ) -> None:
     """Write DIR/report.html (one page, works offline), report.md and report.csv from the records below DIR.

@@ -8,27 +8,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from vlprompt.cli import bench, clusters, console, options, work
+from vlprompt.cli.options import argument, option
 
 if TYPE_CHECKING:
     from vlprompt.bench import Means
     from vlprompt.bench.reproduce import Line, Sets, Wanted
     from vlprompt.records import Record
 
-RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A published row: a name of `vlprompt recipes`.")]
-Data = Annotated[
-    str | None, typer.Option("--data", metavar="A,B", help="Only these data sets.", show_default="all that are on disk")
-]
-Model = Annotated[
-    str | None, typer.Option("--model", metavar="DIR|ID", help="Where the backbone is.", show_default="the recipe's")
-]
-Shots = Annotated[str | None, typer.Option("--shots", metavar="1,16", help="Only these.", show_default="the recipe's")]
-Seeds = Annotated[str | None, typer.Option("--seeds", metavar="1,2,3", help="Others.", show_default="the recipe's")]
+RecipeName = Annotated[str, argument("RECIPE", "A published row: a name of `vlprompt recipes`.")]
+Data = Annotated[str | None, option("--data A,B", "Only these data sets.", "all that are on disk")]
+Model = Annotated[str | None, option("--model DIR|ID", "Where the backbone is.", "the recipe's")]
+Shots = Annotated[str | None, option("--shots 1,16", "Only these.", "the recipe's")]
+Seeds = Annotated[str | None, option("--seeds 1,2,3", "Others.", "the recipe's")]
 
 
 def reproduce(
@@ -37,12 +33,10 @@ def reproduce(
     model: Model = None,
     shots: Shots = None,
     seeds: Seeds = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="Where it goes.", show_default="runs/reproduce/RECIPE")
-    ] = None,
+    out: Annotated[Path | None, option("--out DIR", "Where it goes.", "runs/reproduce/RECIPE")] = None,
     jobs: options.Jobs = 1,
     ray: clusters.Ray = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and do nothing.")] = False,
+    dry_run: Annotated[bool, option("--dry-run", "Show the plan and do nothing.")] = False,
     settings: options.Settings = None,
     views: options.Views = None,
     device: options.Device = "auto",

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from vlprompt.cli import console, options
+from vlprompt.cli.options import argument, option
 from vlprompt.cli.predict import files_of
 from vlprompt.cli.progress import observing
 from vlprompt.errors import DATA, UserError
@@ -19,26 +19,24 @@ SHOWN = 4
 """Classes of a picture that the table names."""
 Short = Annotated[
     int | None,
-    typer.Option(
-        "--short",
-        metavar="PIXELS",
-        help="Resize the short edge to it; the model then reads windows of its input size.",
-        show_default="the model's size",
+    option(
+        "--short PIXELS",
+        "Resize the short edge to it; the model then reads windows of its input size.",
+        "the model's size",
     ),
 ]
 
 
 def segment(
     run: options.Run,
-    images: Annotated[list[str], typer.Argument(metavar="IMAGE|DIR...", help="Pictures, or folders of them.")],
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the maps are written.")] = Path("segments"),
+    images: Annotated[list[str], argument("IMAGE|DIR...", "Pictures, or folders of them.")],
+    out: Annotated[Path, option("--out DIR", "Where the maps are written.")] = Path("segments"),
     classes: Annotated[
         list[str] | None,
-        typer.Option(
-            "--classes",
-            metavar="FILE|A,B,C",
-            help="Other class names, or a file with one per line. Repeatable.",
-            show_default="those it was learned on",
+        option(
+            "--classes FILE|A,B,C",
+            "Other class names, or a file with one per line. Repeatable.",
+            "those it was learned on",
         ),
     ] = None,
     short: Short = None,

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
 from vlprompt.cli import console, options
+from vlprompt.cli.options import option
 from vlprompt.errors import UserError
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -14,11 +13,9 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 def serve(
     run: options.Run,
-    host: Annotated[
-        str, typer.Option("--host", metavar="NAME", help="Where to listen. Others may reach it then.")
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="The port.")] = 8000,
-    max_mib: Annotated[int, typer.Option("--max-mib", min=1, help="The largest request, in MiB.")] = 20,
+    host: Annotated[str, option("--host NAME", "Where to listen. Others may reach it then.")] = "127.0.0.1",
+    port: Annotated[int, option("--port", "The port.", min=0, max=65535)] = 8000,
+    max_mib: Annotated[int, option("--max-mib", "The largest request, in MiB.", min=1)] = 20,
     model: options.Backbone = None,
     device: options.Device = "auto",
 ) -> None:

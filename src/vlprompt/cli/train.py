@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from vlprompt.cli import console, options
+from vlprompt.cli.options import argument, option
 from vlprompt.cli.progress import observing
 from vlprompt.errors import UserError
 
@@ -22,65 +21,50 @@ if TYPE_CHECKING:
     from vlprompt.records import Record
     from vlprompt.report.judgement import Word
 
-Out = Annotated[
-    Path | None,
-    typer.Option("--out", metavar="DIR", help="Directory for the run.", show_default="runs/METHOD-DATA"),
-]
+Out = Annotated[Path | None, option("--out DIR", "Directory for the run.", "runs/METHOD-DATA")]
 MethodOrRecipes = Annotated[
     str | None,
-    typer.Option(
-        "--method",
-        metavar="NAME",
-        help="The method; plpp+METHOD adds the terms of PLPP to one. `auto` tries a few on your images and takes one.",
-        show_default="auto; the recipe's; coop with --folds, or where options of one method are given",
+    option(
+        "--method NAME",
+        "The method; plpp+METHOD adds the terms of PLPP to one. `auto` tries a few on your images and takes one.",
+        "auto; the recipe's; coop with --folds, or where options of one method are given",
     ),
 ]
 Init = Annotated[
     Path | None,
-    typer.Option(
-        "--init",
-        metavar="RUN",
-        help="Start from the learned tensors of a run or a saved prompt.",
-        show_default="the method's own start",
-    ),
+    option("--init RUN", "Start from the learned tensors of a run or a saved prompt.", "the method's own start"),
 ]
 Sentences = Annotated[
     str | None,
-    typer.Option(
-        "--sentences",
-        metavar="FILE",
-        help="Several sentences for each class (JSON, TOML or CSV); zero-shot compares with their mean.",
-        show_default="the template alone",
+    option(
+        "--sentences FILE",
+        "Several sentences for each class (JSON, TOML or CSV); zero-shot compares with their mean.",
+        "the template alone",
     ),
 ]
 
 
-Folder = Annotated[str | None, typer.Argument(metavar="DATA", help="The same as --data.", show_default=False)]
-Epochs = Annotated[
-    str | None, typer.Option("--epochs", metavar="N", help="As --set epochs=N.", show_default="the recipe's")
-]
-Rate = Annotated[str | None, typer.Option("--lr", metavar="X", help="As --set lr=X.", show_default="the recipe's")]
-Batch = Annotated[
-    str | None, typer.Option("--batch", metavar="N", help="As --set batch=N.", show_default="the recipe's")
-]
+Folder = Annotated[str | None, argument("DATA", "The same as --data.", False)]
+Epochs = Annotated[str | None, option("--epochs N", "As --set epochs=N.", "the recipe's")]
+Rate = Annotated[str | None, option("--lr X", "As --set lr=X.", "the recipe's")]
+Batch = Annotated[str | None, option("--batch N", "As --set batch=N.", "the recipe's")]
 
 
 Folds = Annotated[
     int,
-    typer.Option(
-        "--folds",
-        metavar="K",
+    option(
+        "--folds K",
+        "For few images: learn from all, and ask about each image what the other folds taught.",
+        "no folds",
         min=0,
-        help="For few images: learn from all, and ask about each image what the other folds taught.",
-        show_default="no folds",
     ),
 ]
 Curve = Annotated[
     bool | None,
-    typer.Option(
+    option(
         "--curve/--no-curve",
-        help="Learn from a quarter and a half of the images too: would more help?",
-        show_default="if it takes seconds",
+        "Learn from a quarter and a half of the images too: would more help?",
+        "if it takes seconds",
     ),
 ]
 

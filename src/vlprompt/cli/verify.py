@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vlprompt.cli import console, options
+from vlprompt.cli.options import option
 from vlprompt.cli.progress import observing
 
 if TYPE_CHECKING:
@@ -32,10 +33,7 @@ MANY = 3
 def verify(
     device: options.Device = "cpu",
     dtype: options.Precision = "float32",
-    cases: Annotated[
-        Path | None,
-        typer.Option("--cases", metavar="DIR", help="Another folder of cases.", show_default="the one in the package"),
-    ] = None,
+    cases: Annotated[Path | None, option("--cases DIR", "Another folder of cases.", "the one in the package")] = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Compute the published methods, single passes and whole training runs, and compare with what their own code gave.
