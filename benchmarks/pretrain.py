@@ -33,7 +33,7 @@ from benchmarks.text_sides import random_clip
 from vlprompt.engine.classes import said_of
 from vlprompt.engine.forward import Forward
 from vlprompt.engine.optim import optimiser_of
-from vlprompt.engine.step import summed, take, weighted
+from vlprompt.engine.step import gradients_of, take, weighted
 from vlprompt.engine.train import new_prompt
 from vlprompt.methods.resolve import resolve
 from vlprompt.pretrain.run import CHUNK_ROWS
@@ -79,7 +79,7 @@ def measure_text(clip: Clip, number: int, repeats: int, max_rows: int) -> dict[s
         begin = Mark(clip.device)
         took, arrived = _watch(forward)
         view = forward(prompt, labels, frozen, None)
-        found = summed(weighted(method.terms, view), list(prompt.parameters()))
+        found = gradients_of(method, weighted(method.terms, view), list(prompt.parameters()))
         back = Mark(clip.device).since(arrived[0])
         take(optimiser, list(prompt.parameters()), found)
         steps.append(Mark(clip.device).since(begin)[0])
@@ -145,7 +145,7 @@ def measure_whole(clip: Clip, repeats: int) -> dict[str, float]:
         with torch.no_grad():
             frozen = clip.encode_images(pixels).pooled
         view = forward(prompt, labels, frozen, pixels)
-        summed(weighted(method.terms, view), list(prompt.parameters()))
+        gradients_of(method, weighted(method.terms, view), list(prompt.parameters()))
         took.append(Mark(clip.device).since(begin))
     clocks = {clock: statistics.median(one[place] for one in took) for place, clock in enumerate(("s", "cpu_s"))}
     return {f"whole_{clock}": value for clock, value in clocks.items()}

@@ -7,10 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
+from tests.images import write_squares
 from vlprompt import cli
 
 COLORS = {"red": (220, 40, 40), "green": (40, 200, 40), "blue_bird": (40, 60, 220)}
@@ -59,13 +58,7 @@ def own_photos(photos: Path, tmp_path: Path) -> Path:
 
 
 def write_photos(root: Path, seed: int = 0) -> Path:
-    rng = np.random.default_rng(seed)
-    for name, color in COLORS.items():
-        (root / name).mkdir(parents=True)
-        for number in range(PER_CLASS):
-            pixels = np.clip(np.array(color) + rng.normal(0, 40, (36, 40, 3)), 0, 255).astype(np.uint8)
-            Image.fromarray(pixels).save(root / name / f"{number}.png")
-    return root
+    return write_squares(root, COLORS, {"": PER_CLASS}, seed=seed)
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ from vlprompt.data import open_dataset
 from vlprompt.data.download import Fetcher, Progress
 from vlprompt.data.papers import catalogue
 from vlprompt.data.papers.addresses import drive
-from vlprompt.data.papers.obtain import obtain, sources_of, state, wanted
+from vlprompt.data.papers.obtain import obtain, state, wanted
 from vlprompt.data.papers.row import Address, Download, Row
 from vlprompt.errors import DATA, UserError
 
@@ -189,7 +189,7 @@ def test_every_address_has_a_source_and_every_checksum_its_own() -> None:
     for row in catalogue.rows():
         assert row.licence
         assert row.downloads or row.manual
-        for _, address in sources_of(row):
+        for address in (one for download in row.downloads for one in download.mirrors):
             assert address.source
             assert (address.checksum == "unknown") == (address.checksum_source == "unknown")
             kind, _, digest = address.checksum.partition(":")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from vlprompt.engine import step
+from vlprompt.methods.resolve import resolve
 
 
 def losses(a: Tensor, b: Tensor) -> dict[str, Tensor]:
@@ -22,7 +23,7 @@ def pair() -> tuple[Tensor, Tensor]:
 
 
 def test_the_sum_of_the_terms_is_the_gradient_of_the_sum(pair: tuple[Tensor, Tensor]) -> None:
-    whole = step.summed(losses(*pair), pair)
+    whole = step.gradients_of(resolve("coop"), losses(*pair), pair)
     parts = step.added(step.by_term(losses(*pair), pair))
     for one, other, wanted in zip(whole, parts, ([5.0, -1.0], [1.0]), strict=True):
         assert one is not None
@@ -32,7 +33,7 @@ def test_the_sum_of_the_terms_is_the_gradient_of_the_sum(pair: tuple[Tensor, Ten
 
 def test_what_no_loss_reaches_has_no_gradient(pair: tuple[Tensor, Tensor]) -> None:
     a, _ = pair
-    assert step.summed({"first": (a**2).sum()}, pair)[1] is None
+    assert step.gradients_of(resolve("coop"), {"first": (a**2).sum()}, pair)[1] is None
     assert step.added(step.by_term({"first": (a**2).sum(), "again": a.sum()}, pair))[1] is None
 
 
@@ -53,7 +54,7 @@ class Halves:
 
 
 def test_a_rule_puts_groups_together(pair: tuple[Tensor, Tensor]) -> None:
-    a, b = step.by_rule(Halves(), losses(*pair), pair)
+    ((a, b),) = step.by_rules([Halves()], [losses(*pair)], [pair])
     assert a is not None
     assert b is not None
     assert a.tolist() == [2 - 1.5, -4 - 1.5]

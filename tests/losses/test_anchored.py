@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tests.oracle import losses as oracle
 from vlprompt.engine.classes import draw, in_view, said_of
-from vlprompt.engine.step import by_rule
+from vlprompt.engine.step import by_rules
 from vlprompt.losses import CROSS_ENTROPY
 from vlprompt.losses.anchors import AnchorOptions, anchor_terms, text_anchor
 from vlprompt.losses.rules import Projection, teacher_term
@@ -99,7 +99,7 @@ def test_the_rule_is_per_tensor_and_adds_an_overlays_terms_to_cross_entropy() ->
         "teacher": -a[0] - a[1] + b.sum(),
         "plpp": a[1] + b[1],
     }
-    got = by_rule(Projection(), losses, [a, b])
+    (got,) = by_rules([Projection()], [losses], [[a, b]])
     assert got[0] is not None
     assert got[1] is not None
     torch.testing.assert_close(got[0], torch.tensor([0.5, -0.5]))  # (2, 1) without its part along (1, 1)

@@ -193,7 +193,6 @@ def normalise(image: Image.Image, preprocess: Preprocess) -> Tensor:
 
 
 Augmentation = Literal["published", "crop", "none"]
-AUGMENTATIONS: tuple[Augmentation, ...] = ("published", "crop", "none")
 """`published`: crop, flip and two operations; `crop`: crop and flip; `none`: the test view."""
 PIXELS_VERSION = 1
 """Part of every augmented view's seed: raise it when `augmented_view` changes."""

@@ -55,9 +55,13 @@ def gradients_of(method: Method, losses: Mapping[str, Tensor], parameters: Seque
 
 def gradients_of_all(shares: Sequence[Share]) -> list[Gradients]:
     """`gradients_of` of every prompt of a step; where the prompts share a graph, in as few backward passes as one takes."""
-    if shares[0].method.steps.rule is None:
-        return _summed([one.losses for one in shares], [one.parameters for one in shares])
-    return _by_rules(shares)
+    rules = [one.method.steps.rule for one in shares]
+    known, parameters = [rule for rule in rules if rule is not None], [one.parameters for one in shares]
+    if not known:
+        whole = [torch.stack(list(one.losses.values())).sum() for one in shares]
+        return _differentiate(whole, parameters, keep=False)
+    assert len(known) == len(shares), "prompts with a rule and without one in one step"
+    return by_rules(known, [one.losses for one in shares], parameters)
 
 
 def measured_gradients(
@@ -187,37 +191,17 @@ def accumulate(average: dict[str, Tensor], share: float, prompt: nn.Module) -> N
         average[name] = average[name] + part if name in average else part
 
 
-def summed(losses: Mapping[str, Tensor], parameters: Sequence[Tensor]) -> Gradients:
-    """The gradient of the sum of all losses, in one backward pass."""
-    return _summed([losses], [parameters])[0]
-
-
-def _summed(losses: Sequence[Mapping[str, Tensor]], parameters: Sequence[Sequence[Tensor]]) -> list[Gradients]:
-    return _differentiate([torch.stack(list(one.values())).sum() for one in losses], parameters, keep=False)
-
-
 def by_term(losses: Mapping[str, Tensor], parameters: Sequence[Tensor], *, keep: bool = False) -> dict[str, Gradients]:
     """The gradient of each loss by itself; keep: the graph is needed again afterwards."""
     names = list(losses)
     return {name: _differentiate([losses[name]], [parameters], keep=keep or name != names[-1])[0] for name in names}
 
 
-def by_rule(rule: Rule, losses: Mapping[str, Tensor], parameters: Sequence[Tensor]) -> Gradients:
-    """What a rule makes of the gradients of its groups; a group that does not reach a parameter counts as zero there."""
-    return _combined([rule], [rule.groups(losses)], [parameters])[0]
-
-
-def _by_rules(shares: Sequence[Share]) -> list[Gradients]:
-    rules = [one.method.steps.rule for one in shares]
-    known = [rule for rule in rules if rule is not None]
-    assert len(known) == len(shares), "prompts with a rule and without one in one step"
-    groups = [rule.groups(one.losses) for rule, one in zip(known, shares, strict=True)]
-    return _combined(known, groups, [one.parameters for one in shares])
-
-
-def _combined(
-    rules: Sequence[Rule], groups: Sequence[Sequence[Tensor]], parameters: Sequence[Sequence[Tensor]]
+def by_rules(
+    rules: Sequence[Rule], losses: Sequence[Mapping[str, Tensor]], parameters: Sequence[Sequence[Tensor]]
 ) -> list[Gradients]:
+    """What rules make of the gradients of their groups; a group that does not reach a parameter counts as zero there."""
+    groups = [rule.groups(own) for rule, own in zip(rules, losses, strict=True)]
     count = len(groups[0])
     each = [
         _differentiate([one[number] for one in groups], parameters, keep=number + 1 < count) for number in range(count)

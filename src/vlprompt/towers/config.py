@@ -8,7 +8,6 @@ from typing import Literal
 
 Activation = Literal["quick_gelu", "gelu", "gelu_tanh", "swiglu"]
 """Of the MLP; ``swiglu`` has two products into the hidden layer, silu(one) times the other."""
-ACTIVATIONS: tuple[Activation, ...] = ("quick_gelu", "gelu", "gelu_tanh", "swiglu")
 RESNET_STRIDE = 32
 
 

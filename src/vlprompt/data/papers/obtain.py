@@ -14,7 +14,7 @@ from typing import Protocol
 from vlprompt.data import archive
 from vlprompt.data.download import Fetcher, Progress, Refused
 from vlprompt.data.papers import catalogue
-from vlprompt.data.papers.row import Address, Download, Row
+from vlprompt.data.papers.row import Download, Row
 from vlprompt.errors import DATA, UserError
 
 KEPT = ".downloads"
@@ -164,10 +164,3 @@ def _downwards(root: Path) -> Iterator[Path]:
     for _ in range(DEPTH):
         yield from level
         level = [child for folder in level for child in sorted(folder.iterdir()) if child.is_dir()][:1000]
-
-
-def sources_of(row: Row) -> Iterator[tuple[Download, Address]]:
-    """Every address of a row."""
-    for download in row.downloads:
-        for address in download.mirrors:
-            yield download, address
