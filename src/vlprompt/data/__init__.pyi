@@ -22,7 +22,6 @@ from .splits import (
 from .store import FeatureStore, Stats
 from .views import (
     AUGMENTATION_VERSION,
-    AUGMENTATIONS,
     Augmentation,
     augmented_view,
     load_pixels,
@@ -31,7 +30,6 @@ from .views import (
 )
 
 __all__ = [
-    "AUGMENTATIONS",
     "AUGMENTATION_VERSION",
     "DEFAULT_TEMPLATE",
     "Augmentation",
