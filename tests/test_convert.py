@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import zipfile
 from argparse import Namespace
@@ -372,4 +373,49 @@ def test_numbers_that_are_not_finite_are_refused(clip: Clip, tmp_path: Path, val
     with pytest.raises(UserError, match="ctx holds numbers that are not finite") as refused:
         convert(save(stored, tmp_path / "f"), clip, NAMES, tmp_path / "out", model="tiny")
     assert refused.value.exit_code == NUMERICAL
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_checkpoint_in_several_files(clip: Clip, tmp_path: Path) -> None:
+    """Whether their index, one of them or their folder is given, all are read; without one of them nothing is."""
+    stored = {name: one.contiguous() for name, one in coop_tensors(clip).items()}
+    wanted = convert(save(stored, tmp_path / "whole"), clip, NAMES, tmp_path / "out", model="tiny").prompt.ctx
+    parts = {f"model-0000{i + 1}-of-00003.safetensors": name for i, name in enumerate(sorted(stored))}
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    for file, name in parts.items():
+        save_file({name: stored[name]}, folder / file)
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {name: file for file, name in parts.items()}}), encoding="utf-8")
+    for i, given in enumerate((folder, index, folder / "model-00002-of-00003.safetensors")):
+        found = convert(given, clip, NAMES, tmp_path / f"out{i}", model="tiny")
+        assert torch.equal(found.prompt.ctx, wanted)
+    assert len(found.facts["converted"]["sha256"]) == 64
+    for i, name in enumerate(sorted(stored)):
+        torch.save({"state_dict": {name: stored[name]}}, folder / f"old-{i + 1}-of-3.bin")
+    assert torch.equal(
+        convert(folder / "old-3-of-3.bin", clip, NAMES, tmp_path / "out-old", model="tiny").prompt.ctx, wanted
+    )
+    torch.save({"state_dict": stored}, folder / "old-1-of-3.bin")
+    with pytest.raises(UserError, match=r"old-2-of-3.bin holds token_prefix, which another file"):
+        convert(folder / "old-3-of-3.bin", clip, NAMES, tmp_path / "bad", model="tiny")
+    (folder / "model-00001-of-00003.safetensors").unlink()
+    for given in (folder, folder / "model-00002-of-00003.safetensors"):
+        with pytest.raises(UserError, match=r"has no model-00001-of-00003\.safetensors"):
+            convert(given, clip, NAMES, tmp_path / "bad", model="tiny")
+    index.unlink()
+    with pytest.raises(UserError, match=r"is a folder without .*it holds: model-00002-of-00003"):
+        convert(folder, clip, NAMES, tmp_path / "bad", model="tiny")
+
+
+def test_other_methods_with_the_same_names_are_told_by_their_shapes(clip: Clip, tmp_path: Path) -> None:
+    fixed = {name: one.repeat(4, 1, 1) for name, one in buffers(clip, "X X X X", 4).items()}
+    plot = save({"ctx": draw(4, 4, 64, seed=1), **fixed}, tmp_path / "plot")
+    with pytest.raises(
+        UserError, match=r"ctx \(4, 4, 64\) is 4 contexts for every class, with 12 sentences .* as PLOT"
+    ):
+        convert(plot, clip, NAMES, tmp_path / "out", model="tiny")
+    tcp = cocoop_tensors(clip) | {"meta_net.linear2.weight": draw(256, 8, seed=2)}
+    with pytest.raises(UserError, match=r"meta_net makes 256 numbers where CoCoOp's makes 64, as TCP's"):
+        convert(save(tcp, tmp_path / "tcp"), clip, NAMES, tmp_path / "out", model="tiny")
     assert not (tmp_path / "out").exists()

@@ -26,7 +26,8 @@ from vlprompt.methods.resolve import resolve
 from vlprompt.prompts.start import fill, misfits
 from vlprompt.towers import Clip
 from vlprompt.towers.formats.archive import read_archive
-from vlprompt.towers.formats.files import bare_names, read_safetensors
+from vlprompt.towers.formats.files import bare_names, read_safetensors, require
+from vlprompt.towers.formats.huggingface import INDEX, PICKLED_INDEX, shard_names
 from vlprompt.towers.tokens import class_plans
 from vlprompt.types import Position, TextLayout
 
@@ -37,6 +38,7 @@ FIXED = ("token_prefix", "token_suffix")
 """Buffers kept with what is learned: the embeddings of [SOS], and of what stands behind the context (class name, [EOT], padding)."""
 PUBLISHED_WORDS = "a photo of a"
 """What MaPLe's context starts from; its words that are no tokens of the context stay fixed behind it."""
+PUBLISHED = "what the code of CoOp, CoCoOp, KgCoOp, ProGrad, POMP, MaPLe, IVLP, PromptSRC and VPT saves"
 NEAR = 0.01
 """How far a stored embedding may be from the model's, relative to the largest: half precision rounds by 0.0005."""
 
@@ -113,8 +115,9 @@ def convert(
 ) -> Learned:
     """Write a published checkpoint as an artifact into `out`, and return it.
 
-    class_names: the classes that it was learned on, in order. model: the backbone as a later command finds it. position: where CoOp's
-    class name stands, which its files do not say. method: which one learned it, where several save the same tensors (kgcoop, prograd
+    file: the checkpoint; of one in several files, their index, any of them (`x-00001-of-00002.safetensors`) or their folder.
+    class_names: the classes that it was learned on, in order. model: the backbone as a later command finds it. position: where
+    CoOp's class name stands, which its files do not say. method: which one learned it, where several save the same tensors (kgcoop, prograd
     and pomp save CoOp's; promptsrc saves IVLP's). UserError: the file is not such a checkpoint, or holds learned tensors that
     the method has no place for. Also: it asks for anything but tensors and plain values, or was learned on other classes or
     another backbone.
@@ -123,7 +126,8 @@ def convert(
         raise UserError(f"{out} is there already and not an empty directory. Give another --out.")
     if len(class_names) < 2 or len(set(class_names)) < len(class_names):
         raise UserError(f"a prompt needs at least two class names, all different; these are {list(class_names)[:5]}.")
-    stored, frozen = _parted(_stored(file), clip)
+    files = _files(file)
+    stored, frozen = _parted(_stored(files), clip)
     layout, name = _layout(stored, frozen, method, file)
     fixed = {name: stored.pop(name) for name in FIXED if name in stored}
     tensors = {layout.rename(name): tensor.float().contiguous() for name, tensor in stored.items()}
@@ -146,7 +150,7 @@ def convert(
         weight_hash=clip.weight_hash,
         facts={
             "dataset": f"converted from {file.name}",
-            "converted": {"layout": layout.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()},
+            "converted": {"layout": layout.name, "sha256": _sha256(files)},
             "recipe": "published",
             "metrics": {},
         },
@@ -160,13 +164,50 @@ POMPS = {f"train_{name}": name for name in FIXED}
 """POMP's buffers of the classes that it was learned on; those of its test classes (``test_...``) are of no interest."""
 
 
-def _stored(file: Path) -> dict[str, Tensor]:
-    """A checkpoint's tensors, without what wrappers put before the names. UserError (exit 3) where it cannot be read."""
+def _files(file: Path) -> list[Path]:
+    """The files of a checkpoint. UserError (exit 3): one of them is not there."""
+    if file.is_dir():
+        index = next((name for name in (INDEX, PICKLED_INDEX) if (file / name).is_file()), None)
+        if index is None:
+            inside = sorted(one.name for one in file.iterdir())[:6]
+            raise UserError(
+                f"{file} is a folder without {INDEX}. Give a checkpoint's file (it holds: {', '.join(inside) or 'nothing'}).",
+                exit_code=DATA,
+            )
+        file = file / index
     if not file.is_file():
         raise UserError(f"{file} is not a file. Give a published checkpoint, such as model.pth.tar-5.", exit_code=DATA)
-    if file.suffix == ".safetensors":
-        return bare_names(read_safetensors(file))
-    return bare_names(read_archive(file, nested=True))
+    holds = "A checkpoint in several files has all of them in one folder"
+    if file.name.endswith(".index.json"):
+        return [require(file.parent, name, holds) for name in shard_names(file.parent, file.name)]
+    if found := re.fullmatch(r"(.+-)(\d{1,9})-of-(\d{1,9})(\.\w+)", file.name):
+        start, number, last, end = found.groups()
+        return [
+            require(file.parent, f"{start}{i:0{len(number)}}-of-{last}{end}", holds) for i in range(1, int(last) + 1)
+        ] or [file]
+    return [file]
+
+
+def _stored(files: Sequence[Path]) -> dict[str, Tensor]:
+    """A checkpoint's tensors, without what wrappers put before the names. UserError (exit 3) where it cannot be read."""
+    out: dict[str, Tensor] = {}
+    for file in files:
+        found = read_safetensors(file) if file.suffix == ".safetensors" else read_archive(file, nested=True)
+        if twice := sorted(set(found) & set(out)):
+            raise UserError(
+                f"{file} holds {twice[0]}, which another file of the checkpoint holds too. Fetch all of them again.",
+                exit_code=DATA,
+            )
+        out |= found
+    return bare_names(out)
+
+
+def _sha256(files: Sequence[Path]) -> str:
+    """Of the files one after another."""
+    total = hashlib.sha256()
+    for file in files:
+        total.update(file.read_bytes())
+    return total.hexdigest()
 
 
 def _parted(found: Mapping[str, Tensor], clip: Clip) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -194,16 +235,33 @@ def _layout(
         names = sorted(stored) or sorted(frozen)
         raise UserError(
             f"{file} is not a known checkpoint of a prompt: it has no tensor 'ctx' (its {len(names)} are "
-            f"{', '.join(names[:6])}{', ...' if len(names) > 6 else ''}). Allowed: what the code of CoOp, CoCoOp, KgCoOp, ProGrad, POMP, "
-            "MaPLe, IVLP, PromptSRC and VPT saves.",
+            f"{', '.join(names[:6])}{', ...' if len(names) > 6 else ''}). Allowed: {PUBLISHED}.",
             exit_code=DATA,
         )
+    if other := _other(stored):
+        raise UserError(f"{file} cannot be converted: {other}. Allowed: {PUBLISHED}.", exit_code=DATA)
     if method is not None and method not in (layout.method, *layout.like):
         raise UserError(
             f"--method {method}: {file} has the tensors of {layout.name}. Allowed: {', '.join((layout.method, *layout.like))}."
         )
     source = any(name.startswith(f"{LEARNER}{ZERO_SHOT}") for name in frozen)
     return layout, method or ("promptsrc" if source and layout.method == "ivlp" else layout.method)
+
+
+def _other(stored: Mapping[str, Tensor]) -> str:
+    """What a checkpoint is that has the names of a layout's tensors and other shapes; an empty string: nothing of that kind."""
+    ctx, suffix, made = (stored.get(name) for name in ("ctx", "token_suffix", "meta_net.linear2.weight"))
+    if ctx is not None and suffix is not None and ctx.dim() == 3 and len(ctx) != len(suffix):
+        return (
+            f"its ctx {tuple(ctx.shape)} is {len(ctx)} contexts for every class, with {len(suffix)} sentences in token_suffix, as PLOT "
+            "and ProDA learn them, and prompts here have one context for a class"
+        )
+    if ctx is not None and made is not None and len(made) != ctx.shape[-1]:
+        return (
+            f"its meta_net makes {len(made)} numbers where CoCoOp's makes {ctx.shape[-1]}, as TCP's does, whose sentences of the classes "
+            "are not in the file"
+        )
+    return ""
 
 
 def _require_finite(tensors: Mapping[str, Tensor], file: Path) -> None:

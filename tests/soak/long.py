@@ -22,6 +22,8 @@ from vlprompt.engine.run import train_run
 from vlprompt.errors import UserError
 
 PROMPT = Path("seed1", "prompt.safetensors")
+FACT = "measured: "
+"""What a try begins with that went well and says what it measured."""
 ROOM = 48
 """MiB that a process may grow by after it has warmed up: allocators keep what they had once."""
 
@@ -115,7 +117,7 @@ def steps(folder: Path, _: random.Random, *, each: int = 2500) -> Iterator[str]:
 
 
 def rows(folder: Path, _: random.Random, *, number: int = 1_000_000, per_folder: int = 10_000) -> Iterator[str]:
-    """A table of `number` images, each a file: listed, every one of them, within 4 KiB of memory a row."""
+    """A table of `number` images, each a file: listed, every one of them, within 4 KiB of memory a row, which is given back."""
     source = write_images(folder / "data", parts={"train": 1})
     picture = next(source.rglob("*.png"))
     lines = ["path,label"]
@@ -129,13 +131,17 @@ def rows(folder: Path, _: random.Random, *, number: int = 1_000_000, per_folder:
             lines.append(f"many/{first}/{i - first}.png,class {i % 1000}")
     table = folder / "table.csv"
     table.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    left = 0.0
     while True:
-        before = _resident()
+        before, began = _resident(), time.process_time()
         listing = list_source(table)
-        grown = (_resident() - before) * 2**20 / number
-        sound = len(listing.entries) == number and len(listing.class_names) == min(number, 1000)
+        took, grown = time.process_time() - began, (_resident() - before) * 2**20 / number
+        wrong = len(listing.entries) != number or len(listing.class_names) != min(number, 1000)
         del listing
-        yield "" if sound and (number < 100_000 or grown < 4096) else f"{grown:.0f} bytes a row, complete: {sound}"
+        after, left = _resident() - (left or _resident()), left or _resident()
+        wrong = wrong or (number >= 100_000 and (grown > 4096 or after > ROOM))
+        said = f"{took:.0f} s of processor, {grown:,.0f} bytes a row while it is held, {after:.0f} MiB more after the first time"
+        yield f"{said}; all rows: {not wrong}" if wrong else f"{FACT}{said}"
 
 
 def _at(path: Path, seconds: float) -> None:
