@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+
+os.environ["VLPROMPT_MODEL"] = "pocket-s"  # the faster one, where a test names no model
 
 import pytest
 import torch

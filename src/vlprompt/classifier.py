@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vlprompt import artifact, hub
+from vlprompt import artifact, hub, pocket
 from vlprompt.artifact import Learned
 from vlprompt.data import (
     Sample,
@@ -126,7 +126,7 @@ class PromptClassifier:
     @plainly
     def __init__(
         self,
-        model: str | Path = "pocket-s",
+        model: str | Path = pocket.MODEL,
         method: str | None = None,
         *,
         shots: int | None = 16,

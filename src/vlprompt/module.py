@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from vlprompt import artifact
+from vlprompt import artifact, pocket
 from vlprompt.data import DEFAULT_TEMPLATE
 from vlprompt.engine.forward import Forward, reads_frozen
 from vlprompt.engine.precision import resolve_device
@@ -30,7 +30,7 @@ class PromptedCLIP(nn.Module):
 
     def __init__(
         self,
-        model: str | Path | Clip = "pocket-s",
+        model: str | Path | Clip = pocket.MODEL,
         method: str = "coop",
         *,
         class_names: Sequence[str],

@@ -280,7 +280,7 @@ def test_defaults_name_what_is_in_the_package() -> None:
     first = inspect.signature(quickstart).parameters
     assert {options.POCKET_DATA, first["data"].default} <= set(pocket.names())
     assert first["model"].default in pocket.model_names()
-    assert options.POCKET_MODEL in pocket.model_names()
+    assert options.DEFAULT_MODEL in pocket.model_names()
     assert set(ablate.DEFAULT_DATA.split(",")) <= set(pocket.names())
 
 

@@ -22,7 +22,7 @@ def plpp(
     data: Annotated[
         str, option("--data A,B", "Data sets with validation images, as --data of train takes them.")
     ] = DEFAULT_DATA,
-    model: options.Model = options.POCKET_MODEL,
+    model: options.Model = options.DEFAULT_MODEL,
     host: Annotated[str, option("--host", "The method that PLPP is added to.")] = "coop",
     shots: Annotated[int, option("--shots", "Training images per class.", min=1)] = 16,
     seeds: options.Seeds = "1,2,3",
@@ -67,7 +67,7 @@ def plpp(
 @failures.guarded
 def pretraining(
     data: Annotated[str, option("--data DIR|URL|NAME", "As in pretrain.")] = "pocket",
-    model: options.Model = options.POCKET_MODEL,
+    model: options.Model = options.DEFAULT_MODEL,
     targets: Annotated[str | None, option("--targets A,B", "Data sets to transfer to.", "the embedded ones")] = None,
     seeds: options.Seeds = "1,2,3",
     epochs: Annotated[int, option("--epochs", "Epochs of every cell.", min=1)] = 5,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from vlprompt import pocket
 from vlprompt.cli import clusters, console, options, work
 from vlprompt.cli.options import argument, option
 from vlprompt.errors import DATA, UserError, unknown
@@ -49,7 +50,7 @@ Model = Annotated[
     option(
         "--model NAME|DIR|ID",
         "As in `train`.",
-        f"{options.POCKET_MODEL}; for a plan of the papers' sets that are not on disk their ViT-B/16",
+        f"{options.DEFAULT_MODEL}, with --quick {pocket.SMALL}; for a plan of the papers' sets that are not on disk their ViT-B/16",
     ),
 ]
 Quick = Annotated[
@@ -100,7 +101,7 @@ def bench(
     request = bench.Request(
         protocols=asked(protocol, init),
         data=sets,
-        model=model or default_model(sets, dry_run=dry_run),
+        model=model or default_model(sets, dry_run=dry_run, quick=quick),
         methods=None if methods is None else names("--methods", methods),
         source=None if source is None else names("--source", source),
         shots=None if shots is None else parse_shots(shots),
@@ -156,12 +157,12 @@ def absent(data: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name in bench.expand(data) if bench.lacking(name) is not None)
 
 
-def default_model(data: Sequence[str], *, dry_run: bool) -> str:
-    """pocket-s; ViT-B/16, with a note, if a dry run plans data sets that are not on disk."""
+def default_model(data: Sequence[str], *, dry_run: bool, quick: bool) -> str:
+    """The usual one, or the small one if it should be quick; ViT-B/16, with a note, if a dry run plans data sets that are not on disk."""
     from vlprompt.bench import PAPERS_MODEL
 
     if not dry_run or not absent(data):
-        return options.POCKET_MODEL
+        return pocket.SMALL if quick else options.DEFAULT_MODEL
     console.note(
         f"Planned for {PAPERS_MODEL}, since no --model is given. The grid itself needs --model {PAPERS_MODEL}."
     )

@@ -23,7 +23,7 @@ def convert(
         ),
     ],
     out: Annotated[Path, option("--out DIR", "Directory for the prompt.")],
-    model: options.Model = options.POCKET_MODEL,
+    model: options.Model = options.DEFAULT_MODEL,
     template: Annotated[
         str, option("--template", "Words of the zero-shot classifier, {} for the name.")
     ] = "a photo of a {}.",

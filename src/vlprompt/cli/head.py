@@ -47,7 +47,7 @@ def head(
         raise UserError(
             "--set needs --method: without a prompt there is nothing to set. Add for example --method coop."
         )
-    found = _of_run(run, model, device) if run else _of_model(model or options.POCKET_MODEL, method, settings, device)
+    found = _of_run(run, model, device) if run else _of_model(model or options.DEFAULT_MODEL, method, settings, device)
     if as_json:
         console.dump(found.as_dict())
         return

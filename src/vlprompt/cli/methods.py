@@ -36,7 +36,7 @@ def methods(
             raise UserError(f"--guide is about all methods. Leave {name!r} or --guide away.")
         _guide(as_json)
     elif name is not None:
-        _explain(name, model or options.POCKET_MODEL, as_json)
+        _explain(name, model or options.DEFAULT_MODEL, as_json)
     elif model is not None:
         _fits(model, as_json)
     else:
@@ -73,7 +73,7 @@ def _guide(as_json: bool) -> None:
 
     rows = []
     for name, whom in WHOM.items():
-        method = resolve(name, recipe=recipe_of(name, "few-shot", options.POCKET_MODEL))
+        method = resolve(name, recipe=recipe_of(name, "few-shot", options.DEFAULT_MODEL))
         reach, towers = method.prompt.reach, []
         if isinstance(method.learner, Steps):
             towers = [

@@ -14,6 +14,7 @@ from urllib.parse import urlencode
 
 import typer
 
+from vlprompt import pocket
 from vlprompt.cli import console
 from vlprompt.errors import UserError, unknown
 
@@ -29,7 +30,7 @@ Choice = TypeVar("Choice", bound=str)
 
 MAX_SEEDS, MAX_DIGITS = 10_000, 9
 POCKET_DATA = "emoji-symbols"
-POCKET_MODEL = "pocket-s"
+DEFAULT_MODEL = pocket.MODEL
 
 
 def option(flag: str, help: str, default: str | bool = True, **more: Any) -> Any:

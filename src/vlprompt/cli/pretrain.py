@@ -32,7 +32,7 @@ Data = Annotated[
     ),
 ]
 Model = Annotated[
-    str | None, option("--model NAME|DIR|ID", "As in `train`.", f"{options.POCKET_MODEL}, or the recipe's")
+    str | None, option("--model NAME|DIR|ID", "As in `train`.", f"{options.DEFAULT_MODEL}, or the recipe's")
 ]
 Method = Annotated[str | None, option("--method NAME", "As in `train`.", "rpp, or the recipe's")]
 Names = Annotated[
@@ -143,12 +143,12 @@ def _config(asked: dict[str, Any]) -> PretrainConfig:
         raise UserError("--all-classes and --classes-per-step exclude each other: give one.")
     known = {field.name for field in dataclasses.fields(PretrainConfig)}
     recipe = _recipe(asked["recipe"])
-    usual = {"method": "rpp", "model": options.POCKET_MODEL, "data": "pocket", "shots": 16, "seed": 42}
+    usual = {"method": "rpp", "model": options.DEFAULT_MODEL, "data": "pocket", "shots": 16, "seed": 42}
     if recipe is not None:
         train, shots, seeds = recipe.train or ("pocket",), recipe.shots or (0,), recipe.seeds or (42,)
         usual = {"method": recipe.method, "model": recipe.model, "data": train[0], "shots": shots[-1], "seed": seeds[0]}
         if recipe.model == "pocket":
-            usual["model"] = options.POCKET_MODEL
+            usual["model"] = options.DEFAULT_MODEL
     asked |= {name: value for name, value in usual.items() if asked[name] is None}
     made = {
         "out": asked["out"] or Path("runs") / f"pretrain-{asked['method']}",

@@ -74,7 +74,7 @@ def train(
     data: options.Data = options.POCKET_DATA,
     columns: options.Columns = None,
     class_names: options.ClassNames = None,
-    model: options.Model = options.POCKET_MODEL,
+    model: options.Model = options.DEFAULT_MODEL,
     method: MethodOrRecipes = None,
     shots: options.Shots = 16,
     seeds: options.Seeds = "1",
@@ -186,8 +186,8 @@ def _say_defaults(config: RunConfig) -> None:
     used = []
     if config.data == options.POCKET_DATA:
         used.append(f"the embedded images {config.data!r} (your own: --data FOLDER)")
-    if config.model == options.POCKET_MODEL:
-        used.append(f"the small embedded model {config.model!r} (a real CLIP: --model DIRECTORY or Hub id)")
+    if config.model == options.DEFAULT_MODEL:
+        used.append(f"the embedded model {config.model!r} (a real CLIP: --model DIRECTORY or Hub id)")
     if used:
         console.note(f"Using {' and '.join(used)}.")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import functools
 import json
+import os
 import threading
 import zipfile
 from collections.abc import Iterable
@@ -16,6 +17,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 __all__ = ["PocketRow", "PocketSet", "Role", "info", "model_dir", "model_names", "names", "read", "rows"]
+
+SMALL = "pocket-s"
+"""The faster of the embedded models, which knows drawings alone."""
+MODEL = os.environ.get("VLPROMPT_MODEL") or "pocket-m"
+"""What is used where no model is named: the variable ``VLPROMPT_MODEL``, else the embedded model that knows photographs."""
 
 _HERE = Path(__file__).resolve().parent
 _LOCK = threading.Lock()
@@ -105,7 +111,7 @@ def model_names() -> list[str]:
     return sorted(path.parent.name for path in _HERE.glob("*/config.json"))
 
 
-def model_dir(name: str = "pocket-s") -> Path:
+def model_dir(name: str = SMALL) -> Path:
     """The directory of a shipped model, in the Hugging Face CLIP layout."""
     if name not in model_names():
         raise ValueError(_unknown("model", name, model_names()))

@@ -87,7 +87,7 @@ class Study:
 
     out: Path
     data: str = "pocket"
-    model: str = "pocket-s"
+    model: str = pocket.MODEL
     targets: tuple[str, ...] | None = None
     """Data sets to transfer to; None: the embedded benchmark sets."""
     seeds: tuple[int, ...] = (1, 2, 3)
