@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy import stats
 
 from vlprompt.report import bootstrap
 from vlprompt.report.bootstrap import PairedTest, Table, draws, estimate, paired_test, seed_part
@@ -231,6 +232,41 @@ def test_seeds_needed_are_enough_when_they_are_there() -> None:
         return sum(estimate([paired_test(one)], resamples=1000).verdict != "cannot tell" for one in made)
 
     assert decided(first.seeds_needed) > decided(3)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "mean", "image_variance"), [((3,), 2.0, 0.0), ((5,), 1.0, 0.04), ((3, 5), 1.5, 0.01), ((2,), 0.1, 0.0)]
+)
+def test_seeds_needed_are_those_of_the_formula(seeds: tuple[int, ...], mean: float, image_variance: float) -> None:
+    """The first number of seeds whose interval leaves out zero, or lies within the margin of 0.5, as a plain loop finds it."""
+    tests = [made_test(number, mean, image_variance) for number in seeds]
+    variance, freedom = seed_part(tests)
+    room = max(mean, 0.5 - mean)
+    of_images = stats.norm.ppf(0.975) ** 2 * image_variance / len(seeds)
+
+    def width(number: int) -> float:
+        quantile = stats.t.ppf(0.975, freedom * (number - 1) / (min(seeds) - 1))
+        return float(np.sqrt(quantile**2 * variance * min(seeds) / number + of_images))
+
+    wanted = next(number for number in range(2, 1000) if width(number) < room)
+    found = estimate(tests, resamples=10)
+    assert found.seeds_needed == wanted
+    assert found.images_factor == pytest.approx(of_images / room**2)
+
+
+def made_test(seeds: int, mean: float, image_variance: float) -> PairedTest:
+    """A table taken apart, of 100 images, whose squared error over seeds is 1 for three seeds."""
+    half = 10 * image_variance**0.5
+    return PairedTest(
+        mean=mean,
+        num_images=100,
+        num_seeds=seeds,
+        values_K=np.array([mean - half, mean + half]),
+        share_K=np.array([0.5, 0.5]),
+        image_share=1.0,
+        seed_variance=0.01 if mean < 0.5 else 3.0 / seeds,
+        mean_S=np.full(seeds, mean),
+    )
 
 
 def test_too_few_images_are_told_from_too_few_seeds() -> None:

@@ -24,12 +24,22 @@ from pathlib import Path
 from typing import Any
 
 from tests.soak.survivors import EXPLAINED
+from vlprompt import reading
 
 ROOT = Path(__file__).resolve().parents[2]
 RECORD = ROOT / "docs" / "records" / "mutants.json"
 PARTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "losses": (("losses/*.py",), ("tests/losses", "tests/test_methods.py")),
-    "prompts": (("prompts/*.py",), ("tests/prompts", "tests/towers/test_oracle.py", "tests/test_beyond.py")),
+    "losses": (("losses/*.py",), ("tests/losses", "tests/engine/test_gradients.py", "tests/test_methods.py")),
+    "prompts": (
+        ("prompts/*.py",),
+        (
+            "tests/prompts",
+            "tests/engine/test_init.py",
+            "tests/test_beyond.py",
+            "tests/test_both.py",
+            "tests/test_waist.py",
+        ),
+    ),
     "splits and sampling": (
         ("data/splits.py", "engine/sampling.py"),
         ("tests/data/test_splits.py", "tests/cli/test_leaks.py"),
@@ -39,7 +49,7 @@ PARTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("tests/report/test_bootstrap.py", "tests/report/test_judgement.py", "tests/report/test_comparison.py"),
     ),
 }
-"""Name -> files of the package, and the tests that should see their faults."""
+"""Name -> files of the package, and the tests that should see their faults: first those files that speak of the module, then all."""
 LONGEST = 120
 """Seconds for the tests of one fault; a fault that makes them longer is seen."""
 OTHER: dict[type[ast.AST], type[ast.AST]] = {
@@ -127,12 +137,23 @@ def seen(source: Path, tests: tuple[str, ...]) -> bool:
     return os.waitpid(child, 0)[1] != 0
 
 
+def near(path: Path, tests: tuple[str, ...]) -> tuple[str, ...]:
+    """The files among the tests that speak of a module."""
+    files = [
+        one
+        for place in tests
+        for one in ([ROOT / place] if place.endswith(".py") else (ROOT / place).glob("test_*.py"))
+    ]
+    spoken = f"{path.parent.name}.{path.stem}"
+    return tuple(str(one.relative_to(ROOT)) for one in sorted(files) if spoken in one.read_text(encoding="utf-8"))
+
+
 def run(each: int, seed: int, only: list[str]) -> None:
-    """Write the record, after each part: `each` faults of each part, drawn with the seed."""
+    """Write the record, after each part: `each` faults of each part, drawn with the seed. only: parts; others' rows are kept."""
     import torch  # before the forks, which then need not load it
 
     torch.set_num_threads(1)
-    found = []
+    found = [one for one in reading.json_object(RECORD)["parts"] if one["part"] not in only] if only else []
     with tempfile.TemporaryDirectory() as place:
         source = Path(place)
         shutil.copytree(ROOT / "src" / "vlprompt", source / "vlprompt", ignore=shutil.ignore_patterns("__pycache__"))
@@ -150,7 +171,8 @@ def run(each: int, seed: int, only: list[str]) -> None:
                 line = getattr(list(ast.walk(trees[path]))[number], "lineno", 0)
                 code, what = changed(trees[path], number, kind)
                 path.write_text(code, encoding="utf-8")
-                if not seen(source, tests):
+                own = near(path, tests)
+                if not (own and seen(source, own)) and not seen(source, tests):
                     survivors.append({"file": str(path.relative_to(source)), "line": line, "fault": what})
                     print(json.dumps(survivors[-1]), flush=True)
                 path.write_bytes(whole)
@@ -158,7 +180,8 @@ def run(each: int, seed: int, only: list[str]) -> None:
             found.append(
                 {"part": name, "possible": len(every), "tried": len(drawn), "survivors": survivors, "seconds": took}
             )
-            print(json.dumps({**found[-1], "survivors": len(survivors)}), flush=True)
+            print(json.dumps(found[-1]), flush=True)
+            found.sort(key=lambda one: list(PARTS).index(one["part"]))
             about = {"date": date.today().isoformat(), "seed": seed, "parts": found}
             RECORD.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 
