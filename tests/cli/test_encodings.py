@@ -58,6 +58,7 @@ def test_what_a_terminal_cannot_show_is_escaped(
     assert escaped in said("data", "check", accented)
 
 
+@pytest.mark.slow  # `test_systems.py` has what is quick: every file is opened with a named encoding
 @pytest.mark.skipif(shutil.which("localedef") is None, reason="needs localedef to make a locale")
 @pytest.mark.parametrize(("language", "encoding"), [("en_US", "CP1252"), ("zh_CN", "GBK")])
 def test_a_locale_changes_no_answer(

@@ -109,10 +109,10 @@ def peak_mib(device: torch.device) -> float:
     """Peak memory in MiB: what the CUDA allocator held on this device, else the resident set of the process so far."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
-    if sys.platform == "win32":
+    try:
+        import resource
+    except ImportError:  # Windows has none
         return 0.0
-    import resource  # not on Windows
-
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
