@@ -82,6 +82,24 @@ def test_a_killed_rank_is_started_again_and_nothing_is_lost_or_repeated(
 
 
 @pytest.mark.slow
+def test_a_restart_with_a_cold_cache_gives_the_bits_of_no_restart(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An image is then encoded in other company than before it, which must not change a bit of its features."""
+    made = {}
+    for name, module, restarts in (("whole", "vlprompt", 0), ("killed", "tests.pretrain.dies", 1)):
+        monkeypatch.setenv("COLD", str(tmp_path / f"{name}-cache"))
+        text = ["--method", "coop", "--views", "2", "--cache", str(tmp_path / f"{name}-cache")]
+        arguments = [*command(root, tmp_path / name), *text]
+        done = launch(module, arguments, restarts=restarts)
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert done.stderr.count("class names from") == 1 + restarts
+        made[name] = load_file(tmp_path / name / "last" / "prompt.safetensors")
+    assert all(torch.equal(made["whole"][name], one) for name, one in made["killed"].items())
+    assert (tmp_path / "killed-cache").is_dir(), "features were cached again"
+
+
+@pytest.mark.slow
 def test_a_rank_that_keeps_dying_ends_the_run_with_its_checkpoint(root: Path, alone: Path, tmp_path: Path) -> None:
     """Without restarts the run fails; the same command with --resume, alone, goes on to the same result."""
     out = tmp_path / "out"
