@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,16 @@ def test_what_cannot_be_read_is_skipped_counted_and_limited(root: Path, tmp_path
         assert error.value.exit_code == DATA
 
 
+def test_images_none_of_which_decodes_teach_nothing(root: Path, tmp_path: Path) -> None:
+    data = Path(shutil.copytree(root / "data", tmp_path / "data"))
+    for path in data.rglob("*.png"):
+        path.write_bytes(b"no image")
+    with pytest.raises(UserError, match=r"none of the .* training images could be used.*Nothing was learned") as error:
+        pretrain_run(small(root, tmp_path / "out", data=str(data), max_skipped=1000, held_out=0))
+    assert error.value.exit_code == DATA
+    assert not list((tmp_path / "out").rglob("prompt.json"))
+
+
 @pytest.mark.parametrize("method", ["plpp+rpp", "promptsrc", "pomp"])
 @pytest.mark.parametrize("stop", [3, 6])
 def test_a_stopped_run_goes_on_to_the_same_bits(root: Path, tmp_path: Path, method: str, stop: int) -> None:
@@ -102,6 +113,9 @@ def test_other_options_are_refused_and_a_finished_run_is_read_back(root: Path, t
     with pytest.raises(UserError, match="seed: 42 -> 43"):
         pretrain_run(small(root, out, "coop", seed=43))
     assert pretrain_run(small(root, out, "coop", log_every=3, save_every=50)) == done
+    (out / "best" / "prompt.json").unlink()
+    with pytest.raises(UserError, match=r"finished record \(pretraining.json\), but the prompt in best/ is gone"):
+        pretrain_run(small(root, out, "coop"))
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.tex").touch()
     with pytest.raises(UserError, match="not empty"):

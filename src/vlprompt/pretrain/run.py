@@ -127,6 +127,12 @@ def _run(setup: Setup) -> dict[str, Any]:
     setup.observer.note(said(setup, feed, base.get("zero_shot_top1")))
     task = Task(method=setup.method, feed=feed, start=state, book=book, forward=forward)
     prompt = train_one(setup.clip, task, setup.images, setup.observer)
+    if not progress.images:
+        raise UserError(
+            f"none of the {len(setup.corpus.train):,} training images could be used, the first: "
+            f"{next(iter(progress.skipped.items()), ('none', 'nothing was read'))}. Nothing was learned.",
+            exit_code=DATA,
+        )
     if ranks.rank == 0:
         _save(setup, LAST, prompt, progress)
         if progress.best_top1 is None or not chosen_by_best:
@@ -193,6 +199,12 @@ def _claimed(config: PretrainConfig, document: dict[str, object]) -> tuple[dict[
     if not same_work(out / CONFIG, document):
         return None, None
     if (out / SUMMARY).is_file():
+        if gone := [name for name in (BEST, LAST) if not (out / name / artifact.FACTS).is_file()]:
+            raise UserError(
+                f"{out} has a finished record ({SUMMARY}), but the prompt in {gone[0]}/ is gone. Remove {SUMMARY} to learn it again, or "
+                "put the prompt back.",
+                exit_code=DATA,
+            )
         return reading.json_object(out / SUMMARY), None
     data = record.read(out)
     if data is not None and not (config.resume or restarted()):
@@ -324,12 +336,6 @@ def _summary(
 ) -> dict[str, Any]:
     """What the run gave; written by rank 0, and its being there means finished."""
     corpus = setup.corpus
-    if not progress.images:
-        raise UserError(
-            f"none of the {len(corpus.train):,} training images could be used, the first: "
-            f"{next(iter(progress.skipped.items()), ('none', 'nothing was read'))}. Nothing was learned.",
-            exit_code=DATA,
-        )
     last = progress.tests[-1] if progress.tests else {}
     summary: dict[str, Any] = {
         "schema": record.SCHEMA,
