@@ -149,6 +149,19 @@ def test_other_damage(clip: Clip, tmp_path: Path) -> None:
         artifact.load(tmp_path, clip)
 
 
+def test_files_of_another_hand_are_not_lost(clip: Clip, tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_bytes(b"# My project\xff")
+    artifact.save(tmp_path, learned(clip))
+    assert (tmp_path / "README.md").read_bytes() == b"# My project\xff"
+    assert artifact.load(tmp_path, clip).class_names == learned(clip).class_names
+    artifact.save(tmp_path, learned(clip))
+    for text in ('{"prompt": "Write a poem"}', '["a photo of"]'):
+        (tmp_path / "prompt.json").write_text(text, encoding="utf-8")
+        with pytest.raises(UserError, match=r"prompt\.json is not of vlprompt and would be lost"):
+            artifact.save(tmp_path, learned(clip))
+        assert (tmp_path / "prompt.json").read_text(encoding="utf-8") == text
+
+
 def test_a_save_that_is_cut_off_leaves_no_mixture(clip: Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     artifact.save(tmp_path, learned(clip))
 

@@ -31,6 +31,8 @@ SCHEMA = 1
 TENSORS: str = "prompt.safetensors"
 FACTS: str = "prompt.json"
 CARD: str = "README.md"
+CARD_MARK = "A prompt learned with vlprompt "
+"""What stands in every card: a file without it is of another hand."""
 TEACHER: str = "teacher.classes"
 """The tensor with the teacher's class features."""
 
@@ -73,7 +75,11 @@ class Picked:
 
 
 def save(directory: Path, learned: Learned) -> None:
-    """Write a prompt; until `prompt.json` is there, last, the directory holds none. UserError (exit 4): it is not finite."""
+    """Write a prompt; until `prompt.json` is there, last, the directory holds none. A README.md of another hand is kept.
+
+    UserError: it is not finite (exit 4), or a `prompt.json` is there that is no prompt of vlprompt.
+    """
+    _require_ours(directory / FACTS)
     own, taught = _tensors(learned.prompt), learned.method.taught
     if taught is not None:
         own[TEACHER] = taught.features.contiguous()
@@ -84,7 +90,8 @@ def save(directory: Path, learned: Learned) -> None:
         (directory / TENSORS).unlink(missing_ok=True)
     else:
         disk.write_bytes(directory / TENSORS, data)
-    disk.write_text(directory / CARD, card(learned))
+    if not (directory / CARD).is_file() or CARD_MARK.encode() in (directory / CARD).read_bytes():
+        disk.write_text(directory / CARD, card(learned))
     facts = {
         "schema": SCHEMA,
         "vlprompt": __version__,
@@ -243,6 +250,16 @@ def pick(run: Path) -> Picked:
     return Picked(found[best][0], reason)
 
 
+def _require_ours(path: Path) -> None:
+    """UserError where a file holds JSON that is not of a prompt: it would be lost. A damaged file is not kept."""
+    try:
+        found = reading.json_value(path.read_bytes(), str(path)) if path.is_file() else {"weight_hash": ""}
+    except ValueError:
+        return
+    if not isinstance(found, dict) or "weight_hash" not in found:
+        raise UserError(f"{path} is not of vlprompt and would be lost. Give another folder.")
+
+
 def card(learned: Learned) -> str:
     """The model card, Markdown."""
     facts, metrics = learned.facts, learned.facts.get("metrics", {})
@@ -264,7 +281,7 @@ def card(learned: Learned) -> str:
     names = "these class names alone" if own else "these class names or for any others"
     return (
         f"# {learned.method.name}\n\n"
-        f"A prompt learned with vlprompt {__version__}. It is not a model: it works "
+        f"{CARD_MARK}{__version__}. It is not a model: it works "
         f"with the frozen CLIP named below, for {names}.\n\n"
         f"| | |\n|---|---|\n{table}\n\n"
         f"Options: {options or 'none'}.\n\n"

@@ -71,6 +71,10 @@ def test_segment_writes_a_map_and_a_picture_for_each(vlprompt: Vlprompt, run: Pa
         assert shown.width >= 64
         assert shown.height > 40
     assert "one.png" in vlprompt("segment", run, data / "images/one.png", *options).out
+    before = (data / "images/one.png").read_bytes()
+    done = vlprompt("segment", run, data / "images/one.png", "--classes", ",".join(NAMES), "--out", data / "images")
+    assert (done.code, "one.png would be lost" in done.err) == (2, True)
+    assert (data / "images/one.png").read_bytes() == before
 
 
 def test_eval_scores_pixels(vlprompt: Vlprompt, run: Path, tmp_path: Path) -> None:

@@ -59,6 +59,7 @@ def segment(
         raise UserError(
             "two pictures have the same name, and so would their maps. Give them one by one, with another --out."
         )
+    _require_room(paths, out)
     place = str(resolve_device(device))
     classifier, _, reason = pixel_classifier(
         run, names, clip=load(model, device=place) if model else None, device=place
@@ -80,6 +81,14 @@ def segment(
         some = ", ".join(f"{name} {100 * share:.0f}" for name, share in list(shares.items())[:SHOWN])
         table.add_row(Text(path.name), Text(some))
     console.show(table, f"Maps: {out}")
+
+
+def _require_room(paths: list[Path], out: Path) -> None:
+    """UserError where a map would be written over a picture that is not a map of before."""
+    for path in paths:
+        shown = out / f"{path.stem}.png"
+        if shown.is_file() and (not shown.with_suffix(".npy").is_file() or shown.resolve() == path.resolve()):
+            raise UserError(f"{shown} would be lost: the map of {path.name} has its name. Give another --out.")
 
 
 def _one(path: Path, out: Path, classifier: object, short: int | None) -> dict[str, float]:
