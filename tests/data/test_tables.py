@@ -183,7 +183,11 @@ def test_columns_can_be_named(images: Path) -> None:
     assert (dataset.class_names, len(dataset.train), len(dataset.test)) == (("x", "y"), 2, 2)
     assert "the columns label are not used" in dataset.notes[0]
     assert not opened(images, text, "?path=picture&label=what&split=").divided
-    for wrong, said in (("?path=photo", "no column 'photo'"), ("?image=picture", "unknown column setting 'image'")):
+    for wrong, said in (
+        ("?path=photo", "no column 'photo'"),
+        ("?image=picture", "unknown column setting 'image'"),
+        ("?path=picture&label=picture", "path and label are both the column 'picture'"),
+    ):
         with pytest.raises(UserError, match=said):
             opened(images, text, wrong)
 

@@ -22,7 +22,6 @@ from .splits import (
 from .store import FeatureStore, Stats
 from .views import (
     AUGMENTATION_VERSION,
-    Augmentation,
     augmented_view,
     load_pixels,
     test_view,
@@ -32,7 +31,6 @@ from .views import (
 __all__ = [
     "AUGMENTATION_VERSION",
     "DEFAULT_TEMPLATE",
-    "Augmentation",
     "ClassCount",
     "Copies",
     "Corpus",

@@ -207,6 +207,8 @@ def _columns(table: _Table) -> tuple[dict[str, str], list[str]]:
             f"no column {' and no column '.join(map(repr, lost))}; its columns are {', '.join(table.columns)}. Expected path,label or "
             f"path,label,split; say which columns are meant with --columns path=NAME,label=NAME",
         )
+    if twice := [what for what in chosen if list(chosen.values()).count(chosen[what]) > 1]:
+        raise _bad(table.place, f"{' and '.join(twice)} are both the column {chosen[twice[0]]!r}. Give each its own")
     others = [name for name in table.columns if name not in chosen.values()]
     dividing = [name for name in others if FOLDS.fullmatch(name.casefold()) or _divides(table, name)]
     if dividing and "split" not in table.asked and "split" not in chosen:

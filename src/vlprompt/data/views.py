@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -192,8 +192,6 @@ def normalise(image: Image.Image, preprocess: Preprocess) -> Tensor:
     return pixels_HW3.permute(2, 0, 1).contiguous().float().div_(255).sub_(mean).div_(std)
 
 
-Augmentation = Literal["published", "crop", "none"]
-"""`published`: crop, flip and two operations; `crop`: crop and flip; `none`: the test view."""
 PIXELS_VERSION = 1
 """Part of every augmented view's seed: raise it when `augmented_view` changes."""
 OPERATIONS_DRAWN = 2
