@@ -39,6 +39,7 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "pretrain": ("--classes", "100,1000", "--repeats", "1"),
     "replicas": (),
     "listing": (),
+    "end_to_end": (),
 }
 """Benchmark -> its options here, the quickest first within reason."""
 

@@ -33,13 +33,13 @@ IMAGES, CLASSES, SIDE = 64, 16, 224
 VIT_B16 = TowerConfig(width=768, layers=12, heads=12, hidden=4 * 768, activation="quick_gelu")
 
 
-def write_images(root: Path) -> Path:
+def write_images(root: Path, classes: int = CLASSES, each: int = IMAGES // CLASSES) -> Path:
     """Noise in class folders, always the same."""
     rng = np.random.RandomState(0)
-    for name in CLASS_NAMES[:CLASSES]:
+    for name in CLASS_NAMES[:classes]:
         place = root / "train" / name.replace("/", " ")
         place.mkdir(parents=True)
-        for i in range(IMAGES // CLASSES):
+        for i in range(each):
             pixels = rng.randint(0, 256, (SIDE, SIDE, 3)).astype(np.uint8)
             Image.fromarray(pixels).save(place / f"{i}.png")
     return root

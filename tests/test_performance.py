@@ -10,7 +10,11 @@ from typing import Any
 import pytest
 import torch
 from benchmarks import all as every
-from benchmarks import gpu
+from benchmarks import end_to_end, gpu
+from benchmarks.feature_cache import write_images
+from benchmarks.methods_sides import SMALL, random_clip
+
+from vlprompt.engine.job import Means, learn
 
 FIGURE = {"name": "ratio", "value": 2.5, "unit": "times"}
 
@@ -77,3 +81,23 @@ def test_the_benchmark_of_a_gpu_runs_without_one(
         with pytest.raises(SystemExit):
             gpu.main()
         assert "there is no GPU here" in capsys.readouterr().err
+
+
+def test_the_published_loop_and_ours_learn_the_same_from_the_same_views(tmp_path: Path) -> None:
+    clip, folder = random_clip(SMALL), write_images(tmp_path / "noise", 3, 2)
+    job = end_to_end.our_job(clip, folder, tmp_path / "cache", 2, 1, "epochs", 2)
+    learned, _ = learn(job, job.draw(), Means(device="cpu"))
+    *_, published = end_to_end.plain(clip, folder, job.method, 2, 1)
+    ours, theirs = (next(one.parameters()).detach() for one in (learned.prompt, published))
+    moved = (ours - end_to_end.new_prompt(clip, job.method.prompt, 3, 1).ctx.detach()).abs().max()
+    assert float((ours - theirs).abs().max()) <= 1e-4 * float(moved)
+    assert float(moved) > 0
+
+
+def test_from_a_folder_to_a_prompt_both_sides_are_timed_epoch_by_epoch(tmp_path: Path) -> None:
+    clocks = end_to_end.both(random_clip(SMALL), write_images(tmp_path / "noise", 3, 2), 1, 1, judge=True, epochs=2)
+    for clock in clocks.values():
+        assert len(clock.accuracy) == 2
+        assert 0 < clock.seconds[0] < clock.seconds[1]
+    curves = {side: end_to_end.mean([clock]) for side, clock in clocks.items()}
+    assert {one.name for one in end_to_end.near(curves, "x")} >= {"ours_final_x", "plain_near_x", "near_ratio_x"}
