@@ -1,4 +1,7 @@
-"""Tensors in safetensors files, checked before they are used: names, shapes and types from the header, then the numbers."""
+"""Tensors in safetensors files, checked before they are used: names, shapes and types from the header, then the numbers.
+
+And how a tensor gets onto a device.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,13 @@ MAX_HEADER = 100_000_000
 """Bytes; the limit of the safetensors library."""
 LARGEST = 1e9
 """Beyond it, sums of squares and products of a few learned numbers leave float32's range (project's choice)."""
+
+
+def onto(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor on a device; for CUDA from pinned memory, so that the processor goes on while it is copied."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
 
 
 def header(content: bytes, where: str) -> dict[str, Any]:

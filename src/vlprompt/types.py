@@ -135,7 +135,7 @@ class Vocabulary:
 
     weight_VD: Tensor
     word_ids: Tensor
-    """(A,) int64, ascending: every id but [SOS] and [EOT]."""
+    """(A,) int64, ascending, on the CPU: every id but [SOS] and [EOT]."""
     words: Callable[[int], str]
     """Id -> readable word."""
     mean_state: Callable[[], Tensor] | None = None

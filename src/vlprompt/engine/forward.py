@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -13,6 +13,7 @@ from vlprompt.engine.classes import in_view
 from vlprompt.engine.distributed import ALONE, Alone
 from vlprompt.errors import DATA, UserError
 from vlprompt.losses import after, answers, logits
+from vlprompt.tensors import onto
 from vlprompt.towers import Clip
 from vlprompt.towers.tokens import subset
 from vlprompt.types import Context, Ensemble, Features, Need, Prompted, PromptSpec, Teacher, View
@@ -126,6 +127,7 @@ class Forward:
         answered: Answered | None = None,
     ) -> View:
         """As `__call__`, of a prompt that was asked. answered: what the towers answered where several prompts went through at once."""
+        device = self.clip.device
         chosen = None if drawn is None else in_view(labels, drawn, self.tokens.num_classes, others)
         classes_C = None if chosen is None else chosen.classes_C
         frozen = None if frozen_BE is None else Features(pooled=frozen_BE)
@@ -143,7 +145,7 @@ class Forward:
         elif "context_states" in self.needs:
             context = self.clip.context(prompted)
         return View(
-            labels=labels if chosen is None else chosen.labels_B,
+            labels=onto(labels if chosen is None else chosen.labels_B, device),
             logits=answers(prompted, image, text, self.clip.logit_scale),
             text=text,
             image=image,
@@ -151,7 +153,7 @@ class Forward:
             vocabulary=self.clip.vocabulary,
             context=context,
             teacher=self._teacher(frozen, classes_C, taught_BE),
-            sampled=None if chosen is None else chosen.sampled,
+            sampled=None if chosen is None else replace(chosen.sampled, seen=onto(chosen.sampled.seen, device)),
         )
 
     def _image(self, prompted: Prompted, frozen: Features | None, pixels: Tensor | None) -> Features:
@@ -179,12 +181,7 @@ class Forward:
             tokens = self.tokens if classes_C is None else subset(self.tokens, classes_C)
         else:
             own = range(1) if len(part) == 0 else part  # a rank without a class encodes one, and gives none
-            device = self.tokens.restore_C.device
-            index = (
-                torch.arange(own.start, own.stop, device=device)
-                if classes_C is None
-                else classes_C[own.start : own.stop]
-            )
+            index = torch.arange(own.start, own.stop) if classes_C is None else classes_C[own.start : own.stop]
             tokens = subset(self.tokens, index)
         text = self.clip.encode_text(tokens, prompted, states=states, max_rows=self.max_rows)
         if self.ranks.world == 1:
@@ -224,7 +221,7 @@ def reads_frozen(spec: PromptSpec, needs: frozenset[Need]) -> bool:
 
 def _of(text: Features, classes_C: Tensor | None) -> Features:
     """The class features of the classes in view."""
-    return text if classes_C is None else Features(pooled=text.pooled[classes_C])
+    return text if classes_C is None else Features(pooled=text.pooled[onto(classes_C, text.pooled.device)])
 
 
 def zero_shot_text(clip: Clip, class_names: Sequence[str], template: str) -> Features:

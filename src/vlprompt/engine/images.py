@@ -12,6 +12,7 @@ from vlprompt.data import FeatureStore, Sample, load_pixels, verify
 from vlprompt.disk import default_root
 from vlprompt.engine.observer import SILENT, Observer
 from vlprompt.engine.precision import resolve_device, slow_note
+from vlprompt.tensors import onto
 from vlprompt.towers import Clip, load
 from vlprompt.types import Preprocess
 
@@ -76,7 +77,7 @@ class Images:
 
     @torch.no_grad()
     def _encode(self, pixels_B3SS: Tensor) -> Tensor:
-        return self.clip.encode_images(pixels_B3SS).pooled
+        return self.clip.encode_images(onto(pixels_B3SS, self.clip.device)).pooled
 
     def pixels(self, samples: Sequence[Sample], view: int | None) -> Tensor:
         """What a prompted image tower reads, float32 on the CPU: pixels (N, 3, S, S), or a trunk's cells (N, L, C) from the cache."""

@@ -22,6 +22,7 @@ class Seen:
 
     prompted: Prompted
     labels: Tensor
+    """On the CPU, as `drawn` and `others`: the classes in view are found there."""
     frozen_BE: Tensor | None
     pixels: Tensor | None
     drawn: Tensor | None

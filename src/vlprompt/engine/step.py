@@ -166,15 +166,19 @@ class Place:
     """What of the run is safe: a sentence."""
 
 
-def require_finite(losses: Mapping[str, float], gradients: Gradients, prompt: nn.Module, place: Place) -> None:
+def fetched(losses: Sequence[Tensor], gradients: Gradients) -> tuple[Tensor, list[bool]]:
+    """The losses, float32 on the CPU, and whether each gradient is finite: the one place of a step that waits for the device."""
+    one = losses[0].new_ones(())
+    fine = [one if each is None else torch.isfinite(each).all().float() for each in gradients]
+    both = torch.stack([*losses, *fine]).cpu()
+    return both[: len(losses)], both[len(losses) :].bool().tolist()
+
+
+def require_finite(losses: Mapping[str, float], fine: Sequence[bool], prompt: nn.Module, place: Place) -> None:
     """Raise UserError, naming term, step and images, if a loss or gradient is not finite; nothing is updated."""
     bad = [f"the loss term {name!r}" for name, loss in losses.items() if not math.isfinite(loss)]
-    named = [
-        (name, one) for (name, _), one in zip(prompt.named_parameters(), gradients, strict=True) if one is not None
-    ]
-    if named:
-        fine = torch.stack([torch.isfinite(one).all() for _, one in named]).tolist()
-        bad += [f"the gradient of {name!r}" for (name, _), good in zip(named, fine, strict=True) if not good]
+    named = zip(prompt.named_parameters(), fine, strict=True)
+    bad += [f"the gradient of {name!r}" for (name, _), good in named if not good]
     if not bad:
         return
     raise UserError(

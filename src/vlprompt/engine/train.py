@@ -33,6 +33,7 @@ from vlprompt.engine.step import (
     Place,
     Share,
     accumulate,
+    fetched,
     gradients_of_all,
     labelled,
     measured_gradients_of_all,
@@ -44,6 +45,7 @@ from vlprompt.engine.teacher import Teacher
 from vlprompt.errors import UserError
 from vlprompt.head import measure_head
 from vlprompt.prompts.start import fill
+from vlprompt.tensors import onto
 from vlprompt.towers import Clip
 from vlprompt.towers.tokens import longest
 from vlprompt.types import ClassSampling, Method, PromptSpec, Schedule, View, Views
@@ -382,9 +384,9 @@ class Learner:
         batch, device = self._batch, self.forward.clip.device
 
         def ready(tensor: Tensor | None) -> Tensor | None:
-            return None if tensor is None else tensor.to(device, non_blocking=True)
+            return None if tensor is None else onto(tensor, device)
 
-        labels_B, frozen_BE = batch.labels_B.to(device), ready(batch.frozen_BE)
+        labels_B, frozen_BE = batch.labels_B, ready(batch.frozen_BE)
         everyones = self.feed.ranks.labels(labels_B, self.feed.rows(self.schedule.batch))
         self._images = sum(len(one) for one in everyones)
         self._share = self.feed.ranks.world * len(labels_B) / self._images if self._images else 0.0
@@ -393,7 +395,7 @@ class Learner:
             prompted=self.forward.ask(self.prompt, frozen_BE, chance),
             labels=labels_B,
             frozen_BE=frozen_BE,
-            pixels=batch.pixels,
+            pixels=ready(batch.pixels),
             drawn=self.feed.drawn(self.method.steps.classes, epoch, within),
             others=everyones,
             taught_BE=ready(batch.taught_BE),
@@ -403,20 +405,22 @@ class Learner:
         """The weighted losses of a step. measured: each term's gradient is measured as well."""
         if self._step < self.per_epoch:
             self.balance.measure(view, self.prompt)
-        losses, ranks = weighted(self.balance.terms, view, self._share), self.feed.ranks
-        values = torch.stack([loss.detach().float() for loss in losses.values()]).cpu()
-        self._losses = dict(zip(losses, (ranks.total(values) / ranks.world).tolist(), strict=True))
+        losses = weighted(self.balance.terms, view, self._share)
+        self._values = {name: loss.detach().float() for name, loss in losses.items()}
         self._classes = view.text.pooled.shape[-2]
         places = labelled(self.method.terms, self.prompt, view.prompted) if measured else {}
         return Share(method=self.method, losses=losses, parameters=self.parameters, places=places)
 
     def steps(self, gradients: Gradients, ratios: Mapping[str, float]) -> None:
         """One step of the optimiser. UserError, nothing updated, where a loss or a gradient is not finite."""
-        found, self._ratios = self.feed.ranks.average(gradients, self.parameters), ratios
+        ranks = self.feed.ranks
+        found, self._ratios = ranks.average(gradients, self.parameters), ratios
+        values, fine = fetched(list(self._values.values()), found)
+        self._losses = dict(zip(self._values, (ranks.total(values) / ranks.world).tolist(), strict=True))
         epoch, within = divmod(self._step, self.per_epoch)
         when = f"epoch {epoch + 1}, step {within + 1}"
         place = Place(when=when, images=self._batch.ids, kept=self.book.kept(self._step, self.per_epoch))
-        require_finite(self._losses, found, self.prompt, place)
+        require_finite(self._losses, fine, self.prompt, place)
         take(self.optimiser, self.parameters, found)
 
     def taken(self, seconds: float) -> Taken:

@@ -72,9 +72,8 @@ class Projection:
     def combine(self, gradients: Sequence[Tensor]) -> Tensor:
         own, general = gradients
         along = (own * general).sum()
-        if along >= 0:  # also where either is zero
-            return own
-        return own - self.strength * along / general.square().sum() * general
+        projected = own - self.strength * along / general.square().sum() * general
+        return torch.where(along >= 0, own, projected)  # own also where either is zero; no answer is waited for
 
     def __str__(self) -> str:
         return (

@@ -22,6 +22,7 @@ from vlprompt.engine.train import Batch, Feed
 from vlprompt.errors import UserError
 from vlprompt.pretrain.config import Views
 from vlprompt.pretrain.order import Plan
+from vlprompt.tensors import onto
 from vlprompt.towers import Clip
 from vlprompt.types import Preprocess, Schedule
 
@@ -258,7 +259,7 @@ class Stream(Feed):
         """With the bare tower's features where they are read, and the teacher's, which of fixed views are computed once."""
         for step, (batch, others) in enumerate(decoded(source, start, self.workers), start):
             assert batch.pixels is not None
-            pixels = batch.pixels.to(forward.clip.device, non_blocking=True)
+            pixels = onto(batch.pixels, forward.clip.device)
             taught = None
             if self.teacher is not None and self.look.fixed:
                 samples = [one for one in source.samples(step)[0] if one.id in batch.ids]
@@ -275,5 +276,5 @@ def _bare(clip: Clip, pixels: Tensor, embed: Callable[[Tensor], Tensor] | None =
     """(B, E): what the bare image tower says, or a teacher's, also of no image."""
     if not len(pixels):
         return torch.empty(0, clip.facts.embed_dim, device=clip.device)
-    there = pixels.to(clip.device)
+    there = onto(pixels, clip.device)
     return clip.encode_images(there).pooled if embed is None else embed(there)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vlprompt.errors import UserError
+from vlprompt.tensors import onto
 from vlprompt.towers.block import Entering, entering_of
 from vlprompt.towers.captions import CAPTIONS
 from vlprompt.towers.config import ClipConfig, TowerConfig
@@ -18,7 +19,7 @@ from vlprompt.towers.resnet import ResNetTower
 from vlprompt.towers.scaling import Scaling
 from vlprompt.towers.text import Prefix, TextTower
 from vlprompt.towers.tokenizer import Tokenizer
-from vlprompt.towers.tokens import ClassTokens, check_length, class_plans, pack, sentence_plans
+from vlprompt.towers.tokens import ClassTokens, check_length, class_plans, pack, ready, sentence_plans
 from vlprompt.towers.vision import VisionTower
 from vlprompt.types import BARE, Context, Features, ModelFacts, Preprocess, Prompted, Splice, TextLayout, Vocabulary
 
@@ -89,10 +90,13 @@ class Clip(nn.Module):
     def vocabulary(self) -> Vocabulary:
         """The token embedding in float32, and the ids that are words."""
         weight_VD = self.text_tower.token_embedding.weight.float()
-        ids = torch.arange(len(weight_VD), device=self.device)
+        ids = torch.arange(len(weight_VD))
         keep = (ids != self.tokenizer.start_id) & (ids != self.tokenizer.end_id)
         return Vocabulary(
-            weight_VD=weight_VD, word_ids=ids[keep], words=self.tokenizer.word, mean_state=lambda: self.mean_state
+            weight_VD=weight_VD,
+            word_ids=ids[keep],
+            words=self.tokenizer.word,
+            mean_state=lambda: self.mean_state,
         )
 
     @cached_property
@@ -148,7 +152,7 @@ class Clip(nn.Module):
 
     def _pack(self, names: Sequence[str], plans: list[list[int]], layout: TextLayout | None) -> ClassTokens:
         check_length(names, plans, self.context_length)
-        return pack(names, plans, layout, self.config.text_form, self.context_length).to(self.device)
+        return pack(names, plans, layout, self.config.text_form, self.context_length)
 
     def _require_words(self) -> None:
         """UserError where the text tower has no causal mask."""
@@ -183,7 +187,7 @@ class Clip(nn.Module):
             )
         scaling = Scaling(self.dtype)
         entered = scaling.enter(entered)
-        prefix = self.text_tower.prefix(tokens.prefix, entered, states=states)
+        prefix = self.text_tower.prefix(tokens.prefix.to(self.device), entered, states=states)
         outputs = [self._classes(tokens, prefix, entered, max_rows)]
         if states:
             assert layout is not None, "a template has no context to read states of"
@@ -199,11 +203,11 @@ class Clip(nn.Module):
     def _classes(self, tokens: ClassTokens, prefix: Prefix, entered: Entering, max_rows: int | None) -> Tensor:
         images = [len(one.q) for one in entered.splices.values() if one.axis == "image"]
         groups = len(prefix.keys[0]) if prefix.keys else max(images, default=1)
-        parts = tokens.parts(None if max_rows is None else max(1, max_rows // groups))
+        parts = ready(tokens, None if max_rows is None else max(1, max_rows // groups), self.device)
         if len(parts) == 1:
-            return self.text_tower.classes(tokens, prefix, entered)
+            return self.text_tower.classes(parts[0], prefix, entered)
         done = [again(self.text_tower.classes, part, prefix, entered) for part in parts]
-        return torch.cat(done, dim=1)[:, tokens.restore_C]
+        return torch.cat(done, dim=1)[:, onto(tokens.restore_C, self.device)]
 
     def encode_images(self, pixels_B3HW: Tensor, prompted: Prompted = BARE) -> Features:
         """Normalised pixels (B, 3, H, W) or a trunk's cells -> image embeddings (B, E).

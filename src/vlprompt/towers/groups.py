@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vlprompt.tensors import onto
 from vlprompt.towers.tokens import Bucket
 
 WASTE = 1.35
@@ -86,7 +87,7 @@ def _group(buckets: Sequence[Bucket], device: torch.device) -> Group:
     length_C = torch.cat([torch.full((bucket.num_classes,), bucket.length) for bucket in buckets])
     length, num_rows = int(length_C.max()), int(length_C.sum())
     place_L = torch.arange(length)
-    later_LL = torch.ones(length, length, dtype=torch.bool).triu(1).to(device)
+    later_LL = onto(torch.ones(length, length, dtype=torch.bool).triu(1), device)
     sizes = {"num_classes": len(length_C), "length": length, "num_rows": num_rows}
     if num_rows == len(length_C) * length:
         return Group(**sizes, row_S=None, slot_R=None, owner_S=None, later_LL=later_LL, padding_C1L=None)
@@ -95,9 +96,9 @@ def _group(buckets: Sequence[Bucket], device: torch.device) -> Group:
     real_CL = place_L < length_C[:, None]
     return Group(
         **sizes,
-        row_S=row_CL.flatten().to(device),
-        slot_R=real_CL.flatten().nonzero().flatten().to(device),
-        owner_S=torch.where(real_CL, row_CL, num_rows).flatten().to(device),
+        row_S=onto(row_CL.flatten(), device),
+        slot_R=onto(real_CL.flatten().nonzero().flatten(), device),
+        owner_S=onto(torch.where(real_CL, row_CL, num_rows).flatten(), device),
         later_LL=later_LL,
-        padding_C1L=~real_CL[:, None].to(device),
+        padding_C1L=onto(~real_CL[:, None], device),
     )

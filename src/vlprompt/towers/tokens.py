@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import groupby, pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from vlprompt.errors import DATA, UserError
+from vlprompt.tensors import onto
 from vlprompt.towers.config import TextForm
 from vlprompt.towers.tokenizer import Tokenizer
 from vlprompt.types import TextLayout
@@ -48,13 +51,15 @@ class Rows:
     """(m,) int64: the class (in the caller's order) whose row it is; 0 in a prefix."""
 
     def to(self, device: torch.device) -> Rows:
-        moved = {name: getattr(self, name).to(device) for name in ("ids", "learned", "token", "owner")}
+        moved: dict[str, Any] = {
+            name: onto(getattr(self, name), device) for name in ("ids", "learned", "token", "owner")
+        }
         return replace(self, **moved)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ClassTokens:
-    """A class list, tokenised for one layout or template."""
+    """A class list, tokenised for one layout or template; on the CPU until the tower reads it (`ready`)."""
 
     names: tuple[str, ...]
     layout: TextLayout | None
@@ -80,7 +85,9 @@ class ClassTokens:
         return len(self.prefix.ids) + len(self.own.ids)
 
     def to(self, device: torch.device) -> ClassTokens:
-        moved = {name: getattr(self, name).to(device) for name in ("position_T", "end_C", "restore_C")}
+        moved: dict[str, Any] = {
+            name: onto(getattr(self, name), device) for name in ("position_T", "end_C", "restore_C")
+        }
         return replace(self, prefix=self.prefix.to(device), own=self.own.to(device), **moved)
 
     def parts(self, max_rows: int | None) -> tuple[ClassTokens, ...]:
@@ -116,6 +123,12 @@ class ClassTokens:
             end_C=self.end_C[first:last] - start,
             restore_C=torch.arange(last - first, device=order_C.device),
         )
+
+
+@lru_cache(maxsize=16)
+def ready(tokens: ClassTokens, max_rows: int | None, device: torch.device) -> tuple[ClassTokens, ...]:
+    """The parts of a class list on a device: a list that stays the same from step to step is cut and copied once."""
+    return tuple(part.to(device) for part in tokens.parts(max_rows))
 
 
 def class_plans(tokenizer: Tokenizer, names: Sequence[str], layout: TextLayout) -> list[list[int]]:
