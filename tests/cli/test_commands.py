@@ -294,6 +294,7 @@ def test_module_and_command_are_one() -> None:
     [
         "quickstart",
         "train",
+        "tune",
         "eval",
         "predict",
         "explain",

@@ -37,6 +37,7 @@ from vlprompt.cli import (
     segment,
     serve,
     train,
+    tune,
     verify,
 )
 from vlprompt.cli.options import option
@@ -59,6 +60,7 @@ app = typer.Typer(
 for name, command in (
     ("quickstart", quickstart.quickstart),
     ("train", train.train),
+    ("tune", tune.tune),
     ("pretrain", pretrain.pretrain),
     ("eval", evaluate.evaluate),
     ("predict", predict.predict),

@@ -134,8 +134,8 @@ Recipe = Annotated[
     str,
     option(
         "--recipe NAME",
-        "Whose settings: a name of `vlprompt recipes`, or the method's own: published, pocket (for the small embedded models), or "
-        "auto: by the model.",
+        "Whose settings: a name of `vlprompt recipes`, a recipe in a .toml file, or the method's own: published, pocket (for the "
+        "small embedded models), or auto: by the model.",
     ),
 ]
 Views = Annotated[

@@ -63,7 +63,7 @@ def usual(recipe: str = "auto", *, of_one: bool = False) -> str:
 
     of_one: something is asked for that belongs to one method (its options, a start, a teacher, new classes): then CoOp.
     """
-    if recipe in recipes.names():
+    if recipes.known(recipe):
         return recipes.read(recipe).method
     return "coop" if of_one else AUTO
 

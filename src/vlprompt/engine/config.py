@@ -108,11 +108,12 @@ class RunConfig:
             )
         for name, value, allowed in (
             ("subset", self.subset, SUBSETS),
-            ("recipe", self.recipe, ("", *RECIPES, *recipes.names())),
             ("dtype", self.dtype, DTYPES),
         ):
             if value not in allowed:
-                raise unknown(name, value, allowed, always=RECIPES if name == "recipe" else ())
+                raise unknown(name, value, allowed)
+        if self.recipe and self.recipe not in RECIPES and not recipes.known(self.recipe):
+            raise unknown("recipe", self.recipe, ["", *RECIPES, *recipes.names()], always=RECIPES)
         if self.template is not None and self.template.count("{}") != 1:
             raise UserError(f"template {self.template!r} must have one {{}}, where the class name stands.")
         if self.views not in (None, "epochs", "centre") and (not isinstance(self.views, int) or self.views < 1):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from vlprompt import artifact, disk, reading, records
 from vlprompt.artifact import Learned
@@ -54,10 +55,18 @@ def train_run(config: RunConfig, observer: Observer = SILENT) -> list[Record]:
     job = job_of(config, observer, opened)
     with locked(config.out):
         out: list[Record] = []
-        drawings: dict[int, Drawn] = {}
+        drawings: dict[Path, Drawn] = {}
         for number in range(0, len(config.seeds), config.replicas):
             seeds = config.seeds[number : number + config.replicas]
-            out += _seeds([dataclasses.replace(job, seed=seed) for seed in seeds], config, drawings, observer)
+            placed = [(dataclasses.replace(job, seed=seed), config.out / f"seed{seed}") for seed in seeds]
+            ended = learned_and_tested(placed, config, drawings, observer)
+            done = [one for one in ended if not isinstance(one, UserError)]
+            for record in done:
+                observer.finished(record)
+            for one in ended:
+                if isinstance(one, UserError):
+                    raise one
+            out += done
         if config.curve or (config.curve is None and cheap(out)):
             _curves(job, drawings, config, observer)
         return out
@@ -72,7 +81,7 @@ def chosen(config: RunConfig, observer: Observer) -> tuple[RunConfig, tuple[Data
     if path.is_file():
         told, opened = reading.json_object(path), None
     else:
-        opened = _opened(config, observer)
+        opened = open_all(config, observer)
         given = {name: getattr(config, name) for name in ("recipe", "subset", "template", "views")}
         choice = choose(
             opened[1],
@@ -91,8 +100,9 @@ def chosen(config: RunConfig, observer: Observer) -> tuple[RunConfig, tuple[Data
     return dataclasses.replace(config, method=method, overrides={**changed, **config.overrides}), opened
 
 
-def _opened(config: RunConfig, observer: Observer) -> tuple[Dataset, Images]:
-    dataset = open_dataset(config.data, strict=config.strict, val_as_test=not config.folds)
+def open_all(config: RunConfig, observer: Observer, *, val_as_test: bool = True) -> tuple[Dataset, Images]:
+    """The data set in its parts, and the model. val_as_test: as `open_dataset`."""
+    dataset = open_dataset(config.data, strict=config.strict, val_as_test=val_as_test and not config.folds)
     if config.folds and dataset.test:
         observer.note(f"--folds asks about the other images: {len(dataset.test)} test images are left out.")
     dataset = pooled(dataset) if config.folds else restrict_tests(split_by_rule(dataset), config)
@@ -113,17 +123,23 @@ def restrict_tests(dataset: Dataset, config: RunConfig) -> Dataset:
 
 def job_of(config: RunConfig, observer: Observer = SILENT, opened: tuple[Dataset, Images] | None = None) -> Job:
     """The job of a run's first seed: its images, model and teacher opened, every choice made."""
-    dataset, images = opened or _opened(config, observer)
+    dataset, images = opened or open_all(config, observer)
     same = ("model", "shots", "overrides", "recipe", "subset", "template", "views", "init", "strict")
     given = {name: getattr(config, name) for name in same}
     job = prepare(images, dataset, config.method, seed=config.seeds[0], asked={"data": config.data}, **given)
     return dataclasses.replace(with_teacher(job, config.teacher, config.cache, observer), folds=config.folds)
 
 
-def _seeds(jobs: Sequence[Job], config: RunConfig, drawings: dict[int, Drawn], observer: Observer) -> list[Record]:
-    """Some seeds, learned together: sample, learn, test, and write everything; `result.json` last.
+def learned_and_tested(
+    placed: Sequence[tuple[Job, Path]],
+    config: RunConfig,
+    drawings: dict[Path, Drawn],
+    observer: Observer,
+    protocol: str = "",
+) -> list[Record | UserError]:
+    """Some jobs with their directories, learned together: sample, learn, test, and write everything; `result.json` last.
 
-    UserError of the first seed that failed, after the others are written. What each one drew is put into `drawings`.
+    Finished ones are read back. A place has the error where that job failed; `drawings` gets what each one drew.
     """
     means = Means(
         device=config.device,
@@ -132,35 +148,29 @@ def _seeds(jobs: Sequence[Job], config: RunConfig, drawings: dict[int, Drawn], o
         track=config.track,
         save_every=config.save_every,
     )
-    found: dict[int, Record | None] = {}
+    found: dict[Path, Record | UserError] = {}
     works = []
-    for job in jobs:
+    for job, at in placed:
         drawn = job.draw()
         drawn = in_folds(drawn, job) if config.folds else drawn
-        work = Work(job=job, drawn=drawn, at=config.out / f"seed{job.seed}")
-        drawings[job.seed] = drawn
-        found[job.seed] = _claim(work, means, resume=config.resume)
-        if found[job.seed] is None:
-            works.append(work)
-    problems = []
-    for work, done in zip(works, learn_all(works, means, observer=observer) if works else [], strict=True):
-        if isinstance(done, UserError):
-            problems.append(done)
+        work = Work(job=job, drawn=drawn, at=at)
+        drawings[at] = drawn
+        if (done := _claim(work, means, resume=config.resume)) is not None:
+            found[at] = done
         else:
-            found[work.job.seed] = _tested(work, *done, protocol=config.protocol, observer=observer)
-    records = [record for record in found.values() if record is not None]
-    for record in records:
-        observer.finished(record)
-    if problems:
-        raise problems[0]
-    return records
+            works.append(work)
+    for work, new in zip(works, learn_all(works, means, observer=observer) if works else [], strict=True):
+        part_of = protocol or config.protocol
+        ended = new if isinstance(new, UserError) else _tested(work, *new, protocol=part_of, observer=observer)
+        found[work.directory] = ended
+    return [found[at] for _, at in placed]
 
 
-def _curves(job: Job, drawings: Mapping[int, Drawn], config: RunConfig, observer: Observer) -> None:
+def _curves(job: Job, drawings: Mapping[Path, Drawn], config: RunConfig, observer: Observer) -> None:
     """The curve of each seed that has none yet."""
-    for seed, drawn in drawings.items():
-        job = dataclasses.replace(job, seed=seed)
-        place = config.out / f"seed{seed}"
+    for seed in config.seeds:
+        job, place = dataclasses.replace(job, seed=seed), config.out / f"seed{seed}"
+        drawn = drawings[place]
         if (place / CURVE).is_file() or not can_measure(drawn, job):
             continue
         opened = job.dataset, quiet(job.images)

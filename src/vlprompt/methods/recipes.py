@@ -13,6 +13,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from importlib import resources
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from vlprompt import reading
@@ -212,11 +213,22 @@ def names() -> tuple[str, ...]:
     return tuple(sorted([*own, *over]))
 
 
-@functools.cache
+def known(name: str) -> bool:
+    """Whether it is the name of a recipe, or means a file: it ends in `.toml`."""
+    return name.endswith(ENDING) or name in names()
+
+
 def read(name: str) -> Recipe:
-    """A recipe by its name. UserError: an unknown name with the nearest, or a file that is wrong, with what is."""
+    """A recipe by its name, or of a file `....toml`. UserError: an unknown name with the nearest, or a file that is wrong, with what is."""
+    if name.endswith(ENDING):
+        return parse(name, reading.text(Path(name)))
     if name not in names():
         raise unknown("recipe", name, names())
+    return _read(name)
+
+
+@functools.cache
+def _read(name: str) -> Recipe:
     if name in _files():
         return _recipe(name, *_gathered(name, _loaded(name), (name,)))
     overlay = next(one for one in _overlays() if name.startswith(f"{one}-"))
@@ -312,7 +324,8 @@ def _recipe(name: str, values: Mapping[str, Any], files: tuple[str, ...]) -> Rec
     allowed = [one.name for one in fields(Recipe) if one.name not in ("name", "files", "hash")]
     for key in sorted(values.keys() - set(allowed)):
         raise parts.wrong(key, f"left out: a recipe has {', '.join(allowed)}, extends and options_from")
-    known = [one for one in files if one in _files()]
+    own = {one: FOLDER / f"{one}{ENDING}" for one in files if one in _files()}
+    own |= {one: Path(one) for one in files if one.endswith(ENDING)}
     return Recipe(
         name=name,
         title=parts.text("title"),
@@ -335,8 +348,8 @@ def _recipe(name: str, values: Mapping[str, Any], files: tuple[str, ...]) -> Rec
         templates={one: str(words) for one, words in parts.table("templates").items()},
         pretrain=_pretraining(name, parts.table("pretrain")),
         published=tuple(_published(name, part) for part in values.get("published", ())),
-        files=tuple(f"{one}{ENDING}" for one in known),
-        hash=hashlib.sha256(b"".join((FOLDER / f"{one}{ENDING}").read_bytes() for one in known)).hexdigest(),
+        files=tuple(place.name for place in own.values()),
+        hash=hashlib.sha256(b"".join(place.read_bytes() for place in own.values())).hexdigest(),
     )
 
 

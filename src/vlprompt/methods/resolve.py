@@ -168,7 +168,7 @@ def _preset(name: str, recipe: str, shots: int | None, dataset: str) -> dict[str
     """What a recipe sets. UserError: an unknown one, or another method's."""
     if not recipe:
         return {}
-    if recipe not in recipes.names():
+    if not recipes.known(recipe):
         raise unknown("recipe", recipe, [*RECIPES, *recipes.names()], always=RECIPES)
     chosen = recipes.read(recipe)
     (own, host), (given, asked) = parse(chosen.method), parse(name)

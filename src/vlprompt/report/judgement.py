@@ -39,8 +39,7 @@ class Judgement:
 def judge(records: Sequence[Record]) -> Judgement:
     """All seeds of one method on one set of test images.
 
-    The interval is over images, paired: Agresti and Min's adjusted Wald interval (2005) of the images that only one of the two
-    answers rightly. Seeds share the test images, so they do not make it narrower; their own spread makes it wider.
+    The interval is `half_width`'s.
     """
     if records and not any(one.parameters for one in records):
         return Judgement(word="untested", sentence="Nothing is learned here: the words alone answer.")
@@ -52,14 +51,7 @@ def judge(records: Sequence[Record]) -> Judgement:
         )
     first = tested[0]
     n = first.num_test
-    gains, variances = [], []
-    for one in tested:
-        gained, lost = (one.gained or 0) + 0.5, (one.lost or 0) + 0.5
-        gain = (gained - lost) / (n + 2)
-        gains.append(gain)
-        variances.append(((gained + lost) / (n + 2) - gain**2) / (n + 2))
-    between = statistics.variance(gains) / len(gains) if len(gains) > 1 else 0.0
-    half = 100 * Z * math.sqrt(statistics.fmean(variances) + between)
+    half = half_width([(one.gained or 0, one.lost or 0) for one in tested], n)
     learned = statistics.fmean(one.top1 or 0.0 for one in tested)
     by_hand = statistics.fmean(_by_hand(one) for one in tested)
     gain = learned - by_hand
@@ -79,6 +71,22 @@ def judge(records: Sequence[Record]) -> Judgement:
         high=high,
         accuracy=_interval(learned, n) if first.folds else None,
     )
+
+
+def half_width(counts: Sequence[tuple[int, int]], n: int, z: float = Z) -> float:
+    """Half of the interval of a difference in accuracy on n images, points.
+
+    counts: of each seed, the images that only the one answers rightly, and those that only the other does. The interval is over images,
+    paired: Agresti and Min's adjusted Wald interval (2005). Seeds share the test images, so they do not make it narrower; their own
+    spread makes it wider.
+    """
+    gains, variances = [], []
+    for gained, lost in counts:
+        gain = (gained - lost) / (n + 2)
+        gains.append(gain)
+        variances.append(((gained + lost + 1) / (n + 2) - gain**2) / (n + 2))
+    between = statistics.variance(gains) / len(gains) if len(gains) > 1 else 0.0
+    return 100 * z * math.sqrt(statistics.fmean(variances) + between)
 
 
 def _interval(learned: float, n: int) -> tuple[float, float]:
