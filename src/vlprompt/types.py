@@ -419,6 +419,8 @@ class Schedule:
     """Whether the cosine falls from epoch to epoch or from step to step."""
     least_lr: float = 0.0
     """Where the cosine ends."""
+    draw: Literal["images", "classes"] = "images"
+    """What an epoch sees: every image once; `classes`: as many images of each class, for unbalanced sets."""
 
     @property
     def settings(self) -> dict[str, object]:

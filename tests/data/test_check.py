@@ -29,6 +29,14 @@ def test_a_sound_data_set(tmp_path: Path) -> None:
     assert "  cat      train    16  val     2  test     0" in report.lines()
 
 
+def test_unbalanced_classes_are_said(tmp_path: Path) -> None:
+    report = check(folder(tmp_path / "uneven", {"train/cat": 2, "train/dog": 10, "train/fox": 4, "test/cat": 1}))
+    (said,) = [line for line in report.lines() if "unbalanced" in line]
+    assert said.startswith("note: the classes are unbalanced: 2 training images of cat, 10 of dog. --set draw=classes ")
+    even = check(folder(tmp_path / "even", {"train/cat": 2, "train/dog": 9, "test/cat": 1}))
+    assert not any("unbalanced" in line for line in even.lines())
+
+
 def test_images_that_do_not_decode_are_listed_and_not_counted(tmp_path: Path) -> None:
     root = folder(tmp_path, {"train/cat": 3, "train/dog": 2, "test/cat": 1, "test/dog": 1})
     (root / "train/cat/00.png").write_bytes(encoded(noise(1, 64, 64))[:400])

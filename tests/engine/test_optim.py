@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from vlprompt.engine.optim import batches, lr_at, optimiser_of
+from tests.engine.made import lesson, write_images
+from vlprompt.engine.optim import batches, evenly, lr_at, optimiser_of
+from vlprompt.methods.resolve import resolve
 from vlprompt.types import Schedule
 
 
@@ -60,3 +64,35 @@ def test_the_order_depends_on_seed_and_epoch_alone() -> None:
     assert torch.equal(first, torch.cat(batches(64, 8, seed=1, epoch=3)))
     assert not torch.equal(first, torch.cat(batches(64, 8, seed=1, epoch=4)))
     assert not torch.equal(first, torch.cat(batches(64, 8, seed=2, epoch=3)))
+
+
+def test_classes_are_drawn_evenly() -> None:
+    labels = [0] * 20 + [4] * 3 + [7] * 2
+    for epoch in range(5):
+        places = evenly(labels, seed=1, epoch=epoch).tolist()
+        seen = Counter(places)
+        by_class = Counter(labels[place] for place in places)
+        assert sorted(by_class.values()) == [8, 8, 9], "25 images of three classes"
+        assert max(seen[place] for place in range(20)) == 1, "a large class repeats no image"
+        assert {seen[place] for place in range(20, 23)} <= {2, 3}
+        assert all(seen[place] in ((4,) if by_class[7] == 8 else (4, 5)) for place in range(23, 25))
+    assert evenly(labels, seed=1, epoch=3).tolist() == evenly(labels, seed=1, epoch=3).tolist()
+    assert evenly(labels, seed=1, epoch=3).tolist() != evenly(labels, seed=1, epoch=4).tolist()
+    assert sorted(evenly([2, 1, 2, 1], seed=1, epoch=0).tolist()) == [0, 1, 2, 3], "equal classes: every image once"
+
+
+def test_an_epoch_of_even_classes_has_the_steps_of_any_other(tmp_path: Path) -> None:
+    folder = write_images(tmp_path / "folder", parts={"train": 6})
+    for number in range(5):
+        (folder / f"train/cat/{number}.png").unlink()
+    learned = lesson(folder)
+    steps = learned.indices(2, 4, "classes")
+    names = Counter(learned.class_names[learned.samples[place].label] for index in steps for place in index.tolist())
+    assert [len(index) for index in steps] == [len(index) for index in learned.indices(2, 4)] == [4, 4, 4]
+    assert sum(names.values()) == 12, "of 13, the last step is not full"
+    assert min(names.values()) >= 3, names
+
+
+def test_the_option_counts_for_the_hash_only_where_it_is_used() -> None:
+    assert "draw" not in resolve("coop").options
+    assert resolve("coop", {"draw": "classes"}).options["draw"] == "classes"

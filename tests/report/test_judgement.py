@@ -51,6 +51,16 @@ def test_the_word_follows_from_the_images(gained: int, lost: int, top1: float, w
     assert "chance 25.0" in lines(found)[0]
 
 
+def test_every_class_counts_the_same_where_one_hides_the_others() -> None:
+    many = [measured(60, 20, top1=80.0, majority=50.0, seed=seed, balanced_accuracy=40.0 + seed) for seed in (1, 2)]
+    assert judge(many).macro == 41.5
+    assert "macro accuracy, where every class counts the same: 41.5" in lines(judge(many))[1]
+    assert judge([dataclasses.replace(one, majority_top1=49.9) for one in many]).macro is None, (
+        "16.7 % are three times less"
+    )
+    assert len(lines(judge([measured(60, 20, top1=80.0, balanced_accuracy=50.0)]))) == 2
+
+
 def test_the_interval_is_agresti_and_mins() -> None:
     found = judge([measured(60, 20, top1=60.0)])
     share = (60.5 - 20.5) / 402

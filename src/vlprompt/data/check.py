@@ -17,7 +17,7 @@ from vlprompt.data.images import open_image
 from vlprompt.data.listing import Listing, as_dataset, problems, some
 from vlprompt.data.samples import PARTS, Dataset, Part, Sample, Skipped
 from vlprompt.data.sources import list_source, notes_of, strict_error
-from vlprompt.data.splits import split_by_rule
+from vlprompt.data.splits import said_of_uneven, split_by_rule
 from vlprompt.data.views import WORKERS, in_threads
 from vlprompt.errors import UserError
 
@@ -110,6 +110,8 @@ class Report:
         if self.few:
             names = some([f"{name} ({count})" for name, count in self.few.items()])
             out.append(f"note: fewer than {SHOTS} training images in {names}")
+        if uneven := said_of_uneven({count.name: count.train for count in self.classes if count.train} or {"": 0}):
+            out.append(f"note: {uneven}")
         untested = [count.name for count in self.classes if not count.test]
         if 0 < len(untested) < len(self.classes):
             out.append(f"note: no test images in {some(untested)}")

@@ -18,6 +18,8 @@ from vlprompt.errors import DATA, UserError
 
 Subset = Literal["all", "base", "novel"]
 MAX_VAL_SHOTS = 4
+UNEVEN = 5
+"""Times as many training images as another class has, from which on it is said (project's choice)."""
 SCHEMA = 1
 
 
@@ -56,6 +58,17 @@ def few_shot(dataset: Dataset, shots: int | None, seed: int, *, hold_out: bool =
     counts = Counter(sample.label for sample in train)
     short = {name: counts[label] for label, name in enumerate(dataset.class_names) if counts[label] < shots}
     return FewShot(class_names=dataset.class_names, train=train, val=val, short=short, held_out=instead and bool(val))
+
+
+def said_of_uneven(counts: Mapping[str, int]) -> str:
+    """What to know where classes have very different numbers of training images (class -> number); else ""."""
+    least, most = min(counts, key=lambda name: counts[name]), max(counts, key=lambda name: counts[name])
+    if not 0 < UNEVEN * counts[least] <= counts[most]:
+        return ""
+    return (
+        f"the classes are unbalanced: {counts[least]} training images of {least}, {counts[most]} of {most}. --set draw=classes learns from "
+        "as many of each class; look at macro accuracy, where every class counts the same"
+    )
 
 
 def _draw(samples: Sequence[Sample], number: int, stream: random.Random) -> tuple[Sample, ...]:

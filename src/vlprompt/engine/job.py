@@ -15,6 +15,7 @@ import dataclasses
 import random
 import time
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -28,7 +29,7 @@ from torch import nn
 from vlprompt import artifact, disk
 from vlprompt.artifact import Learned
 from vlprompt.data import Dataset, FewShot, Sample, Split, restrict, write_split
-from vlprompt.data.splits import Subset
+from vlprompt.data.splits import Subset, said_of_uneven
 from vlprompt.engine.checkpoint import Checkpoints, Track, tracked, weights_found
 from vlprompt.engine.confidence import Confidence, confidence_of
 from vlprompt.engine.config import default_views, hashed
@@ -168,8 +169,16 @@ class Job:
             *([said_of_skipped(drawn.skipped)] if drawn.skipped else []),
             *([said_of_held_out(self.dataset, sample)] if sample.held_out else []),
             *([said_of_short(sample, self.shots)] if sample.short else []),
+            *self._said_of_uneven(sample),
             *self._said_of_unlabelled(sample),
         ]
+
+    def _said_of_uneven(self, sample: FewShot) -> list[str]:
+        steps = isinstance(self.method.learner, Steps) and self.method.unlabelled is None
+        if not steps or self.method.schedule.draw == "classes":
+            return []
+        counts = Counter(sample.class_names[one.label] for one in sample.train)
+        return [f"{said}."] if (said := said_of_uneven(counts)) else []
 
     def _said_of_unlabelled(self, sample: FewShot) -> list[str]:
         if self.method.unlabelled is None:

@@ -6,7 +6,7 @@ Source: KaiyangZhou/Dassl.pytorch, dassl/optim/optimizer.py, optim/lr_scheduler.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -39,12 +39,34 @@ def lr_at(epoch: int, schedule: Schedule, part: float = 0.0) -> float:
     return schedule.least_lr + (schedule.lr - schedule.least_lr) * (1 + math.cos(math.pi * place / schedule.epochs)) / 2
 
 
-def batches(count: int, batch: int, *, seed: int, epoch: int) -> tuple[Tensor, ...]:
+def batches(
+    count: int, batch: int, *, seed: int, epoch: int, labels: Sequence[int] | None = None
+) -> tuple[Tensor, ...]:
     """The images of one epoch's steps: index tensors, int64, in random order.
 
     The order depends on (seed, epoch) alone, so a resumed run needs no random state. The last batch is dropped if it is
-    not full, unless the whole set is smaller than one batch (as published).
+    not full, unless the whole set is smaller than one batch (as published). labels: of the images, where classes are drawn evenly.
     """
     order = torch.randperm(count, generator=generator("order", seed, epoch))
+    if labels is not None:
+        order = evenly(labels, seed=seed, epoch=epoch)[order]
     kept = order if count < batch else order[: count - count % batch]
     return torch.split(kept, batch)
+
+
+def evenly(labels: Sequence[int], *, seed: int, epoch: int) -> Tensor:
+    """(N,) places of N images, int64: N // C of each of the C classes that there are, and one more of N % C classes, drawn at random.
+
+    A class with fewer images gives all of them as often as that goes, then some drawn without repetition; a larger one gives some
+    alone, others in each epoch (project's choice).
+    """
+    label_N, random = torch.tensor(labels), generator("draw", seed, epoch)
+    classes = label_N.unique()
+    share, more = divmod(len(label_N), len(classes))
+    extra = set(torch.randperm(len(classes), generator=random)[:more].tolist())
+    found = []
+    for number, label in enumerate(classes.tolist()):
+        own = (label_N == label).nonzero().flatten()
+        again, rest = divmod(share + (number in extra), len(own))
+        found += [own] * again + [own[torch.randperm(len(own), generator=random)[:rest]]]
+    return torch.cat(found)

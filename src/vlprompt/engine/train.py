@@ -135,11 +135,12 @@ class Lesson(Feed):
     def per_epoch(self, batch: int) -> int:
         return len(self.indices(0, batch))
 
-    def indices(self, epoch: int, batch: int) -> Sequence[Tensor]:
+    def indices(self, epoch: int, batch: int, draw: str = "images") -> Sequence[Tensor]:
         """The images of an epoch's steps."""
         if self.order is not None:
             return self.order.images[epoch]
-        return batches(len(self.samples), batch, seed=self.seed, epoch=epoch)
+        labels = [one.label for one in self.samples] if draw == "classes" else None
+        return batches(len(self.samples), batch, seed=self.seed, epoch=epoch, labels=labels)
 
     def drawn(self, sampling: ClassSampling | None, epoch: int, step: int) -> Tensor | None:
         if self.order is not None:
@@ -159,7 +160,7 @@ class Lesson(Feed):
             crop = view_of(self.views, epoch, self.seed)
             frozen_NE = images.features(self.samples, crop, quiet=True) if forward.reads_frozen else None
             taught_NE = self.teacher.features(self.samples, crop, quiet=True) if self.teacher else None
-            for index in self.indices(epoch, schedule.batch):
+            for index in self.indices(epoch, schedule.batch, schedule.draw):
                 samples = [self.samples[i] for i in index.tolist()]
                 yield Batch(
                     ids=tuple(sample.id for sample in samples),

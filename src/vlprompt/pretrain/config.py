@@ -216,6 +216,8 @@ def _refuse(method: Method) -> None:
             f"{method.name!r} cannot be pretrained: it fits a classifier to all features at once, for its own classes alone. Use "
             "vlprompt train, or pretrain rpp or pomp."
         )
+    if method.schedule.draw != "images":
+        raise UserError("draw=classes: pretraining sees every image once in an epoch. Leave it out.")
     if "image" in method.prompt.reach.sees:
         raise UserError(
             f"{method.name!r} cannot be pretrained: its text features depend on the image, and a step would encode every class "

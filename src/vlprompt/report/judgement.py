@@ -12,6 +12,8 @@ from vlprompt.records import Record
 
 Z = 1.959964
 """Of a 95 % interval."""
+UNEVEN = 3
+"""Times as many test images as another class has on average, from which on the largest class hides the others (project's choice)."""
 Word = Literal["better", "worse", "unclear", "useless", "untested"]
 
 
@@ -31,6 +33,8 @@ class Judgement:
     gain: float | None = None
     low: float | None = None
     high: float | None = None
+    macro: float | None = None
+    """The learned prompt's mean recall over classes, percent, where test images are so unbalanced that it matters; else None."""
     accuracy: tuple[float, float] | None = None
     """95 % interval of the learned prompt's accuracy, percent (Agresti and Coull 1998); None: answers on test images, where the gain's
     interval says what matters."""
@@ -66,11 +70,18 @@ def judge(records: Sequence[Record]) -> Judgement:
         hand_written=by_hand,
         words=first.hand_written or first.template,
         learned=learned,
+        macro=_macro(tested, majority),
         gain=gain,
         low=low,
         high=high,
         accuracy=_interval(learned, n) if first.folds else None,
     )
+
+
+def _macro(tested: Sequence[Record], majority: float) -> float | None:
+    others = (100 - majority) / max(1, tested[0].num_classes - 1)
+    values = [one.balanced_accuracy for one in tested if one.balanced_accuracy is not None]
+    return statistics.fmean(values) if values and majority >= UNEVEN * others else None
 
 
 def half_width(counts: Sequence[tuple[int, int]], n: int, z: float = Z) -> float:
@@ -137,5 +148,6 @@ def lines(found: Judgement) -> list[str]:
     return [
         f"chance {found.chance:.1f}, always the most frequent class {found.majority:.1f}, hand-written words {found.hand_written:.1f}, "
         f"learned {found.learned:.1f}{_between(found)} (percent; hand-written: {found.words!r})",
+        *([f"macro accuracy, where every class counts the same: {found.macro:.1f}"] if found.macro is not None else []),
         found.sentence,
     ]
