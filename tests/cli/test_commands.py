@@ -19,6 +19,8 @@ from vlprompt.cli.options import parse_seeds
 from vlprompt.engine.config import RunConfig
 from vlprompt.errors import UserError
 from vlprompt.methods.listed import table
+from vlprompt.methods.resolve import resolve
+from vlprompt.types import Steps
 
 
 def test_train_shows_the_learned_beside_zero_shot_and_what_to_do_next(
@@ -382,10 +384,21 @@ def test_options_of_one_method_and_auto_do_not_go_together(clip_dir: Path, photo
 
 def test_the_guide_says_what_the_methods_are(vlprompt: Vlprompt) -> None:
     rows = {row["method"]: row for row in json.loads(vlprompt("methods", "--guide", "--json").out)}
-    assert rows["coop"]["new classes"] == "yes"
-    assert rows["linear-probe"]["new classes"] == "no"
-    assert rows["lp-plus-plus"]["needs validation"] == "yes"
-    assert rows["maple"]["learning runs"] == "text tower and image tower"
+    assert rows.keys() == {row.name for row in table() if row.kind == "method"} - {
+        "vpt",
+        "vpt-deep",
+        "ivlp",
+        "rpp-shared3x",
+    }
+    for name, row in rows.items():
+        method = resolve(name)
+        reach, text = method.prompt.reach, method.prompt.layout is not None or method.prompt.reach.text_tower
+        towers = [tower for tower, runs in (("text tower", text), ("image tower", reach.image_tower)) if runs]
+        cost = "nothing" if method.learner is None else "features alone"
+        assert row["new classes"] == ("no" if reach.own_classes else "yes")
+        assert row["needs validation"] == ("yes" if method.chooses else "no")
+        runs = " and ".join(towers if isinstance(method.learner, Steps) else [])
+        assert row["learning runs"] == (runs or ("each test image" if method.at_test else cost))
     assert "Which method for whom" in vlprompt("methods", "--guide").out
     assert vlprompt("methods", "coop", "--guide").code == 2
 

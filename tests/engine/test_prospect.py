@@ -136,6 +136,11 @@ def test_the_line_goes_through_doublings(tmp_path: Path) -> None:
     assert found.gain == pytest.approx(10)
     assert 0 < found.low < 10 < found.high < 15
     assert found.word == "More images would help."
+    near = 100 * report.Z * np.sqrt((1000 * 0.25 + 0.5) / 1002**2)
+    assert found.half[0] == pytest.approx(near)
+    assert [round(value, 6) for value in found.points[0]] == [8, 50, round(50 - near, 6), round(50 + near, 6)]
+    assert found.points[-1] == pytest.approx((64, 80, 70 + found.low, 70 + found.high))
+    assert found.axis == (40, 90)
     flat = report.prospect([write_curve(tmp_path / "flat", [8, 16, 32], share < np.array([[0.7], [0.7], [0.7]]))])
     assert flat is not None
     assert (flat.gain, flat.word) == (pytest.approx(0), "More images would hardly help.")

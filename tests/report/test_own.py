@@ -48,6 +48,11 @@ def test_the_page_says_what_the_predictions_say(tmp_path: Path) -> None:
     assert images_of(places[0]) == tuple(ids)
     assert losses(places[0]) == [2.0, 1.0]
     assert wanted(places) == ["c/5.png", "c/1.png"]
+    assert 'class="ahead"' not in write_own(tmp_path, places, pictures={})[0].read_text(encoding="utf-8")
+    for place in places:
+        (place / "curve.json").write_text(
+            '{"images": [3, 6, 12], "right": ["100001", "100101", "101110"]}', encoding="utf-8"
+        )
     files = write_own(tmp_path, places, pictures={"c/1.png": "data:image/jpeg;base64,AAAA"}, all_answers=True)
     assert [one.name for one in files] == ["report.html", "report.md", "mistakes.csv", "predictions.csv"]
     rows = list(csv.DictReader(files[2].read_text(encoding="utf-8").splitlines()))
@@ -57,6 +62,14 @@ def test_the_page_says_what_the_predictions_say(tmp_path: Path) -> None:
     )
     assert len(list(csv.DictReader(files[3].read_text(encoding="utf-8").splitlines()))) == 6
     page = files[0].read_text(encoding="utf-8")
+    assert re.findall(r">([0-9]+)(?: \?)?</text>", page.partition('class="ahead"')[2].partition("</svg>")[0])[-4:] == [
+        "3",
+        "6",
+        "12",
+        "24",
+    ]
+    assert "With twice as many" in page
+    assert "With twice as many" in files[1].read_text(encoding="utf-8")
     assert 'src="data:image/jpeg;base64,AAAA"' in page
     assert "<polyline" in page
     counts = re.findall(r"<td[^>]*>(\d+)</td>", page[page.index('class="matrix"') :])[:9]

@@ -43,61 +43,54 @@ def methods(
         _list(as_json)
 
 
-WHOM = {
-    "zero-shot": "no images at all; the bar that all others must pass",
-    "coop": "a first learned prompt: few images, and a list of classes that may change",
-    "linear-probe": "many images of classes that stay",
-    "lp-plus-plus": "classes that stay, any number of images; the quickest that learns",
-    "tip-adapter": "classes that stay, and no time to learn",
-    "tip-adapter-f": "classes that stay, few or many images",
-    "clip-adapter": "features that do not suit your images, and classes that may change",
-    "kgcoop": "new classes matter more than the ones you have images of",
-    "prograd": "few images, and new classes matter",
-    "cocoop": "new classes matter, and an answer may take long",
-    "tcp": "as coop, with names that say much",
-    "pomp": "thousands of classes",
-    "maple": "time or a GPU, and both towers may change",
-    "promptsrc": "time or a GPU; new classes matter",
-    "rpp": "time or a GPU; new classes matter",
-    "clip-lora": "time or a GPU, and images unlike those the model knows",
-    "promptkd": "many images without labels, and a bigger model (`--teacher`)",
-    "tpt": "no training images, and seconds for every answer",
-}
-"""Method -> for whom it is, in words (the project's judgement, from the papers' claims and docs/choosing.md)."""
+GUIDE = (
+    ("method", "for whom", "new classes", "needs validation", "learning runs"),
+    ("zero-shot", "no images at all; the bar that all others must pass", "yes", "no", "nothing"),
+    ("coop", "a first learned prompt: few images, and a list of classes that may change", "yes", "no", "text tower"),
+    ("linear-probe", "many images of classes that stay", "no", "yes", "features alone"),
+    (
+        "lp-plus-plus",
+        "classes that stay, any number of images; the quickest that learns",
+        "no",
+        "yes",
+        "features alone",
+    ),
+    ("tip-adapter", "classes that stay, and no time to learn", "no", "yes", "features alone"),
+    ("tip-adapter-f", "classes that stay, few or many images", "no", "yes", "features alone"),
+    (
+        "clip-adapter",
+        "features that do not suit your images, and classes that may change",
+        "yes",
+        "no",
+        "features alone",
+    ),
+    ("kgcoop", "new classes matter more than the ones you have images of", "yes", "no", "text tower"),
+    ("prograd", "few images, and new classes matter", "yes", "no", "text tower"),
+    ("cocoop", "new classes matter, and an answer may take long", "yes", "no", "text tower"),
+    ("tcp", "as coop, with names that say much", "yes", "no", "text tower"),
+    ("pomp", "thousands of classes", "yes", "no", "text tower"),
+    ("maple", "time or a GPU, and both towers may change", "yes", "no", "text tower and image tower"),
+    ("promptsrc", "time or a GPU; new classes matter", "yes", "no", "text tower and image tower"),
+    ("rpp", "time or a GPU; new classes matter", "yes", "no", "text tower and image tower"),
+    ("clip-lora", "time or a GPU, and images unlike those the model knows", "yes", "no", "text tower and image tower"),
+    ("promptkd", "many images without labels, and a bigger model (`--teacher`)", "yes", "no", "image tower"),
+    ("tpt", "no training images, and seconds for every answer", "yes", "no", "each test image"),
+)
+"""For whom each method is, in words (the project's judgement, from the papers' claims and docs/choosing.md). The other columns follow from
+the methods, as a test checks; they stand here so that the list loads no torch."""
 
 
 def _guide(as_json: bool) -> None:
-    """For whom each method is. All columns but that one follow from the methods themselves."""
-    from vlprompt.methods.resolve import recipe_of, resolve
-    from vlprompt.types import Steps
-
-    rows = []
-    for name, whom in WHOM.items():
-        method = resolve(name, recipe=recipe_of(name, "few-shot", options.DEFAULT_MODEL))
-        reach, towers = method.prompt.reach, []
-        if isinstance(method.learner, Steps):
-            towers = [
-                *(["text tower"] if method.prompt.layout is not None or reach.text_tower else []),
-                *(["image tower"] if reach.image_tower else []),
-            ]
-        cost = "nothing" if method.learner is None else "features alone"
-        rows.append(
-            {
-                "method": name,
-                "for whom": whom,
-                "new classes": "no" if reach.own_classes else "yes",
-                "needs validation": "yes" if method.chooses else "no",
-                "learning runs": " and ".join(towers) or ("each test image" if method.at_test else cost),
-            }
-        )
+    head, *body = GUIDE
+    rows = [dict(zip(head, row, strict=True)) for row in body]
     if as_json:
         console.dump(rows)
         return
     out = Table(box=box.SIMPLE_HEAD, title="Which method for whom", title_justify="left")
-    for column in rows[0]:
+    for column in head:
         out.add_column(column, no_wrap=column == "method")
-    for row in rows:
-        out.add_row(*map(Text, row.values()))
+    for row in body:
+        out.add_row(*map(Text, row))
     console.show(out)
     console.show(
         "new classes: it can be asked about names that it has no images of. needs validation: it chooses numbers on validation images; "

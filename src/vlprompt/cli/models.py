@@ -36,8 +36,7 @@ def models(
     """
     from vlprompt import pocket
 
-    light = name is None and not as_json
-    rows = [_read(one) if light else _facts(one) for one in ([name] if name else pocket.model_names())]
+    rows = [_facts(name)] if name else [_read(one) for one in pocket.model_names()]
     if as_json:
         console.dump(rows)
         return

@@ -13,14 +13,12 @@ SIDE, QUALITY = 144, 78
 """Of a small picture: pixels of its longer side, and JPEG quality (project's choice)."""
 
 
-def write_page(
-    root: Path, seeds: Sequence[int], data: str, *, all_answers: bool = False, notes: Sequence[str] = ()
-) -> tuple[Path, ...]:
+def write_page(root: Path, seeds: Sequence[int], data: str, *, all_answers: bool = False) -> tuple[Path, ...]:
     """Writes the page of a run with these seeds, and its tables. Returns its files, the page first; none without test images."""
     from vlprompt.report.own import wanted, write_own
 
     places = [root / f"seed{seed}" for seed in seeds]
-    return write_own(root, places, pictures=small(data, wanted(places)), all_answers=all_answers, notes=notes)
+    return write_own(root, places, pictures=small(data, wanted(places)), all_answers=all_answers)
 
 
 def small(data: str, ids: Sequence[str]) -> dict[str, str]:

@@ -166,7 +166,7 @@ def _learn(config: RunConfig, *, all_answers: bool, as_json: bool) -> None:
         records = train_run(config, observer)
     found = prospect([config.out / f"seed{seed}" for seed in config.seeds])
     ahead = found.lines() if found else []
-    pages = write_page(config.out, config.seeds, config.data, all_answers=all_answers, notes=ahead)
+    pages = write_page(config.out, config.seeds, config.data, all_answers=all_answers)
     if as_json:
         options.dump_records(records)
         return

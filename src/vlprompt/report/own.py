@@ -16,6 +16,7 @@ from vlprompt import __version__, disk, plain, records
 from vlprompt.records import Record, id_hashes
 from vlprompt.report.details import class_names, reliability
 from vlprompt.report.judgement import Judgement, judge, lines
+from vlprompt.report.prospect import Prospect, prospect
 from vlprompt.report.sides import Run
 from vlprompt.report.tables import accuracy
 
@@ -53,6 +54,11 @@ class Own:
     @property
     def found(self) -> Judgement:
         return judge([run.record for run in self.runs])
+
+    @cached_property
+    def prospect(self) -> Prospect | None:
+        """What fewer images taught, where that was measured."""
+        return prospect([run.directory for run in self.runs])
 
     @property
     def first(self) -> Record:
@@ -161,7 +167,6 @@ def write_own(
     *,
     pictures: Mapping[str, str],
     all_answers: bool = False,
-    notes: Sequence[str] = (),
 ) -> tuple[Path, ...]:
     """Writes the page of one run, its tables as Markdown, `mistakes.csv` and with `all_answers` `predictions.csv` into `root`.
 
@@ -173,7 +178,7 @@ def write_own(
     if not runs:
         return ()
     own = Own(runs)
-    contents = {PAGE: _page(own, pictures, notes), MARKDOWN: _markdown(own, notes), MISTAKES: _table(own, own.mistakes)}
+    contents = {PAGE: _page(own, pictures), MARKDOWN: _markdown(own), MISTAKES: _table(own, own.mistakes)}
     if all_answers:
         contents[ANSWERS] = _table(own, own.answers)
     for name, content in contents.items():
@@ -208,7 +213,7 @@ def title_of(record: Record) -> str:
     return f"{record.method} on {record.dataset}, learned from {shots}"
 
 
-def _page(own: Own, pictures: Mapping[str, str], notes: Sequence[str]) -> str:
+def _page(own: Own, pictures: Mapping[str, str]) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("vlprompt.report", "assets"),
         autoescape=True,
@@ -222,7 +227,7 @@ def _page(own: Own, pictures: Mapping[str, str], notes: Sequence[str]) -> str:
         title=title_of(own.first),
         said=lines(own.found),
         table=table,
-        notes=notes,
+        ahead=own.prospect,
         pictures=pictures,
         most=(MOST_PICTURES, MOST_DOUBTFUL),
         curves=[records.losses(run.directory) for run in own.runs],
@@ -231,10 +236,10 @@ def _page(own: Own, pictures: Mapping[str, str], notes: Sequence[str]) -> str:
     )
 
 
-def _markdown(own: Own, notes: Sequence[str]) -> str:
+def _markdown(own: Own) -> str:
     names, table = own.names, accuracy([run.record for run in own.runs])
     out = [f"# {plain.markdown(title_of(own.first))}", "", *[plain.markdown(line) + "\n" for line in lines(own.found)]]
-    out += [plain.markdown(note) + "\n" for note in notes]
+    out += [plain.markdown(note) + "\n" for note in (own.prospect.lines() if own.prospect else ())]
     out += [*_lines(table.header, table.cells), "", plain.markdown(table.remark), "", "## Recall of each class", ""]
     out += _lines(
         ("class", "recall, %", "test images"), [(name, f"{share:.1f}", str(n)) for name, share, n in own.recall]

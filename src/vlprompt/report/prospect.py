@@ -23,10 +23,27 @@ class Prospect:
     images: tuple[int, ...]
     accuracy: tuple[float, ...]
     """Percent, the mean over seeds."""
+    half: tuple[float, ...]
+    """Half of the 95 % interval of each one, points."""
     gain: float
     """Points from the last one to twice as many images, on the straight line through the curve over doublings."""
     low: float
     high: float
+
+    @property
+    def points(self) -> list[tuple[int, float, float, float]]:
+        """(images, percent right, its interval) of the curve, and last of twice as many images, to be drawn."""
+        measured = zip(self.images, self.accuracy, self.half, strict=True)
+        last = self.accuracy[-1]
+        ahead = (2 * self.images[-1], last + self.gain, last + self.low, last + self.high)
+        found = [*((n, level, level - half, level + half) for n, level, half in measured), ahead]
+        return [(n, *(min(100.0, max(0.0, one)) for one in numbers)) for n, *numbers in found]  # type: ignore[misc]
+
+    @property
+    def axis(self) -> tuple[int, int]:
+        """The lowest and the highest percent of a plot, in tens."""
+        low, high = min(one[2] for one in self.points), max(one[3] for one in self.points)
+        return 10 * math.floor(low / 10), max(10 * math.ceil(high / 10), 10 * math.floor(low / 10) + 10)
 
     @property
     def word(self) -> str:
@@ -73,6 +90,10 @@ def prospect(places: Sequence[Path]) -> Prospect | None:
     weight_P[-1] -= 1
     gain_SN = np.tensordot(weight_P, right_SPN, (0, 1))
     seeds, number = gain_SN.shape
+    mean_PN = right_SPN.mean(0)
+    # Two more images here too, one of them right: an interval of some width where all answers are alike.
+    near_P = (((mean_PN - level_P[:, None]) ** 2).sum(1) + 0.5) / (number + 2) ** 2
+    near_P += right_SPN.mean(2).var(0, ddof=1) / seeds if seeds > 1 else 0.0
     # Two more images, one for each sign, half of the largest step each: no interval of width zero from a few images (as in `judge`).
     most_step = max(weight_P.clip(0).sum(), -weight_P.clip(None, 0).sum())
     squares = ((gain_SN.mean(0) - gain_SN.mean()) ** 2).sum() + most_step**2
@@ -84,6 +105,7 @@ def prospect(places: Sequence[Path]) -> Prospect | None:
     return Prospect(
         images=tuple(round(one) for one in images.tolist()),
         accuracy=tuple((100 * level_P).tolist()),
+        half=tuple((100 * Z * np.sqrt(near_P)).tolist()),
         gain=min(gain, most),
         low=gain - half,
         high=min(gain + half, most),
