@@ -59,7 +59,7 @@ def test_every_method_that_learns_has_usual_ranges_that_it_takes() -> None:
 
 
 def test_a_search_goes_on_where_it_was_stopped(asked: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = tune(dataclasses.replace(asked, out=asked.out / "whole"), RANGES, 3)
+    whole = tune(dataclasses.replace(asked, out=asked.out / "whole"), RANGES, 2)
     stopped = dataclasses.replace(asked, out=asked.out / "stopped")
     measured, calls = tuning._Tuning.measured, []
 
@@ -71,17 +71,17 @@ def test_a_search_goes_on_where_it_was_stopped(asked: RunConfig, monkeypatch: py
 
     monkeypatch.setattr(tuning._Tuning, "measured", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        tune(stopped, RANGES, 3)
+        tune(stopped, RANGES, 2)
     before = {path: path.stat().st_mtime_ns for path in stopped.out.rglob("result.json")}
     assert len(before) == 2
-    again = tune(stopped, RANGES, 3)
+    again = tune(stopped, RANGES, 2)
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())
     assert [(one.name, one.settings, one.accuracy) for one in again.trials] == [
         (one.name, one.settings, one.accuracy) for one in whole.trials
     ]
-    assert len(tune(stopped, RANGES, 4).trials) == 4
+    assert len(tune(stopped, RANGES, 3).trials) == 3
     with pytest.raises(UserError, match="another configuration"):
-        tune(stopped, {"lr": "0.001..0.5"}, 3)
+        tune(stopped, {"lr": "0.001..0.5"}, 2)
 
 
 def test_a_trial_is_a_record_of_the_validation_images_and_the_best_one_a_recipe(asked: RunConfig) -> None:

@@ -91,9 +91,20 @@ def tune(
     _show(
         tuned,
         list(ranges),
-        f"--data {shlex.quote(data)} --model {shlex.quote(model)} --shots {shots or 'all'}",
+        _same(
+            ("--data", data),
+            ("--columns", columns),
+            ("--class-names", class_names),
+            ("--model", model),
+            ("--shots", shots or "all"),
+        ),
         as_json=as_json,
     )
+
+
+def _same(*given: tuple[str, object]) -> str:
+    """Options as they are typed; those that are not given left out."""
+    return " ".join(f"{name} {shlex.quote(str(value))}" for name, value in given if value is not None)
 
 
 def _show(tuned: Tuned, names: list[str], same: str, *, as_json: bool) -> None:
