@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import os
 import re
+import runpy
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from tests.engine.made import config, write_images
+from vlprompt.data.check import check
 from vlprompt.engine.run import train_run
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -29,7 +32,7 @@ SAYS = {
 
 
 def test_every_example_is_tested() -> None:
-    assert {path.name for path in EXAMPLES.glob("*.py")} == {*SAYS, "serve.py", "onnx_only.py"}
+    assert {path.name for path in EXAMPLES.glob("*.py")} == {*SAYS, "serve.py", "onnx_only.py", "messy_folder.py"}
 
 
 def test_they_are_short() -> None:
@@ -78,3 +81,30 @@ def asked(port: int, body: bytes) -> bytes:
                 raise
             time.sleep(0.2)
     raise AssertionError("the server never answered")
+
+
+def test_the_messy_folder_is_read_as_far_as_it_can_be(tmp_path: Path) -> None:
+    root = tmp_path / "messy"
+    runpy.run_path(str(EXAMPLES / "messy_folder.py"))["main"](root)
+    report = check(root)
+    assert report.ok
+    names = [one.name for one in report.classes]
+    assert names == sorted(
+        [
+            "Fauteuil déco",
+            "Dishes FOOD (old)",
+            "bathroom things",
+            "cabinets and shelves",
+            "clothes and bags",
+            "doors and windows",
+        ]
+    )
+    counts = {one.name: one.train + one.val + one.test for one in report.classes}
+    assert (counts["clothes and bags"], counts["doors and windows"], counts["Fauteuil déco"]) == (6, 1, 40)
+    reasons = Counter(skip.reason for skip in report.skipped)
+    assert sum(reasons.values()) == 6, reasons
+    conflicts = [copies.ids for copies in report.copies if copies.conflict]
+    assert [{Path(one).parent.name for one in ids} for ids in conflicts] == [
+        {"bathroom things", "cabinets and shelves"}
+    ]
+    assert any("unbalanced" in line for line in report.lines())
