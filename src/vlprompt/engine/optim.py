@@ -61,11 +61,11 @@ def evenly(labels: Sequence[int], *, seed: int, epoch: int) -> Tensor:
     alone, others in each epoch (project's choice).
     """
     label_N, random = torch.tensor(labels), generator("draw", seed, epoch)
-    classes = label_N.unique()
+    classes = sorted(set(labels))
     share, more = divmod(len(label_N), len(classes))
     extra = set(torch.randperm(len(classes), generator=random)[:more].tolist())
     found = []
-    for number, label in enumerate(classes.tolist()):
+    for number, label in enumerate(classes):
         own = (label_N == label).nonzero().flatten()
         again, rest = divmod(share + (number in extra), len(own))
         found += [own] * again + [own[torch.randperm(len(own), generator=random)[:rest]]]
