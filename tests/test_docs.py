@@ -117,7 +117,10 @@ def test_every_command_is_one(words: list[str]) -> None:
         methods = given["methods"].split(",")
     for one in methods:
         settings = parse_settings(given.get("set") or given.get("settings") or [])
-        resolve(one, settings, recipe=recipe_of(one, "few-shot", "", "auto"))
+        ranges = {name: re.split(r"\.\.|,", text) for name, text in settings.items()} if command == "tune" else {}
+        for end in (0, -1):  # of a range, both ends are settings
+            chosen = {**settings, **{name: values[end] for name, values in ranges.items()}}
+            resolve(one, chosen, recipe=recipe_of(one, "few-shot", "", "auto"))
     for one in (given.get("data") or "").split(",") if isinstance(given.get("data"), str) else ():
         known = one in {*pocket.names(), *GROUPS, *STAND_INS} or one.startswith("hub:") or "/" in one
         assert known or catalogue.find(one), f"--data {one}"

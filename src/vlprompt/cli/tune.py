@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 import statistics
 from pathlib import Path
@@ -51,55 +52,42 @@ def tune(
 
     Example: `vlprompt tune coop --data my_photos --set 'lr=0.001..0.1' --set 'epochs=10,20,50' --trials 20 --out runs/tune`
     """
+    _tune(dict(locals()))
+
+
+def _tune(asked: dict[str, Any]) -> None:
+    """asked: the options as they were given, by their names."""
     try:
         import optuna  # noqa: F401
     except ImportError as error:
         raise UserError(f"tune needs {error.name}, which is not installed: pip install 'vlprompt[tune]'.") from None
     from vlprompt.cli.train import default_out
     from vlprompt.engine.config import RunConfig
-    from vlprompt.engine.tune import is_range, usual_ranges
-    from vlprompt.engine.tune import tune as run
+    from vlprompt.engine.tune import is_range, tune, usual_ranges
     from vlprompt.methods.resolve import recipe_of, resolve
 
-    given = options.parse_settings(settings)
-    ranges = {name: text for name, text in given.items() if is_range(text)}
-    fixed = {name: text for name, text in given.items() if name not in ranges}
-    config = RunConfig(
-        method=method,
-        model=model,
-        data=options.with_columns(data, columns, class_names),
-        out=out or default_out(f"tune-{method}", data),
-        overrides=fixed,
-        shots=shots or None,
-        seeds=options.parse_seeds(seeds),
-        recipe=recipe,
-        template=template,
-        views=options.parse_views(views),
-        device=device,
-        dtype=dtype,
-        cache=cache,
-        max_memory=max_memory,
-        replicas=replicas,
-    )
-    named = recipe_of(method, config.protocol, model, recipe)
+    method, data, shots = asked["method"], asked["data"], asked["shots"]
+    given = options.parse_settings(asked["settings"])
+    fixed = {name: text for name, text in given.items() if not is_range(text)}
+    made = {
+        "data": options.with_columns(data, asked["columns"], asked["class_names"]),
+        "out": asked["out"] or default_out(f"tune-{method}", data),
+        "overrides": fixed,
+        "shots": shots or None,
+        "seeds": options.parse_seeds(asked["seeds"]),
+        "views": options.parse_views(asked["views"]),
+    }
+    known = {field.name for field in dataclasses.fields(RunConfig)}
+    config = RunConfig(**{name: value for name, value in asked.items() if name in known} | made)
+    named = recipe_of(method, config.protocol, config.model, config.recipe)
+    ranges = {name: text for name, text in given.items() if name not in fixed}
     ranges = ranges or usual_ranges(resolve(method, fixed, shots=config.shots, recipe=named), fixed)
-    console.note(
-        f"Tried: {', '.join(f'{name}={text}' for name, text in ranges.items())}; {trials} trials and the default."
-    )
+    listed = ", ".join(f"{name}={text}" for name, text in ranges.items())
+    console.note(f"Tried: {listed}; {asked['trials']} trials and the default.")
     with observing() as observer:
-        tuned = run(config, ranges, trials, observer)
-    _show(
-        tuned,
-        list(ranges),
-        _same(
-            ("--data", data),
-            ("--columns", columns),
-            ("--class-names", class_names),
-            ("--model", model),
-            ("--shots", shots or "all"),
-        ),
-        as_json=as_json,
-    )
+        tuned = tune(config, ranges, asked["trials"], observer)
+    same = {f"--{name.replace('_', '-')}": asked[name] for name in ("data", "columns", "class_names", "model")}
+    _show(tuned, list(ranges), _same(*same.items(), ("--shots", shots or "all")), as_json=asked["as_json"])
 
 
 def _same(*given: tuple[str, object]) -> str:
