@@ -89,7 +89,7 @@ def test_a_restart_with_a_cold_cache_gives_the_bits_of_no_restart(
     made = {}
     for name, module, restarts in (("whole", "vlprompt", 0), ("killed", "tests.pretrain.dies", 1)):
         monkeypatch.setenv("COLD", str(tmp_path / f"{name}-cache"))
-        text = ["--method", "coop", "--views", "2", "--cache", str(tmp_path / f"{name}-cache")]
+        text = ["--method", "coop", "--set", "init=normal", "--views", "2", "--cache", str(tmp_path / f"{name}-cache")]
         arguments = [*command(root, tmp_path / name), *text]
         done = launch(module, arguments, restarts=restarts)
         assert done.returncode == 0, done.stderr[-3000:]
