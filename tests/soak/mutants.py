@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 from tests.soak.survivors import EXPLAINED
-from vlprompt import reading
 
 ROOT = Path(__file__).resolve().parents[2]
 RECORD = ROOT / "docs" / "records" / "mutants.json"
@@ -149,24 +148,30 @@ def near(path: Path, tests: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def run(each: int, seed: int, only: list[str]) -> None:
-    """Write the record, after each part: `each` faults of each part, drawn with the seed. only: parts; others' rows are kept."""
+    """Write the record, after each fault: `each` faults of each part, drawn with the seed. only: parts; others' rows are kept."""
     import torch  # before the forks, which then need not load it
 
     torch.set_num_threads(1)
-    found = [one for one in reading.json_object(RECORD)["parts"] if one["part"] not in only] if only else []
+    known = json.loads(RECORD.read_text(encoding="utf-8"))["parts"] if only else []
+    found = [one for one in known if one["part"] not in only]
     with tempfile.TemporaryDirectory() as place:
         source = Path(place)
         shutil.copytree(ROOT / "src" / "vlprompt", source / "vlprompt", ignore=shutil.ignore_patterns("__pycache__"))
         for name, (patterns, tests) in PARTS.items():
             if only and name not in only:
                 continue
+            assert "vlprompt" not in sys.modules, (
+                "the forks would have the package from its own place, without the fault"
+            )
             assert not seen(source, tests), f"the tests of {name} fail without any fault"
             files = sorted(path for pattern in patterns for path in (source / "vlprompt").glob(pattern))
             trees = {path: ast.parse(path.read_text(encoding="utf-8")) for path in files}
             every = [(path, *fault) for path, tree in trees.items() for fault in faults(tree)]
-            began, survivors = time.monotonic(), []
-            drawn = random.Random(f"{seed} {name}").sample(every, min(each, len(every)))
-            for path, number, kind in drawn:
+            began = time.monotonic()
+            survivors: list[dict[str, object]] = []
+            part: dict[str, Any] = {"part": name, "possible": len(every), "tried": 0, "survivors": survivors}
+            found = sorted([*found, part], key=lambda one: list(PARTS).index(one["part"]))
+            for path, number, kind in random.Random(f"{seed} {name}").sample(every, min(each, len(every))):
                 whole = path.read_bytes()
                 line = getattr(list(ast.walk(trees[path]))[number], "lineno", 0)
                 code, what = changed(trees[path], number, kind)
@@ -174,16 +179,13 @@ def run(each: int, seed: int, only: list[str]) -> None:
                 own = near(path, tests)
                 if not (own and seen(source, own)) and not seen(source, tests):
                     survivors.append({"file": str(path.relative_to(source)), "line": line, "fault": what})
-                    print(json.dumps(survivors[-1]), flush=True)
                 path.write_bytes(whole)
-            took = round(time.monotonic() - began, 1)
-            found.append(
-                {"part": name, "possible": len(every), "tried": len(drawn), "survivors": survivors, "seconds": took}
-            )
-            print(json.dumps(found[-1]), flush=True)
-            found.sort(key=lambda one: list(PARTS).index(one["part"]))
-            about = {"date": date.today().isoformat(), "seed": seed, "parts": found}
-            RECORD.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+                part |= {"tried": part["tried"] + 1, "seconds": round(time.monotonic() - began, 1)}
+                about = {"date": date.today().isoformat(), "seed": seed, "parts": found}
+                RECORD.write_text(
+                    json.dumps(about, indent=1) + "\n", encoding="utf-8"
+                )  # a run that is stopped keeps it
+            print(json.dumps(part), flush=True)
 
 
 def lines(record: dict[str, Any]) -> list[str]:
