@@ -168,6 +168,8 @@ def test_every_tensor_gets_gradient_from_cross_entropy(uneven: Clip, name: str) 
         (CoupledSpec(depth=-1), "depth=-1"),
         (UnsharedSpec(depth=5), "the text tower of this model has 4 layers"),
         (UnsharedSpec(depth=7, towers="image"), "the image tower of this model has 6 layers"),
+        (IndependentSpec(init=" ", n_ctx=1), "init='' has no words. Write some"),
+        (CoupledSpec(init="", n_ctx=2), "init='' has no words"),
         (
             IndependentSpec(init="zebra", n_ctx=1),
             "'zebra' are 5 tokens in this model's vocabulary, but n_ctx is 1. Use --set n_ctx=5,",

@@ -42,9 +42,17 @@ def first_values(
     return start_from_words(init, shape[-2], facts).expand(shape).clone()
 
 
+def _rows_of(words: str, facts: ModelFacts) -> Tensor:
+    """The embeddings (W, D) of words. UserError: there are none."""
+    rows_WD = facts.embed_words(words).cpu()
+    if not len(rows_WD):
+        raise UserError(f"init={words!r} has no words. Write some, for example 'a photo of a', or take init=normal.")
+    return rows_WD
+
+
 def words_last(words: str, num_tokens: int, facts: ModelFacts) -> Tensor:
     """The embeddings of words in the last rows of (M, D), zeros before (ProGrad's start, arXiv 2205.14865, its code)."""
-    rows_WD = facts.embed_words(words).cpu()
+    rows_WD = _rows_of(words, facts)
     if len(rows_WD) > num_tokens:
         raise UserError(
             f"the words {words!r} are {len(rows_WD)} tokens in this model's vocabulary, and n_ctx is {num_tokens}. Use "
@@ -55,7 +63,7 @@ def words_last(words: str, num_tokens: int, facts: ModelFacts) -> Tensor:
 
 def start_from_words(words: str, num_tokens: int, facts: ModelFacts) -> Tensor:
     """The embeddings (M, D) of words that are exactly `num_tokens` tokens long."""
-    rows_MD = facts.embed_words(words).cpu()
+    rows_MD = _rows_of(words, facts)
     if len(rows_MD) != num_tokens:
         raise UserError(
             f"the words {words!r} are {len(rows_MD)} tokens in this model's vocabulary, but n_ctx is {num_tokens}. Use "
@@ -124,7 +132,7 @@ def start_context(init: str, num_tokens: int, facts: ModelFacts, generator: torc
         return normal((num_tokens, facts.text_width), generator)
     words = init.split()
     learned = " ".join(words[:num_tokens])
-    rows_MD = facts.embed_words(learned).cpu()
+    rows_MD = _rows_of(learned, facts)
     if len(rows_MD) > num_tokens:
         room = f"--set n_ctx={len(rows_MD)}, " if len(words) <= num_tokens else ""
         raise UserError(
