@@ -12,6 +12,7 @@ For each method ID (`-` written `_`):
   memory_ratio_ID                  plain over ours: peak of a step minus what is resident before it
   gradient_error_ID                max |a - b| / max |b|, the worst learned tensor
   image_ratio_ID                   our step over the image tower's own forward and backward with the same prompt, where that is prompted
+  product_ratio_ID                 the same for the operations of matrix products, counted: what a step cannot go below
   bf16_speedup_ID                  our float32 over our bfloat16, where this CPU has it
 and plpp_overhead_coop: a step of plpp+coop over one of coop, the median of alternating pairs in one process.
 """
@@ -33,7 +34,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.figures import Figure, publish
-from benchmarks.methods_sides import SIDES, image_step, made, our_step, random_clip
+from benchmarks.methods_sides import SIDES, image_step, made, our_step, products, random_clip
 from benchmarks.text_tower import error, has_fast_bfloat16
 from vlprompt.errors import UserError
 from vlprompt.methods.resolve import HOSTS, takes_steps
@@ -68,6 +69,8 @@ class Measured:
     """What one process said."""
 
     step_mib: float
+    products: float
+    """Over the image tower's own; 0 where that is not prompted."""
     gradients: dict[str, np.ndarray]
     steps: list[float] = field(default_factory=list)
     images: list[float] = field(default_factory=list)
@@ -88,8 +91,9 @@ def serve(job: Job, gradient_file: Path) -> None:
     found = step()
     peak = _status("VmHWM")
     np.savez(gradient_file, **{name: one.numpy() for name, one in found.items()})
-    print(json.dumps({"step_mib": peak - before, "image": _prompts_image(job)}), flush=True)
     steps = {"step": step, "image": image_step(task, clip)}
+    ratio = products(step) / products(steps["image"]) if _prompts_image(job) else 0.0
+    print(json.dumps({"step_mib": peak - before, "image": _prompts_image(job), "products": ratio}), flush=True)
     for line in sys.stdin:
         begin = time.perf_counter()
         steps[line.strip()]()
@@ -119,7 +123,7 @@ class Child:
         once = self._hear()
         self.image = bool(once["image"])
         with np.load(file) as arrays:
-            self.found = Measured(step_mib=once["step_mib"], gradients=dict(arrays))
+            self.found = Measured(step_mib=once["step_mib"], products=once["products"], gradients=dict(arrays))
 
     def _hear(self) -> dict[str, float]:
         assert self.process.stdout is not None
@@ -174,7 +178,10 @@ def figures_of(method: str, repeats: int) -> list[Figure]:
     ]
     if ours.images:
         alone = statistics.median(ours.images)
-        out.append(Figure(f"image_ratio_{key}", ours.seconds / alone, "of the image tower's own"))
+        out += [
+            Figure(f"image_ratio_{key}", ours.seconds / alone, "of the image tower's own"),
+            Figure(f"product_ratio_{key}", ours.products, "of the image tower's own, counted"),
+        ]
     return out + [Figure(f"bf16_speedup_{key}", ours.seconds / one.seconds, "times") for one in half]
 
 

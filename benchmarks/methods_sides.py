@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from benchmarks.methods_plain import PlainForward
 from benchmarks.text_sides import class_names
@@ -132,6 +135,32 @@ def image_step(task: Task, clip: Clip) -> Step:
         return _named(task, found)
 
     return step
+
+
+AS = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: torch.ops.aten._scaled_dot_product_flash_attention,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: torch.ops.aten._scaled_dot_product_flash_attention_backward,
+}
+"""Kernels that torch does not know how to count, and those that they are counted as."""
+
+
+class Products(TorchDispatchMode):
+    """Counts the operations of matrix products while it is on; the time of other work says nothing about them."""
+
+    flops = 0
+
+    def __torch_dispatch__(self, call: Any, types: Any, given: Any = (), more: Any = None) -> Any:
+        out = call(*given, **(more or {}))
+        count = flop_registry.get(AS.get(call._overloadpacket, call._overloadpacket))
+        self.flops += count(*given, **(more or {}), out_val=out) if count else 0
+        return out
+
+
+def products(step: Step) -> int:
+    """Operations of the matrix products of a step, those of attention among them."""
+    with Products() as counted:
+        step()
+    return counted.flops
 
 
 def _plus(one: Tensor | None, other: Tensor | None) -> Tensor | None:

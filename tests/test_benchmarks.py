@@ -47,7 +47,13 @@ def test_the_methods_benchmark_writes_its_figures(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-m", "benchmarks.methods", *options], cwd=ROOT, check=True)
     values = {figure["name"]: figure["value"] for figure in json.loads(out.read_text(encoding="utf-8"))}
     assert values["gradient_error_maple"] <= 1e-4
-    assert {"time_ratio_maple", "memory_ratio_maple", "image_ratio_maple", "plpp_overhead_coop"} <= values.keys()
+    assert {
+        "time_ratio_maple",
+        "memory_ratio_maple",
+        "image_ratio_maple",
+        "product_ratio_maple",
+        "plpp_overhead_coop",
+    } <= values.keys()
 
 
 @pytest.mark.slow

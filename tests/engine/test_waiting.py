@@ -13,9 +13,8 @@ from typing import Any
 
 import pytest
 import torch
+from benchmarks.methods_sides import Products
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
 from vlprompt.engine import train
 from vlprompt.engine.forward import Forward
@@ -103,18 +102,6 @@ def test_a_step_waits_for_the_device_once(
         if gradient is not None:
             assert (gradient.shape, gradient.dtype) == (parameter.shape, parameter.dtype)
             assert gradient.device.type == "meta"
-
-
-class Products(TorchDispatchMode):
-    """Counts the operations of matrix products."""
-
-    flops = 0
-
-    def __torch_dispatch__(self, call: Any, types: Any, given: Any = (), more: Any = None) -> Any:
-        out = call(*given, **(more or {}))
-        count = flop_registry.get(call._overloadpacket)
-        self.flops += count(*given, **(more or {}), out_val=out) if count else 0
-        return out
 
 
 @pytest.mark.parametrize("name", ["maple", "promptsrc", "rpp"])
