@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,15 @@ def test_the_order_of_images_does_not_matter(sides: tuple[Path, Path], tmp_path:
 def test_a_method_against_itself_is_the_same(sides: tuple[Path, Path]) -> None:
     (one,) = compare(read_side(sides[0]), read_side(sides[0])).comparisons
     assert (one.estimate.verdict, one.estimate.difference) == ("same", 0.0)
+
+
+def test_the_margin_is_from_nothing_to_all(sides: tuple[Path, Path]) -> None:
+    runs = [read_side(one) for one in sides]
+    for margin in (0.0, 100.0):
+        assert compare(runs[0], runs[1], margin=margin, resamples=50).comparisons
+    for margin in (-0.1, 100.1, math.nan):
+        with pytest.raises(UserError, match="it must lie between 0 and 100"):
+            compare(runs[0], runs[1], margin=margin)
 
 
 def test_zero_shot_goes_with_every_seed_and_any_shots(sides: tuple[Path, Path], tmp_path: Path) -> None:
