@@ -1,6 +1,7 @@
-"""`vlprompt` whose rank 1 is killed (SIGKILL, no warning) before it takes its sixth step, the first time that it is started.
+"""`vlprompt` of which a rank is killed (SIGKILL, no warning) before it takes a step, the first time that it is started.
 
-With COLD in the environment, the features that are cached there are gone by then.
+`DIES` says which rank and after how many steps: `1:5` where nothing is said. With COLD in the environment, the features that are cached
+there are gone by then.
 """
 
 from __future__ import annotations
@@ -14,14 +15,15 @@ from typing import Any
 from vlprompt.cli import run
 from vlprompt.engine import train
 
-STEPS = 5
+DIES = "VLPROMPT_TEST_DIES"
 
 
 def main() -> None:
     real, taken = train.take, [0]
+    rank, steps = os.environ.get(DIES, "1:5").split(":")
 
     def dying(*arguments: Any) -> None:
-        if taken[0] == STEPS and os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+        if taken[0] == int(steps) and os.environ["RANK"] == rank and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
             if "COLD" in os.environ:
                 shutil.rmtree(os.environ["COLD"])
             os.kill(os.getpid(), signal.SIGKILL)

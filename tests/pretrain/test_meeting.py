@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import socket
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import torch
 from torch.distributed import HashStore, PrefixStore
 
-from vlprompt.engine.distributed import meet
+from vlprompt.engine import distributed
+from vlprompt.engine.distributed import joined, meet
 from vlprompt.errors import UserError
 
 
@@ -32,3 +35,14 @@ def test_a_rank_that_does_not_come_is_an_error() -> None:
     for rank in (0, 1):
         with pytest.raises(UserError, match="did not find each other"):
             meet(store, rank, 2, patience=0.2)
+
+
+def test_an_address_where_nobody_is_ends_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("localhost", 0)) as free:
+        port = free.getsockname()[1]
+    for name, value in {"RANK": 1, "WORLD_SIZE": 2, "MASTER_ADDR": "localhost", "MASTER_PORT": port}.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setattr(distributed, "SECONDS_TO_REACH", 1.0)
+    wanted = f"rank 1 of 2 did not reach the others at localhost:{port} within 1 s"
+    with pytest.raises(UserError, match=wanted), joined(torch.device("cpu")):
+        pass

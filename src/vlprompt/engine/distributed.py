@@ -15,6 +15,7 @@ import secrets
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -24,7 +25,7 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from vlprompt.engine.step import Gradients
-from vlprompt.errors import UserError
+from vlprompt.errors import DATA, UserError
 
 Thing = TypeVar("Thing")
 
@@ -180,7 +181,7 @@ def joined(device: torch.device) -> Iterator[Alone]:
     if not launched():
         yield ALONE
         return
-    store, rank, world = next(rendezvous("env://"))
+    store, rank, world = _reached()
     store = meet(store, rank, world)
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -191,6 +192,24 @@ def joined(device: torch.device) -> Iterator[Alone]:
         yield Together(own)
     finally:
         dist.destroy_process_group()
+
+
+SECONDS_TO_REACH = 60.0
+
+
+def _reached() -> tuple[Store, int, int]:
+    """The store of this run, this rank, and how many there are. UserError where nobody answers."""
+    try:
+        found: tuple[Store, int, int] = next(rendezvous("env://", timeout=timedelta(seconds=SECONDS_TO_REACH)))
+        return found
+    except (ValueError, RuntimeError) as error:
+        place = f"{os.environ.get('MASTER_ADDR', 'no MASTER_ADDR')}:{os.environ.get('MASTER_PORT', 'no MASTER_PORT')}"
+        raise UserError(
+            f"rank {os.environ['RANK']} of {os.environ['WORLD_SIZE']} did not reach the others at {place} within "
+            f"{SECONDS_TO_REACH:.0f} s ({str(error).splitlines()[0][:200]}). Start all processes at once with torchrun, and check that "
+            "every machine can reach that address.",
+            exit_code=DATA,
+        ) from error
 
 
 PATIENCE = 600.0
