@@ -28,7 +28,7 @@ from vlprompt.bench import (
 )
 from vlprompt.bench.dry_run import Step, held
 from vlprompt.data import open_dataset
-from vlprompt.data.papers import catalogue, sets
+from vlprompt.data.papers import catalogue
 from vlprompt.data.views import first_view
 from vlprompt.errors import UserError
 from vlprompt.methods.recipes import GROUPS
@@ -61,13 +61,13 @@ def minis(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Exp
 def small_rows(minis: tuple[Path, dict[str, Expected]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The catalogue with the miniatures' sizes, and none of the sets on disk."""
     resized = []
-    for row in sets.ROWS:
+    for row in catalogue.ROWS:
         if row.name in minis[1]:
             own = minis[1][row.name]
             sizes = tuple(own.counts[part] or None for part in ("train", "val", "test"))
             row = dataclasses.replace(row, classes=len(own.class_names), sizes=sizes)  # type: ignore[arg-type]
         resized.append(row)
-    monkeypatch.setattr(sets, "ROWS", tuple(resized))
+    monkeypatch.setattr(catalogue, "ROWS", tuple(resized))
     monkeypatch.delenv("VLPROMPT_DATA", raising=False)
     monkeypatch.chdir(tmp_path)
 

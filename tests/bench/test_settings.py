@@ -17,7 +17,7 @@ from tests.bench.test_outlook import TINY
 from vlprompt import cli
 from vlprompt.bench import PAPERS_MODEL, PROTOCOLS, Cell, Means, Plan, Request, SizedDesk, dry_run, make
 from vlprompt.bench.request import EVERY
-from vlprompt.data.papers import sets
+from vlprompt.data.papers import catalogue
 from vlprompt.errors import UserError
 from vlprompt.methods.resolve import every, resolve
 from vlprompt.towers.random_clip import draw_clip, tower
@@ -81,9 +81,9 @@ def patch_to_nothing(patch: pytest.MonkeyPatch) -> None:
 
     rows = [
         dataclasses.replace(row, sizes=tuple(size and max(100, size // 100) for size in row.sizes), classes=5)
-        for row in sets.ROWS
+        for row in catalogue.ROWS
     ]
-    patch.setattr(sets, "ROWS", tuple(rows))
+    patch.setattr(catalogue, "ROWS", tuple(rows))
     patch.setattr(dry_run, "load", load)
     patch.setattr(dry_run, "draw_clip", lambda **means: draw_clip(SMALL, **means))
     patch.delenv("VLPROMPT_DATA", raising=False)

@@ -138,7 +138,7 @@ def test_get_fetches_over_a_broken_line_and_the_set_can_be_learned_from(
         else row
         for row in catalogue.rows()
     )
-    monkeypatch.setattr("vlprompt.data.papers.sets.ROWS", rows)
+    monkeypatch.setattr("vlprompt.data.papers.catalogue.ROWS", rows)
     done = vlprompt("data", "get", "eurosat", "--data-root", root)
     assert done.code == 0, done.err
     assert "named by this test" in done.err

@@ -12,7 +12,7 @@ from tests.bench.test_outlook import TINY
 from tests.cli.conftest import Vlprompt
 from vlprompt.bench import PAPERS_MODEL, dry_run
 from vlprompt.bench.request import DEFAULT_METHODS
-from vlprompt.data.papers import sets
+from vlprompt.data.papers import catalogue
 from vlprompt.data.papers.catalogue import FEW_SHOT, SHIFTED
 from vlprompt.errors import UserError
 from vlprompt.towers.random_clip import draw_clip
@@ -30,9 +30,9 @@ def nothing_here(monkeypatch: pytest.MonkeyPatch) -> None:
 
     rows = tuple(
         dataclasses.replace(row, classes=max(4, row.classes // 20), sizes=tuple(map(small, row.sizes)))
-        for row in sets.ROWS
+        for row in catalogue.ROWS
     )
-    monkeypatch.setattr(sets, "ROWS", rows)
+    monkeypatch.setattr(catalogue, "ROWS", rows)
     monkeypatch.setattr(dry_run, "load", load)
     monkeypatch.setattr(dry_run, "draw_clip", lambda **means: draw_clip(TINY, **means))
     for name, value in (("FEW", 2), ("MANY", 4), ("VERY_MANY", 5), ("ENOUGH", 0.0), ("QUICK", 60.0)):

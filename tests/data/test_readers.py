@@ -17,7 +17,7 @@ from tests.data.make import encoded, noise, put
 from vlprompt.data import few_shot, open_dataset, open_image
 from vlprompt.data.check import check
 from vlprompt.data.papers import catalogue
-from vlprompt.data.papers.idx import read_idx
+from vlprompt.data.papers.readers import read_idx
 from vlprompt.data.samples import PARTS, Dataset
 from vlprompt.errors import DATA, UserError
 
@@ -187,7 +187,7 @@ def test_right_numbers_say_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) 
         dataclasses.replace(row, classes=2, sizes=(6, 4, 4)) if row.name == "fgvc_aircraft" else row
         for row in catalogue.rows()
     )
-    monkeypatch.setattr("vlprompt.data.papers.sets.ROWS", rows)
+    monkeypatch.setattr("vlprompt.data.papers.catalogue.ROWS", rows)
     assert open_dataset("fgvc_aircraft").notes == ()
 
 

@@ -79,7 +79,6 @@ class Report:
         return not self.problems and not any(copies.leak for copies in self.copies)
 
     def as_dict(self) -> dict[str, object]:
-        """For JSON."""
         return asdict(self) | {"ok": self.ok, "skipped": [skip._asdict() for skip in self.skipped]}
 
     def lines(self) -> list[str]:

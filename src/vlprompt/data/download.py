@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from email.message import Message
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 from urllib.parse import urlsplit
 
 from vlprompt import disk, reading
@@ -39,6 +39,7 @@ HUB_DIGEST = "X-Linked-ETag"
 """Where the Hub says a file's SHA-256, on the answer that sends on to the storage."""
 Progress = Callable[[int, int | None], None]
 """Called with the bytes that are there by now, and the file's size where it is known."""
+T = TypeVar("T")
 
 
 def is_url(place: str) -> bool:
@@ -89,20 +90,23 @@ class Fetcher:
     def _transfer(self, address: Address, target: Path, progress: Progress) -> str:
         """Get the whole file. The SHA-256 that the Hub says it has; empty where it says none."""
         part = target.with_name(f"{target.name}.part")
+        said = self._tried(lambda: self._once(address, part, progress), lambda: _size(part))
+        os.replace(part, target)
+        _tag_file(part).unlink(missing_ok=True)
+        return said
+
+    def _tried(self, once: Callable[[], T], have: Callable[[], int]) -> T:
+        """What `once` gives, tried again where it is broken. Refused: so many times in a row without a new byte."""
         failures = 0
         while True:
-            before = _size(part)
+            before = have()
             try:
-                said = self._once(address, part, progress)
+                return once()
             except Broken as problem:
-                failures = 1 if _size(part) > before else failures + 1
+                failures = 1 if have() > before else failures + 1
                 if failures >= self.tries:
                     raise Refused(f"{problem}, {failures} times in a row") from problem
                 self.sleep(self.wait * 2 ** (failures - 1))
-                continue
-            os.replace(part, target)
-            _tag_file(part).unlink(missing_ok=True)
-            return said
 
     def _once(self, address: Address, part: Path, progress: Progress) -> str:
         """One request: from the end of what is there, or from the beginning. Broken: more has to come. Refused: too much came."""
@@ -151,23 +155,17 @@ class Fetcher:
     def small(self, url: str, most: int = SMALL) -> bytes:
         """A small file's bytes. Refused: it cannot be had, or is larger than `most`."""
         with tempfile.TemporaryDirectory() as folder:
-            address = Address(url=url, source="", size=None, name="file")
-            part, failures = Path(folder, "file"), 0
-            while True:
-                try:
-                    with self._ask(
-                        address.url, {"User-Agent": AGENT, "Accept-Encoding": "identity"}, part
-                    ).stream as stream:
-                        have = _copy(stream, part, 0, lambda done, size: None, None, most)
-                        length = stream.headers.get("Content-Length", "")
-                    if length and reading.whole(length) != have:
-                        raise Broken(f"{have:,} of {length} bytes came")
-                    return part.read_bytes()
-                except Broken as problem:
-                    failures += 1
-                    if failures >= self.tries:
-                        raise Refused(f"{problem}, {failures} times in a row") from problem
-                    self.sleep(self.wait * 2 ** (failures - 1))
+            part = Path(folder, "file")
+
+            def once() -> bytes:
+                with self._ask(url, {"User-Agent": AGENT, "Accept-Encoding": "identity"}, part).stream as stream:
+                    have = _copy(stream, part, 0, lambda done, size: None, None, most)
+                    length = stream.headers.get("Content-Length", "")
+                if length and reading.whole(length) != have:
+                    raise Broken(f"{have:,} of {length} bytes came")
+                return part.read_bytes()
+
+            return self._tried(once, lambda: 0)
 
 
 class _Hops(urllib.request.HTTPRedirectHandler):
@@ -294,7 +292,9 @@ class Spool:
 
     def _trim(self, newest: Path) -> None:
         """Delete the files that were not used for the longest time. Who has one open can read on."""
-        files = sorted((one for one in self.root.iterdir() if one.suffix == ".tar"), key=_used)
+        files = sorted(
+            (one for one in self.root.iterdir() if one.suffix == ".tar"), key=lambda one: one.stat().st_mtime
+        )
         total = sum(one.stat().st_size for one in files)
         for one in files:
             if total <= self.limit:
@@ -302,10 +302,6 @@ class Spool:
             if one != newest:
                 total -= one.stat().st_size
                 one.unlink(missing_ok=True)
-
-
-def _used(path: Path) -> float:
-    return path.stat().st_mtime
 
 
 def _compared(address: Address, path: Path, said: str) -> str:
@@ -316,13 +312,11 @@ def _compared(address: Address, path: Path, said: str) -> str:
     if published == UNKNOWN:
         return ""
     kind, _, digest = published.partition(":")
-    own = hashlib.new(kind, usedforsecurity=False)
     with path.open("rb") as file:
-        while block := file.read(CHUNK):
-            own.update(block)
-    if own.hexdigest() != digest:
+        own = hashlib.file_digest(file, lambda: hashlib.new(kind, usedforsecurity=False)).hexdigest()
+    if own != digest:
         path.unlink()
-        raise Refused(f"what came has {kind} {own.hexdigest()}; published is {digest} ({whose})")
+        raise Refused(f"what came has {kind} {own}; published is {digest} ({whose})")
     return f"{published} ({whose})"
 
 

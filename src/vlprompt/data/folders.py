@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
 from vlprompt.data.class_names import is_code, published_file, read_class_names
-from vlprompt.data.listing import Entry, Listing, some
+from vlprompt.data.listing import Entry, Listing, read_file, some
 from vlprompt.data.samples import PARTS, Part, Skipped, part_of
 from vlprompt.disk import LOCK
 from vlprompt.errors import DATA, UserError
@@ -192,7 +192,7 @@ def _scan_classes(scan: _Scan, folders: list[Path], part: Part | None, above: se
             if reason:
                 scan.skip(path, reason)
                 continue
-            read = functools.partial(_read, str(path))
+            read = functools.partial(read_file, str(path))
             scan.entries.append(Entry(id=scan.id_of(path), class_key=key, part=part, source=read, size=size))
 
 
@@ -270,10 +270,6 @@ def _peek(folder: Path) -> str:
     except OSError:
         return ""  # the scan itself meets the same error and reports it
     return "images" if images else ""
-
-
-def _read(path: str) -> bytes:
-    return Path(path).read_bytes()
 
 
 def _real(path: Path) -> str:

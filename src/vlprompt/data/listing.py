@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from vlprompt.data.samples import DEFAULT_TEMPLATE, Dataset, Decoding, Part, Sample, Skipped
 
@@ -105,6 +106,11 @@ def _reasons(skipped: Sequence[Skipped]) -> str:
         return ""
     counts = Counter(skip.reason for skip in skipped).most_common(3)
     return f" ({len(skipped)} skipped: " + "; ".join(f"{count} x {reason}" for reason, count in counts) + ")"
+
+
+def read_file(path: str) -> bytes:
+    """A file's bytes; a path as text takes less memory than a `Path`."""
+    return Path(path).read_bytes()
 
 
 def as_dataset(listing: Listing) -> Dataset:

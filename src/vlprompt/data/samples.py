@@ -27,19 +27,8 @@ PART_NAMES: dict[str, Part] = {
 FILLERS = frozenset(
     (
         *(
-            "set",
-            "sets",
-            "split",
-            "data",
-            "dataset",
-            "folder",
-            "images",
-            "image",
-            "imgs",
-            "img",
-            "pictures",
-            "photos",
-            "pics",
+            *("set", "sets", "split", "data", "dataset", "folder", "images", "image", "imgs", "img", "pictures"),
+            *("photos", "pics"),
         ),
         *("seg", "ilsvrc", "ilsvrc2012"),
     )

@@ -19,7 +19,7 @@ from urllib.parse import parse_qsl
 
 from vlprompt import reading
 from vlprompt.data.folders import refusal
-from vlprompt.data.listing import Entry, Listing, some
+from vlprompt.data.listing import Entry, Listing, read_file, some
 from vlprompt.data.places import Places
 from vlprompt.data.samples import PARTS, Part, Skipped, part_of
 from vlprompt.errors import DATA, UserError
@@ -103,7 +103,7 @@ def scan_table(table: Path, asked: Mapping[str, str] | None = None) -> Listing:
             skipped.append(Skipped(row.path, reason))
             missing += reason == "no such file"
             continue
-        read = functools.partial(_read, str(path))
+        read = functools.partial(read_file, str(path))
         entries.append(Entry(id=found, class_key=row.label, part=row.part, source=read, size=size))
     if missing == len(first):
         raise _bad(
@@ -251,10 +251,6 @@ def _part(table: Path, line: int, cell: str, column: str) -> Part | None:
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise _bad(table, f"unknown split {cell!r} on line {line}.{hint} Allowed: {', '.join(PARTS)}")
     return part
-
-
-def _read(path: str) -> bytes:
-    return Path(path).read_bytes()
 
 
 def _bad(table: Path, seen: str) -> UserError:

@@ -67,15 +67,17 @@ def train_view(image: Image.Image, preprocess: Preprocess, content_hash: str, vi
     horizontal flip with probability 1/2. All randomness comes from (content hash, view, AUGMENTATION_VERSION): the same on
     every machine and in every run.
     """
-    draws = _uniforms(content_hash, view)
+    draws = uniforms(f"{AUGMENTATION_VERSION}/{view}/{content_hash}")
+    return normalise(_cropped_and_flipped(image, preprocess, draws), preprocess)
+
+
+def _cropped_and_flipped(image: Image.Image, preprocess: Preprocess, draws: Iterator[float]) -> Image.Image:
     left, top, width, height = crop_box(*image.size, draws)
     side = preprocess.crop
     image = image.crop((left, top, left + width, top + height))
     if image.size != (side, side):
         image = image.resize((side, side), FILTERS[preprocess.filter])
-    if next(draws) < 0.5:
-        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    return normalise(image, preprocess)
+    return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if next(draws) < 0.5 else image
 
 
 def crop_box(width: int, height: int, draws: Iterator[float]) -> tuple[int, int, int, int]:
@@ -144,10 +146,6 @@ def ahead(work: Callable[[Sample], Result], batches: Sequence[Sequence[Sample]])
                 future.cancel()
 
 
-def _uniforms(content_hash: str, view: int) -> Iterator[float]:
-    return uniforms(f"{AUGMENTATION_VERSION}/{view}/{content_hash}")
-
-
 def uniforms(key: str) -> Iterator[float]:
     """Uniform numbers in [0, 1) of 53 bits, of a key alone: from a Philox counter, whose raw stream NumPy keeps fixed."""
     seed = hashlib.sha256(key.encode()).digest()
@@ -205,14 +203,7 @@ def augmented_view(image: Image.Image, preprocess: Preprocess, content_hash: str
     All randomness comes from (content hash, view, PIXELS_VERSION), as in `train_view`: no matter which process makes it.
     """
     draws = uniforms(f"pretrain/{PIXELS_VERSION}/{view}/{content_hash}")
-    left, top, width, height = crop_box(*image.size, draws)
-    side = preprocess.crop
-    image = image.crop((left, top, left + width, top + height))
-    if image.size != (side, side):
-        image = image.resize((side, side), FILTERS[preprocess.filter])
-    if next(draws) < 0.5:
-        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    return normalise(two_operations(image, draws), preprocess)
+    return normalise(two_operations(_cropped_and_flipped(image, preprocess, draws), draws), preprocess)
 
 
 def two_operations(image: Image.Image, draws: Iterator[float]) -> Image.Image:

@@ -15,7 +15,7 @@ from pathlib import Path
 from vlprompt.data.class_names import WORDNET_ID, NamesReport, named, published_file, read_class_names
 from vlprompt.data.folders import has_image_name, hidden
 from vlprompt.data.large.corpus import Corpus, Offsets, listed_identity
-from vlprompt.data.listing import some
+from vlprompt.data.listing import read_file, some
 from vlprompt.data.samples import Sample
 from vlprompt.errors import DATA, UserError
 
@@ -49,7 +49,7 @@ class ClassFolders:
         return Sample(
             id=f"{self.root.name}/{self.folders[place]}/{name}",
             label=self.labels[place],
-            source=functools.partial(_read, str(path)),
+            source=functools.partial(read_file, str(path)),
             decoding="published",
         )
 
@@ -153,7 +153,3 @@ def _class_folders(root: Path) -> list[str]:
 def _images(folder: Path) -> list[str]:
     with os.scandir(folder) as found:
         return sorted(child.name for child in found if not hidden(child.name) and has_image_name(child.name))
-
-
-def _read(path: str) -> bytes:
-    return Path(path).read_bytes()

@@ -210,7 +210,8 @@ def _from_manifest(data: bytes, base: str, spool: Spool) -> Corpus:
     if not any(shard.samples for shard in parts.get("train", [])):
         raise UserError(f"{base}: it lists no training images.", exit_code=DATA)
     part = next((one for one in HELD_OUT if parts.get(one)), "val")
-    _, _, report = named([str(label) for label in range(len(class_names))], dict(_numbered(class_names)))
+    keys = [str(label) for label in range(len(class_names))]  # a comma is part of a name here
+    _, _, report = named(keys, {key: name.replace(",", " ") for key, name in zip(keys, class_names, strict=True)})
     return Corpus(
         name=name,
         class_names=class_names,
@@ -260,11 +261,6 @@ def _shard(base: str, values: Mapping[str, object]) -> Shard:
     if row.sha256 is not None and not re.fullmatch("[0-9a-f]{64}", row.sha256):
         raise ValueError(f"{reading.shown(row.sha256)} is not a SHA-256")
     return Shard(place=_beside(base, row.file), samples=row.samples, size=row.bytes, sha256=row.sha256)
-
-
-def _numbered(names: Sequence[str]) -> list[tuple[str, str]]:
-    """(number, name), a comma in a name being part of it here."""
-    return [(str(label), name.replace(",", " ")) for label, name in enumerate(names)]
 
 
 def _beside(base: str, name: str) -> str:
@@ -388,11 +384,9 @@ def _write_part(
 
 
 def _described(path: Path, count: int) -> dict[str, object]:
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return {"file": path.name, "samples": count, "bytes": path.stat().st_size, "sha256": digest.hexdigest()}
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"file": path.name, "samples": count, "bytes": path.stat().st_size, "sha256": digest}
 
 
 def _write_tar(path: Path, pool: Pool, numbers: Sequence[int], first: int, skipped: list[Skipped] | None) -> int:

@@ -1,6 +1,7 @@
 """The papers' data sets as one table: where each lies on disk, how it is read, how large it is published to be.
 
-The layout is the field's: KaiyangZhou/CoOp ``DATASETS.md`` and ``datasets/*.py``. A row is pure data; `readers` reads it.
+The layout is the field's: KaiyangZhou/CoOp ``DATASETS.md`` and ``datasets/*.py``. A row is pure data, of `sets.toml`; `readers` reads
+what it describes.
 """
 
 from __future__ import annotations
@@ -8,19 +9,34 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import tomllib
 from pathlib import Path
+from typing import Any
 
-from vlprompt.data.papers import sets
-from vlprompt.data.papers.row import CLASS_NAMES, Row
+from vlprompt.data.papers.row import CLASS_NAMES, Address, Download, Row
 from vlprompt.errors import DATA, UserError
 
 ROOT_VARIABLE = "VLPROMPT_DATA"
 """The environment variable that names the folder in which all of the papers' data sets lie."""
 
 
+def _row(values: dict[str, Any]) -> Row:
+    downloads = tuple(
+        Download(gives=tuple(one["gives"]), mirrors=tuple(Address(**address) for address in one["mirrors"]))
+        for one in values.pop("downloads", ())
+    )
+    values["sizes"] = [number or None for number in values["sizes"]]
+    lists = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    return Row(**lists, downloads=downloads)
+
+
+ROWS: tuple[Row, ...] = tuple(
+    map(_row, tomllib.loads(Path(__file__).with_name("sets.toml").read_text(encoding="utf-8"))["sets"])
+)
+
+
 def rows() -> tuple[Row, ...]:
-    """All rows, in the papers' order."""
-    return sets.ROWS
+    return ROWS
 
 
 def names() -> tuple[str, ...]:

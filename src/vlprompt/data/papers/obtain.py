@@ -51,7 +51,6 @@ class State:
 
     @property
     def word(self) -> str:
-        """For a table."""
         if not self.folder.is_dir():
             return "not there"
         if not self.usable:

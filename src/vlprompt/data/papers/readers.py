@@ -7,20 +7,28 @@ order; the published code takes the file system's.
 from __future__ import annotations
 
 import functools
+import gzip
 import hashlib
+import io
+import math
 import os
 import re
+import struct
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
 from vlprompt import reading
 from vlprompt.data.class_names import read_class_names
 from vlprompt.data.folders import has_image_name, hidden
 from vlprompt.data.listing import Entry, Listing, some
 from vlprompt.data.papers import catalogue
-from vlprompt.data.papers.idx import idx_image, read_idx
 from vlprompt.data.papers.row import CLASS_NAMES, Row
 from vlprompt.data.places import Places
 from vlprompt.data.samples import PARTS, Part, Skipped
@@ -363,6 +371,37 @@ def ucf(row: Row, folder: Path) -> Found:
         return out
 
     return _held_out(row, items("trainlist01.txt", "train"), items("testlist01.txt", "test"))
+
+
+BYTES, MOST_BYTES = 8, 1 << 30
+
+
+@functools.lru_cache(maxsize=4)
+def read_idx(path: Path) -> NDArray[np.uint8]:
+    """The array of a file in MNIST's layout, gzipped: images (N, height, width) or labels (N,). UserError: not such a file.
+
+    The layout: two zero bytes, one that names the type (8: bytes), one with the number of axes, a big-endian 32-bit length of each
+    axis, the values (the MNIST page; zalandoresearch/fashion-mnist utils/mnist_reader.py).
+    """
+    try:
+        with gzip.open(path) as file:
+            kind, axes = file.read(4)[2:]
+            shape = struct.unpack(f">{axes}I", file.read(4 * axes))
+            wanted = math.prod(shape)
+            data = file.read(wanted + 1) if axes in (1, 3) and wanted <= MOST_BYTES else b""
+    except (OSError, ValueError, EOFError, zlib.error, IndexError, struct.error) as error:
+        raise UserError(f"{path}: cannot be read ({error}). Fetch it again.", exit_code=DATA) from error
+    if kind != BYTES or len(data) != wanted:
+        raise UserError(f"{path}: not a file of {wanted:,} bytes in {shape}. Fetch it again.", exit_code=DATA)
+    return np.frombuffer(data, np.uint8).reshape(shape)
+
+
+def idx_image(folder: str, path: str) -> bytes:
+    """Image number n of a file as a PNG; `path` is ``FILE/n``."""
+    file, _, number = path.rpartition("/")
+    out = io.BytesIO()
+    Image.fromarray(read_idx(Path(folder, file))[int(number)]).save(out, "PNG")
+    return out.getvalue()
 
 
 FASHION = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
