@@ -109,9 +109,9 @@ def test_the_default_directory_of_a_run(data: str, name: str) -> None:
 
 
 def test_plain_lines_say_the_end_of_a_stage_and_notes(capsys: pytest.CaptureFixture[str]) -> None:
-    with progress.observing("coop ") as observer:
+    with progress.observing() as observer:
         observer.stage("learning", 20)
         for _ in range(20):
             observer.advance(1, {"loss": 1.23456})
         observer.note("[bracketed] note")
-    assert capsys.readouterr().err.splitlines() == ["coop learning: 20/20  loss 1.235", "Note: [bracketed] note"]
+    assert capsys.readouterr().err.splitlines() == ["learning: 20/20  loss 1.235", "Note: [bracketed] note"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -77,20 +77,16 @@ class Line:
 
     published: Published
     shots: int | None
-    ours: float | None
+    ours: float | None = None
     """Percent; None where a data set or a seed of it is missing."""
-    difference: float | None
-    deviation: float | None
+    difference: float | None = None
+    deviation: float | None = None
     """Over our seeds; None for fewer than two."""
-    uncertainty: float | None
+    uncertainty: float | None = None
     """Points, either way."""
-    num_seeds: int
-    missing: tuple[str, ...]
-    verdict: Verdict
-
-    def as_dict(self) -> dict[str, object]:
-        """For JSON."""
-        return asdict(self)
+    num_seeds: int = 0
+    missing: tuple[str, ...] = ()
+    verdict: Verdict = "incomplete"
 
 
 def sets_of(wanted: Wanted) -> Sets:
@@ -129,7 +125,6 @@ def _is_there(name: str) -> bool:
 
 
 def request_of(wanted: Wanted, sets: Sets) -> Request:
-    """The grid that reproduces a recipe."""
     recipe = wanted.recipe
     kind: dict[str, Protocol] = {name: name for name in bench.PROTOCOLS}
     return Request(
@@ -176,13 +171,15 @@ def _line(wanted: Wanted, published: Published, shots: int | None, found: Mappin
     )
     learned = not any(point[2] == 0 for point in found)
     count = shots if learned else 0
-    seeds = (wanted.seeds or wanted.recipe.seeds) if learned else _seeds_of(found)
+    seeds = (
+        (wanted.seeds or wanted.recipe.seeds) if learned else sorted({seed for one in found.values() for seed in one})
+    )
     table = {(name, half): found.get((name, half, count), {}) for half in halves for name in names}
     lost = tuple(
         dict.fromkeys(name for (name, _), by_seed in table.items() if any(one not in by_seed for one in seeds))
     )
     if lost or not seeds:
-        return _without(published, shots, lost, 0)
+        return Line(published=published, shots=shots, missing=lost)
     by_seed = [_combined([[table[name, half][seed] for name in names] for half in halves]) for seed in seeds]
     ours = _combined([[statistics.fmean(table[name, half].values()) for name in names] for half in halves])
     return judged(published, shots, ours, by_seed, len(wanted.recipe.seeds), learned=learned)
@@ -219,7 +216,6 @@ def judged(
         deviation=deviation,
         uncertainty=uncertainty,
         num_seeds=len(by_seed),
-        missing=(),
         verdict=verdict,
     )
 
@@ -243,26 +239,3 @@ def _combined(halves: Sequence[Sequence[float]]) -> float:
         return means[0]
     base, novel = means
     return 2 * base * novel / (base + novel) if base + novel else 0.0
-
-
-def _seeds_of(found: Mapping[Point, Mapping[int, float]]) -> tuple[int, ...]:
-    return tuple(sorted({seed for by_seed in found.values() for seed in by_seed}))
-
-
-def _without(published: Published, shots: int | None, missing: tuple[str, ...], seeds: int) -> Line:
-    return Line(
-        published=published,
-        shots=shots,
-        ours=None,
-        difference=None,
-        deviation=None,
-        uncertainty=None,
-        num_seeds=seeds,
-        missing=missing,
-        verdict="incomplete",
-    )
-
-
-def by_name(name: str) -> Recipe:
-    """A recipe; UserError with the nearest name where there is none."""
-    return recipes.read(name)

@@ -76,15 +76,7 @@ def _tables(found: Iterable[Comparison], margin: float) -> list[Table]:
             Table(
                 title=f"{names}, points ({where})",
                 header=(
-                    "data",
-                    "shots",
-                    "A",
-                    "B",
-                    "B - A",
-                    "95 % interval",
-                    "seeds",
-                    "images",
-                    "verdict",
+                    *("data", "shots", "A", "B", "B - A", "95 % interval", "seeds", "images", "verdict"),
                     "seeds needed",
                 ),
                 cells=tuple(_cells(one) for one in group),

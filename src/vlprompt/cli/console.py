@@ -6,10 +6,12 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
-from rich.console import Console, RenderableType
+from rich import box
+from rich.console import Console, JustifyMethod, RenderableType
 from rich.segment import Segment, Segments
+from rich.table import Table
 from rich.text import Text
 
 from vlprompt.plain import terminal as as_shown
@@ -82,5 +84,26 @@ def dump(value: object) -> None:
 
 
 def plain(text: str) -> None:
-    """Text to stdout as it is."""
     sys.stdout.write(as_shown(text))
+
+
+def table(title: str | None, columns: Sequence[str], rows: Iterable[Iterable[object]], *, ruled: bool = True) -> Table:
+    """A table. A sign before a column's name: `>` to the right, `!` not wrapped, `~` folded. ruled: a line below the names."""
+    out = Table(box=box.SIMPLE_HEAD if ruled else None, pad_edge=ruled, title=title, title_justify="left")
+    for name in columns:
+        sign, bare = (name[0], name[1:]) if name[:1] in (">", "!", "~") else ("", name)
+        side: JustifyMethod = "right" if sign == ">" else "left"
+        out.add_column(bare, justify=side, no_wrap=sign == "!", overflow="fold" if sign == "~" else "ellipsis")
+    for row in rows:
+        out.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in row))
+    return out
+
+
+def pairs(facts: Mapping[str, str]) -> Table:
+    """Names and what belongs to them, without lines."""
+    out = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    out.add_column(style="dim", no_wrap=True)
+    out.add_column()
+    for name, text in facts.items():
+        out.add_row(Text(name), Text(text))
+    return out

@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich import box
 from rich.table import Table
-from rich.text import Text
 
 from vlprompt.cli import console, failures, options
 from vlprompt.cli.options import argument, option
@@ -30,6 +28,7 @@ app = typer.Typer(
 Name = Annotated[str, argument("NAME", "One of the papers' sets (see `vlprompt data list`).")]
 DryRun = Annotated[bool, option("--dry-run", "Only say what would be fetched, and from where.")]
 PARTS = ("train", "val", "test")
+NUMBERS = (">classes", *(f">{part}" for part in PARTS))
 
 
 @app.command("list", epilog=options.ANYWHERE)
@@ -60,13 +59,8 @@ def list_sets(as_json: options.AsJson = False) -> None:
             + [_facts(row) for row in catalogue.rows()]
         )
         return
-    table = Table(box=box.SIMPLE_HEAD, title="Embedded data sets", title_justify="left")
-    for column in ("name", "classes", *PARTS, "what it is"):
-        table.add_column(column, justify="left" if column in ("name", "what it is") else "right")
-    for one in sets:
-        numbers = [str(counts[one.name][part]) for part in PARTS]
-        table.add_row(Text(one.name), str(len(one.class_names)), *numbers, Text(one.description))
-    console.show(table, _papers(catalogue.rows()))
+    rows = [(one.name, len(one.class_names), *counts[one.name].values(), one.description) for one in sets]
+    console.show(console.table("Embedded data sets", ("name", *NUMBERS, "what it is"), rows), _papers(catalogue.rows()))
     console.commands(
         "More:", ["vlprompt data status", "vlprompt data get caltech101", "vlprompt data check YOUR_FOLDER"]
     )
@@ -95,14 +89,12 @@ def status(as_json: options.AsJson = False) -> None:
             }
         )
         return
-    table = Table(box=box.SIMPLE_HEAD, title=f"The papers' data sets in {root}", title_justify="left")
-    for column in ("name", "state", "folder", "missing"):
-        table.add_column(column)
+    rows = []
     for one in states:
         lost = one.missing if one.folder.is_dir() else ()
         missing = ", ".join(lost) or ("" if one.split or lost or not one.usable else one.row.split)
-        table.add_row(*map(Text, (one.row.name, one.word, f"{one.folder.name}/", missing)))
-    console.show(table)
+        rows.append((one.row.name, one.word, f"{one.folder.name}/", missing))
+    console.show(console.table(f"The papers' data sets in {root}", ("name", "state", "folder", "missing"), rows))
     absent = [one.row.name for one in states if not one.usable]
     if absent:
         console.commands("More:", [f"vlprompt data get {absent[0]}"])
@@ -214,17 +206,10 @@ def _root() -> Path:
 
 
 def _papers(rows: Sequence[Row]) -> Table:
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        title="The papers' data sets (published sizes; they lie in the data root)",
-        title_justify="left",
-    )
-    for column in ("name", "classes", *PARTS, "licence"):
-        table.add_column(column, justify="right" if column in ("classes", *PARTS) else "left")
-    for row in rows:
-        numbers = [f"{size:,}" if size else "-" for size in row.sizes]
-        table.add_row(Text(row.name), str(row.classes), *numbers, Text(row.licence))
-    return table
+    title = "The papers' data sets (published sizes; they lie in the data root)"
+    sizes = [[f"{size:,}" if size else "-" for size in row.sizes] for row in rows]
+    found = [(row.name, row.classes, *numbers, row.licence) for row, numbers in zip(rows, sizes, strict=True)]
+    return console.table(title, ("name", *NUMBERS, "licence"), found)
 
 
 def _facts(row: Row) -> dict[str, Any]:

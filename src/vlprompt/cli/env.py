@@ -11,17 +11,8 @@ from pathlib import Path
 from vlprompt.cli import console, options
 
 PACKAGES = (
-    "vlprompt",
-    "torch",
-    "numpy",
-    "pillow",
-    "safetensors",
-    "huggingface-hub",
-    "tokenizers",
-    "scikit-learn",
-    "matplotlib",
-    "typer",
-    "rich",
+    *("vlprompt", "torch", "numpy", "pillow", "safetensors", "huggingface-hub", "tokenizers", "scikit-learn"),
+    *("matplotlib", "typer", "rich"),
 )
 CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd")
 """The instruction sets that decide how fast float32 and bfloat16 are."""

@@ -6,9 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from rich import box
-from rich.table import Table
-
 from vlprompt.cli import console, options
 from vlprompt.cli.options import option
 from vlprompt.cli.page import write_page
@@ -127,14 +124,12 @@ def _on_masks(
     if as_json:
         console.dump(facts)
         return
-    table = Table(box=box.SIMPLE_HEAD, title=f"{masks}: {scores.images} pictures, percent", title_justify="left")
     means = {"pixels right": scores.pixel_accuracy, "mIoU": scores.miou}
     means |= {
         name: value
         for name, value in (("seen", scores.seen), ("unseen", scores.unseen), ("hIoU", scores.hiou))
         if value is not None
     }
-    for name in means:
-        table.add_column(name, justify="right")
-    table.add_row(*(f"{value:.1f}" for value in means.values()))
-    console.show(table)
+    row = [f"{value:.1f}" for value in means.values()]
+    title = f"{masks}: {scores.images} pictures, percent"
+    console.show(console.table(title, [f">{name}" for name in means], [row]))

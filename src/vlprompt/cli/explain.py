@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from rich import box
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -17,7 +17,7 @@ from vlprompt.cli.options import option
 from vlprompt.errors import UserError
 
 if TYPE_CHECKING:
-    from vlprompt.explain import Alike, Looks, Reading, Words
+    from vlprompt.explain import Alike, Looks, Reading
     from vlprompt.losses.words import NearWords
 
 TOP = 5
@@ -72,11 +72,8 @@ def _judged(directory: Path) -> list[str]:
 
 
 def _alike(alike: Alike) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, title="Classes that are most alike, by cosine", title_justify="left")
-    for column in ("class", "class", "before", "after"):
-        table.add_column(column, justify="left" if column == "class" else "right")
-    for one, other, before, after in alike.pairs:
-        table.add_row(Text(one), Text(other), f"{before:.3f}", f"{after:.3f}")
+    rows = [(one, other, f"{before:.3f}", f"{after:.3f}") for one, other, before, after in alike.pairs]
+    table = console.table("Classes that are most alike, by cosine", ("class", "class", ">before", ">after"), rows)
     table.add_section()
     table.add_row(Text("mean of all pairs", style="dim"), "", f"{alike.before:.3f}", f"{alike.after:.3f}")
     return table
@@ -133,65 +130,38 @@ def words_and_perplexity(reading: Reading) -> list[RenderableType]:
             "There are no words to compare with: the method has no text context, or the model's text tower has no causal mask."
         ]
     whose = "" if words.of_class is None else f" (the context of the class {words.of_class!r})"
-    table = Table(box=box.SIMPLE_HEAD, title=f"Nearest words of each learned token{whose}", title_justify="left")
-    for name in ("token", "by cosine", "cosine", "by distance", "distance"):
-        table.add_column(name, justify="left" if name.startswith("by") else "right", no_wrap=not name.startswith("by"))
-    for number, (near, close) in enumerate(zip(words.by_cosine, words.by_distance, strict=True), 1):
-        table.add_row(
-            str(number),
-            Text(", ".join(near.words)),
-            f"{near.cosine[0]:.3f}",
-            Text(", ".join(close.words)),
-            f"{close.distance[0]:.3f}",
-        )
-    first = words.by_cosine[0]
+    table = console.table(
+        f"Nearest words of each learned token{whose}",
+        (">token", "by cosine", ">cosine", "by distance", ">distance"),
+        (
+            (number, ", ".join(near.words), f"{near.cosine[0]:.3f}", ", ".join(close.words), f"{close.distance[0]:.3f}")
+            for number, (near, close) in enumerate(zip(words.by_cosine, words.by_distance, strict=True), 1)
+        ),
+    )
+    for column in (table.columns[0], table.columns[2], table.columns[4]):
+        column.no_wrap = True
     table.add_section()
     far = sum(near.chance_distance for near in words.by_distance) / len(words.by_distance)
-    table.add_row(
-        "",
-        Text("a random vector", style="dim"),
-        f"{first.chance_cosine:.3f}",
-        Text("a random vector", style="dim"),
-        f"{far:.3f}",
-    )
-    return [table, _verdict(words), *_perplexity(words)]
-
-
-def _verdict(words: Words) -> str:
-    """Whether the words may be read at all: compared with random vectors of the same length."""
-    return (
+    chance = Text("a random vector", style="dim")
+    table.add_row("", chance, f"{words.by_cosine[0].chance_cosine:.3f}", chance, f"{far:.3f}")
+    verdict = (
         f"{words.meaningful} of {len(words.by_cosine)} tokens lie nearer to a word, by cosine, than a random vector does on average; by "
         "chance it would be about half of them. Where a token is no nearer than that, its words mean nothing."
     )
-
-
-def _perplexity(words: Words) -> list[RenderableType]:
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        title="Perplexity of the context: how much it surprises the model as text (low: little)",
-        title_justify="left",
-    )
-    table.add_column("context")
-    table.add_column("perplexity", justify="right")
-    table.add_row("learned", f"{words.perplexity:,.0f}")
-    table.add_row("the same before learning", f"{words.perplexity_start:,.0f}")
+    rows = [("learned", f"{words.perplexity:,.0f}"), ("the same before learning", f"{words.perplexity_start:,.0f}")]
     if words.perplexity_template is not None:
-        table.add_row(Text(f"the words {words.template_words!r}"), f"{words.perplexity_template:,.0f}")
-    return [table]
+        rows.append((f"the words {words.template_words!r}", f"{words.perplexity_template:,.0f}"))
+    title = "Perplexity of the context: how much it surprises the model as text (low: little)"
+    return [table, verdict, console.table(title, ("context", ">perplexity"), rows)]
 
 
 def _tensors(reading: Reading) -> list[RenderableType]:
     if not reading.tensors:
         return ["Nothing is learned: the template of the data set is used as it is."]
-    table = Table(box=box.SIMPLE_HEAD, title="What was learned", title_justify="left")
-    for name in ("tensor", "shape", "numbers", "where it enters"):
-        table.add_column(name, justify="right" if name == "numbers" else "left")
-    for one in reading.tensors:
-        numbers = 1
-        for size in one.shape:
-            numbers *= size
-        table.add_row(Text(one.name), " x ".join(map(str, one.shape)), f"{numbers:,}", Text(one.place))
-    return [table]
+    rows = [
+        (one.name, " x ".join(map(str, one.shape)), f"{math.prod(one.shape):,}", one.place) for one in reading.tensors
+    ]
+    return [console.table("What was learned", ("tensor", "shape", ">numbers", "where it enters"), rows)]
 
 
 def _as_dict(reading: Reading, directory: str) -> dict[str, object]:
@@ -219,10 +189,4 @@ def _as_dict(reading: Reading, directory: str) -> dict[str, object]:
 
 
 def _near(near: NearWords) -> dict[str, object]:
-    return {
-        "words": list(near.words),
-        "cosine": list(near.cosine),
-        "distance": list(near.distance),
-        "chance_cosine": near.chance_cosine,
-        "chance_distance": near.chance_distance,
-    }
+    return {name: value for name, value in dataclasses.asdict(near).items() if name != "best_cosine"}

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from rich import box
 from rich.console import RenderableType
 from rich.table import Table
 
@@ -91,10 +90,8 @@ def shown(found: Head) -> list[RenderableType]:
 
 
 def _table(heads: Mapping[str, Scores], title: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left")
-    for name in ("head", "plain captions", "shuffled", "random tokens", "rank"):
-        table.add_column(name, justify="left" if name == "head" else "right")
+    rows = []
     for kind, one in heads.items():
         numbers = (f"{math.exp(min(value, 700)):,.0f}" for value in (one.natural, one.shuffled, one.random))
-        table.add_row(MEANING[kind], *numbers, f"{100 * one.above:.0f} %")
-    return table
+        rows.append((MEANING[kind], *numbers, f"{100 * one.above:.0f} %"))
+    return console.table(title, ("head", ">plain captions", ">shuffled", ">random tokens", ">rank"), rows)

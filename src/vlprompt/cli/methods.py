@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
@@ -86,15 +85,11 @@ def _guide(as_json: bool) -> None:
     if as_json:
         console.dump(rows)
         return
-    out = Table(box=box.SIMPLE_HEAD, title="Which method for whom", title_justify="left")
-    for column in head:
-        out.add_column(column, no_wrap=column == "method")
-    for row in body:
-        out.add_row(*map(Text, row))
-    console.show(out)
+    first, *others = head
     console.show(
+        console.table("Which method for whom", (f"!{first}", *others), body),
         "new classes: it can be asked about names that it has no images of. needs validation: it chooses numbers on validation images; "
-        "without any, on training images that are left over. plpp+METHOD adds the regulariser of PLPP."
+        "without any, on training images that are left over. plpp+METHOD adds the regulariser of PLPP.",
     )
     console.commands("Let it choose:", ["vlprompt train my_photos"])
 
@@ -110,12 +105,8 @@ def _fits(model: str, as_json: bool) -> None:
     if as_json:
         console.dump([{"name": name, "fits": not reason, "reason": reason} for name, reason in why.items()])
         return
-    out = Table(box=box.SIMPLE_HEAD, title=f"Methods on {model}", title_justify="left")
-    for column in ("name", "works", "why not"):
-        out.add_column(column, no_wrap=column != "why not")
-    for name, reason in why.items():
-        out.add_row(*map(Text, (name, "no" if reason else "yes", reason)))
-    console.show(out)
+    found = ((name, "no" if reason else "yes", reason) for name, reason in why.items())
+    console.show(console.table(f"Methods on {model}", ("!name", "!works", "why not"), found))
 
 
 def _list(as_json: bool) -> None:
@@ -125,13 +116,9 @@ def _list(as_json: bool) -> None:
     if as_json:
         console.dump([dataclasses.asdict(row) for row in rows])
         return
-    out = Table(box=box.SIMPLE_HEAD, title="Methods", title_justify="left")
-    for column in ("name", "what it does", "what it learns", "source"):
-        out.add_column(column, no_wrap=column == "name")
-    for row in rows:
-        shown = row.name if row.kind == "method" else f"{row.name}+METHOD"
-        out.add_row(*map(Text, (shown, row.summary, row.learns, row.source)))
-    console.show(out)
+    names = [row.name if row.kind == "method" else f"{row.name}+METHOD" for row in rows]
+    found = ((name, row.summary, row.learns, row.source) for name, row in zip(names, rows, strict=True))
+    console.show(console.table("Methods", ("!name", "what it does", "what it learns", "source"), found))
     console.commands("More:", ["vlprompt methods plpp+coop", "vlprompt train --method plpp+coop"])
 
 
@@ -158,7 +145,7 @@ def _explain(name: str, model: str, as_json: bool) -> None:
         **({"on this host": "; ".join(about.notes)} if about.notes else {}),
         **({"gradients": _lengths(about)} if about.ratios else {}),
     }
-    console.show(Text(about.name, style="bold"), _pairs(facts))
+    console.show(Text(about.name, style="bold"), console.pairs(facts))
     if about.tensors:
         console.show(_reach(about))
     console.show(_options(choices, recipe))
@@ -171,34 +158,17 @@ def _lengths(about: Description) -> str:
     return f"{each} times cross-entropy's, on what the term labels, before the first step, on random images"
 
 
-def _pairs(facts: dict[str, str]) -> Table:
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column()
-    for name, text in facts.items():
-        table.add_row(Text(name), Text(text))
-    return table
-
-
 def _reach(about: Description) -> Table:
     """Which term trains which tensor, as measured by `vlprompt.explain`."""
-    table = Table(
-        box=box.SIMPLE_HEAD, title="What is learned, and which loss reaches it (measured)", title_justify="left"
+    rows = (
+        (one.name, " x ".join(map(str, one.shape)), one.place, *(one.reach(term.name) for term in about.terms))
+        for one in about.tensors
     )
-    for name in ("tensor", "shape", "where it enters", *(term.name for term in about.terms)):
-        table.add_column(name)
-    for one in about.tensors:
-        reached = [one.reach(term.name) for term in about.terms]
-        table.add_row(*map(Text, (one.name, " x ".join(map(str, one.shape)), one.place, *reached)))
-    return table
+    columns = ("tensor", "shape", "where it enters", *(term.name for term in about.terms))
+    return console.table("What is learned, and which loss reaches it (measured)", columns, rows)
 
 
 def _options(choices: Sequence[Option], recipe: str) -> Table:
-    table = Table(
-        box=box.SIMPLE_HEAD, title=f"Options for --set (defaults of the recipe {recipe})", title_justify="left"
-    )
-    for name in ("name", "default", "allowed", "meaning"):
-        table.add_column(name, no_wrap=name == "name")
-    for one in choices:
-        table.add_row(*map(Text, (one.name, str(one.default), one.allowed, one.help)))
-    return table
+    rows = ((one.name, one.default, one.allowed, one.help) for one in choices)
+    title = f"Options for --set (defaults of the recipe {recipe})"
+    return console.table(title, ("!name", "default", "allowed", "meaning"), rows)

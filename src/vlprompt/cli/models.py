@@ -7,10 +7,6 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from rich import box
-from rich.table import Table
-from rich.text import Text
-
 from vlprompt.cli import console, options
 from vlprompt.cli.options import argument
 
@@ -40,14 +36,9 @@ def models(
     if as_json:
         console.dump(rows)
         return
-    table = Table(box=box.SIMPLE_HEAD, title="Models", title_justify="left")
-    for column in COLUMNS:
-        table.add_column(column, justify="left" if column in LEFT else "right")
-    for row in rows:
-        table.add_row(
-            *(Text(f"{row[column]:,}" if isinstance(row[column], int) else str(row[column])) for column in COLUMNS)
-        )
-    console.show(table)
+    columns = [column if column in LEFT else f">{column}" for column in COLUMNS]
+    cells = ([f"{row[one]:,}" if isinstance(row[one], int) else row[one] for one in COLUMNS] for row in rows)
+    console.show(console.table("Models", columns, cells))
     if name is None:
         console.show(OTHERS)
 

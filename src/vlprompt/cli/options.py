@@ -40,7 +40,6 @@ def option(flag: str, help: str, default: str | bool = True, **more: Any) -> Any
 
 
 def argument(metavar: str, help: str, default: str | bool = True) -> Any:
-    """An argument."""
     return typer.Argument(metavar=metavar, help=help, show_default=default)
 
 
@@ -231,7 +230,6 @@ def with_columns(data: str, columns: str | None, class_names: str | None = None)
 
 
 def dump_records(records: Iterable[Record]) -> None:
-    """Records as a JSON list on stdout."""
     console.dump([dataclasses.asdict(record) for record in records])
 
 

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from rich import box
-from rich.table import Table
 from rich.text import Text
 
 from vlprompt.cli import console, options
@@ -236,15 +234,12 @@ def _table(answers: Sequence[Answer], bad: Mapping[str, str]) -> str:
 
 
 def _show(answers: Sequence[Answer], top: int) -> None:
-    shown = Table(box=box.SIMPLE_HEAD)
-    shown.add_column("picture", overflow="fold")
-    shown.add_column("class")
-    shown.add_column("probability", justify="right")
-    if top > 1:
-        shown.add_column("next best")
+    rows = []
     for answer in answers:
         (_, probability), *rest = answer.top if answer.name != NONE else (answer.top[0], *answer.top)
         others = ", ".join(f"{one} {value:.2f}" for one, value in rest)
-        cells = [Text(answer.path), Text(answer.name, style="bold"), Text(f"{probability:.2f}")]
-        shown.add_row(*cells, *([Text(others)] if top > 1 else []))
-    console.show(shown)
+        rows.append(
+            [answer.path, Text(answer.name, style="bold"), f"{probability:.2f}", *([others] if top > 1 else [])]
+        )
+    columns = ("~picture", "class", ">probability", "next best")
+    console.show(console.table(None, columns if top > 1 else columns[:3], rows))

@@ -8,10 +8,6 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from rich import box
-from rich.table import Table
-from rich.text import Text
-
 from vlprompt.cli import console, options
 from vlprompt.cli.options import option
 from vlprompt.cli.progress import observing
@@ -192,9 +188,6 @@ def _views(text: str | None) -> Views | None:
 
 
 def _show(summary: dict[str, Any], place: Path) -> None:
-    table = Table(box=box.SIMPLE_HEAD, title="Pretraining", title_justify="left")
-    table.add_column("")
-    table.add_column("", justify="right")
     rows = {
         "images, steps": f"{summary['images']:,}, {summary['steps']:,}",
         "classes": f"{summary['classes']:,}",
@@ -206,9 +199,7 @@ def _show(summary: dict[str, Any], place: Path) -> None:
         "images a second": "-" if summary["images_per_s"] is None else f"{summary['images_per_s']:.1f}",
         "skipped images": f"{summary['skipped']:,}",
     }
-    for name, value in rows.items():
-        table.add_row(Text(name), value)
-    console.show(table)
+    console.show(console.table("Pretraining", ("", ">"), rows.items()))
     best = shlex.quote(str(place / "best"))
     console.commands(
         "Next:",

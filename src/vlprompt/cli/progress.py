@@ -33,29 +33,23 @@ STAGE_WIDTH = 34
 class Bars:
     """An observer with one bar per stage."""
 
-    def __init__(self, progress: Progress, title: str, notes: bool) -> None:
-        self._progress, self._title, self._notes = progress, title, notes
+    def __init__(self, progress: Progress, notes: bool) -> None:
+        self._progress, self._notes = progress, notes
         self._task: TaskID | None = None
-        self._name = ""
 
     def stage(self, name: str, total: int) -> None:
         self._close()
-        self._name = f"{self._title}{name}"
-        label = _fit(self._name)
+        label = name if len(name) <= STAGE_WIDTH else name[: STAGE_WIDTH - 3] + "..."
         self._task = self._progress.add_task(label, total=total, shown="")
 
     def advance(self, steps: int, shown: Mapping[str, float]) -> None:
         assert self._task is not None, "advance before the first stage"
         text = _shown(shown)
-        if text:
-            self._progress.update(self._task, advance=steps, shown=text)
-        else:
-            self._progress.update(self._task, advance=steps)
+        self._progress.update(self._task, advance=steps, **({"shown": text} if text else {}))
 
     def note(self, text: str) -> None:
-        if not self._notes:
-            return
-        self._progress.console.print(Text("Note: ", style="bold yellow") + Text(text), soft_wrap=True)
+        if self._notes:
+            self._progress.console.print(Text("Note: ", style="bold yellow") + Text(text), soft_wrap=True)
 
     def finished(self, record: Record) -> None:
         self._close()
@@ -73,13 +67,13 @@ class Bars:
 class Lines:
     """An observer that prints a line when a stage ends, and every few seconds before."""
 
-    def __init__(self, output: Console, title: str, notes: bool) -> None:
-        self._output, self._title, self._notes = output, title, notes
+    def __init__(self, output: Console, notes: bool) -> None:
+        self._output, self._notes = output, notes
         self._name, self._total, self._done = "", 0, 0
         self._spoken = 0.0
 
     def stage(self, name: str, total: int) -> None:
-        self._name, self._total, self._done = f"{self._title}{name}", total, 0
+        self._name, self._total, self._done = name, total, 0
         self._spoken = time.monotonic()
 
     def advance(self, steps: int, shown: Mapping[str, float]) -> None:
@@ -102,11 +96,11 @@ class Lines:
 
 
 @contextmanager
-def observing(title: str = "", *, notes: bool = True) -> Iterator[Observer]:
-    """The observer that fits stderr; `title` stands before every stage's name. notes: whether it shows notes."""
+def observing(*, notes: bool = True) -> Iterator[Observer]:
+    """The observer that fits stderr. notes: whether it shows notes."""
     output = console.err()
     if not output.is_terminal:
-        yield Lines(output, title, notes)
+        yield Lines(output, notes)
         return
     columns = (
         TextColumn("{task.description}", markup=False),
@@ -117,7 +111,7 @@ def observing(title: str = "", *, notes: bool = True) -> Iterator[Observer]:
         TextColumn("{task.fields[shown]}", markup=False),
     )
     with Progress(*columns, console=output, transient=True) as progress:
-        yield Bars(progress, title, notes)
+        yield Bars(progress, notes)
 
 
 @contextmanager
@@ -134,18 +128,11 @@ def counting(name: str) -> Iterator[Callable[[int], None]]:
         yield lambda number: progress.advance(task, number)
 
 
-def _fit(name: str) -> str:
-    return name if len(name) <= STAGE_WIDTH else name[: STAGE_WIDTH - 3] + "..."
-
-
 def _shown(values: Mapping[str, float]) -> str:
     return "  ".join(f"{name} {value:.4g}" for name, value in values.items())
 
 
 def _finished(record: Record) -> str:
     accuracy = "no test images" if record.top1 is None else f"{record.top1:.1f} %"
-    from vlprompt.report.tables import by_hand
-
-    words = by_hand(record)
-    beside = "" if words is None else f" (zero-shot {words:.1f} %)"
+    beside = "" if record.by_hand_top1 is None else f" (zero-shot {record.by_hand_top1:.1f} %)"
     return f"{record.method} seed {record.seed}: {accuracy}{beside}, {record.seconds:.1f} s"

@@ -6,7 +6,6 @@ import dataclasses
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
@@ -67,14 +66,13 @@ def as_dict(recipe: Recipe) -> dict[str, object]:
 
 
 def _list(found: list[Recipe]) -> None:
-    table = Table(box=box.SIMPLE_HEAD, title="Recipes", title_justify="left")
-    for column in ("name", "method", "protocol", "settings", "published numbers"):
-        table.add_column(column, no_wrap=column == "name")
-    for one in found:
-        numbers = str(len(one.published)) if one.published else "-"
-        whose = "published" if one.choices == "published" else "project's choice"
-        table.add_row(*map(Text, (one.name, one.method, one.protocol, whose, numbers)))
-    console.show(table)
+    whose = {"published": "published"}
+    rows = [
+        (one.name, one.method, one.protocol, whose.get(one.choices, "project's choice"), len(one.published) or "-")
+        for one in found
+    ]
+    columns = ("!name", "method", "protocol", "settings", "published numbers")
+    console.show(console.table("Recipes", columns, rows))
     console.commands("More:", [f"vlprompt recipes {found[0].name}", f"vlprompt train --recipe {found[0].name}"])
 
 
@@ -94,21 +92,13 @@ def _show(recipe: Recipe) -> None:
         "views": str(recipe.views),
         **{f"template of {one}": words for one, words in recipe.templates.items()},
     }
-    grid = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    grid.add_column(style="dim", no_wrap=True)
-    grid.add_column()
-    for key, text in facts.items():
-        grid.add_row(Text(key), Text(text))
-    console.show(Text(recipe.title, style="bold"), grid, _settings(recipe))
+    console.show(Text(recipe.title, style="bold"), console.pairs(facts), _settings(recipe))
     if recipe.published:
         console.show(_numbers(recipe))
     console.commands("Commands (SET is one of the data sets above):", recipe.commands)
 
 
 def _settings(recipe: Recipe) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, title="Settings, as --set takes them", title_justify="left")
-    for column in ("name", "value", "where"):
-        table.add_column(column)
     rows = [(name, value, "") for name, value in {**recipe.options, **recipe.schedule}.items()]
     rows += [("epochs", count, f"{shots} images per class") for shots, count in recipe.epochs.items()]
     rows += [(name, value, on) for on, own in recipe.datasets.items() for name, value in own.items()]
@@ -121,16 +111,18 @@ def _settings(recipe: Recipe) -> Table:
         rows += [
             (name, value, "pretraining") for name, value in pretrain.items() if value is not None and name not in own
         ]
-    for name, value, where in rows:
-        table.add_row(*map(Text, (name, str(value), where)))
-    return table
+    return console.table("Settings, as --set takes them", ("name", "value", "where"), rows)
 
 
 def _numbers(recipe: Recipe) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, title="Published numbers, percent", title_justify="left")
-    for column in ("data set", "shots", "what", "value", "source"):
-        table.add_column(column)
-    for one in recipe.published:
-        shots = str(one.shots) if one.shots is not None else ""
-        table.add_row(*map(Text, (one.dataset, shots, one.metric.replace("_", " "), f"{one.value:g}", one.source)))
-    return table
+    rows = [
+        (
+            one.dataset,
+            "" if one.shots is None else one.shots,
+            one.metric.replace("_", " "),
+            f"{one.value:g}",
+            one.source,
+        )
+        for one in recipe.published
+    ]
+    return console.table("Published numbers, percent", ("data set", "shots", "what", "value", "source"), rows)

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
@@ -51,9 +50,10 @@ def reproduce(
     Example: `vlprompt reproduce coop-base-to-novel --data-root data`
     """
     from vlprompt.bench import Means
-    from vlprompt.bench.reproduce import Wanted, by_name
+    from vlprompt.bench.reproduce import Wanted
+    from vlprompt.methods import recipes
 
-    row = by_name(recipe)
+    row = recipes.read(recipe)
     wanted = Wanted(
         recipe=row,
         model=model or row.model,
@@ -65,12 +65,7 @@ def reproduce(
         views=options.parse_views(views),
         dtype=dtype,
     )
-    means = Means(
-        device=device,
-        cache=cache,
-        max_memory=max_memory,
-        threads=bench.threads_each(jobs),
-    )
+    means = Means(device=device, cache=cache, max_memory=max_memory, threads=bench.threads_each(jobs))
     _run(wanted, means, jobs, ray, dry_run=dry_run, as_json=as_json)
 
 
@@ -92,7 +87,13 @@ def _run(wanted: Wanted, means: Means, jobs: int, ray: str | None, *, dry_run: b
     records = done(plan, grid)
     found = lines(wanted, records)
     if as_json:
-        console.dump({**_facts(wanted, sets), "numbers": [line.as_dict() for line in found], "runs": _runs(records)})
+        console.dump(
+            {
+                **_facts(wanted, sets),
+                "numbers": [dataclasses.asdict(line) for line in found],
+                "runs": [dataclasses.asdict(record) for record in records],
+            }
+        )
     else:
         _show(wanted, records, found)
     work.conclude(plan, grid, outcomes, quiet=as_json)
@@ -106,10 +107,6 @@ def _facts(wanted: Wanted, sets: Sets) -> dict[str, object]:
         "data": list(sets.used),
         "missing": list(sets.missing),
     }
-
-
-def _runs(records: Sequence[Record]) -> list[dict[str, object]]:
-    return [dataclasses.asdict(record) for record in records]
 
 
 def _show(wanted: Wanted, records: Sequence[Record], found: Sequence[Line]) -> None:
@@ -136,36 +133,31 @@ def _by_set(records: Sequence[Record]) -> Table:
     for record in records:
         if record.top1 is not None:
             groups.setdefault((record.dataset, record.subset, record.shots), []).append(record.top1)
-    table = Table(box=box.SIMPLE_HEAD, title="Ours, top-1 in percent", title_justify="left")
-    for column in ("data set", "classes", "shots", "seeds", "mean", "deviation"):
-        table.add_column(column, justify="left" if column in ("data set", "classes") else "right")
+    rows = []
     for (dataset, subset, shots), values in groups.items():
         spread = f"{statistics.stdev(values):.2f}" if len(values) > 1 else "-"
-        count = "all" if shots is None else str(shots)
-        table.add_row(*map(Text, (dataset, subset, count, str(len(values)), f"{statistics.fmean(values):.2f}", spread)))
-    return table
+        count = "all" if shots is None else shots
+        rows.append((dataset, subset, count, len(values), f"{statistics.fmean(values):.2f}", spread))
+    columns = ("data set", "classes", ">shots", ">seeds", ">mean", ">deviation")
+    return console.table("Ours, top-1 in percent", columns, rows)
 
 
 def _beside(found: Sequence[Line], *, changed: bool) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, title="Compared with the published numbers", title_justify="left")
-    for column in ("data", "shots", "what", "ours", "published", "difference", "spread of seeds", "verdict"):
-        table.add_column(column, justify="left" if column in ("data", "what", "verdict") else "right")
+    rows = []
     for line in found:
         known = line.ours is not None and line.difference is not None
         sure = f" +- {line.uncertainty:.2f}" if line.uncertainty is not None else ""
-        table.add_row(
-            *map(
-                Text,
-                (
-                    line.published.dataset,
-                    "" if line.shots is None else str(line.shots),
-                    line.published.metric.replace("_", " "),
-                    f"{line.ours:.2f}" if known else "-",
-                    f"{line.published.value:.2f}",
-                    f"{line.difference:+.2f}{sure}" if known else "-",
-                    "-" if line.deviation is None else f"{line.deviation:.2f}",
-                    "no verdict" if changed and line.verdict != "incomplete" else line.verdict,
-                ),
+        rows.append(
+            (
+                line.published.dataset,
+                "" if line.shots is None else line.shots,
+                line.published.metric.replace("_", " "),
+                f"{line.ours:.2f}" if known else "-",
+                f"{line.published.value:.2f}",
+                f"{line.difference:+.2f}{sure}" if known else "-",
+                "-" if line.deviation is None else f"{line.deviation:.2f}",
+                "no verdict" if changed and line.verdict != "incomplete" else line.verdict,
             )
         )
-    return table
+    columns = ("data", ">shots", "what", ">ours", ">published", ">difference", ">spread of seeds", "verdict")
+    return console.table("Compared with the published numbers", columns, rows)

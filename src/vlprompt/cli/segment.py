@@ -5,10 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from rich import box
-from rich.table import Table
-from rich.text import Text
-
 from vlprompt.cli import console, options
 from vlprompt.cli.options import argument, option
 from vlprompt.cli.predict import files_of
@@ -74,13 +70,9 @@ def segment(
     if as_json:
         console.dump([{"path": str(path), "share": shares} for path, shares in found.items()])
         return
-    table = Table(box=box.SIMPLE_HEAD)
-    for column in ("picture", "classes, percent of the pixels"):
-        table.add_column(column, overflow="fold")
-    for path, shares in found.items():
-        some = ", ".join(f"{name} {100 * share:.0f}" for name, share in list(shares.items())[:SHOWN])
-        table.add_row(Text(path.name), Text(some))
-    console.show(table, f"Maps: {out}")
+    some = [[f"{name} {100 * share:.0f}" for name, share in list(shares.items())[:SHOWN]] for shares in found.values()]
+    rows = zip((path.name for path in found), map(", ".join, some), strict=True)
+    console.show(console.table(None, ("~picture", "~classes, percent of the pixels"), rows), f"Maps: {out}")
 
 
 def _require_room(paths: list[Path], out: Path) -> None:

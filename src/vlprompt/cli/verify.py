@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
@@ -69,11 +68,8 @@ def verify(
 
 def _table(results: Sequence[Result], title: str) -> Table:
     """Two rows a case: its values and gradients, or a run's steps and tensors, next to the repository and the file of the source."""
-    table = Table(
-        box=box.SIMPLE_HEAD, title=f"Compared with the published implementations, {title}", title_justify="left"
-    )
-    for column in ("case", "source", "compared", "error", "tolerance", "ok"):
-        table.add_column(column, justify="right" if column in ("error", "tolerance") else "left", overflow="fold")
+    columns = ("~case", "~source", "~compared", ">error", ">tolerance", "~ok")
+    table = console.table(f"Compared with the published implementations, {title}", columns, ())
     for result in results:
         kinds = [[check for check in result.checks if check.kind == kind] for kind in KINDS]
         rows = [_row(checks) for checks in kinds if checks]

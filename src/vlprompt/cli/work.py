@@ -61,20 +61,14 @@ def _data(plan: Plan, grid: Grid, found: Sequence[Line], cached: tuple[int, int]
 
 
 def _table(found: Sequence[Line]) -> Any:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for name, side in (("protocol", "left"), ("method", "left"), ("cells", "right"), ("finished", "right")):
-        table.add_column(name, justify="left" if side == "left" else "right")
-    for name in ("failed before", "to learn", "time", "memory"):
-        table.add_column(name, justify="right")
-    table.add_column("recipe")
+    columns = ("protocol", "method", ">cells", ">finished", ">failed before", ">to learn", ">time", ">memory", "recipe")
+    rows = []
     for line in found:
-        counts = (line.cells, line.finished, line.failed or "", line.prompts)
         idle = line.cells == line.finished
         costs = ("", "") if idle else (_time(line.need, 1, brief=True), _memory(line.need, 1, brief=True))
-        table.add_row(line.protocol, line.method, *map(str, counts), *costs, line.recipe)
-    return table
+        counts = (line.cells, line.finished, line.failed or "", line.prompts)
+        rows.append((line.protocol, line.method, *counts, *costs, line.recipe))
+    return console.table(None, columns, rows, ruled=False)
 
 
 def _time(need: Need, jobs: int, *, brief: bool = False) -> str:
@@ -162,15 +156,12 @@ def _show_ahead(found: Sequence[Line], whole: Need, ahead: Outlook, jobs: int) -
         f"{_hours(whole.seconds)} of learning and testing, {_hours(ahead.features)} of encoding {pairs:,} image views "
         f"({ahead.image:.2g} s each) once for all methods."
     )
+    unknown = f", and {whole.unknown:,} prompts of methods that take no steps" if whole.unknown else ""
     console.note(
-        f"Not in it: checkpoints, the teacher's sentences, answers on validation images, the text side of tests{_unknown(whole)}. "
+        f"Not in it: checkpoints, the teacher's sentences, answers on validation images, the text side of tests{unknown}. "
         f"Memory: {_size_of(whole)} for the largest prompt."
     )
     console.note(f"Disk for cached features: {_size(size)}.")
-
-
-def _unknown(whole: Need) -> str:
-    return f", and {whole.unknown:,} prompts of methods that take no steps" if whole.unknown else ""
 
 
 def _size_of(need: Need) -> str:
@@ -186,40 +177,31 @@ def _show_refused(plan: Plan) -> None:
         )
 
 
-def _columns(*names: str) -> Any:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for number, name in enumerate(names):
-        table.add_column(name, justify="right" if number else "left")
-    return table
-
-
 def _ahead(found: Sequence[Line]) -> Any:
-    table = _columns("protocol", "method", "cells", "to learn", "time", "memory", "recipe")
-    table.columns[1].justify = table.columns[6].justify = "left"
+    rows = []
     for line in found:
         need = line.need
         known = _hours(need.seconds) if need.seconds else ""
         time = f"{known} +" if known and need.unknown else known or ("no steps" if need.unknown else "features only")
         memory = "" if need.peak_mib is None else _size_of(need)
-        table.add_row(line.protocol, line.method, f"{line.cells:,}", f"{line.prompts:,}", time, memory, line.recipe)
-    return table
+        rows.append((line.protocol, line.method, f"{line.cells:,}", f"{line.prompts:,}", time, memory, line.recipe))
+    columns = ("protocol", "method", ">cells", ">to learn", ">time", ">memory", "recipe")
+    return console.table(None, columns, rows, ruled=False)
 
 
 def _steps(ahead: Outlook) -> Any:
-    table = _columns("timed", "images a step", "classes", "s a step", "classes", "s a step")
+    rows = []
     for step in ahead.steps:
         (few, less), (many, more) = sorted(step.timed.items())
-        table.add_row(step.method, str(step.batch), str(few), f"{less:.3g}", str(many), f"{more:.3g}")
-    return table
+        rows.append((step.method, step.batch, few, f"{less:.3g}", many, f"{more:.3g}"))
+    columns = ("timed", ">images a step", ">classes", ">s a step", ">classes", ">s a step")
+    return console.table(None, columns, rows, ruled=False)
 
 
 def _disk(ahead: Outlook) -> Any:
-    table = _columns("cached features of", "images", "image views", "disk")
-    for one in ahead.held:
-        table.add_row(one.dataset, f"{one.images:,}", f"{one.pairs:,}", _size(one.bytes))
-    return table
+    rows = ((one.dataset, f"{one.images:,}", f"{one.pairs:,}", _size(one.bytes)) for one in ahead.held)
+    columns = ("cached features of", ">images", ">image views", ">disk")
+    return console.table(None, columns, rows, ruled=False)
 
 
 def _size(number: int) -> str:
