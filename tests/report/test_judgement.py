@@ -10,7 +10,7 @@ import pytest
 from tests.report.made import record
 from vlprompt.records import Record
 from vlprompt.report.judgement import Z, judge, lines
-from vlprompt.report.tables import Table, accuracy, as_rich, by_hand, fitting
+from vlprompt.report.tables import Table, accuracy, as_rich, fitting
 
 
 def measured(
@@ -90,7 +90,7 @@ def test_without_test_images_or_anything_learned_there_is_no_gain() -> None:
 
 def test_the_best_words_stand_for_hand_written_ones() -> None:
     better = measured(10, 10, top1=50.0, hand_written="{}", hand_written_top1=50.0)
-    assert by_hand(better) == 50.0
+    assert better.by_hand_top1 == 50.0
     assert judge([better]).words == "{}"
     table = accuracy([better])
     assert "'{}', the best of several" in table.remark

@@ -57,7 +57,7 @@ def judge(records: Sequence[Record]) -> Judgement:
     n = first.num_test
     half = half_width([(one.gained or 0, one.lost or 0) for one in tested], n)
     learned = statistics.fmean(one.top1 or 0.0 for one in tested)
-    by_hand = statistics.fmean(_by_hand(one) for one in tested)
+    by_hand = statistics.fmean(one.by_hand_top1 or 0.0 for one in tested)
     gain = learned - by_hand
     low, high = gain - half, gain + half
     chance, majority = 100 / first.num_classes, first.majority_top1 or 0.0
@@ -106,11 +106,6 @@ def _interval(learned: float, n: int) -> tuple[float, float]:
     return 100 * max(0.0, near - half), 100 * min(1.0, near + half)
 
 
-def _by_hand(record: Record) -> float:
-    best = record.zero_shot_top1 if record.hand_written_top1 is None else record.hand_written_top1
-    return best or 0.0
-
-
 def _word(learned: float, n: int, floor: float, low: float, high: float) -> Word:
     if learned - 100 * Z * math.sqrt(max(learned / 100 * (1 - learned / 100), 1 / (4 * n)) / n) <= floor:
         return "useless"
@@ -137,17 +132,14 @@ def _sentence(word: Word, gain: float, low: float, high: float, asked: str, majo
     return f"Cannot tell: with these test images the learned prompt may be better or worse than hand-written words ({interval})."
 
 
-def _between(found: Judgement) -> str:
-    return f", 95 % interval {found.accuracy[0]:.1f} to {found.accuracy[1]:.1f}" if found.accuracy else ""
-
-
 def lines(found: Judgement) -> list[str]:
     """The judgement for a person: the levels in one line, then the sentence."""
     if found.learned is None:
         return [found.sentence]
+    between = f", 95 % interval {found.accuracy[0]:.1f} to {found.accuracy[1]:.1f}" if found.accuracy else ""
     return [
         f"chance {found.chance:.1f}, always the most frequent class {found.majority:.1f}, hand-written words {found.hand_written:.1f}, "
-        f"learned {found.learned:.1f}{_between(found)} (percent; hand-written: {found.words!r})",
+        f"learned {found.learned:.1f}{between} (percent; hand-written: {found.words!r})",
         *([f"macro accuracy, where every class counts the same: {found.macro:.1f}"] if found.macro is not None else []),
         found.sentence,
     ]

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import jinja2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,6 +15,7 @@ from vlprompt import __version__, disk, plain, records
 from vlprompt.records import Record, id_hashes
 from vlprompt.report.details import class_names, reliability
 from vlprompt.report.judgement import Judgement, judge, lines
+from vlprompt.report.page import template
 from vlprompt.report.prospect import Prospect, prospect
 from vlprompt.report.sides import Run
 from vlprompt.report.tables import accuracy
@@ -214,15 +214,8 @@ def title_of(record: Record) -> str:
 
 
 def _page(own: Own, pictures: Mapping[str, str]) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("vlprompt.report", "assets"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
     table = accuracy([run.record for run in own.runs])
-    return environment.get_template("own.html.j2").render(
+    return template("own.html.j2").render(
         own=own,
         title=title_of(own.first),
         said=lines(own.found),
@@ -240,12 +233,14 @@ def _markdown(own: Own) -> str:
     names, table = own.names, accuracy([run.record for run in own.runs])
     out = [f"# {plain.markdown(title_of(own.first))}", "", *[plain.markdown(line) + "\n" for line in lines(own.found)]]
     out += [plain.markdown(note) + "\n" for note in (own.prospect.lines() if own.prospect else ())]
-    out += [*_lines(table.header, table.cells), "", plain.markdown(table.remark), "", "## Recall of each class", ""]
-    out += _lines(
+    out += [*plain.markdown_rows(table.header, table.cells), "", plain.markdown(table.remark), "", "## Recall of each class", ""]
+    out += plain.markdown_rows(
         ("class", "recall, %", "test images"), [(name, f"{share:.1f}", str(n)) for name, share, n in own.recall]
     )
     out += ["", "## What is taken for what", ""]
-    out += _lines(("class", "answer", "images"), [(names[i], names[j], str(n)) for i, j, n in own.confusions])
+    out += plain.markdown_rows(
+        ("class", "answer", "images"), [(names[i], names[j], str(n)) for i, j, n in own.confusions]
+    )
     for title, answers in (
         ("The surest mistakes", own.mistakes[:MOST_PICTURES]),
         ("Labels to look at", own.doubtful[:MOST_DOUBTFUL]),
@@ -253,10 +248,5 @@ def _markdown(own: Own) -> str:
         rows = [
             (one.image, names[one.label], names[one.predicted], f"{100 * one.probability:.0f} %") for one in answers
         ]
-        out += ["", f"## {title}", "", *_lines(("image", "label", "answer", "probability"), rows)]
+        out += ["", f"## {title}", "", *plain.markdown_rows(("image", "label", "answer", "probability"), rows)]
     return "\n".join(out) + "\n"
-
-
-def _lines(head: Sequence[str], body: Iterable[Sequence[str]]) -> list[str]:
-    rows = [head, ["---"] * len(head), *body]
-    return ["| " + " | ".join(plain.markdown(cell) for cell in row) + " |" for row in rows]

@@ -15,13 +15,24 @@ from vlprompt.report.comparison import Comparison
 from vlprompt.report.contenders import Contender
 from vlprompt.report.details import Classes, Detail
 from vlprompt.report.differences import Pair
-from vlprompt.report.grid import METRICS, Column, Grid
+from vlprompt.report.grid import METRICS, Grid
 from vlprompt.report.sections import Section
 from vlprompt.report.sides import Run
 from vlprompt.report.tables import spread
 from vlprompt.report.text import expected_seeds, rows_of
 
 SCRIPTS = ("core.js", "plot.js", "tables.js", "curves.js", "shapes.js", "classes.js", "main.js")
+
+
+def template(name: str) -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("vlprompt.report", "assets"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    return environment.get_template(name)
 
 
 def render(
@@ -36,7 +47,6 @@ def render(
     margin: float,
     notes: Sequence[str] = (),
 ) -> str:
-    """The HTML."""
     data = {
         "metrics": [dataclasses.asdict(metric) for metric in METRICS],
         "contenders": _contenders(grid.contenders),
@@ -50,14 +60,7 @@ def render(
         "details": [_detail(one) for one in details],
         "costs": _costs(grid),
     }
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("vlprompt.report", "assets"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    return environment.get_template("page.html.j2").render(
+    return template("page.html.j2").render(
         title=title,
         facts=_facts(grid),
         notes=notes,
@@ -112,15 +115,11 @@ def _section(grid: Grid, section: Section) -> dict[str, Any]:
         "rows": rows_of(grid, section),
         "seeds": expected_seeds(grid, section),
         "layouts": [
-            {"title": one.title, "average": one.average, "columns": [_column(column) for column in one.columns]}
+            {"title": one.title, "average": one.average, "columns": list(map(dataclasses.asdict, one.columns))}
             for one in section.layouts
         ],
-        "radar": [_column(column) for column in section.radar],
+        "radar": [dataclasses.asdict(column) for column in section.radar],
     }
-
-
-def _column(column: Column) -> dict[str, Any]:
-    return dataclasses.asdict(column)
 
 
 def _pair(pair: Pair) -> dict[str, Any]:

@@ -54,7 +54,6 @@ class Prospect:
         )
 
     def lines(self) -> list[str]:
-        """For a person."""
         counts = ", ".join(f"{one:,}" for one in self.images)
         levels = ", ".join(f"{one:.1f}" for one in self.accuracy)
         return [

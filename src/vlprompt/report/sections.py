@@ -35,6 +35,10 @@ class Section:
     radar: tuple[Column, ...] = ()
     """One axis per data set."""
 
+    @property
+    def places(self) -> set[int]:
+        return {place for one in self.layouts for column in one.columns for place in column.places + column.others}
+
 
 TITLES = {
     "few-shot": "Few-shot classification",

@@ -55,18 +55,13 @@ class Row:
     @property
     def zero_shot(self) -> Spread | None:
         """Of the best hand-written words where they were looked for, else of the template."""
-        return spread(map(by_hand, self.records))
+        return spread(record.by_hand_top1 for record in self.records)
 
     @property
     def gain(self) -> Spread | None:
         """Learned minus zero-shot in points, seed by seed."""
-        both = [(one.top1, by_hand(one)) for one in self.records]
+        both = [(one.top1, one.by_hand_top1) for one in self.records]
         return spread(a - b for a, b in both if a is not None and b is not None)
-
-
-def by_hand(record: Record) -> float | None:
-    """The accuracy of the best hand-written words where they were looked for, else of the template."""
-    return record.zero_shot_top1 if record.hand_written_top1 is None else record.hand_written_top1
 
 
 def rows(records: Iterable[Record]) -> list[Row]:

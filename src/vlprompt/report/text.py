@@ -11,7 +11,7 @@ from vlprompt.report.differences import Pair
 from vlprompt.report.grid import ANY, METRICS, Grid, Missing, Value, evaluate, number
 from vlprompt.report.sections import Layout, Section
 from vlprompt.report.sides import Run
-from vlprompt.report.tables import MISSING, NOT_MEASURED, Spread, spread
+from vlprompt.report.tables import MISSING, NOT_MEASURED, spread
 
 REMARK = (
     "Top-1 accuracy in percent: mean over seeds, +- the sample standard deviation over seeds. Bold: the best of a column, computed from "
@@ -42,17 +42,13 @@ def best(values: Sequence[Value | Missing], *, higher: bool = True) -> set[int]:
 
 def rows_of(grid: Grid, section: Section) -> list[int]:
     """The contenders that have anything in a section."""
-    places = {
-        place for layout in section.layouts for column in layout.columns for place in column.places + column.others
-    }
+    places = section.places
     return [c for c in range(len(grid.contenders)) if any((c, place, "top1") in grid.values for place in places)]
 
 
 def expected_seeds(grid: Grid, section: Section) -> int:
     """How many seeds most cells of a section have, the more where two numbers are as frequent; 0 where no seed is involved."""
-    places = {
-        place for layout in section.layouts for column in layout.columns for place in column.places + column.others
-    }
+    places = section.places
     counts = [
         len(seeds)
         for (_, place, metric), seeds in grid.values.items()
@@ -97,7 +93,7 @@ def _table(grid: Grid, layout: Layout, rows: Sequence[int], seeds: int) -> list[
         columns.append([f"**{text}**" if row in top else text for row, text in enumerate(texts)])
     head = ["method", *[column.label for column in layout.columns]]
     body = [[grid.contenders[row].name, *[column[i] for column in columns]] for i, row in enumerate(rows)]
-    return [f"### {plain.markdown(layout.title)}", "", *_lines(head, body), ""]
+    return [f"### {plain.markdown(layout.title)}", "", *plain.markdown_rows(head, body, numbers=True), ""]
 
 
 def _differences(grid: Grid, found: Sequence[Pair]) -> list[str]:
@@ -120,7 +116,7 @@ def _differences(grid: Grid, found: Sequence[Pair]) -> list[str]:
                 needed(said),
             ]
         )
-    return ["### Differences in points", "", *_lines(head, body), ""] if body else []
+    return ["### Differences in points", "", *plain.markdown_rows(head, body, numbers=True), ""] if body else []
 
 
 def needed(said: Estimate) -> str:
@@ -138,24 +134,15 @@ def signed(value: float) -> str:
     return text if text.startswith("-") else f"+{text}"
 
 
-def _lines(head: Sequence[str], body: Iterable[Sequence[str]]) -> list[str]:
-    def line(cells: Iterable[str]) -> str:
-        return "| " + " | ".join(plain.markdown(cell) for cell in cells) + " |"
-
-    return [line(head), line(["---", *["---:"] * (len(head) - 1)]), *map(line, body)]
-
-
 HEADER = ("protocol", "source", "data set", "classes", "shots", "method", "model", "init", "setting", "seeds")
 MORE = ("parameters", "epochs", "seconds", "seconds_features", "peak_mib")
 
 
 def as_csv(grid: Grid) -> str:
     """One line per method and place: mean, standard deviation and number of seeds of every metric; what is missing has no line."""
-    lines: list[Iterable[object]] = []
     numbers = ("zero_shot_top1", *[metric.name for metric in METRICS], *MORE)
-    lines.append(
-        [*HEADER, "num_classes", "num_test", *[f"{name}_{part}" for name in numbers for part in ("mean", "sd")]]
-    )
+    parts = [f"{name}_{part}" for name in numbers for part in ("mean", "sd")]
+    lines: list[Iterable[object]] = [[*HEADER, "num_classes", "num_test", *parts]]
     for (contender, place), runs in sorted(grid.runs.items(), key=lambda one: (one[0][1], one[0][0])):
         where, first = grid.places[place], runs[0].record
         fixed = grid.contenders[contender].seedless
@@ -166,17 +153,14 @@ def as_csv(grid: Grid) -> str:
                 *(grid.contenders[contender].name, first.model, first.init, first.setting),
                 "" if fixed else " ".join(str(run.record.seed) for run in runs),
                 *(first.num_classes, first.num_test),
-                *[text for name in numbers for text in _two(_column(runs, name))],
+                *[text for name in numbers for text in _two(runs, name)],
             ]
         )
     return plain.table(lines)
 
 
-def _column(runs: Iterable[Run], name: str) -> Spread | None:
-    return spread(getattr(run.record, name) for run in runs)
-
-
-def _two(value: Spread | None) -> tuple[str, str]:
+def _two(runs: Iterable[Run], name: str) -> tuple[str, str]:
+    value = spread(getattr(run.record, name) for run in runs)
     if value is None:
         return "", ""
     return f"{value.mean:.4f}", "" if value.deviation is None else f"{value.deviation:.4f}"
@@ -184,8 +168,7 @@ def _two(value: Spread | None) -> tuple[str, str]:
 
 def classes_as_csv(grid: Grid, details: Iterable[Detail]) -> str:
     """One line per class, method and place with details: mean recall and its standard deviation over seeds."""
-    lines: list[Iterable[object]] = []
-    lines.append(["protocol", "source", "data set", "classes", "shots", "method", "class", "recall_mean", "recall_sd"])
+    lines: list[Iterable[object]] = [[*HEADER[:6], "class", "recall_mean", "recall_sd"]]
     for one in details:
         where = grid.places[one.place]
         shots = "all" if where.shots is None else where.shots

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,13 +11,12 @@ from vlprompt.records import RESULT, Record
 from vlprompt.report import text
 from vlprompt.report.bootstrap import MARGIN
 from vlprompt.report.choice import advice
-from vlprompt.report.contenders import Contender, contenders, gather
+from vlprompt.report.contenders import contenders, gather
 from vlprompt.report.details import make_details
 from vlprompt.report.differences import make_differences
 from vlprompt.report.grid import Grid, make_grid
 from vlprompt.report.page import render
 from vlprompt.report.sections import make_sections
-from vlprompt.report.sides import Run
 
 PAGE, MARKDOWN, TABLE, CLASSES = "report.html", "report.md", "report.csv", "report-classes.csv"
 
@@ -55,7 +53,8 @@ def write_report(root: Path, *, margin: float = MARGIN, title: str = "") -> Writ
     differences, refused = make_differences(grid, sections, margin=margin)
     classes, details = make_details(grid, sections)
     choices = {section.title: advice(grid, section, margin=margin) for section in sections}
-    notes = [_short(note, root) for note in (*problems, *twice, *mixed(grid), *whose(grid), *refused)]
+    # Paths from the report's own directory on: a published page names no place of one machine.
+    notes = [one.replace(f"{root}/", "") for one in (*problems, *twice, *mixed(grid), *whose(grid), *refused)]
     title = title or root.resolve().name
     page = render(grid, sections, differences, classes, details, choices, title=title, margin=margin, notes=notes)
     contents = {
@@ -68,20 +67,11 @@ def write_report(root: Path, *, margin: float = MARGIN, title: str = "") -> Writ
         disk.write_text(root / name, content)
     return Written(
         files=tuple(root / name for name in contents),
-        num_runs=len(_kept(found)),
+        num_runs=sum(len(one.runs) for one in found),
         methods=tuple(one.name for one in found),
         datasets=tuple(dict.fromkeys(place.dataset for place in grid.places)),
         notes=tuple(notes),
     )
-
-
-def _kept(found: Sequence[Contender]) -> list[Run]:
-    return [run for one in found for run in one.runs]
-
-
-def _short(note: str, root: Path) -> str:
-    """Paths from the report's own directory on, so a published page names no place of one machine."""
-    return note.replace(f"{root}/", "")
 
 
 def whose(grid: Grid) -> list[str]:
