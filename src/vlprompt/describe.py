@@ -43,7 +43,6 @@ class LearnedTensor:
 
     @property
     def count(self) -> int:
-        """Learned numbers."""
         return torch.Size(self.shape).numel()
 
     def reach(self, term: str) -> str:
@@ -83,11 +82,9 @@ class Description:
 
     @property
     def count(self) -> int:
-        """Learned numbers in all."""
         return sum(tensor.count for tensor in self.tensors)
 
     def as_dict(self) -> dict[str, object]:
-        """Plain values for JSON."""
         return {
             "name": self.name,
             "summary": self.summary,
@@ -139,8 +136,12 @@ def describe(method: Method, clip: Clip, num_classes: int = 100) -> Description:
         tensors=tensors,
         terms=method.terms,
         loss=learner.solver.formula if isinstance(learner, Fit) else loss_line(method.terms),
-        gradient_rule=gradient_line(method),
-        result=result_line(method),
+        gradient_rule=str(learner.rule or "of the weighted sum") if isinstance(learner, Steps) else "none",
+        result=str(learner.average or "the last step's prompt")
+        if isinstance(learner, Steps)
+        else "the fit"
+        if learner
+        else "nothing is learned",
         schedule=learner.schedule.settings if isinstance(learner, Steps) else {},
         options=method.options,
         cost=step_cost(method, clip, num_classes),
@@ -213,20 +214,6 @@ def _row_lengths(gradient: Tensor) -> Tensor:
     return rows.double().square().sum(dim=-1).reshape(-1, rows.shape[-2]).sum(dim=0).sqrt()
 
 
-def gradient_line(method: Method) -> str:
-    """How the terms become one gradient."""
-    if not isinstance(method.learner, Steps):
-        return "none"
-    return str(method.learner.rule or "of the weighted sum")
-
-
-def result_line(method: Method) -> str:
-    """Which values are the result."""
-    if not isinstance(method.learner, Steps):
-        return "the fit" if method.learner else "nothing is learned"
-    return str(method.learner.average or "the last step's prompt")
-
-
 def loss_line(terms: tuple[Term, ...]) -> str:
     """``L = L_CE + 0.1 L_ppl + 0.1 L_inv``; a term's symbol is what its formula begins with; w where its weight is yet to be found."""
     parts = [
@@ -253,7 +240,9 @@ def step_cost(method: Method, clip: Clip, num_classes: int) -> tuple[str, ...]:
         image = "image tower: forward and backward for every image, every step"
     else:
         image = "image tower: none, frozen features are computed once per image and view"
-    return (image, _text_cost(spec, classes_in_step(method, num_classes)), *_overlay_cost(method, clip, num_classes))
+    words, width = clip.vocabulary.word_ids.numel(), clip.facts.text_width
+    added = overlay_costs(method, width=width, words=words, classes=num_classes)
+    return (image, _text_cost(spec, classes_in_step(method, num_classes)), *added)
 
 
 def classes_in_step(method: Method, num_classes: int) -> int:
@@ -278,11 +267,6 @@ def _text_cost(spec: PromptSpec, num_classes: int) -> str:
         f"text tower: forward and backward of [SOS] and {layout.num_tokens} context tokens once{per}, and of the name "
         f"of each of {num_classes} classes{per}"
     )
-
-
-def _overlay_cost(method: Method, clip: Clip, num_classes: int) -> tuple[str, ...]:
-    words = clip.vocabulary.word_ids.numel()
-    return overlay_costs(method, width=clip.facts.text_width, words=words, classes=num_classes)
 
 
 def _ranges(numbers: list[int]) -> str:

@@ -140,15 +140,11 @@ def alike_of(clip: Clip, learned: Learned) -> Alike | None:
     assert before is not None
     assert after is not None
     upper = torch.triu_indices(len(names), len(names), 1)
-    both = [_cosines(text.unit)[upper[0], upper[1]] for text in (before, after)]
+    both = [(text.unit @ text.unit.T).float().cpu()[upper[0], upper[1]] for text in (before, after)]
     order = both[1].argsort(descending=True)[:PAIRS].tolist()
     rows, columns = upper.tolist()
     pairs = tuple((names[rows[n]], names[columns[n]], float(both[0][n]), float(both[1][n])) for n in order)
     return Alike(before=float(both[0].mean()), after=float(both[1].mean()), pairs=pairs)
-
-
-def _cosines(unit_CE: Tensor) -> Tensor:
-    return (unit_CE @ unit_CE.T).float().cpu()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

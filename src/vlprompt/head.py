@@ -70,7 +70,6 @@ class Scores:
         return "The head can hardly tell plain captions from other text: the differences are within chance."
 
     def as_dict(self) -> dict[str, float | str]:
-        """Plain values for JSON."""
         names = ("natural", "shuffled", "random", "rank", "above", "order", "words")
         return {name: getattr(self, name) for name in names} | {"verdict": self.verdict}
 
@@ -96,7 +95,6 @@ class Head:
         return self.raw.verdict if self.raw.misled else None
 
     def line(self) -> str:
-        """One line for logs."""
         raw = self.raw
         return (
             f"Head: perplexity {math.exp(raw.natural):,.0f} on plain captions, {math.exp(raw.shuffled):,.0f} on the same words "

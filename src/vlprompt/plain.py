@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 """Control codes but tab and line feed, and those that turn the direction of text."""
@@ -24,6 +24,12 @@ def markdown(text: str) -> str:
     one_line = " ".join(terminal(text).split())
     quoted = one_line.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")
     return _LIVE.sub(r"\\\1", quoted).replace("://", ":&#47;&#47;").replace("www.", "www&#46;")
+
+
+def markdown_rows(head: Sequence[str], body: Iterable[Sequence[str]], *, numbers: bool = False) -> list[str]:
+    """The lines of a Markdown table; numbers: all columns but the first to the right."""
+    rule = ["---", *["---:" if numbers else "---"] * (len(head) - 1)]
+    return ["| " + " | ".join(map(markdown, row)) + " |" for row in (head, rule, *body)]
 
 
 def table(rows: Iterable[Iterable[object]]) -> str:

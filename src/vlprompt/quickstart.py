@@ -121,9 +121,8 @@ def _pictures(plan: Plan, grid: Grid, cells: Sequence[Cell], best: str) -> list[
             _answers(read_predictions(next(grid.of(one) for one in cells if (one.course.method, one.subset) == wanted)))
             for wanted in ((ZERO_SHOT, half), (best, half))
         )
-        for sample, key in _one_per_class(
-            [one for one in _hashed(part.test) if one[1] in before.keys() & after.keys()]
-        ):
+        hashed = zip(part.test, map(str, id_hashes([one.id for one in part.test])), strict=True)  # as records know them
+        for sample, key in _one_per_class([one for one in hashed if one[1] in before.keys() & after.keys()]):
             found.append(
                 plots.Picture(
                     pixels=np.asarray(picture(sample)),
@@ -133,11 +132,6 @@ def _pictures(plan: Plan, grid: Grid, cells: Sequence[Cell], best: str) -> list[
                 )
             )
     return found
-
-
-def _hashed(samples: Sequence[Sample]) -> list[tuple[Sample, str]]:
-    """Samples, each with the hash under which records know it."""
-    return list(zip(samples, map(str, id_hashes([one.id for one in samples])), strict=True))
 
 
 def _answers(predictions: Predictions | None) -> dict[str, int]:

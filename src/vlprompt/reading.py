@@ -52,7 +52,6 @@ def json_file(path: Path, *, most: int = MAX_BYTES) -> Any:
 
 
 def json_object(path: Path, *, most: int = MAX_BYTES) -> dict[str, Any]:
-    """The object in a JSON file."""
     value = json_file(path, most=most)
     if not isinstance(value, dict):
         raise UserError(f"{path} holds {_kind(value)}, not a JSON object.", exit_code=DATA)

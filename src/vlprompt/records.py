@@ -128,6 +128,11 @@ class Record:
     short_classes: Mapping[str, int] = field(default_factory=dict)
     """Class name -> its training images, for classes that have fewer than `shots`."""
 
+    @property
+    def by_hand_top1(self) -> float | None:
+        """Of the best hand-written words where they were looked for, else of the template."""
+        return self.zero_shot_top1 if self.hand_written_top1 is None else self.hand_written_top1
+
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
@@ -206,18 +211,8 @@ PERCENT = (
 )
 COUNTS = (
     *(
-        "shots",
-        "seed",
-        "num_classes",
-        "num_test",
-        "test_of",
-        "folds",
-        "num_train",
-        "num_val",
-        "epochs",
-        "parameters",
-        "gained",
-        "lost",
+        *("shots", "seed", "num_classes", "num_test", "test_of", "folds", "num_train", "num_val", "epochs"),
+        *("parameters", "gained", "lost"),
     ),
     *("seconds", "seconds_features", "peak_mib"),
 )
@@ -325,7 +320,6 @@ def losses(directory: Path) -> list[float]:
 
 
 def log(path: Path, values: Mapping[str, object]) -> None:
-    """Append a line of JSON."""
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(values) + "\n")
 

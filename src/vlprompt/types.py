@@ -513,7 +513,6 @@ class Method:
 
     @property
     def schedule(self) -> Schedule:
-        """Of its steps."""
         return self.steps.schedule
 
     @property

@@ -94,7 +94,7 @@ def test_a_curve_is_what_fewer_images_teach(clip_dir: Path, tmp_path: Path) -> N
     drawn = job.draw()
     half = prospect.first(drawn.sample.train, 0.5)
     assert [one for one in drawn.sample.train if one in half] == half
-    right = prospect.answered(job, prospect.lesson_of(job, drawn.sample, half), drawn.sample.val, drawn.test)
+    right = prospect.answered(job, job.lesson(drawn.sample, half), drawn.sample.val, drawn.test)
     assert (right.argmax(1).numpy() == prospect.labels(drawn.test)).tolist() == curve[1][1].tolist()
     found = report.prospect([tmp_path / "run/seed1", tmp_path / "run/seed2"])
     assert found is not None

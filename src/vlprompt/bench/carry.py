@@ -41,7 +41,6 @@ def carrier(jobs: int, observer: Observer = SILENT, desk: Desk | None = None) ->
 
 
 def in_this_process(batches: Sequence[Batch], grid: Grid, observer: Observer, desk: Desk) -> Outcomes:
-    """One batch after the other."""
     for batch in batches:
         yield from run_cells(batch, grid, desk, observer)
 

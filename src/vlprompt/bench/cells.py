@@ -177,19 +177,15 @@ class Grid:
     """How often a cell is begun, over all calls, before it is given up."""
 
     def of(self, cell: Cell) -> Path:
-        """The directory of a cell's record."""
         return self.out / cell.place
 
     def learned(self, course: Course) -> Path:
-        """The directory of a course's prompt."""
         return self.out / course.place
 
     def finished(self, cell: Cell) -> bool:
-        """Whether the cell's record is there."""
         return records.finished(self.of(cell))
 
     def record(self, cell: Cell) -> records.Record:
-        """The cell's record."""
         return records.read(self.of(cell))
 
 

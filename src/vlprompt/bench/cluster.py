@@ -146,7 +146,8 @@ def _carried(ray: Any, cluster: Cluster, batches: Sequence[Batch], grid: Grid) -
     grid.out.mkdir(parents=True, exist_ok=True)
     token = grid.out / f".ray-{secrets.token_hex(8)}"
     token.touch()
-    around = Surroundings(place=os.getcwd(), token=token.name, variables=_passed())
+    variables = {name: os.environ[name] for name in PASSED if name in os.environ}
+    around = Surroundings(place=os.getcwd(), token=token.name, variables=variables)
     tasks = {task.remote(batch, grid, around, files_of(grid, batch)): batch for batch in batches}
     try:
         while tasks:
@@ -225,7 +226,3 @@ def _means(means: Means, cpus: int, gpus: float) -> Means:
     """A task sees no GPU but its own, so a number after ``cuda`` means nothing there."""
     device = "cuda" if gpus and means.device.startswith("cuda") else means.device
     return replace(means, threads=cpus, device=device)
-
-
-def _passed() -> dict[str, str]:
-    return {name: os.environ[name] for name in PASSED if name in os.environ}

@@ -148,7 +148,9 @@ def lines(
                 method=key[1],
                 cells=len(own),
                 finished=len(own) - len(todo),
-                failed=sum(_has_failed(cell, grid) for cell in todo),
+                failed=sum(
+                    any(work.read(at).reasons for at in (grid.of(one), grid.learned(one.course))) for one in todo
+                ),
                 prompts=sum(_to_learn(course, grid) for course in new.values()),
                 need=measured.need(todo, grid, new.values()),
                 recipe=_said_of(own[0].course.recipe),
@@ -179,10 +181,6 @@ def _said_of(recipe: str) -> str:
 
 def _to_learn(course: Course, grid: Grid) -> bool:
     return course.shots != 0 and not learned_already(grid.learned(course))
-
-
-def _has_failed(cell: Cell, grid: Grid) -> bool:
-    return any(work.read(place).reasons for place in (grid.of(cell), grid.learned(cell.course)))
 
 
 def probe(plan: Plan, grid: Grid, desk: Desk) -> list[Learning]:

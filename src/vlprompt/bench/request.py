@@ -31,16 +31,8 @@ DEFAULT_SHOTS: dict[Protocol, tuple[int | None, ...]] = {
 """As published."""
 QUICK_SHOTS: tuple[int | None, ...] = (1, 4, 16)
 DEFAULT_METHODS = (
-    "zero-shot",
-    "linear-probe",
-    "coop",
-    "plpp+coop",
-    "maple",
-    "plpp+maple",
-    "promptsrc",
-    "plpp+promptsrc",
-    "rpp",
-    "plpp+rpp",
+    *("zero-shot", "linear-probe", "coop", "plpp+coop", "maple", "plpp+maple", "promptsrc", "plpp+promptsrc"),
+    *("rpp", "plpp+rpp"),
 )
 QUICK_METHODS = ("zero-shot", "coop", "plpp+coop")
 EVERY = ("all",)
@@ -218,12 +210,10 @@ class Maker:
 
     @property
     def pretrained_method(self) -> str:
-        """The method of the pretrained prompt."""
         return str(self._pretrained["method"])
 
     @property
     def pretrained_names(self) -> tuple[str, ...]:
-        """The classes that it was learned on."""
         return tuple(self._pretrained["class_names"])
 
     @property

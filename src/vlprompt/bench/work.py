@@ -276,7 +276,6 @@ def learn_together(cells: Sequence[Cell], grid: Grid, desk: Desk, observer: Obse
 
 
 def _save(course: Course, directory: Path, found: Learned, learning: dict[str, Any], desk: Desk) -> None:
-    """Write the course's prompt."""
     learning["peak_mib"] = peak_mib(desk.images(course.model, course.dtype).clip.device)
     facts = {
         "dataset": course.dataset,
@@ -342,7 +341,6 @@ def _taught(
 
 
 def job_of(course: Course, material: Dataset, images: Images) -> Job:
-    """The job of a course."""
     same = ("method", "model", "shots", "seed", "overrides", "recipe", "subset", "views")
     given = {name: getattr(course, name) for name in same}
     init = Path(course.init) if course.init else None

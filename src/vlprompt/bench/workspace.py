@@ -37,7 +37,6 @@ class Desk:
             torch.set_num_threads(means.threads)
 
     def clip(self, model: str, dtype: str) -> Clip:
-        """The frozen model."""
         return self.images(model, dtype).clip
 
     def images(self, model: str, dtype: str) -> Images:

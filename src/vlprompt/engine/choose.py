@@ -182,7 +182,7 @@ def _tried(one: Candidate, job: Job, sample: FewShot, folds: Sequence[Sequence[i
     if job.method.chooses and not sample.val:
         return Tried(label=one.label, right=None, seconds=0.0, why_not="it needs validation images")
     parts = [apart(sample.train, fold) for fold in folds]
-    lessons, asked = [lesson_of(job, sample, train) for train, _ in parts], [each for _, each in parts]
+    lessons, asked = [job.lesson(sample, train) for train, _ in parts], [each for _, each in parts]
     if isinstance(job.method.learner, Steps):
         need = measure(job.clip, job.method, lessons[0], job.images, max_rows=None).seconds * len(folds)
         if need > max_seconds:
@@ -196,18 +196,6 @@ def apart(samples: Sequence[Sample], fold: Sequence[int]) -> tuple[list[Sample],
     """What is learned from, and what is asked about."""
     held = set(fold)
     return [one for place, one in enumerate(samples) if place not in held], [samples[place] for place in fold]
-
-
-def lesson_of(job: Job, sample: FewShot, train: Sequence[Sample]) -> Lesson:
-    """A job's lesson from other images."""
-    return Lesson(
-        samples=tuple(train),
-        class_names=sample.class_names,
-        template=job.template,
-        seed=job.seed,
-        views=job.views,
-        teacher=job.teacher,
-    )
 
 
 def answered(job: Job, lesson: Lesson, val: Sequence[Sample], asked: Sequence[Sample]) -> torch.Tensor:
@@ -270,7 +258,6 @@ def _sentence(tried: Sequence[Tried], chosen: int) -> str:
 
 
 def as_dict(choice: Choice) -> dict[str, object]:
-    """For `choice.json`."""
     tried = [
         {"label": one.label, "accuracy": one.accuracy, "seconds": round(one.seconds, 2), "why_not": one.why_not}
         for one in choice.tried

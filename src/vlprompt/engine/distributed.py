@@ -30,6 +30,11 @@ from vlprompt.errors import DATA, UserError
 Thing = TypeVar("Thing")
 
 
+def part_of(rank: int, world: int, number: int) -> range:
+    """Which of so many things are a rank's."""
+    return range(rank * number // world, (rank + 1) * number // world)
+
+
 class Alone:
     """One process: nothing is exchanged."""
 
@@ -38,7 +43,7 @@ class Alone:
 
     def part(self, number: int) -> range:
         """Which of so many things are this rank's: neighbouring ones, shares as equal as can be."""
-        return range(self.rank * number // self.world, (self.rank + 1) * number // self.world)
+        return part_of(self.rank, self.world, number)
 
     def labels(self, labels_B: Tensor, most: int) -> tuple[Tensor, ...]:
         """The labels of every rank's images, by rank; none has more than `most`."""
@@ -119,7 +124,7 @@ class _Gathered(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows_cE: Tensor, number: int, ranks: Together) -> Tensor:
         ctx.number, ctx.ranks = number, ranks
-        counts = [len(Alone.part(_At(rank, ranks.world), number)) for rank in range(ranks.world)]
+        counts = [len(part_of(rank, ranks.world, number)) for rank in range(ranks.world)]
         assert len(rows_cE) == counts[ranks.rank], "a rank gives the rows of its part"
         padded = rows_cE.new_zeros(max(counts), rows_cE.shape[1])  # parts differ by one row at most
         padded[: len(rows_cE)] = rows_cE
@@ -133,13 +138,6 @@ class _Gathered(torch.autograd.Function):
         dist.all_reduce(summed)
         part = ctx.ranks.part(ctx.number)
         return summed[part.start : part.stop], None, None
-
-
-class _At(Alone):
-    """The place of another rank."""
-
-    def __init__(self, rank: int, world: int) -> None:
-        self.rank, self.world = rank, world
 
 
 ALONE = Alone()

@@ -276,14 +276,6 @@ def best_words(clip: Clip, class_names: Sequence[str], template: str, images: Im
     return max(right, key=right.__getitem__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Examined:
-    """A classifier's test: the fields of a record that it decides, and the answers."""
-
-    fields: dict[str, Any]
-    predictions: Predictions | None
-
-
 def examine(
     classifier: Classifier | Told,
     test: Sequence[Sample],
@@ -295,8 +287,8 @@ def examine(
     words: str = "",
     by_hand: Told | None = None,
     temperature: float = 1.0,
-) -> Examined:
-    """Test a classifier, and the template's zero-shot one on the same images and classes.
+) -> tuple[dict[str, Any], Predictions | None]:
+    """Test a classifier, and the template's zero-shot one: the fields of a record that it decides, and the answers.
 
     words: hand-written words that it is compared with instead of the template, as `best_words` finds them; by_hand: their answers, where
     they are known. temperature: of the probabilities; with one, the calibration error without it is told too.
@@ -334,7 +326,7 @@ def examine(
         fields["gained"], fields["lost"] = int((own & ~against).sum()), int((against & ~own).sum())
         fields["majority_top1"] = float(100 * np.bincount(answers.label).max() / len(test))
     fields["peak_mib"] = peak_mib(clip.device)
-    return Examined(fields=fields, predictions=answers)
+    return fields, answers
 
 
 def _right(

@@ -162,6 +162,18 @@ class Job:
         test = self.images.usable(restrict(self.dataset, self.subset).test, skipped, strict=self.strict)
         return Drawn(sample=sample, test=test, skipped=skipped, began=began)
 
+    def lesson(self, sample: FewShot, train: Sequence[Sample], max_memory: int | None = None) -> Lesson:
+        """What it learns from: these images, of the sample's classes."""
+        return Lesson(
+            samples=tuple(train),
+            class_names=sample.class_names,
+            template=self.template,
+            seed=self.seed,
+            views=self.views,
+            max_memory=max_memory,
+            teacher=self.teacher,
+        )
+
     def said_of(self, drawn: Drawn) -> list[str]:
         """What the user should know of a sample."""
         sample = drawn.sample
@@ -374,7 +386,7 @@ def learn_all(
             pupils.append(
                 Pupil(
                     method=work.job.method,
-                    lesson=_lesson(work.job, work.drawn.sample, means),
+                    lesson=work.job.lesson(work.drawn.sample, work.drawn.sample.train, means.max_memory),
                     val=work.drawn.sample.val,
                     start=kept.load() if kept is not None else None,
                     checkpoints=kept,
@@ -436,18 +448,6 @@ def _ended(work: Work, pupil: Pupil, prompt: nn.Module, config_hash: str, others
     )
 
 
-def _lesson(job: Job, sample: FewShot, means: Means) -> Lesson:
-    return Lesson(
-        samples=sample.train,
-        class_names=sample.class_names,
-        template=job.template,
-        seed=job.seed,
-        views=job.views,
-        max_memory=means.max_memory,
-        teacher=job.teacher,
-    )
-
-
 def _facts(job: Job, drawn: Drawn, trained_on: str, *, written: bool) -> dict[str, object]:
     """What the artifact says of its learning."""
     return {
@@ -504,7 +504,7 @@ def test(
     sure, val_top1 = Confidence(temperature=learned.temperature), learning.val_top1
     if asked.val:
         sure, val_top1 = _validated(classifier, asked.val, images)
-    examined = examine(
+    fields, answers = examine(
         asked.told[0] if asked.told else classifier,
         asked.samples,
         images,
@@ -546,9 +546,9 @@ def test(
         folds=asked.folds,
         short_classes=learning.short_classes,
         parameters=learned.num_parameters,
-        **examined.fields,
+        **fields,
     )
-    return record, examined.predictions
+    return record, answers
 
 
 def _validated(classifier: Classifier, val: Sequence[Sample], images: Images) -> tuple[Confidence, float]:

@@ -15,37 +15,29 @@ class Observer(Protocol):
 
     def stage(self, name: str, total: int) -> None:
         """A piece of work begins, for example `seed 1: learning`, that takes `total` steps."""
-        ...
+        return
 
     def advance(self, steps: int, shown: Mapping[str, float]) -> None:
         """So many steps of the stage are done; `shown` has numbers worth a look, for example the loss."""
-        ...
+        return
 
     def note(self, text: str) -> None:
         """Something that the user should know: one sentence."""
-        ...
+        return
 
     def finished(self, record: Record) -> None:
         """One seed is finished, or was found finished."""
-        ...
+        return
 
 
-class Silent:
+class Silent(Observer):
     """The observer that shows nothing."""
-
-    def stage(self, name: str, total: int) -> None: ...
-
-    def advance(self, steps: int, shown: Mapping[str, float]) -> None: ...
-
-    def note(self, text: str) -> None: ...
-
-    def finished(self, record: Record) -> None: ...
 
 
 SILENT = Silent()
 
 
-class Bars:
+class Bars(Observer):
     """Bars of tqdm: lines of text that terminals and notebooks show."""
 
     def __init__(self) -> None:
@@ -60,10 +52,6 @@ class Bars:
     def advance(self, steps: int, shown: Mapping[str, float]) -> None:
         self._bar.set_postfix({name: f"{value:.4g}" for name, value in shown.items()}, refresh=False)
         self._bar.update(steps)
-
-    def note(self, text: str) -> None: ...
-
-    def finished(self, record: object) -> None: ...
 
     def __enter__(self) -> Observer:
         return self

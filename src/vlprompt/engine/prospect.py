@@ -8,13 +8,11 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from vlprompt import disk, records
 from vlprompt.data import Dataset, Sample
-from vlprompt.engine.choose import answered, apart, deal, labels, lesson_of
+from vlprompt.engine.choose import answered, apart, deal, labels
 from vlprompt.engine.evaluate import Told, best_words, zero_shot
 from vlprompt.engine.images import Images
 from vlprompt.engine.job import Drawn, Job
@@ -68,7 +66,7 @@ def by_folds(drawn: Drawn, job: Job, observer: Observer) -> tuple[Told, Told]:
     observer.stage(f"seed {job.seed}: {len(folds)} folds", len(folds))
     for fold in folds:
         train, asked = apart(sample.train, fold)
-        learned[fold] = answered(job, lesson_of(job, sample, train), sample.val, asked)
+        learned[fold] = answered(job, job.lesson(sample, train), sample.val, asked)
         words = best_words(job.clip, sample.class_names, job.template, images, train)
         by_hand[fold] = zero_shot(job.clip, sample.class_names, words, job.template).logits(asked, images)
         observer.advance(1, {})
@@ -100,13 +98,12 @@ def measure_curve(drawn: Drawn, job: Job, smaller: Sequence[Job], place: Path, o
     rows = []
     for part, one in zip(PARTS, smaller, strict=True):
         few = first(train, part)
-        found = answered(one, lesson_of(one, drawn.sample, few), drawn.sample.val, drawn.test).argmax(1).numpy()
+        found = answered(one, one.lesson(drawn.sample, few), drawn.sample.val, drawn.test).argmax(1).numpy()
         rows.append((len(few), found == labels(drawn.test)))
         observer.advance(1, {})
     rows.append((len(train), answers.predicted == answers.label))
-    disk.write_json(
-        place / records.CURVE, {"images": [n for n, _ in rows], "right": [_packed(right) for _, right in rows]}
-    )
+    digits = ["".join("1" if one else "0" for one in right.tolist()) for _, right in rows]
+    disk.write_json(place / records.CURVE, {"images": [n for n, _ in rows], "right": digits})
 
 
 def first(train: Sequence[Sample], part: float) -> list[Sample]:
@@ -117,8 +114,3 @@ def first(train: Sequence[Sample], part: float) -> list[Sample]:
             out.append(one)
         seen[one.label] += 1
     return out
-
-
-def _packed(right: NDArray[np.bool_]) -> str:
-    """A digit for each test image."""
-    return "".join("1" if one else "0" for one in right.tolist())

@@ -78,7 +78,6 @@ def said_of_held_out(dataset: Dataset, sample: FewShot) -> str:
 
 
 def said_of_short(sample: FewShot, shots: int | None) -> str:
-    """Which classes have fewer images than shots."""
     listed = ", ".join(f"{name} ({count})" for name, count in list(sample.short.items())[:5])
     more = f" and {len(sample.short) - 5} more" if len(sample.short) > 5 else ""
     return f"fewer than {shots} training images in {listed}{more}; all of them are used."

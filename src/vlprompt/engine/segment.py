@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,7 +65,6 @@ class MaskScores:
         return 2 * self.seen * self.unseen / total if total else 0.0
 
     def as_dict(self) -> dict[str, object]:
-        """Plain values."""
         means = {"pixel_accuracy": self.pixel_accuracy, "miou": self.miou, "hiou": self.hiou}
         return {"images": self.images, **means, "seen": self.seen, "unseen": self.unseen, "iou": self.iou}
 
@@ -134,7 +133,7 @@ def colours(number: int) -> NDArray[np.uint8]:
 def overlay(image: Image.Image, label_HW: NDArray[np.int64], names: Sequence[str]) -> Image.Image:
     """The picture below its classes' colours, and a legend of the classes in it by their share of the pixels."""
     paint = Image.fromarray(colours(len(names))[label_HW])
-    legend = list(_shares(label_HW, names))
+    legend = [(f"{names[label]} {100 * share:.0f} %", label) for label, share in _shares(label_HW)[:MOST]]
     font = ImageFont.load_default(13)
     width = max(image.width, int(max(font.getlength(text) for text, _ in legend)) + 3 * LEGEND)
     sheet = Image.new("RGB", (width, image.height + LINE * len(legend) + LEGEND), "white")
@@ -149,16 +148,16 @@ def overlay(image: Image.Image, label_HW: NDArray[np.int64], names: Sequence[str
     return sheet
 
 
-def _shares(label_HW: NDArray[np.int64], names: Sequence[str], most: int = 12) -> Iterator[tuple[str, int]]:
-    """``cat 62 %`` and the class's number, by falling share."""
-    count = np.bincount(label_HW.ravel(), minlength=len(names))
-    for label in np.argsort(-count, kind="stable")[:most]:
-        if count[label]:
-            yield f"{names[label]} {100 * count[label] / label_HW.size:.0f} %", int(label)
+MOST = 12
+"""Classes in a legend."""
 
 
 def share_of(label_HW: NDArray[np.int64], names: Sequence[str]) -> dict[str, float]:
     """Class -> its share of the pixels, for those in the picture, by falling share."""
-    count = np.bincount(label_HW.ravel(), minlength=len(names))
-    order = np.argsort(-count, kind="stable")
-    return {names[label]: float(count[label] / label_HW.size) for label in order if count[label]}
+    return {names[label]: share for label, share in _shares(label_HW)}
+
+
+def _shares(label_HW: NDArray[np.int64]) -> list[tuple[int, float]]:
+    count = np.bincount(label_HW.ravel())
+    order = np.argsort(-count, kind="stable").tolist()
+    return [(label, float(count[label] / label_HW.size)) for label in order if count[label]]

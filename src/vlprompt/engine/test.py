@@ -75,7 +75,8 @@ def evaluate_run(
             test_of=chosen.test_of,
             words=str(learned.facts.get("hand_written", "")),
         )
-        record, answers = examined(learned, Learning(config_hash=_config_hash(place)), asked, images, recipe_hash="")
+        own_hash = records.read(place).config_hash if records.finished(place) else ""
+        record, answers = examined(learned, Learning(config_hash=own_hash), asked, images, recipe_hash="")
         if out is not None:
             write_split(out / f"seed{record.seed}" / SPLIT, Split(train=(), val=(), test=test), dataset=dataset.name)
             records.write(out / f"seed{record.seed}", record, answers)
@@ -196,8 +197,3 @@ def _refuse_seen(known: Sequence[str], number: int, data: str) -> None:
             "means nothing. Remove them from the test images, or test on other images.",
             exit_code=DATA,
         )
-
-
-def _config_hash(place: Path) -> str:
-    """Of the run that learned the prompt; empty for an artifact that was saved by itself."""
-    return records.read(place).config_hash if records.finished(place) else ""

@@ -231,7 +231,6 @@ class Taken:
 
     @property
     def loss(self) -> float:
-        """The sum of the terms."""
         return sum(self.losses.values())
 
 

@@ -12,8 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vlprompt.errors import UserError
-from vlprompt.losses.classify import CROSS_ENTROPY
-from vlprompt.losses.sampled import Correction, SamplingOptions, sampled_cross_entropy
+from vlprompt.losses.sampled import Correction, SamplingOptions, sampled_terms
 from vlprompt.types import ClassSampling, Term, View
 
 UNSEEN = -1e9
@@ -63,12 +62,12 @@ def distillation(view: View, temperature: float) -> Tensor:
 
 def distill_terms(options: DistillOptions) -> tuple[Term, ...]:
     """Cross-entropy, over the sampled classes where there are such, and the distillation where its weight is not 0."""
-    first = CROSS_ENTROPY if options.sampling is None else sampled_cross_entropy(options.correction)
+    first = sampled_terms(SamplingOptions(classes=options.classes, correction=options.correction))
     if options.weight == 0:
-        return (first,)
+        return first
     t = f"{options.temperature:g}"
     return (
-        first,
+        *first,
         Term(
             name="distillation",
             score=lambda view: distillation(view, options.temperature),

@@ -98,7 +98,6 @@ class GaussianAverage:
             )
 
     def __str__(self) -> str:
-        """For people."""
         of = f"of {self.epochs} epochs, scaled to the run's"
         return f"the mean of the prompts after each epoch t, weighted by N(t; {self.mean:g}, {self.std:g}) {of}"
 

@@ -56,6 +56,11 @@ def corrected(logits_BC: Tensor, labels_B: Tensor, sampled: Sampled | None, corr
     return logits_BC.masked_fill(~sampled.seen, float("-inf"))
 
 
+def sampled_terms(options: SamplingOptions) -> tuple[Term, ...]:
+    """Cross-entropy, over the sampled classes where there are such."""
+    return (CROSS_ENTROPY if options.sampling is None else sampled_cross_entropy(options.correction),)
+
+
 def sampled_cross_entropy(correction: Correction) -> Term:
     """Cross-entropy over each image's own class and the drawn ones. It stands in cross-entropy's place, and has its name."""
 

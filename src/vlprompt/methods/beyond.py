@@ -15,31 +15,6 @@ from vlprompt.prompts.projected import ProjectedSpec
 from vlprompt.solvers.blend import BlendedProbe, BlendOptions, BlendSpec
 from vlprompt.solvers.cache import CacheOptions, CacheSpec, FilledCache, SearchedCache
 
-
-def _cached(options: CacheOptions, prompt: CacheSpec) -> Asked:
-    return Asked(terms=(), first=FilledCache(options=options, search=True))
-
-
-def _tuned_cache(options: CacheOptions, prompt: CacheSpec) -> Asked:
-    return Asked(first=FilledCache(options=options), last=SearchedCache(options=options))
-
-
-def _blended(options: BlendOptions, prompt: BlendSpec) -> Asked:
-    return Asked(terms=(), first=BlendedProbe(options=options))
-
-
-def _class_aware(options: AnchorOptions, prompt: ClassAwareSpec) -> Asked:
-    return Asked(terms=(CROSS_ENTROPY, *anchor_terms(options)))
-
-
-def _at_test(options: TptOptions, prompt: ContextSpec) -> Asked:
-    return Asked(terms=(), at_test=Tpt(options=options))
-
-
-def _unlabelled(options: UnlabelledOptions, prompt: ProjectedSpec) -> Asked:
-    return Asked(terms=unlabelled_terms(options), unlabelled=options.images)
-
-
 BEYOND: tuple[Host, ...] = (
     Host(
         name="clip-adapter",
@@ -55,7 +30,7 @@ BEYOND: tuple[Host, ...] = (
         source="Tip-Adapter, arXiv 2207.09519",
         prompt=CacheSpec(),
         options=CacheOptions(),
-        asks=_cached,
+        asks=lambda options, _: Asked(terms=(), first=FilledCache(options=options, search=True)),
     ),
     Host(
         name="tip-adapter-f",
@@ -64,7 +39,7 @@ BEYOND: tuple[Host, ...] = (
         source="Tip-Adapter-F, arXiv 2207.09519",
         prompt=CacheSpec(),
         options=CacheOptions(),
-        asks=_tuned_cache,
+        asks=lambda options, _: Asked(first=FilledCache(options=options), last=SearchedCache(options=options)),
     ),
     Host(
         name="lp-plus-plus",
@@ -73,7 +48,7 @@ BEYOND: tuple[Host, ...] = (
         source="LP++, arXiv 2404.02285",
         prompt=BlendSpec(),
         options=BlendOptions(),
-        asks=_blended,
+        asks=lambda options, _: Asked(terms=(), first=BlendedProbe(options=options)),
     ),
     Host(
         name="clip-lora",
@@ -89,7 +64,7 @@ BEYOND: tuple[Host, ...] = (
         source="TCP, arXiv 2311.18231",
         prompt=ClassAwareSpec(),
         options=AnchorOptions(),
-        asks=_class_aware,
+        asks=lambda options, _: Asked(terms=(CROSS_ENTROPY, *anchor_terms(options))),
     ),
     Host(
         name="promptkd",
@@ -98,7 +73,7 @@ BEYOND: tuple[Host, ...] = (
         source="PromptKD, arXiv 2403.02781",
         prompt=ProjectedSpec(),
         options=UnlabelledOptions(),
-        asks=_unlabelled,
+        asks=lambda options, _: Asked(terms=unlabelled_terms(options), unlabelled=options.images),
     ),
     Host(
         name="tpt",
@@ -107,6 +82,6 @@ BEYOND: tuple[Host, ...] = (
         source="TPT, arXiv 2209.07511",
         prompt=ContextSpec(n_ctx=4, init="a photo of a"),
         options=TptOptions(),
-        asks=_at_test,
+        asks=lambda options, _: Asked(terms=(), at_test=Tpt(options=options)),
     ),
 )

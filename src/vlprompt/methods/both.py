@@ -21,10 +21,6 @@ def _consistent(options: ConsistencyOptions, prompt: PromptSpec) -> Asked:
     )
 
 
-def _distilled(options: DistillOptions, prompt: PromptSpec) -> Asked:
-    return Asked(terms=distill_terms(options), classes=options.sampling)
-
-
 BOTH: tuple[Host, ...] = (
     Host(
         name="vpt",
@@ -70,7 +66,7 @@ BOTH: tuple[Host, ...] = (
         source="RPP, arXiv 2409.06166 (no published code; open choices are the project's, docs/methods/rpp.md)",
         prompt=UnsharedSpec(),
         options=DistillOptions(),
-        asks=_distilled,
+        asks=lambda options, _: Asked(terms=distill_terms(options), classes=options.sampling),
     ),
     Host(
         name="rpp-shared3x",
@@ -79,6 +75,6 @@ BOTH: tuple[Host, ...] = (
         source="project's own control for RPP, arXiv 2409.06166",
         prompt=IndependentSpec(n_ctx=12, n_image=12),
         options=DistillOptions(),
-        asks=_distilled,
+        asks=lambda options, _: Asked(terms=distill_terms(options), classes=options.sampling),
     ),
 )

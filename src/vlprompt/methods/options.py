@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import functools
 import inspect
 import textwrap
 import types
@@ -41,8 +42,8 @@ class Option:
 
 def options_of(values: Any, prefix: str = "") -> tuple[Option, ...]:
     """The options of a dataclass instance; its values are the defaults."""
-    helps = _helps(type(values))
-    hints = _hints(type(values))
+    helps = _helps(values.__class__)
+    hints = _hints(values.__class__)
     return tuple(
         Option(
             name=prefix + field.name,
@@ -71,7 +72,7 @@ def replaced(values: T, changes: Mapping[str, object], prefix: str = "") -> T:
     allow.
     """
     instance: Any = values
-    hints = _hints(type(instance))
+    hints = _hints(instance.__class__)
     fields = {field.name: field for field in dataclasses.fields(instance)}
     converted = {name: convert(prefix + name, value, hints[name], fields[name]) for name, value in changes.items()}
     changed: T = dataclasses.replace(instance, **converted)
@@ -133,27 +134,15 @@ def _allowed(hint: Any, field: dataclasses.Field[Any]) -> str:
     return " or ".join(kinds + [f'"{word}"' for word in field.metadata.get("words", {})])
 
 
-_known_hints: dict[type, dict[str, Any]] = {}
-
-
+@functools.cache
 def _hints(kind: type) -> dict[str, Any]:
-    """Field name -> its type; read once for a class."""
-    if kind not in _known_hints:
-        _known_hints[kind] = typing.get_type_hints(kind)
-    return _known_hints[kind]
+    """Field name -> its type."""
+    return typing.get_type_hints(kind)
 
 
-_known_helps: dict[type, dict[str, str]] = {}
-
-
+@functools.cache
 def _helps(kind: type) -> dict[str, str]:
-    """Field name -> the string under it in the source, on one line; read once for a class."""
-    if kind not in _known_helps:
-        _known_helps[kind] = _read_helps(kind)
-    return _known_helps[kind]
-
-
-def _read_helps(kind: type) -> dict[str, str]:
+    """Field name -> the string under it in the source, on one line."""
     body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
     assert isinstance(body, ast.ClassDef)
     helps = {}

@@ -32,17 +32,8 @@ ENDING = ".toml"
 FOLDER = resources.files("vlprompt") / "recipes"
 
 ELEVEN = (
-    "imagenet",
-    "caltech101",
-    "oxford_pets",
-    "stanford_cars",
-    "oxford_flowers",
-    "food101",
-    "fgvc_aircraft",
-    "sun397",
-    "dtd",
-    "eurosat",
-    "ucf101",
+    *("imagenet", "caltech101", "oxford_pets", "stanford_cars", "oxford_flowers", "food101", "fgvc_aircraft"),
+    *("sun397", "dtd", "eurosat", "ucf101"),
 )
 """The data sets of few-shot and base-to-novel tables, by CoOp's names for them; the last ten are cross-dataset's targets."""
 FOUR = ("imagenetv2", "imagenet_sketch", "imagenet_a", "imagenet_r")
@@ -207,9 +198,13 @@ def named(method: str, protocol: str, *, pocket: bool = False) -> str:
 
 @functools.cache
 def names() -> tuple[str, ...]:
-    """All recipes, in alphabetical order."""
     own = [name for name in _files() if "method" in _loaded(name)]
-    over = [f"{overlay}-{name}" for overlay, table in _overlays().items() for name in own if _takes(table, name)]
+    over = [
+        f"{overlay}-{name}"
+        for overlay, table in _overlays().items()
+        for name in own
+        if _loaded(name)["method"] in table["hosts"]
+    ]
     return tuple(sorted([*own, *over]))
 
 
@@ -275,10 +270,6 @@ def _loaded(name: str) -> Mapping[str, Any]:
 def _overlays() -> Mapping[str, Mapping[str, Any]]:
     tables = (_loaded(name) for name in _files())
     return {table["overlay"]: table for table in tables if "overlay" in table}
-
-
-def _takes(overlay: Mapping[str, Any], recipe: str) -> bool:
-    return _loaded(recipe)["method"] in overlay["hosts"]
 
 
 OWN = ("title", "choices", "source", "note", "published")

@@ -98,7 +98,8 @@ def resolve(
             f"Use for example '{overlays[0].name}+coop'."
         )
     preset = _preset(name, recipe, shots, dataset)
-    if facts is not None and _too_deep(preset.get("depth"), facts):
+    depth = preset.get("depth")
+    if facts is not None and isinstance(depth, int) and depth > min(facts.text_layers, facts.image_layers):
         del preset["depth"]
     settings = _checked(name, preset, overlays, host)
     for part, changed in _checked(name, overrides or {}, overlays, host).items():
@@ -158,10 +159,6 @@ def whose(
     if known is None or known.method != method.name or plain.options != method.options:
         return "project"
     return known.choices if known.is_for(dataset, shots) else "project"
-
-
-def _too_deep(depth: object, facts: ModelFacts) -> bool:
-    return isinstance(depth, int) and depth > min(facts.text_layers, facts.image_layers)
 
 
 def _preset(name: str, recipe: str, shots: int | None, dataset: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from vlprompt.losses import CROSS_ENTROPY
 from vlprompt.losses.anchors import AnchorOptions, anchor_terms
 from vlprompt.losses.plpp import PlppOptions, plpp_cost, plpp_notes, plpp_terms
 from vlprompt.losses.rules import ProGradOptions, Projection, teacher_term
-from vlprompt.losses.sampled import SamplingOptions, sampled_cross_entropy
+from vlprompt.losses.sampled import SamplingOptions, sampled_terms
 from vlprompt.methods.row import Asked, Host, Overlay
 from vlprompt.methods.sentences import SentenceOptions
 from vlprompt.prompts import BareSpec, ConditionedSpec, ContextSpec
@@ -14,27 +14,9 @@ from vlprompt.solvers import LinearProbe, LinearSpec, ProbeOptions
 from vlprompt.types import PromptSpec
 
 
-def _zero_shot(options: SentenceOptions, prompt: BareSpec) -> Asked:
-    return Asked(terms=(), teacher=options.ensemble)
-
-
-def _probe(options: ProbeOptions, prompt: PromptSpec) -> Asked:
-    return Asked(terms=(), first=LinearProbe(options=options))
-
-
-def _anchored(options: AnchorOptions, prompt: PromptSpec) -> Asked:
-    return Asked(terms=(CROSS_ENTROPY, *anchor_terms(options)))
-
-
 def _projected(options: ProGradOptions, prompt: PromptSpec) -> Asked:
     terms = (CROSS_ENTROPY, teacher_term(options.temperature))
     return Asked(terms=terms, rule=Projection(strength=options.strength))
-
-
-def _sampled(options: SamplingOptions, prompt: PromptSpec) -> Asked:
-    if options.sampling is None:
-        return Asked()
-    return Asked(terms=(sampled_cross_entropy(options.correction),), classes=options.sampling)
 
 
 TEXT: tuple[Host, ...] = (
@@ -45,7 +27,7 @@ TEXT: tuple[Host, ...] = (
         source="CLIP, arXiv 2103.00020",
         prompt=BareSpec(),
         options=SentenceOptions(),
-        asks=_zero_shot,
+        asks=lambda options, _: Asked(terms=(), teacher=options.ensemble),
     ),
     Host(
         name="linear-probe",
@@ -54,7 +36,7 @@ TEXT: tuple[Host, ...] = (
         source="CLIP, arXiv 2103.00020, as the baseline of CoOp's code (lpclip)",
         prompt=LinearSpec(),
         options=ProbeOptions(),
-        asks=_probe,
+        asks=lambda options, _: Asked(terms=(), first=LinearProbe(options=options)),
     ),
     Host(
         name="coop",
@@ -75,7 +57,7 @@ TEXT: tuple[Host, ...] = (
         summary="a context whose class features stay near the hand-written template's",
         learns="text context tokens of the first layer",
         source="KgCoOp, arXiv 2303.13283",
-        asks=_anchored,
+        asks=lambda options, _: Asked(terms=(CROSS_ENTROPY, *anchor_terms(options))),
         prompt=ContextSpec(),
         options=AnchorOptions(),
     ),
@@ -93,7 +75,7 @@ TEXT: tuple[Host, ...] = (
         summary="a context for very many classes: each step compares with some of them",
         learns="text context tokens of the first layer",
         source="POMP, arXiv 2304.04704",
-        asks=_sampled,
+        asks=lambda options, _: Asked(terms=sampled_terms(options), classes=options.sampling),
         prompt=ContextSpec(),
         options=SamplingOptions(),
     ),

@@ -138,7 +138,7 @@ def pretraining_method(config: PretrainConfig, world: int, facts: ModelFacts | N
         overrides["batch"] = config.batch_per_rank * world
     number = (usual.classes or None) if config.classes_per_step is None else config.classes_per_step
     correction = config.correction or (usual.correction if usual.classes else None)
-    own = _knows_classes(config.method)
+    own = any(option.name == "classes" for option in options(config.method))
     if own:
         for option, value, given in (
             ("classes", number, config.classes_per_step),
@@ -200,10 +200,6 @@ def said_of_processes(config: PretrainConfig, method: Method, world: int) -> str
         f"{said} A step has {schedule.batch} images, so an epoch has {images / schedule.batch:.3g} times as many steps, and the "
         f"rate stays {schedule.lr:g} (the published code does not change it either). --set batch={images} takes the recipe's."
     )
-
-
-def _knows_classes(name: str) -> bool:
-    return any(option.name == "classes" for option in options(name))
 
 
 def _refuse(method: Method) -> None:

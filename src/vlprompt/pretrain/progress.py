@@ -18,6 +18,7 @@ from vlprompt.engine.distributed import Alone
 from vlprompt.engine.optim import lr_at
 from vlprompt.engine.train import Learner, Taken
 from vlprompt.errors import DATA, UserError
+from vlprompt.pretrain.config import PretrainConfig
 from vlprompt.pretrain.order import Plan
 from vlprompt.records import METRICS, cut_log, log
 from vlprompt.types import Schedule
@@ -72,25 +73,14 @@ def cut_logs(directory: Path, step: int) -> None:
         cut_log(directory / name, "step", step)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Times:
-    """When something other than learning is done, in steps (and minutes)."""
-
-    save: int
-    save_minutes: float
-    evaluate: int | None
-    """None: after every epoch."""
-    log: int
-    max_skipped: int
-
-
 @dataclass(slots=True, kw_only=True)
 class Steps:
     """The book of a run that is read by steps (`engine.train.Book`)."""
 
     plan: Plan
     copies: int
-    times: Times
+    config: PretrainConfig
+    max_skipped: int
     progress: Progress
     ranks: Alone
     directory: Path
@@ -132,7 +122,7 @@ class Steps:
         return {"loss": taken.loss, "epoch": taken.epoch + 1, "images/s": images / seconds if seconds else 0.0}
 
     def writes(self, taken: Taken, learner: Learner) -> None:
-        if self.progress.step % self.times.log == 0 or self.progress.step == self.plan.steps:
+        if self.progress.step % self.config.log_every == 0 or self.progress.step == self.plan.steps:
             self._log(taken, learner.schedule)
         tested = self._test_if_due(taken, learner.prompt)
         if self.ranks.rank == 0:
@@ -149,10 +139,10 @@ class Steps:
                     skipped[name] = reason
                     if self.ranks.rank == 0:
                         log(self.directory / SKIPPED, {"step": taken.step + 1, "image": name, "reason": reason})
-        if len(skipped) > self.times.max_skipped:
+        if len(skipped) > self.max_skipped:
             name, reason = next(reversed(skipped.items()))
             raise UserError(
-                f"{len(skipped)} images could not be used, more than --max-skipped {self.times.max_skipped}; the last: "
+                f"{len(skipped)} images could not be used, more than --max-skipped {self.max_skipped}; the last: "
                 f"{reason or name} All are in {self.directory / SKIPPED}. Repair the data, or allow more.",
                 exit_code=DATA,
             )
@@ -179,7 +169,7 @@ class Steps:
         self._logged = self._now
 
     def _test_if_due(self, taken: Taken, prompt: nn.Module) -> bool:
-        progress, every = self.progress, self.times.evaluate
+        progress, every = self.progress, self.config.evaluate_every
         due = taken.last if every is None else progress.step % every == 0 or progress.step == self.plan.steps
         if not due:
             return False
@@ -195,8 +185,8 @@ class Steps:
         return True
 
     def _save_if_due(self, now: bool, learner: Learner) -> None:
-        late = time.perf_counter() - self._saved > 60 * self.times.save_minutes
-        if now or late or self.progress.step % self.times.save == 0:
+        late = time.perf_counter() - self._saved > 60 * self.config.save_minutes
+        if now or late or self.progress.step % self.config.save_every == 0:
             epoch, _ = self.plan.place(self.progress.step)
             save(self.directory, learner.state(epoch, self.progress.seconds), self.progress, self.config_hash)
             self._saved = time.perf_counter()

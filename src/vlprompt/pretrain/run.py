@@ -37,7 +37,7 @@ from vlprompt.pretrain.config import (
 from vlprompt.pretrain.feed import Look, Stream
 from vlprompt.pretrain.heldout import Slice, alike, all_classes, zero_shot
 from vlprompt.pretrain.order import Plan
-from vlprompt.pretrain.progress import Progress, Steps, Times
+from vlprompt.pretrain.progress import Progress, Steps
 from vlprompt.pretrain.source import open_corpus
 from vlprompt.towers import Clip
 from vlprompt.types import Features, Method
@@ -115,7 +115,8 @@ def _run(setup: Setup) -> dict[str, Any]:
     book = Steps(
         plan=feed.plan,
         copies=feed.copies,
-        times=_times(config, feed.number),
+        config=config,
+        max_skipped=max(10, feed.number // 100) if config.max_skipped is None else config.max_skipped,
         progress=progress,
         ranks=ranks,
         directory=config.out,
@@ -232,17 +233,6 @@ def feed_of(setup: Setup) -> Stream:
     )
 
 
-def _times(config: PretrainConfig, number: int) -> Times:
-    allowed = config.max_skipped if config.max_skipped is not None else max(10, number // 100)
-    return Times(
-        save=config.save_every,
-        save_minutes=config.save_minutes,
-        evaluate=config.evaluate_every,
-        log=config.log_every,
-        max_skipped=allowed,
-    )
-
-
 def _slices(setup: Setup, feed: Stream, forward: Forward) -> dict[str, Slice]:
     """The held-out and the training images that are tested; none where there are no held-out ones."""
     number, corpus = setup.config.held_out, setup.corpus
@@ -304,7 +294,6 @@ def said_of_best(config: PretrainConfig, corpus: Corpus) -> str:
 
 
 def _save(setup: Setup, name: str, prompt: nn.Module, progress: Progress) -> None:
-    """Write an artifact."""
     last = progress.tests[-1] if progress.tests else {}
     metrics = {key: last.get(key) for key in ("top1", "train_top1")}
     config = setup.config

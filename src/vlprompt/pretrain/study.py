@@ -104,7 +104,6 @@ class Study:
 
     @property
     def cells(self) -> tuple[tuple[Cell, int], ...]:
-        """Every cell with its seed."""
         every = [(cell, seed) for seed in self.seeds for cell in METHODS]
         return (*every, *((cell, self.seeds[0]) for cell in (*DISTILLATION, *DATA)))
 
@@ -222,7 +221,6 @@ def _line(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _epochs(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Held-out and training accuracy after each epoch."""
     lines = ["## After each epoch\n", "| cell | epoch | held-out | training |", "| --- | ---: | ---: | ---: |"]
     for name in dict.fromkeys(row["cell"] for row in rows):
         tests = [row["tests"] for row in rows if row["cell"] == name]

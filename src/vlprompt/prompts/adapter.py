@@ -56,5 +56,4 @@ class Adapter(nn.Module):
         return self.ratio * (hidden_BH @ self.up.T).relu() + (1 - self.ratio) * image_BE
 
     def places(self) -> dict[str, str]:
-        """Where each parameter enters."""
         return {"down": "after the image tower, first layer", "up": "after the image tower, second layer"}

@@ -28,5 +28,4 @@ class Bare(nn.Module):
         return BARE
 
     def places(self) -> dict[str, str]:
-        """Where each parameter enters."""
         return {}

@@ -62,7 +62,6 @@ class ClassAwarePrompt(nn.Module):
         return Prompted(text=text, layout=TextLayout(num_tokens=len(self.ctx), shared=False))
 
     def places(self) -> dict[str, str]:
-        """Where each parameter enters."""
         network = f"text tower, layer {self.layer}, each class's tokens in place of the layer before's, from its frozen feature"
         names = (f"{layer}.{kind}" for layer in ("linear1", "linear2") for kind in ("weight", "bias"))
         return {"ctx": text_place(0)} | dict.fromkeys(names, network)

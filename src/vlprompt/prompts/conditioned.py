@@ -70,7 +70,6 @@ class ConditionedPrompt(nn.Module):
         return Prompted(text={0: Splice(q=self.ctx + shift_BD[:, None], axis="image")}, layout=self.layout)
 
     def places(self) -> dict[str, str]:
-        """Where each parameter enters."""
         network = "shift of every context token, from the normalised image feature"
         names = (f"meta_net.{layer}.{kind}" for layer in ("linear1", "linear2") for kind in ("weight", "bias"))
         return {"ctx": "text tower, layer 0, before the class name, shared by all classes"} | dict.fromkeys(

@@ -63,7 +63,6 @@ class ContextPrompt(nn.Module):
         return Prompted(text={0: Splice(q=self.ctx, axis=axis)}, layout=self.layout)
 
     def places(self) -> dict[str, str]:
-        """Where each parameter enters."""
         where = {"end": "before the class name", "middle": "around the class name", "front": "after the class name"}
         each = "one per class" if self.ctx.dim() == 3 else "shared by all classes"
         return {"ctx": f"text tower, layer 0, {where[self.layout.position]}, {each}"}

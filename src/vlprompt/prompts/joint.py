@@ -85,7 +85,6 @@ class IndependentPrompt(nn.Module):
         return Prompted(text=text, image=image, layout=self.layout)
 
     def places(self) -> dict[str, str]:
-        """Where each parameter enters."""
         text = {f"text.{layer}": text_place(int(layer)) for layer in self.text}
         return {"ctx": text_place(0)} | text | {f"image.{layer}": image_place(int(layer)) for layer in self.image}
 
@@ -141,7 +140,6 @@ class CoupledPrompt(nn.Module):
         return Prompted(text={layer: Splice(q=rows) for layer, rows in text.items()}, image=image, layout=self.layout)
 
     def places(self) -> dict[str, str]:
-        """Where each parameter enters."""
         found = {"ctx": text_place(0)} | {f"text.{layer}": text_place(int(layer)) for layer in self.text}
         for layer in range(len(self.proj)):
             source = "ctx" if layer == 0 else f"text.{layer}"

@@ -89,7 +89,6 @@ class LowRankPrompt(nn.Module):
         return Prompted(weights=weights)
 
     def places(self) -> dict[str, str]:
-        """Where each parameter enters."""
         found = {}
         for name, _ in self.named_parameters():
             tower, layer, part, side = name.split(".")

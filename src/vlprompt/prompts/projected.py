@@ -86,7 +86,6 @@ class Projected(nn.Module):
         return out
 
     def places(self) -> dict[str, str]:
-        """Where each parameter enters."""
         place = "after the image tower, "
         return {f"image.{layer}": image_place(int(layer)) for layer in self.image} | {
             "first": f"{place}first layer",

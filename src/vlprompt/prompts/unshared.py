@@ -137,7 +137,6 @@ class UnsharedPrompt(nn.Module):
         return found
 
     def places(self) -> dict[str, str]:
-        """Where each parameter enters."""
         use = {"q": "queries", "k": "keys", "v": "values"}
         found = {}
         if self.ctx is not None:

@@ -59,5 +59,4 @@ class VisionPrompt(nn.Module):
         return Prompted(image={int(layer): Splice(q=tokens) for layer, tokens in self.image.items()})
 
     def places(self) -> dict[str, str]:
-        """Where each parameter enters."""
         return {f"image.{layer}": image_place(int(layer)) for layer in self.image}

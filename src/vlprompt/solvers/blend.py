@@ -60,7 +60,6 @@ class Blend(nn.Module):
         return image.unit @ self.weight.T + self.bias + self.blend * (image.unit @ text.unit.T)
 
     def places(self) -> dict[str, str]:
-        """Where each parameter enters."""
         return {
             "weight": "after the image tower, one row per class, on the unit feature",
             "bias": "after the image tower, one number per class",

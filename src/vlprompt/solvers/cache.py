@@ -84,7 +84,6 @@ class Cache(nn.Module):
         return torch.exp(-beta * (1 - image_BE @ self.keys.T)) @ onehot_NC
 
     def places(self) -> dict[str, str]:
-        """Where each parameter enters."""
         place = "the cache, next to the cosine with the class features"
         return {
             "keys": f"{place}: one row per training image",

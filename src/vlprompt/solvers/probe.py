@@ -64,7 +64,6 @@ class Linear(nn.Module):
         return nn.functional.linear(features_BE.float(), self.weight, self.bias)
 
     def places(self) -> dict[str, str]:
-        """Where each parameter enters."""
         return {
             "weight": "after the image tower, one row per class, on the un-normalised feature",
             "bias": "after the image tower, one number per class",

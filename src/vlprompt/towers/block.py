@@ -210,6 +210,14 @@ class Block(nn.Module):
         return x_GLD, q, k, v
 
 
+class Transformer(nn.Module):
+    """A tower's blocks under OpenAI's name."""
+
+    def __init__(self, config: TowerConfig) -> None:
+        super().__init__()
+        self.resblocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+
+
 def put_from(start: int) -> Put:
     """Puts tokens into the rows from `start`."""
     return lambda x_GLD, rows: overwrite(x_GLD, start, rows)

@@ -23,6 +23,7 @@ from vlprompt.towers.block import (
     Entering,
     LayerNorm,
     Put,
+    Transformer,
     entering,
     entry_rows,
     full,
@@ -50,14 +51,6 @@ NO_PREFIX = Prefix(keys=(), values=(), states=None)
 """Of a tower without a causal mask."""
 
 
-class _Transformer(nn.Module):
-    """A list of blocks under OpenAI's name."""
-
-    def __init__(self, blocks: list[Block]) -> None:
-        super().__init__()
-        self.resblocks = nn.ModuleList(blocks)
-
-
 class TextTower(nn.Module):
     """Packed class tokens and text splices -> text embeddings."""
 
@@ -70,7 +63,7 @@ class TextTower(nn.Module):
             config.vocab_size, tower.width, _weight=torch.empty(config.vocab_size, tower.width)
         )
         self.positional_embedding = nn.Parameter(torch.empty(config.context_length, tower.width))
-        self.transformer = _Transformer([Block(tower) for _ in range(tower.layers)])
+        self.transformer = Transformer(tower)
         self.ln_final = LayerNorm(tower.width, tower.eps)
         self.text_projection = nn.Parameter(torch.empty(tower.width, config.embed_dim))
         self.text_projection_bias = nn.Parameter(torch.empty(config.embed_dim)) if self.form.affine else None

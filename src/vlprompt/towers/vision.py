@@ -20,6 +20,7 @@ from vlprompt.towers.block import (
     Entering,
     LayerNorm,
     Mlp,
+    Transformer,
     entering,
     entry_rows,
     full,
@@ -29,14 +30,6 @@ from vlprompt.towers.block import (
 )
 from vlprompt.towers.config import ClipConfig, TowerConfig
 from vlprompt.towers.trunk import Trunk
-
-
-class _Transformer(nn.Module):
-    """A list of blocks under OpenAI's name."""
-
-    def __init__(self, blocks: list[Block]) -> None:
-        super().__init__()
-        self.resblocks = nn.ModuleList(blocks)
 
 
 class AttentionPool(nn.Module):
@@ -88,7 +81,7 @@ class VisionTower(nn.Module):
             self.head = nn.Linear(config.trunk.channels, config.trunk.head)
             self.patch = nn.Linear(config.trunk.head, tower.width, bias=False)
         self.ln_pre = LayerNorm(tower.width, tower.eps) if form.pre_norm else nn.Identity()
-        self.transformer = _Transformer([Block(tower) for _ in range(tower.layers)])
+        self.transformer = Transformer(tower)
         self.ln_post = LayerNorm(tower.width, tower.eps)
         self.attn_pool = AttentionPool(tower) if form.pool == "attention" else None
         projects = form.projection != "none"

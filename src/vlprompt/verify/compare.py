@@ -128,7 +128,9 @@ def _moment(key: str) -> str:
 def _off(key: str, ours: Tensor, want: Arrays) -> float:
     """The error of a tensor, or the largest of its summaries, where it is published by those."""
     parts = {key: ours} if key in want else dict(_summaries(key, ours))
-    return max((error(x, want[part]) for part, x in parts.items()), key=_nan_last)
+    return max(
+        (error(x, want[part]) for part, x in parts.items()), key=lambda one: math.inf if math.isnan(one) else one
+    )
 
 
 def _none_left(want: Arrays, compared: Set[str]) -> None:
@@ -157,7 +159,3 @@ def _summaries(key: str, matrix: Tensor) -> Iterator[tuple[str, Tensor]]:
     signs = torch.from_numpy(np.random.RandomState(99).choice([-1, 1], len(matrix)))
     parts = (matrix.sum(1), signs.to(matrix) @ matrix, matrix.norm(), matrix[:8, :8])
     yield from zip(_summary_names(key), parts, strict=True)
-
-
-def _nan_last(value: float) -> float:
-    return math.inf if math.isnan(value) else value

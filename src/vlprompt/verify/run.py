@@ -28,7 +28,6 @@ class Case:
 
     @property
     def where(self) -> str:
-        """For messages."""
         return str(self.folder.place / self.entry["name"])
 
 

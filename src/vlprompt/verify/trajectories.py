@@ -11,8 +11,8 @@ from torch import Tensor
 
 from vlprompt.engine.checkpoint import State, Watch
 from vlprompt.engine.images import Images
+from vlprompt.engine.observer import Observer
 from vlprompt.engine.train import train
-from vlprompt.records import Record
 from vlprompt.types import Rule
 from vlprompt.verify.compare import COSINE
 from vlprompt.verify.given import Given
@@ -20,22 +20,16 @@ from vlprompt.verify.names import LOSSES
 
 
 @dataclass(slots=True)
-class Seen:
+class Seen(Observer):
     """An observer that keeps the loss of every step, and what the loop saves after every epoch."""
 
     losses: list[float] = field(default_factory=list)
     rates: list[float] = field(default_factory=list)
     tensors: list[dict[str, Tensor]] = field(default_factory=list)
 
-    def stage(self, name: str, total: int) -> None: ...
-
     def advance(self, steps: int, shown: Mapping[str, float]) -> None:
         if "loss" in shown:
             self.losses.append(shown["loss"])
-
-    def note(self, text: str) -> None: ...
-
-    def finished(self, record: Record) -> None: ...
 
     def saved(self, state: State) -> None:
         self.tensors.append({name: one.detach().cpu().clone() for name, one in state.parameters.items()})

@@ -26,7 +26,6 @@ def require(directory: Path, name: str, holds: str) -> Path:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file."""
     try:
         return reading.json_object(path)
     except UserError as error:
