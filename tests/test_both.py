@@ -18,13 +18,12 @@ from vlprompt.engine.train import Lesson, new_prompt, train
 from vlprompt.errors import UserError
 from vlprompt.losses.plpp import Plpp, PlppOptions, plpp_terms
 from vlprompt.losses.rules import GaussianAverage
-from vlprompt.methods.both import BOTH
 from vlprompt.methods.resolve import options, resolve
 from vlprompt.methods.templates import IMAGENET, SELECTED, SIXTY
 from vlprompt.towers import Clip
 from vlprompt.types import Context, Ensemble, ModelFacts
 
-NAMES = [host.name for host in BOTH]
+NAMES = ["vpt", "vpt-deep", "ivlp", "maple", "promptsrc", "rpp", "rpp-shared3x"]
 PAGES = Path(__file__).parents[1] / "docs" / "methods"
 
 

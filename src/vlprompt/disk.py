@@ -14,19 +14,22 @@ from filelock import FileLock, Timeout
 from vlprompt.errors import UserError
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def write_bytes(path: Path, data: bytes, mark: str = "") -> None:
     """Write a file so that a reader, also after a crash or a power cut, sees the old content or the new, never a part.
 
     The bytes go to a neighbour that is flushed to disk and then renamed over `path`. The neighbour has one fixed name per file:
-    the next write overwrites what a killed one leaves behind.
+    the next write overwrites what a killed one leaves behind. mark: is part of that name, where processes write one file at once.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    neighbour = path.with_name(f".{path.name}.part")
-    with neighbour.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(neighbour, path)
+    neighbour = path.with_name(f".{path.name}{mark}.part")
+    try:
+        with neighbour.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(neighbour, path)
+    finally:
+        neighbour.unlink(missing_ok=True)
     _flush_directory(path.parent)
 
 
@@ -98,13 +101,6 @@ def locked_if_free(directory: Path) -> Iterator[bool]:
         yield True
     finally:
         lock.release()
-
-
-@contextmanager
-def locked_in_turn(directory: Path) -> Iterator[None]:
-    """As `locked`, but a directory that another process holds is waited for, however long it takes."""
-    with one_at_a_time(directory / LOCK):
-        yield
 
 
 @contextmanager

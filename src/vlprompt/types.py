@@ -239,6 +239,12 @@ class Average(Protocol):
         ...
 
 
+def _settings(values: Preprocess | Schedule, first: Sequence[str]) -> dict[str, object]:
+    """The fields of the first version, and of the later ones those that are not at their default."""
+    found = {one.name: (getattr(values, one.name), one.default) for one in fields(values)}
+    return {name: value for name, (value, usual) in found.items() if name in first or value != usual}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preprocess:
     """The image transform that belongs to a model: short edge to `resize`, centre crop, normalise."""
@@ -256,9 +262,7 @@ class Preprocess:
     @property
     def settings(self) -> dict[str, object]:
         """All values; of those that came after the first version only what is not the default, so keys of caches stay."""
-        first = ("resize", "crop", "mean", "std")
-        values = {one.name: (getattr(self, one.name), one.default) for one in fields(self)}
-        return {name: value for name, (value, usual) in values.items() if name in first or value != usual}
+        return _settings(self, ("resize", "crop", "mean", "std"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -425,9 +429,7 @@ class Schedule:
     @property
     def settings(self) -> dict[str, object]:
         """All values; of those that came after the first version only what is not the default, so hashes of runs stay."""
-        first = ("epochs", "lr", "batch", "momentum", "weight_decay", "warmup_epochs", "warmup_lr")
-        values = {one.name: (getattr(self, one.name), one.default) for one in fields(self)}
-        return {name: value for name, (value, usual) in values.items() if name in first or value != usual}
+        return _settings(self, ("epochs", "lr", "batch", "momentum", "weight_decay", "warmup_epochs", "warmup_lr"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,10 +11,9 @@ from torch import nn
 from tests.oracle import towers as oracle
 from tests.prompts.made import NAMES, both, build, loss, pixels, shapes, stir
 from vlprompt.errors import UserError
-from vlprompt.prompts.joint import CoupledPrompt, CoupledSpec, IndependentSpec
+from vlprompt.prompts.joint import CoupledPrompt, CoupledSpec, IndependentSpec, VisionSpec
 from vlprompt.prompts.layers import three_quarters
 from vlprompt.prompts.unshared import UnsharedSpec
-from vlprompt.prompts.vision import VisionSpec
 from vlprompt.towers import Clip
 from vlprompt.types import ModelFacts, PromptSpec, Splice
 

@@ -14,7 +14,7 @@ from contextlib import ExitStack
 import torch
 
 from vlprompt.data import Dataset, Sample, open_dataset, split_by_rule
-from vlprompt.disk import locked_in_turn
+from vlprompt.disk import LOCK, one_at_a_time
 from vlprompt.engine.images import Images, open_model
 from vlprompt.engine.job import Means
 from vlprompt.engine.teacher import Teacher, open_teacher
@@ -64,7 +64,7 @@ class Desk:
         with ExitStack() as stack:
             try:
                 if images.store.writable:
-                    stack.enter_context(locked_in_turn(images.store.root / "locks" / name))
+                    stack.enter_context(one_at_a_time(images.store.root / "locks" / name / LOCK))
             except OSError as error:
                 images.store.give_up(error)
             for view in views:

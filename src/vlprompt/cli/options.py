@@ -74,12 +74,17 @@ MODEL = option(
     "--model NAME|DIR|ID",
     "An embedded model, a CLIP directory (Hugging Face, open_clip), OpenAI's .pt file, or a Hub id.",
 )
-Model = Annotated[
-    str,
-    MODEL,
-]
+Model = Annotated[str, MODEL]
 Backbone = Annotated[
     str | None, option("--model NAME|DIR|ID", "Where the model is now, if it has moved.", "where it was")
+]
+Classes = Annotated[
+    list[str] | None,
+    option(
+        "--classes FILE|A,B,C",
+        "Other class names, or a file with one per line. Repeatable.",
+        "those it was learned on",
+    ),
 ]
 Method = Annotated[str, option("--method NAME", "The method; plpp+METHOD adds the terms of PLPP to one.")]
 

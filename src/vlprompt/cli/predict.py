@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -66,14 +65,7 @@ def predict(
             "Pictures, folders of them, addresses (https://...), videos, or - for a picture from standard input.",
         ),
     ],
-    classes: Annotated[
-        list[str] | None,
-        option(
-            "--classes FILE|A,B,C",
-            "Other class names, or a file with one per line. Repeatable.",
-            "those it was learned on",
-        ),
-    ] = None,
+    classes: options.Classes = None,
     top: Annotated[int, option("--top", "How many classes to list.", min=1)] = 5,
     every: Annotated[float, option("--every SECONDS", "Of a video: a frame every so many seconds.", min=0.01)] = 1.0,
     reject: Reject = None,
@@ -134,10 +126,11 @@ def _below(text: str, classifier: PromptClassifier) -> float:
 
 
 def pictures_of(images: Iterable[str], every: float) -> Iterator[Path | Sample]:
-    """As `files_of`; and addresses, the frames of videos, and standard input, each read when its turn comes."""
+    """Files, the pictures below folders, addresses, the frames of videos, and standard input, each read when its turn comes."""
     from vlprompt.data.download import is_url
     from vlprompt.data.frames import frames, is_video
     from vlprompt.data.samples import Sample
+    from vlprompt.inputs import listed
 
     for name in images:
         path = Path(name).expanduser()
@@ -148,7 +141,7 @@ def pictures_of(images: Iterable[str], every: float) -> Iterator[Path | Sample]:
         elif is_video(name) and path.is_file():
             yield from frames(path, every)
         else:
-            yield from files_of([name])
+            yield from listed(path)
 
 
 def _fetched(url: str) -> bytes:
@@ -174,26 +167,6 @@ def _piped() -> bytes:
             f"standard input holds more than {SMALL:,} bytes. Save it as a file, and give that.", exit_code=DATA
         )
     return found
-
-
-def files_of(images: Iterable[str]) -> Iterator[Path]:
-    """Every file named, and below folders every file with an image's ending, sorted."""
-    from vlprompt.data.folders import has_image_name, hidden
-
-    for name in images:
-        path = Path(name).expanduser()
-        if not path.is_dir():
-            yield path
-            continue
-        found = sorted(
-            Path(folder) / file
-            for folder, _, files in os.walk(path)
-            for file in files
-            if has_image_name(file) and not hidden(file)
-        )
-        if not found:
-            raise UserError(f"{name}: there is no image in this folder or below it.", exit_code=DATA)
-        yield from found
 
 
 def _answer(

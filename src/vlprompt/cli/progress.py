@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import (
@@ -44,8 +44,8 @@ class Bars:
 
     def advance(self, steps: int, shown: Mapping[str, float]) -> None:
         assert self._task is not None, "advance before the first stage"
-        text = _shown(shown)
-        self._progress.update(self._task, advance=steps, **({"shown": text} if text else {}))
+        fields: dict[str, Any] = {"shown": text} if (text := _shown(shown)) else {}
+        self._progress.update(self._task, advance=steps, **fields)
 
     def note(self, text: str) -> None:
         if self._notes:

@@ -7,7 +7,6 @@ from typing import Annotated
 
 from vlprompt.cli import console, options
 from vlprompt.cli.options import argument, option
-from vlprompt.cli.predict import files_of
 from vlprompt.cli.progress import observing
 from vlprompt.errors import DATA, UserError
 
@@ -27,14 +26,7 @@ def segment(
     run: options.Run,
     images: Annotated[list[str], argument("IMAGE|DIR...", "Pictures, or folders of them.")],
     out: Annotated[Path, option("--out DIR", "Where the maps are written.")] = Path("segments"),
-    classes: Annotated[
-        list[str] | None,
-        option(
-            "--classes FILE|A,B,C",
-            "Other class names, or a file with one per line. Repeatable.",
-            "those it was learned on",
-        ),
-    ] = None,
+    classes: options.Classes = None,
     short: Short = None,
     model: options.Backbone = None,
     device: options.Device = "auto",
@@ -48,9 +40,10 @@ def segment(
     """
     from vlprompt.engine.precision import resolve_device
     from vlprompt.engine.segment import pixel_classifier
+    from vlprompt.inputs import listed
     from vlprompt.towers import load
 
-    names, paths = options.parse_names(classes), list(files_of(images))
+    names, paths = options.parse_names(classes), [path for name in images for path in listed(Path(name).expanduser())]
     if len({path.stem for path in paths}) < len(paths):
         raise UserError(
             "two pictures have the same name, and so would their maps. Give them one by one, with another --out."

@@ -15,7 +15,6 @@ import functools
 import hashlib
 import io
 import json
-import os
 import secrets
 import time
 import warnings
@@ -29,7 +28,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vlprompt import reading
+from vlprompt import disk, reading
 from vlprompt.data.samples import Sample
 from vlprompt.data.views import AUGMENTATION_VERSION, ahead, pixels
 from vlprompt.errors import NUMERICAL, UserError
@@ -239,11 +238,11 @@ class _Space:
         block = _Block(_block_name(digest, rows), tuple(rows), digest=digest)
         index = {"schema": SCHEMA, "space": self.key, "sha256": digest, "hashes": list(rows)}
         try:
-            self.directory.mkdir(parents=True, exist_ok=True)
+            mark = f".{secrets.token_hex(8)}"
             if not (self.directory / "space.json").exists():
-                _write(self.directory / "space.json", json.dumps(self.facts, indent=2).encode())
-            _write(self.directory / f"{block.name}.npy", buffer.getvalue())
-            _write(self.directory / f"{block.name}.json", json.dumps(index).encode())
+                disk.write_bytes(self.directory / "space.json", json.dumps(self.facts, indent=2).encode(), mark)
+            disk.write_bytes(self.directory / f"{block.name}.npy", buffer.getvalue(), mark)
+            disk.write_bytes(self.directory / f"{block.name}.json", json.dumps(index).encode(), mark)
         except OSError as error:
             self.store.give_up(error)
             self._enter(_Block(f"memory-{len(self.place)}", tuple(rows), array=array))
@@ -287,16 +286,3 @@ class _Space:
 
 def _block_name(digest: str, hashes: Iterable[str]) -> str:
     return hashlib.sha256((digest + "".join(hashes)).encode()).hexdigest()[:32]
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Whole or not at all, also where several processes write one name at once: each writes a separate file first."""
-    neighbour = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
-    try:
-        with neighbour.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(neighbour, path)
-    finally:
-        neighbour.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""The list of methods, read off the source of their tables, so that it loads no torch."""
+"""The list of methods, read off the source of their table, whose words are literals, so that it loads no torch."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import ast
 from dataclasses import dataclass
 from pathlib import Path
 
-TABLES = ("text.py", "both.py", "beyond.py")
-"""In the order of `table.HOSTS`. A row's words are literals there."""
 KINDS = {"Host": "method", "Overlay": "overlay"}
 
 
@@ -26,10 +24,9 @@ class Row:
 def table() -> tuple[Row, ...]:
     """All methods, then all overlays."""
     found = []
-    for name in TABLES:
-        for node in ast.walk(ast.parse((Path(__file__).parent / name).read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in KINDS:
-                said = {one.arg: one.value for one in node.keywords}
-                words = {each: ast.literal_eval(said[each]) for each in ("name", "summary", "learns", "source")}
-                found.append(Row(kind=KINDS[node.func.id], **words))
+    for node in ast.walk(ast.parse(Path(__file__).with_name("table.py").read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in KINDS:
+            said = {one.arg: one.value for one in node.keywords}
+            words = {each: ast.literal_eval(said[each]) for each in ("name", "summary", "learns", "source")}
+            found.append(Row(kind=KINDS[node.func.id], **words))
     return tuple(sorted(found, key=lambda row: row.kind))

@@ -13,8 +13,7 @@ from vlprompt.errors import UserError, unknown
 from vlprompt.methods import recipes
 from vlprompt.methods.options import Option, options_of, replaced
 from vlprompt.methods.row import Host, Overlay
-from vlprompt.methods.table import HOSTS
-from vlprompt.methods.text import OVERLAYS
+from vlprompt.methods.table import HOSTS, OVERLAYS
 from vlprompt.pocket import model_names
 from vlprompt.types import Method, ModelFacts, Schedule, Steps
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vlprompt import disk, pocket, records
-from vlprompt.disk import locked_if_free, locked_in_turn
+from vlprompt.disk import LOCK, locked_if_free, one_at_a_time
 from vlprompt.engine.config import RunConfig
 from vlprompt.engine.observer import SILENT, Observer
 from vlprompt.engine.run import train_run
@@ -123,7 +123,7 @@ def run_study(study: Study, observer: Observer = SILENT) -> list[dict[str, Any]]
         if len(found) == before:
             time.sleep(SECONDS_BETWEEN_LOOKS)
     rows = [found[cell.name, seed] for cell, seed in study.cells]
-    with locked_in_turn(study.out / "zero-shot-claimed"):
+    with one_at_a_time(study.out / "zero-shot-claimed" / LOCK):
         _zero_shot(study, observer)
     conclude(study.out, {"data": study.data, "model": study.model, "rows": rows})
     return rows

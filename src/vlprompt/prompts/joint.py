@@ -1,4 +1,4 @@
-"""Tokens in both towers: independent of each other (IVLP), or the image's a linear image of the text's (MaPLe).
+"""Tokens in the image tower (VPT), or in both: independent (IVLP), or the image's a linear image of the text's (MaPLe).
 
 Letters: M text tokens, N image tokens, D width of a tower.
 """
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from vlprompt.prompts.layers import (
+    ALL,
     AUTO,
     WORDS,
     checked_depth,
@@ -27,6 +28,33 @@ from vlprompt.prompts.layers import (
     three_quarters,
 )
 from vlprompt.types import ModelFacts, Prompted, Reach, Splice, TextLayout
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VisionSpec:
+    """VPT's image tokens after the patches; the text side is the template, frozen (the VPT baseline of the CLIP literature)."""
+
+    n_image: int = 8
+    """N, the number of image tokens."""
+    depth: int = field(default=ALL, metadata={"words": {"all": ALL}})
+    """How many layers of the image tower are prompted, counted from the first: 1 is shallow, "all" deep."""
+
+    def __post_init__(self) -> None:
+        require_tokens("n_image", self.n_image)
+
+    @property
+    def layout(self) -> TextLayout | None:
+        return None
+
+    reach = Reach(image_tower=True)
+
+    def build(self, facts: ModelFacts, generator: torch.Generator, num_classes: int) -> IndependentPrompt:
+        """N(0, 0.02) tokens for each prompted layer. UserError: a ResNet, or a depth above the tower's layers."""
+        require_image_prompts(facts, "coop")
+        depth = self.depth or facts.image_layers
+        checked_depth(depth, {"image": facts.image_layers})
+        image = [normal((self.n_image, facts.image_width), generator) for _ in range(depth)]
+        return IndependentPrompt(None, [], image, None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,23 +98,25 @@ class IndependentSpec:
 
 
 class IndependentPrompt(nn.Module):
-    """`ctx` (M, D) for text layer 0, `text.L` (M, D) for deeper ones, `image.L` (N, D) for image layers."""
+    """`ctx` (M, D) for text layer 0 (None: a frozen template), `text.L` (M, D) for deeper ones, `image.L` (N, D) for image layers."""
 
-    def __init__(self, ctx_MD: Tensor, text: list[Tensor], image: list[Tensor], layout: TextLayout) -> None:
+    def __init__(self, ctx: Tensor | None, text: list[Tensor], image: list[Tensor], layout: TextLayout | None) -> None:
         super().__init__()
-        self.ctx = nn.Parameter(ctx_MD)
+        self.ctx = None if ctx is None else nn.Parameter(ctx)
         self.text = numbered(text, start=1)
         self.image = numbered(image)
         self.layout = layout
 
     def forward(self) -> Prompted:
-        text = {0: Splice(q=self.ctx)} | {int(layer): Splice(q=rows) for layer, rows in self.text.items()}
+        rows = ({} if self.ctx is None else {"0": self.ctx}) | dict(self.text.items())
+        text = {int(layer): Splice(q=tokens) for layer, tokens in rows.items()}
         image = {int(layer): Splice(q=rows) for layer, rows in self.image.items()}
         return Prompted(text=text, image=image, layout=self.layout)
 
     def places(self) -> dict[str, str]:
+        first = {} if self.ctx is None else {"ctx": text_place(0)}
         text = {f"text.{layer}": text_place(int(layer)) for layer in self.text}
-        return {"ctx": text_place(0)} | text | {f"image.{layer}": image_place(int(layer)) for layer in self.image}
+        return first | text | {f"image.{layer}": image_place(int(layer)) for layer in self.image}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

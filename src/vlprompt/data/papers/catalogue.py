@@ -26,7 +26,7 @@ def _row(values: dict[str, Any]) -> Row:
         for one in values.pop("downloads", ())
     )
     values["sizes"] = [number or None for number in values["sizes"]]
-    lists = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    lists: dict[str, Any] = {name: tuple(one) if isinstance(one, list) else one for name, one in values.items()}
     return Row(**lists, downloads=downloads)
 
 
