@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from benchmarks.figures import Figure, publish
 from vlprompt.data import Dataset, Sample, open_dataset
 from vlprompt.data.splits import MAX_VAL_SHOTS
-from vlprompt.engine.choose import CANDIDATES, Candidate, Tried, answered, choose, labels, lesson_of, pick
+from vlprompt.engine.choose import CANDIDATES, Candidate, Tried, answered, choose, labels, pick
 from vlprompt.engine.images import Images, open_model
 from vlprompt.engine.job import prepare
 
@@ -67,7 +67,7 @@ def cell(images: Images, dataset: Dataset, shots: int, seed: int) -> dict[str, A
     for one in TRIED:
         job = prepare(images, given, one.method, model=MODEL, shots=shots, seed=seed, overrides=one.overrides)
         sample = job.draw().sample
-        logits = answered(job, lesson_of(job, sample, sample.train), sample.val, asked)
+        logits = answered(job, job.lesson(sample, sample.train), sample.val, asked)
         found[one.label] = bits(logits.argmax(1).numpy() == labels(asked))
     tried = {one.label: None if one.right is None else bits(one.right) for one in choice.tried}
     seconds = {one.label: round(one.seconds, 1) for one in choice.tried}
