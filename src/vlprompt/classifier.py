@@ -19,9 +19,7 @@ from numpy.typing import NDArray
 
 from vlprompt import artifact, hub, pocket
 from vlprompt.artifact import Learned
-from vlprompt.data import (
-    Sample,
-)
+from vlprompt.data import Sample
 from vlprompt.data.folders import refusal
 from vlprompt.data.views import ahead, pixels
 from vlprompt.engine.choose import AUTO, Choice, choose, usual

@@ -27,13 +27,7 @@ from vlprompt.engine.teacher import Teacher, open_teacher
 from vlprompt.engine.train import Task, estimate_step, forward_of, new_prompt, train_one
 from vlprompt.errors import DATA, UserError
 from vlprompt.pretrain import progress as record
-from vlprompt.pretrain.config import (
-    PretrainConfig,
-    chooses,
-    pretraining_method,
-    said_of_processes,
-    whose_choices,
-)
+from vlprompt.pretrain.config import PretrainConfig, chooses, pretraining_method, said_of_processes, whose_choices
 from vlprompt.pretrain.feed import Look, Stream
 from vlprompt.pretrain.heldout import Slice, alike, all_classes, zero_shot
 from vlprompt.pretrain.order import Plan
