@@ -164,7 +164,7 @@ def test_the_teacher_of_a_view_is_the_methods(clip: Clip) -> None:
 def test_plpp_reaches_the_context_and_nothing_deeper_where_deeper_prompts_replace(clip: Clip, name: str) -> None:
     method = resolve(f"plpp+{name}", {"n_ctx": 4, "plpp.k": 5, "plpp.tau": 0.1})
     assert "context_states" in method.needs
-    reached = measure_reach(method, clip)
+    reached = measure_reach(method, clip)[0]
     assert reached["ctx"]["plpp"] == (True, True, True, False)  # shift 1: nothing predicts from the last word
     assert all(reached["ctx"]["plpp-inverse"])
     assert all(reached["ctx"]["cross-entropy"])
@@ -183,7 +183,7 @@ READ = {"read": {"ctx", "text.0.q", "text.0.k", "text.0.v"}, "token": {"ctx"}}
 def test_plpp_on_rpp_labels_what_the_classifier_reads_and_reads_the_hosts_own_states(clip: Clip, rows: str) -> None:
     method = resolve("plpp+rpp", {"plpp.k": 5, "plpp.tau": 0.1, "plpp.shift": 0, "plpp.rows": rows})
     assert "host_states" in method.needs
-    reached = measure_reach(method, clip)
+    reached = measure_reach(method, clip)[0]
     assert all(reached["ctx"]["plpp-inverse"])
     for tensor, terms in reached.items():
         assert all(terms["plpp"]) == (tensor == "ctx" or tensor.startswith("text."))
@@ -220,13 +220,13 @@ def test_plpp_on_rpp_is_the_mean_over_the_labelled_tensors(clip: Clip) -> None:
 def test_plpp_on_rpp_that_replaces_reads_the_first_query_token_in_a_separate_pass(clip: Clip, residual: str) -> None:
     method = resolve("plpp+rpp", {"plpp.k": 5, "plpp.tau": 0.1, "plpp.shift": 0, "residual": residual})
     assert "context_states" in method.needs
-    for tensor, terms in measure_reach(method, clip).items():
+    for tensor, terms in measure_reach(method, clip)[0].items():
         assert all(terms["plpp"]) == (tensor == "text.0.q")
         assert any(terms["plpp-inverse"]) == (tensor in READ["read"])
 
 
 def test_rpp_reaches_everything_with_both_terms(clip: Clip) -> None:
-    for terms in measure_reach(resolve("rpp"), clip).values():
+    for terms in measure_reach(resolve("rpp"), clip)[0].values():
         assert all(terms["cross-entropy"])
         assert all(terms["distillation"])
 

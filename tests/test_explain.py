@@ -26,7 +26,7 @@ BUT_LAST = (True, True, True, False)
 
 def reach(clip: Clip, name: str = "plpp+coop", **overrides: object) -> dict[str, tuple[bool, ...]]:
     settings = {key.replace("_", ".", 1) if key.startswith("plpp_") else key: value for key, value in overrides.items()}
-    return measure_reach(resolve(name, {"n_ctx": 4, "plpp.k": 5, "plpp.tau": 0.1, **settings}), clip)["ctx"]
+    return measure_reach(resolve(name, {"n_ctx": 4, "plpp.k": 5, "plpp.tau": 0.1, **settings}), clip)[0]["ctx"]
 
 
 def test_with_shift_1_the_perplexity_term_does_not_reach_the_last_context_token(clip: Clip) -> None:
@@ -57,7 +57,7 @@ def test_one_token_with_shift_1_is_dead_and_warned_of(clip: Clip, tokens: int, s
     else:
         with pytest.warns(UserWarning, match="no gradient"):
             method = resolve("plpp+coop", options)
-    found = measure_reach(method, clip)["ctx"]
+    found = measure_reach(method, clip)[0]["ctx"]
     assert any(found["plpp"]) == reached
     assert any(found["plpp-inverse"])
 
@@ -81,7 +81,7 @@ def test_word_1_gets_no_student_gradient_with_shift_1(clip: Clip) -> None:
 def test_contexts_without_a_shared_prefix_are_read_in_a_pass_of_their_own(clip: Clip, where: dict[str, object]) -> None:
     method = resolve("plpp+coop", {"n_ctx": 4, "plpp.k": 5, **where})
     assert method.needs == {"context_states"}
-    assert measure_reach(method, clip)["ctx"] == {"cross-entropy": ALL, "plpp": BUT_LAST, "plpp-inverse": ALL}
+    assert measure_reach(method, clip)[0]["ctx"] == {"cross-entropy": ALL, "plpp": BUT_LAST, "plpp-inverse": ALL}
 
 
 def test_the_separate_pass_gives_the_hosts_own_states_for_a_context_at_the_end(clip: Clip) -> None:
@@ -129,7 +129,7 @@ def test_deep_prompts_hide_the_context_from_the_hosts_states_so_auto_reads_a_sep
                 terms = plpp_terms(options, spec)
         else:
             terms = plpp_terms(options, spec)
-        found = measure_reach(replace(base, prompt=spec, learner=replace(base.steps, terms=terms)), clip)
+        found = measure_reach(replace(base, prompt=spec, learner=replace(base.steps, terms=terms)), clip)[0]
         assert found["ctx"]["plpp"] == ctx
         assert found["deeper"]["plpp"] == deeper
 

@@ -122,7 +122,7 @@ def describe(method: Method, clip: Clip, num_classes: int = 100) -> Description:
     overlays, host = parse(method.name)
     module = method.prompt.build(clip.facts, generator("describe"), num_classes)
     places, learner = places_of(module), method.learner
-    reached, lengths = _measured(method, clip) if isinstance(learner, Steps) else ({}, {})
+    reached, lengths = measure_reach(method, clip) if isinstance(learner, Steps) else ({}, {})
     tensors = tuple(
         LearnedTensor(name=name, shape=tuple(one.shape), place=places[name], reached=reached.get(name, {}))
         for name, one in module.named_parameters()
@@ -165,16 +165,12 @@ def obstacle(name: str, clip: Clip, recipe: str = "") -> str:
     return ""
 
 
-def measure_reach(method: Method, clip: Clip) -> dict[str, dict[str, tuple[bool, ...]]]:
-    """Parameter -> term -> row -> whether the term gives it a gradient: measured on a made-up batch, term by term.
+def measure_reach(method: Method, clip: Clip) -> tuple[dict[str, dict[str, tuple[bool, ...]]], dict[str, float]]:
+    """Parameter -> term -> row -> whether the term gives it a gradient: measured on a made-up batch, term by term; and every weighted
+    term's length against cross-entropy's.
 
     Tensors that start as zeros are measured a little away from them: two factors, one of which is zero, hide each other's gradient.
     """
-    return _measured(method, clip)[0]
-
-
-def _measured(method: Method, clip: Clip) -> tuple[dict[str, dict[str, tuple[bool, ...]]], dict[str, float]]:
-    """The reach, and every weighted term's length against cross-entropy's."""
     spec = method.prompt
     prompt, rng = spec.build(clip.facts, generator("describe"), CLASSES), generator("describe", "zeros")
     with torch.no_grad():

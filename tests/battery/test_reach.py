@@ -25,19 +25,21 @@ OVERLAY = {"plpp": BUT_LAST, "plpp-inverse": ALL}
 )
 def test_every_term_reaches_the_context(clip: Clip, name: str, own: dict[str, tuple[bool, ...]]) -> None:
     """With shift 1 the last token is predicted by none of the states that the perplexity term trains."""
-    found = measure_reach(resolve(f"plpp+{name}", SMALL), clip)
+    found = measure_reach(resolve(f"plpp+{name}", SMALL), clip)[0]
     assert found["ctx"] == own | OVERLAY
 
 
 def test_a_token_of_zeros_has_no_direction_so_that_the_inverse_term_leaves_it_alone(clip: Clip) -> None:
     """ProGrad's start: two tokens of zeros, then four words; the perplexity term still moves the zeros through the states."""
-    found = measure_reach(resolve("plpp+prograd", {**SMALL, "n_ctx": 6, "init": "zeros + a photo of a"}), clip)["ctx"]
+    found = measure_reach(resolve("plpp+prograd", {**SMALL, "n_ctx": 6, "init": "zeros + a photo of a"}), clip)[0][
+        "ctx"
+    ]
     assert found["plpp-inverse"] == (False, False, *ALL)
     assert found["plpp"] == (*(True,) * 5, False)
 
 
 def test_the_overlay_trains_cocoops_network_through_the_vectors_that_enter_the_tower(clip: Clip) -> None:
-    found = measure_reach(resolve("plpp+cocoop", SMALL), clip)
+    found = measure_reach(resolve("plpp+cocoop", SMALL), clip)[0]
     for name, terms in found.items():
         assert all(any(rows) for rows in terms.values()), name
 

@@ -34,7 +34,7 @@ def test_a_method_learns_where_nothing_stands_in_its_way(clip: Clip, name: str) 
         with pytest.raises(UserError, match="no causal mask"):
             measure_reach(method, clip)
     else:
-        reached = measure_reach(method, clip)
+        reached = measure_reach(method, clip)[0]
         fixed = {"tip-adapter-f": set(reached), "promptkd": {"mean", "variance"}}.get(
             name, set()
         )  # its cache is empty yet
