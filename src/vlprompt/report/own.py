@@ -233,7 +233,14 @@ def _markdown(own: Own) -> str:
     names, table = own.names, accuracy([run.record for run in own.runs])
     out = [f"# {plain.markdown(title_of(own.first))}", "", *[plain.markdown(line) + "\n" for line in lines(own.found)]]
     out += [plain.markdown(note) + "\n" for note in (own.prospect.lines() if own.prospect else ())]
-    out += [*plain.markdown_rows(table.header, table.cells), "", plain.markdown(table.remark), "", "## Recall of each class", ""]
+    out += [
+        *plain.markdown_rows(table.header, table.cells),
+        "",
+        plain.markdown(table.remark),
+        "",
+        "## Recall of each class",
+        "",
+    ]
     out += plain.markdown_rows(
         ("class", "recall, %", "test images"), [(name, f"{share:.1f}", str(n)) for name, share, n in own.recall]
     )
