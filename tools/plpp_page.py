@@ -76,6 +76,15 @@ def heads(root: Path) -> list[str]:
     return rows
 
 
+def controls(cells: Sequence[Cell]) -> list[str]:
+    """PLPP less what has the wrong words, or none."""
+    rows = ["| PLPP less | base | novel | H |", "|---|---:|---:|---:|"]
+    for other in ("labels=permuted", "labels=random"):
+        found = [gain(cells, CENTRE, "base", value, against=other) for value in MEASURES]
+        rows.append(f"| {other} | {' | '.join(found)} |")
+    return rows
+
+
 def mean_of(cells: Sequence[Cell], values: Callable[[Cell], Mapping[str, float]]) -> str:
     """Base and novel of the host's cells."""
     found = by_setting(cells, "base")[HOST].values()
@@ -84,10 +93,10 @@ def mean_of(cells: Sequence[Cell], values: Callable[[Cell], Mapping[str, float]]
 
 def main(root: Path, page: Path) -> None:
     """Put every table between its markers."""
-    cells = read(root / "main")
+    cells, seeds = read(root / "main"), read(root / "seeds")
     parts = {
         "main": [textwrap.fill(head(cells), 118), "", *table_only(halves(cells))],
-        "seeds": table_only(halves(read(root / "seeds"))),
+        "seeds": [*table_only(halves(seeds)), "", *controls(seeds)],
         "shots": shots(root),
         "heads": heads(root),
         "speed": [line for line in speed(cells) if line.startswith("|") or not line],
