@@ -7,7 +7,7 @@ import torch
 
 from vlprompt.errors import UserError
 from vlprompt.prompts import ConditionedSpec, ContextSpec
-from vlprompt.prompts.layers import words_last
+from vlprompt.prompts.layers import linear, words_last
 from vlprompt.towers import Clip
 
 NAMES = ("cat", "a red dog", "bird")
@@ -66,3 +66,10 @@ def test_zeros_and_words_at_the_end(clip: Clip) -> None:
 def test_more_words_than_tokens_are_refused(clip: Clip) -> None:
     with pytest.raises(UserError, match="n_ctx=4 or fewer words"):
         ContextSpec(n_ctx=3, init="zeros + a photo of a").build(clip.facts, torch.Generator().manual_seed(0), 3)
+
+
+def test_a_linear_layer_starts_uniformly_within_one_over_the_root_of_its_inputs() -> None:
+    made = linear(100, 400, torch.Generator().manual_seed(0))
+    for tensor in (made.weight.detach(), made.bias.detach()):
+        assert -0.1001 < float(tensor.min()) < -0.09
+        assert 0.09 < float(tensor.max()) < 0.1001
