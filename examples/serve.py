@@ -1,41 +1,42 @@
-"""Answer pictures over HTTP with nothing but the standard library; `vlprompt export onnx` needs even less.
+"""Answer pictures over HTTP with an exported prompt, without vlprompt: onnxruntime, numpy, Pillow and the standard library.
 
-python examples/serve.py runs/mine 8000
+vlprompt export onnx runs/mine --out mine.onnx
+python examples/serve.py mine.onnx 8000
 curl --data-binary @picture.jpg http://localhost:8000/
 """
 
+import io
 import json
 import sys
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
-from vlprompt import PromptClassifier
-from vlprompt.data import open_image
-from vlprompt.errors import UserError
+import numpy as np
+import onnxruntime
+from PIL import Image
 
-MOST = 20 * 2**20
-"""Bytes of a picture."""
-classifier = PromptClassifier.load(sys.argv[1])
+session = onnxruntime.InferenceSession(sys.argv[1])
+facts = session.get_modelmeta().custom_metadata_map
+names, resize, crop = json.loads(facts["class_names"]), int(facts["resize"]), int(facts["crop"])
 
 
 class Answer(BaseHTTPRequestHandler):
     """One picture in the body of a POST -> the probability of each class."""
 
     def do_POST(self) -> None:
-        length = int(self.headers.get("Content-Length", 0))
-        if not 0 < length <= MOST:
-            return self.reply(413, {"error": f"send one picture of 1 to {MOST} bytes"})
         try:
-            picture = open_image(self.rfile.read(length), name="picture")
-        except UserError as problem:
-            return self.reply(400, {"error": str(problem)})
-        (row,) = classifier.predict_proba([picture])
-        return self.reply(200, dict(zip(classifier.classes_.tolist(), row.tolist(), strict=True)))
-
-    def reply(self, code: int, value: dict[str, object]) -> None:
-        self.send_response(code)
+            image = Image.open(io.BytesIO(self.rfile.read(min(int(self.headers["Content-Length"]), 20_000_000))))
+            image = image.convert("RGB").resize(
+                [max(resize, edge * resize // min(image.size)) for edge in image.size], Image.Resampling.BICUBIC
+            )
+            left, top = (round((edge - crop) / 2) for edge in image.size)
+            square = np.asarray(image.crop((left, top, left + crop, top + crop)), np.float32) / 255
+        except Exception:
+            return self.send_error(400, "send one picture of at most 20 MB")
+        row = session.run(["probability"], {"pixels": square.transpose(2, 0, 1)[None]})[0][0]
+        self.send_response(200)
         self.send_header("Content-Type", "application/json")
         self.end_headers()
-        self.wfile.write(json.dumps(value).encode())
+        self.wfile.write(json.dumps(dict(zip(names, row.tolist(), strict=True))).encode())
 
 
 HTTPServer(("localhost", int(sys.argv[2])), Answer).serve_forever()

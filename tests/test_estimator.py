@@ -118,6 +118,11 @@ def test_folders_generators_and_frames(
     frame = made.frame(paths, labels)
     assert list(frame.columns) == ["image", "answer", "probability", "label", "right"]
     assert frame["right"].mean() == right
+    assert made.frame(path for path in paths)["answer"].tolist() == answers.tolist()
+    assert made.predict(pandas.DataFrame({"image": paths})).tolist() == answers.tolist()
+    assert made.fit(pandas.DataFrame({"image": paths}), labels).predict(paths).tolist() == answers.tolist()
+    with pytest.raises(UserError, match="no column 'image'"):
+        made.predict(pandas.DataFrame({"picture": paths}))
     with pytest.raises(UserError, match="no column 'label'"):
         made.score(pandas.DataFrame({"image": paths}))
 

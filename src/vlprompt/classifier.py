@@ -45,17 +45,17 @@ from vlprompt.inputs import (
     as_dataset,
     asked_names,
     chunks,
+    column,
     indices,
     is_one,
     listed,
     names_of,
-    of_frame,
     plainly,
     samples,
 )
 from vlprompt.methods.resolve import recipe_of, resolve
 from vlprompt.towers import Clip, load
-from vlprompt.types import Views
+from vlprompt.types import Preprocess, Views
 
 AT_ONCE = 16
 """Files that are decoded while as many before them are encoded."""
@@ -327,7 +327,7 @@ class PromptClassifier:
     def _labelled(self, X: Any, y: Iterable[Any] | None) -> tuple[Data, NDArray[Any] | None]:
         """What `as_dataset` reads, and the labels of the classes where `y` has them."""
         if y is None and hasattr(X, "columns"):
-            X, y = of_frame(X)
+            y = column(X, "label")
         if y is None:
             if isinstance(X, str | Path | tuple):
                 return X, None
@@ -353,7 +353,7 @@ class PromptClassifier:
             )
         else:
             names = names_of(words)
-        images = [X] if is_one(X) else list(X)
+        images = [X] if is_one(X) else list(listed(X))
         return (images, places.reshape(-1).tolist(), names), labels
 
     @plainly
@@ -362,7 +362,7 @@ class PromptClassifier:
     ) -> NDArray[np.float32]:
         """(N, C) float32: probabilities over the learned classes, or over `class_names`; one image counts as a list of one.
 
-        X may be a generator, which is read in chunks, or a folder: all pictures below it, sorted by path.
+        X may be a generator, which is read in chunks, a frame with the column `image`, or a folder: all pictures below it, sorted by path.
         """
         classifier = self._classifier(asked_names(class_names))
         found = [
@@ -380,14 +380,16 @@ class PromptClassifier:
         answers: NDArray[Any] = names[found.argmax(1)]
         return answers
 
+    @plainly
     def frame(self, X: ImageLike | Iterable[ImageLike], y: Iterable[Any] | None = None) -> Any:
         """A pandas DataFrame with a row for each image: `image`, `answer`, `probability`, and with `y` also `label` and `right`."""
         try:
             import pandas
         except ImportError:
             raise UserError("a frame needs pandas, which is not installed: pip install pandas.") from None
-        images = [str(one) if isinstance(one, str | Path) else f"image {n}" for n, one in enumerate(listed(X))]
-        found = self.predict_proba(X if isinstance(X, Sequence | np.ndarray | Path) else list(listed(X)))
+        items = list(listed(X))
+        images = [str(one) if isinstance(one, str | Path) else f"image {n}" for n, one in enumerate(items)]
+        found = self.predict_proba(items)
         columns = {"image": images, "answer": self.classes_[found.argmax(1)], "probability": found.max(1)}
         out = pandas.DataFrame(columns)
         if y is not None:
@@ -429,9 +431,7 @@ class PromptClassifier:
             for first, part, looked in zip(range(0, len(samples), AT_ONCE), parts, looks, strict=True):
                 reasons |= {first + n: one for n, one in enumerate(looked) if isinstance(one, str)}
                 views = {sample.id: one for sample, one in zip(part, looked, strict=True) if not isinstance(one, str)}
-                images = Images(
-                    self.clip, None, read=lambda chosen, *_, v=views: torch.stack([v[s.id] for s in chosen])
-                )
+                images = self.seen(views)
                 good = [sample for sample in part if sample.id in views]
                 found += [probabilities(classifier.logits(good, images), self._fitted.temperature)] if good else []
         return np.concatenate(found), reasons
@@ -451,7 +451,7 @@ class PromptClassifier:
                 warnings.warn(said_of_skipped(skipped), UserWarning, stacklevel=3)
             return self._accuracy(test, dataset.class_names, self._images_of_sets)
         if y is None and hasattr(value, "columns"):
-            value = of_frame(value)
+            value = column(value, "image"), column(value, "label")
         images, labels, *rest = value if y is None else (value, y)
         labels = list(labels)
         names = tuple(names_of(rest[0])) if rest else self._fitted.class_names
@@ -535,6 +535,15 @@ class PromptClassifier:
         """Pictures that are seen once, whose features are not kept."""
         return Images(self.clip, None)
 
+    def seen(self, views: Mapping[str, torch.Tensor]) -> Images:
+        """Pictures whose test views (3, S, S) are made already, by id; a method that learns from each picture makes others of it."""
+
+        def read(samples: Sequence[Sample], preprocess: Preprocess, view: int | None) -> torch.Tensor:
+            given = (views[one.id] if view is None else pixels(one, preprocess, view, enough=True) for one in samples)
+            return torch.stack(list(given))
+
+        return Images(self.clip, None, read=read)
+
     @property
     def _fitted(self) -> Learned:
         if self._learned is None:
@@ -546,10 +555,15 @@ class PromptClassifier:
         learned = self._fitted
         names = learned.class_names if class_names is None else tuple(class_names)
         if self._answers is None or self._answers[0] != names:
-            check_classes(learned.method.prompt, learned.class_names, names, labelled=class_names is None)
-            made = classifier_of(self.clip, learned.method, learned.prompt, names, learned.template)
-            self._answers = (names, made)
+            self._answers = (names, self.asked(names))
         return self._answers[1]
+
+    def asked(self, class_names: tuple[str, ...]) -> Classifier:
+        """The prompt with a class list. UserError: one that it cannot answer for."""
+        learned = self._fitted
+        own = class_names == learned.class_names
+        check_classes(learned.method.prompt, learned.class_names, class_names, labelled=own)
+        return classifier_of(self.clip, learned.method, learned.prompt, class_names, learned.template)
 
 
 _SETTINGS = tuple(

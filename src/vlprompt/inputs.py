@@ -46,19 +46,18 @@ def plainly(function: Callable[P, R]) -> Callable[P, R]:
     return called
 
 
-def of_frame(frame: Any) -> tuple[list[Any], list[Any]]:
-    """Images and labels of a frame's columns."""
-    missing = [name for name in ("image", "label") if name not in frame.columns]
-    if missing:
-        raise UserError(
-            f"the frame has no column {missing[0]!r}; it has {list(frame.columns)}. Needed: image and label."
-        )
-    return list(frame["image"]), list(frame["label"])
+def column(frame: Any, name: str) -> list[Any]:
+    """The images or labels of a frame."""
+    if name not in frame.columns:
+        raise UserError(f"the frame has no column {name!r}; it has {list(frame.columns)}. Needed: image and label.")
+    return list(frame[name])
 
 
 def listed(X: Any) -> Iterator[Any]:
-    """The images one by one: one image, many of them, or the pictures below a folder."""
-    if isinstance(X, str | Path) and Path(X).expanduser().is_dir():
+    """The images one by one: one image, many of them, a frame's, or the pictures below a folder."""
+    if hasattr(X, "columns"):
+        yield from column(X, "image")
+    elif isinstance(X, str | Path) and Path(X).expanduser().is_dir():
         top = Path(X).expanduser()
         found = sorted(
             Path(folder) / file

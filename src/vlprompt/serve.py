@@ -5,30 +5,42 @@ from __future__ import annotations
 import asyncio
 import html
 import io
+import itertools
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI, HTTPException, Request
-from fastapi.responses import HTMLResponse, PlainTextResponse
+from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from PIL import Image
+from starlette.requests import ClientDisconnect
+from torch import Tensor
 
 from vlprompt.classifier import PromptClassifier
-from vlprompt.data import open_image
-from vlprompt.data.images import FORMATS
-from vlprompt.engine.evaluate import probabilities, zero_shot
-from vlprompt.errors import UserError
-from vlprompt.inputs import samples
+from vlprompt.data import Sample
+from vlprompt.data.images import FORMATS, opened
+from vlprompt.data.views import pixels
+from vlprompt.engine.dense import heat, laid_over, picture_logits
+from vlprompt.engine.evaluate import Classifier, probabilities, zero_shot
+from vlprompt.errors import UserError, unknown
 
 PAGE = Path(__file__).with_name("serve.html")
 BATCH = 32
 WAIT = 0.004
 """Seconds that a picture waits for others (project's choice)."""
 MOST_CLASSES = 1000
+WAITING = 256
+"""Pictures that wait at once; more are told to come again."""
+LISTS = 8
+"""Class lists whose features are kept."""
+HEAT_SIDE, HEAT_RATIO, HEAT_RIVALS = 512, 6, 4
+"""Of a heat map: pixels of the long edge; how many times the short edge that may be; likeliest classes that share its scale."""
+Look = tuple[Sample, Tensor]
+"""A picture and its test view (3, S, S)."""
 
 
 @dataclass(kw_only=True)
@@ -41,6 +53,9 @@ class Server:
     counts: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
     queue: asyncio.Queue[Any] = field(default_factory=asyncio.Queue)
+    alone: asyncio.Lock = field(default_factory=asyncio.Lock)
+    numbers: Iterator[int] = field(default_factory=itertools.count)
+    made: dict[tuple[tuple[str, ...], bool], Classifier] = field(default_factory=dict)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -50,10 +65,12 @@ class Server:
     def takes_names(self) -> bool:
         return not self.classifier.learned.method.prompt.reach.own_classes
 
-    async def answer(self, picture: Image.Image, names: Sequence[str], by_hand: bool) -> list[list[float]]:
-        """Probabilities of the learned prompt and, by_hand, of hand-written words."""
+    async def answer(self, look: Look, names: Sequence[str], by_hand: bool) -> list[list[float]]:
+        """Probabilities of the learned prompt and, by_hand, of hand-written words. HTTPException 503: too many wait."""
+        if self.queue.qsize() >= WAITING:
+            raise HTTPException(503, "too many pictures are waiting. Try again in a moment.", {"Retry-After": "1"})
         done = asyncio.get_running_loop().create_future()
-        await self.queue.put((picture, tuple(names), by_hand, done))
+        await self.queue.put((look, tuple(names), by_hand, done))
         out: list[list[float]] = await done
         return out
 
@@ -72,7 +89,8 @@ class Server:
         failed: Exception | None = None
         rows: list[list[list[float]]] = []
         try:
-            rows = await asyncio.to_thread(self._rows, [one[0] for one in same], names, by_hand)
+            async with self.alone:
+                rows = await asyncio.to_thread(self._rows, [one[0] for one in same], names, by_hand)
         except Exception as problem:
             failed = problem
         self.seconds += time.perf_counter() - began
@@ -86,35 +104,69 @@ class Server:
             else:
                 done.set_result(rows[number])
 
-    def _rows(self, pictures: list[Image.Image], names: tuple[str, ...], by_hand: bool) -> list[list[list[float]]]:
-        own = self.classifier
-        answers = [own.predict_proba(pictures, None if names == self.names else names).tolist()]
+    def _rows(self, looks: list[Look], names: tuple[str, ...], by_hand: bool) -> list[list[list[float]]]:
+        samples = [sample for sample, _ in looks]
+        images = self.classifier.seen({sample.id: view for sample, view in looks})
+        answers = [probabilities(self.asked(names, False).logits(samples, images), self.classifier.learned.temperature)]
         if by_hand:
-            template = own.learned.template
-            words = zero_shot(own.clip, names, template, template)
-            answers.append(
-                probabilities(words.logits(samples(pictures, [0] * len(pictures)), own._loose_images)).tolist()
-            )
-        return [list(rows) for rows in zip(*answers, strict=True)]
+            answers.append(probabilities(self.asked(names, True).logits(samples, images)))
+        return [list(rows) for rows in zip(*(one.tolist() for one in answers), strict=True)]
 
-    def picture(self, data: bytes) -> Image.Image:
+    def asked(self, names: tuple[str, ...], by_hand: bool) -> Classifier:
+        """The learned prompt, or hand-written words, with a class list; the last few are remembered."""
+        if (made := self.made.pop((names, by_hand), None)) is None:
+            template = self.classifier.learned.template
+            made = (
+                zero_shot(self.classifier.clip, names, template, template) if by_hand else self.classifier.asked(names)
+            )
+        self.made[names, by_hand] = made
+        while len(self.made) > LISTS:
+            del self.made[next(iter(self.made))]
+        return made
+
+    def look(self, data: bytes) -> Look:
         """The picture of a request. HTTPException: 413 too many pixels, 415 no picture, 422 damaged."""
+        self.size(data)
+        sample = Sample(id="the picture", label=0, source=data.__bytes__)
+        view = pixels(sample, self.classifier.clip.preprocess, None, enough=True)
+        return replace(sample, id=str(next(self.numbers))), view
+
+    def size(self, data: bytes) -> tuple[int, int]:
+        """(width, height). HTTPException as `look`."""
         try:
-            with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
-                width, height = opened.size
+            with Image.open(io.BytesIO(data), formats=FORMATS) as found:
+                width, height = found.size
         except Image.DecompressionBombError:
             raise HTTPException(413, f"the picture has too many pixels. Allowed: {self.max_pixels}.") from None
         except Exception:
             raise HTTPException(415, "this is no picture that can be read. Send JPEG, PNG, WebP, GIF or BMP.") from None
         if width * height > self.max_pixels:
             raise HTTPException(413, f"the picture has {width} x {height} pixels. Allowed: {self.max_pixels} in all.")
-        try:
-            return open_image(data, name="the picture")
-        except UserError as problem:
-            raise HTTPException(422, str(problem)) from None
+        return width, height
 
-    async def body(self, request: Request) -> bytes:
-        """The picture's bytes: the body, or the first file of a form. HTTPException: 413, 422."""
+    def heat(self, data: bytes, names: tuple[str, ...], of: str, by_hand: bool) -> bytes:
+        """A JPEG of the picture, red where it speaks for the class `of` and blue where it speaks against it; as `explain --image`.
+
+        HTTPException as `look`, and 422: a long and narrow picture. UserError: another class; a method that learns from each picture.
+        """
+        if of not in names:
+            raise unknown("class", of, names)
+        edges = self.size(data)
+        if max(edges) > HEAT_RATIO * min(edges):
+            raise HTTPException(422, f"the picture is too long and narrow. Allowed: 1 to {HEAT_RATIO}.")
+        with opened(data, name="the picture", least=HEAT_SIDE) as found:
+            scale = HEAT_SIDE / max(found.size)
+            image = found.resize([max(1, round(edge * scale)) for edge in found.size], Image.Resampling.BICUBIC)
+            logits = picture_logits(self.asked(names, by_hand), image)
+            label = names.index(of)
+            best = logits.mean((1, 2)).topk(min(HEAT_RIVALS, len(names))).indices.tolist()
+            drawn = laid_over(image, heat(logits, [label, *best], image.size)[0])
+        file = io.BytesIO()
+        drawn.save(file, "JPEG", quality=88)
+        return file.getvalue()
+
+    async def body(self, request: Request) -> tuple[bytes, str | None]:
+        """The picture's bytes: the body, or the first file of a form; and the form's `classes`. HTTPException: 413, 422."""
         data = bytearray()
         async for part in request.stream():
             data += part
@@ -126,13 +178,14 @@ class Server:
                 return {"type": "http.request", "body": bytes(data), "more_body": False}
 
             async with Request(request.scope, receive).form() as form:
+                classes = form.get("classes")
                 for value in form.values():
                     if not isinstance(value, str):
-                        return await value.read()
+                        return await value.read(), classes if isinstance(classes, str) else None
             raise HTTPException(422, "the form has no file. Send one: curl -F file=@picture.jpg URL.")
         if not data:
             raise HTTPException(422, "the body is empty. Send one picture: curl --data-binary @picture.jpg URL.")
-        return bytes(data)
+        return bytes(data), None
 
     def chosen(self, classes: str | None) -> tuple[str, ...]:
         """The class list of a request: a name per line, or commas. HTTPException 422."""
@@ -150,7 +203,7 @@ class Server:
 
 
 def app_of(server: Server) -> FastAPI:
-    """The application: `POST /predict`, `GET /classes`, `/health`, `/metrics`, `/docs`, and the page at `/`."""
+    """The application: `POST /predict`, `POST /heat`, `GET /classes`, `/health`, `/metrics`, `/docs`, and the page at `/`."""
 
     @asynccontextmanager
     async def running(_: FastAPI) -> AsyncIterator[None]:
@@ -160,28 +213,57 @@ def app_of(server: Server) -> FastAPI:
 
     app = FastAPI(title="vlprompt", lifespan=running, docs_url=None, redoc_url=None)
 
+    @app.exception_handler(HTTPException)
+    async def refused(_: Request, problem: HTTPException) -> JSONResponse:
+        server.counts["refused"] += 1
+        return JSONResponse({"detail": problem.detail}, problem.status_code, problem.headers)
+
+    @app.exception_handler(UserError)
+    async def impossible(_: Request, problem: UserError) -> JSONResponse:
+        server.counts["refused"] += 1
+        return JSONResponse({"detail": str(problem)}, 422)
+
+    @app.exception_handler(ClientDisconnect)
+    async def left(*_: object) -> Response:
+        return Response(status_code=400)  # nobody reads it
+
     @app.post("/predict")
     async def predict(
         request: Request, top: int = 5, classes: str | None = None, by_hand: bool = False
     ) -> dict[str, Any]:
         """Classify one picture: the body itself, or a file in a form. by_hand: also with hand-written words."""
-        try:
-            names = server.chosen(classes)
-            picture = await asyncio.to_thread(server.picture, await server.body(request))
-            rows = await server.answer(picture, names, by_hand)
-        except UserError as problem:
-            server.counts["refused"] += 1
-            raise HTTPException(422, str(problem)) from None
-        except HTTPException:
-            server.counts["refused"] += 1
-            raise
+        data, listed = await server.body(request)
+        names = server.chosen(classes or listed)
+        rows = await server.answer(await asyncio.to_thread(server.look, data), names, by_hand)
         lists = [_best(names, row, top) for row in rows]
         return {**lists[0][0], "top": lists[0], **({"by_hand": lists[1]} if by_hand else {})}
 
+    @app.post("/heat", response_class=Response)
+    async def heat_map(request: Request, of: str, classes: str | None = None, by_hand: bool = False) -> Response:
+        """A JPEG: the picture, red where it speaks for the class `of` and blue where it speaks against it."""
+        data, listed = await server.body(request)
+        names = server.chosen(classes or listed)
+        async with server.alone:
+            found = await asyncio.to_thread(server.heat, data, names, of, by_hand)
+        return Response(found, media_type="image/jpeg")
+
+    _pages(app, server)
+    return app
+
+
+def _pages(app: FastAPI, server: Server) -> None:
+    """What is asked with GET."""
+
     @app.get("/classes")
     def classes() -> dict[str, Any]:
-        """The classes it was learned on, and whether it can be asked about others."""
-        return {"classes": list(server.names), "takes_others": server.takes_names}
+        """The classes it was learned on, whether it can be asked about others, and the hand-written words."""
+        learned = server.classifier.learned
+        return {
+            "classes": list(server.names),
+            "takes_others": server.takes_names,
+            "by_hand": learned.template,
+            "reject_below": learned.facts.get("reject_below"),
+        }
 
     @app.get("/health")
     def health() -> dict[str, str]:
@@ -202,8 +284,6 @@ def app_of(server: Server) -> FastAPI:
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
     def page() -> str:
         return PAGE.read_text(encoding="utf-8")
-
-    return app
 
 
 def _best(names: Sequence[str], row: Sequence[float], top: int) -> list[dict[str, Any]]:

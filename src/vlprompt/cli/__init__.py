@@ -76,6 +76,7 @@ for name, command in (
     ("report", report.report),
     ("reproduce", reproduce.reproduce),
     ("serve", serve.serve),
+    ("demo", serve.demo),
     ("push", hub.push),
     ("pull", hub.pull),
     ("env", env.env),

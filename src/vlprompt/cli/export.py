@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from vlprompt.cli import console, failures, options
 from vlprompt.cli.options import option
+from vlprompt.errors import UserError
 
 if TYPE_CHECKING:
+    from vlprompt.engine.class_vectors import Form
     from vlprompt.engine.deploy import Kind
 
 app = typer.Typer(help="Files for other programs: a model that answers, class vectors.", no_args_is_help=True)
@@ -20,6 +22,7 @@ Classes = Annotated[
         "--names FILE", "A name per line, a JSON list, or COCO / LVIS annotations.", "the classes it was learned on"
     ),
 ]
+FORMS: tuple[Literal["plain"] | Form, ...] = ("plain", "transformers", "open-clip", "diffusers")
 
 
 @app.callback()
@@ -34,22 +37,39 @@ def class_vectors(
     out: Annotated[Path, option("--out FILE", "vectors.npy or vectors.safetensors.")],
     names: Classes = None,
     unit: Annotated[bool, option("--unit", "Vectors of length 1 (Detic normalises by itself).")] = False,
+    form: Annotated[
+        str, option("--form NAME", "For whom: plain (detectors), transformers, open-clip or diffusers.")
+    ] = "plain",
     model: options.Backbone = None,
     device: options.Device = "auto",
 ) -> None:
     """Write the class features of a learned prompt, one row per name: open-vocabulary detectors take them as a classifier.
 
+    The other forms are one .safetensors file each. diffusers takes the learned tokens themselves, for any class.
+
     Example: `vlprompt export class-vectors runs/rpp21k/best --names lvis_v1_val.json --out lvis_rpp.npy`
     """
     from vlprompt.artifact import pick, read_facts
+    from vlprompt.engine.class_vectors import TOKEN, form_of, read_names, sentence_of, write_form, write_vectors
     from vlprompt.engine.class_vectors import class_vectors as vectors_of
-    from vlprompt.engine.class_vectors import read_names, write_vectors
     from vlprompt.engine.precision import resolve_device
     from vlprompt.towers import load
 
+    kind = options.one_of("--form", form, FORMS)
+    if kind == "diffusers" and names is not None:
+        raise UserError("--form diffusers is the same for all class names. Leave out --names.")
+    if kind != "plain" and unit:
+        raise UserError(f"--unit: the vectors of --form {form} have the length that it takes. Leave out --unit.")
     place = resolve_device(device)
     clip = load(model, device=place) if model is not None else None
     chosen = read_names(names) if names is not None else tuple(read_facts(pick(run).directory)["class_names"])
+    if kind != "plain":
+        tensors, learned = form_of(kind, run, chosen, clip)
+        write_form(out, tensors, chosen, learned)
+        sizes = ", ".join(f"{name} {tuple(one.shape)}" for name, one in tensors.items())
+        use = f" Write: {sentence_of(learned)}" if TOKEN in tensors else ""
+        console.show(f"{out}: {sizes} float32, of {learned.method.name} on {learned.model}.{use}")
+        return
     vectors_CE, learned = vectors_of(run, chosen, clip=clip, unit=unit, device=str(place))
     write_vectors(out, vectors_CE, chosen, learned)
     console.show(

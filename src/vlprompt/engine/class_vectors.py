@@ -9,17 +9,24 @@ import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
+import torch
 from safetensors.numpy import save
 from torch import Tensor
 
 from vlprompt import __version__, artifact, disk, reading
-from vlprompt.engine.evaluate import check_classes, classifier_of
+from vlprompt.artifact import Learned
+from vlprompt.engine.evaluate import Classifier, check_classes, classifier_of
 from vlprompt.errors import DATA, UserError
 from vlprompt.towers import Clip
+from vlprompt.types import Reach
 
 SUFFIXES = (".npy", ".safetensors")
+Form = Literal["transformers", "open-clip", "diffusers"]
+TOKEN = "<prompt>"
+"""The learned context in the diffusers form."""
 
 
 def class_vectors(
@@ -29,12 +36,21 @@ def class_vectors(
     clip: Clip | None = None,
     unit: bool = False,
     device: str = "cpu",
-) -> tuple[Tensor, artifact.Learned]:
+) -> tuple[Tensor, Learned]:
     """((C, E) float32 class features in the order of the names, un-normalised or of length 1; the prompt that they are from).
 
     UserError: the prompt has no class features (it answers from image features alone, or its text depends on the image). Also:
     it knows only its own classes and is asked about others.
     """
+    classifier, learned = _classifier(run, names, clip, device)
+    assert classifier.text is not None
+    features = classifier.text.unit if unit else classifier.text.pooled
+    place = {name: number for number, name in enumerate(classifier.class_names)}
+    return features.float().cpu()[[place[name] for name in names]], learned
+
+
+def _classifier(run: Path, names: Sequence[str], clip: Clip | None, device: str = "cpu") -> tuple[Classifier, Learned]:
+    """The prompt with every name once."""
     learned, clip = artifact.loaded(artifact.pick(run).directory, clip, device=device)
     method = learned.method
     if not method.prompt.reach.reads_text:
@@ -47,14 +63,76 @@ def class_vectors(
         raise UserError(f"{method.name!r} has no class vectors: its text depends on the image.")
     once = tuple(dict.fromkeys(names))  # vocabularies name some classes twice
     check_classes(method.prompt, tuple(dict.fromkeys(learned.class_names)), once)
-    classifier = classifier_of(clip, method, learned.prompt, once, learned.template)
+    return classifier_of(clip, method, learned.prompt, once, learned.template), learned
+
+
+def form_of(form: Form, run: Path, names: Sequence[str], clip: Clip | None = None) -> tuple[dict[str, Tensor], Learned]:
+    """The tensors that another program takes, and the prompt that they are from.
+
+    `transformers`: `text_embeds` (C, E) of length 1, as `CLIPModel` gives them, and `logit_scale`, whose exponential multiplies cosines
+    (the prompt's temperature is in it). `open-clip`: `classifier` (E, C), as `build_zero_shot_classifier` gives it, and `logit_scale`.
+    `diffusers`: the learned context (M, D) as the token `TOKEN`, which `load_textual_inversion` reads. UserError: as `class_vectors`;
+    a prompt that does more than these tensors say.
+    """
+    if form == "diffusers":
+        return _context(run, clip)
+    classifier, learned = _classifier(run, names, clip)
+    prompted = classifier.prompted
+    beyond = (prompted.after_image, prompted.score, classifier.at_test)
+    if prompted.image or prompted.weights or any(one is not None for one in beyond):
+        raise UserError(
+            f"{learned.method.name!r} does more than compare with class vectors, which alone answer differently. Use vlprompt export "
+            f"onnx, or learn coop."
+        )
     assert classifier.text is not None
-    features = classifier.text.unit if unit else classifier.text.pooled
-    place = {name: number for number, name in enumerate(once)}
-    return features.float().cpu()[[place[name] for name in names]], learned
+    place = {name: number for number, name in enumerate(classifier.class_names)}
+    unit_CE = classifier.text.unit.float().cpu()[[place[name] for name in names]]
+    scale = torch.tensor(classifier.clip.logit_scale / learned.temperature).log()
+    if form == "transformers":
+        return {"text_embeds": unit_CE, "logit_scale": scale}, learned
+    return {"classifier": unit_CE.T.contiguous(), "logit_scale": scale}, learned
 
 
-def write_vectors(path: Path, vectors_CE: Tensor, names: Sequence[str], learned: artifact.Learned) -> None:
+def _context(run: Path, clip: Clip | None) -> tuple[dict[str, Tensor], Learned]:
+    learned, clip = artifact.loaded(artifact.pick(run).directory, clip)
+    spec = learned.method.prompt
+    if spec.reach == Reach() and spec.layout is not None and spec.layout.shared and spec.layout.position != "middle":
+        with torch.no_grad():
+            text = learned.prompt().text
+        if set(text) == {0} and text[0].k is None:
+            return {TOKEN: text[0].q.float().cpu().contiguous()}, learned
+    raise UserError(
+        f"{learned.method.name!r} is not one row of tokens before or behind every class name, which is all that diffusers takes. "
+        f"Learn coop with position end or front."
+    )
+
+
+def sentence_of(learned: Learned) -> str:
+    """How the diffusers form is used: the words to type, `{}` for the class."""
+    layout = learned.method.prompt.layout
+    assert layout is not None
+    return f"{{}} {TOKEN}." if layout.position == "front" else " ".join(f"{TOKEN} {layout.words} {{}}.".split())
+
+
+def write_form(path: Path, tensors: dict[str, Tensor], names: Sequence[str], learned: Learned) -> None:
+    """One safetensors file, with names and where they come from in its metadata. UserError: another ending."""
+    if path.suffix != ".safetensors":
+        raise UserError(f"--out {path} ends in {path.suffix or 'nothing'}. Allowed: .safetensors.")
+    facts = _facts(names, learned) if TOKEN not in tensors else _facts((), learned) | {"sentence": sentence_of(learned)}
+    disk.write_bytes(path, save({name: one.numpy() for name, one in tensors.items()}, metadata=facts))
+
+
+def _facts(names: Sequence[str], learned: Learned) -> dict[str, str]:
+    return {
+        "names": json.dumps(list(names), ensure_ascii=False),
+        "method": learned.method.name,
+        "model": learned.model,
+        "weight_hash": learned.weight_hash,
+        "vlprompt": __version__,
+    }
+
+
+def write_vectors(path: Path, vectors_CE: Tensor, names: Sequence[str], learned: Learned) -> None:
     """Write ``.npy`` (one (C, E) float32 array, a row per class) or ``.safetensors`` (`vectors`, names in its metadata).
 
     The ``.npy`` is what Detic reads for a vocabulary (`reset_cls_test`: it transposes, appends the background's zeros and
@@ -67,14 +145,7 @@ def write_vectors(path: Path, vectors_CE: Tensor, names: Sequence[str], learned:
         disk.write_bytes(path, file.getvalue())
         disk.write_text(path.with_suffix(".names.txt"), "".join(f"{name}\n" for name in names))
     elif path.suffix == ".safetensors":
-        facts = {
-            "names": json.dumps(list(names), ensure_ascii=False),
-            "method": learned.method.name,
-            "model": learned.model,
-            "weight_hash": learned.weight_hash,
-            "vlprompt": __version__,
-        }
-        disk.write_bytes(path, save({"vectors": array}, metadata=facts))
+        disk.write_bytes(path, save({"vectors": array}, metadata=_facts(names, learned)))
     else:
         raise UserError(f"--out {path} ends in {path.suffix or 'nothing'}. Allowed: {', '.join(SUFFIXES)}.")
 
