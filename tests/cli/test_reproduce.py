@@ -70,7 +70,7 @@ def root(tmp_path: Path) -> Path:
 def own_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A recipe of some milliseconds, found as the real ones are."""
 
-    remembered = (recipes.names, recipes.read, recipes._files, recipes._loaded, recipes._overlays)
+    remembered = (recipes.names, recipes._read, recipes._files, recipes._loaded, recipes._overlays)
     (tmp_path / "recipes").mkdir()
     (tmp_path / "recipes/own.toml").write_text(OWN, encoding="utf-8")
     monkeypatch.setattr(recipes, "FOLDER", tmp_path / "recipes")

@@ -22,6 +22,7 @@ from vlprompt.engine.images import Images
 from vlprompt.engine.observer import SILENT
 from vlprompt.engine.step import Gradients, fetched
 from vlprompt.engine.train import Batch, Epochs, Feed, Learner, Task
+from vlprompt.losses.words import word_table
 from vlprompt.methods.resolve import HOSTS, resolve, takes_steps
 from vlprompt.tensors import onto
 from vlprompt.towers import Clip
@@ -160,3 +161,18 @@ def test_a_gpu_gets_pinned_memory_and_nobody_waits_for_the_copy() -> None:
     onto(Told(device=torch.device("cuda")), torch.device("cuda"))  # type: ignore[arg-type]
     onto(Told(device=torch.device("cpu")), torch.device("cpu"))  # type: ignore[arg-type]
     assert said == [("pinned", None), ("cuda", True), ("cuda", True), ("cpu", True)]
+
+
+def test_what_is_known_of_the_words_moves_with_the_model(clip: Clip) -> None:
+    """A model that has computed its word tables and is then moved, or changes its type, has new ones."""
+    moved = copy.deepcopy(clip)
+    before, _ = moved.vocabulary, moved.mean_state
+    table = word_table(before)
+    moved.to("meta")
+    assert moved.vocabulary.weight_VD.device.type == "meta"
+    assert word_table(moved.vocabulary).rows_AD.device.type == "meta"
+    assert table.rows_AD.device.type == "cpu"
+    other = copy.deepcopy(clip)
+    assert other.vocabulary.weight_VD.dtype == torch.float32
+    half = other.to(torch.bfloat16).vocabulary.weight_VD
+    torch.testing.assert_close(half, clip.text_tower.token_embedding.weight.bfloat16().float())

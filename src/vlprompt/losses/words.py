@@ -79,8 +79,8 @@ class WordTable:
         return words_RK if self.order_A is None else self.order_A[words_RK]
 
 
-_tables: MutableMapping[Tensor, dict[tuple[str, int], WordTable]] = WeakTensorKeyDictionary()
-"""Token embedding -> {(labels, seed): table}: the lengths of 49,408 frozen rows are not worth measuring every step."""
+_tables: MutableMapping[Tensor, dict[tuple[str, int, torch.device], WordTable]] = WeakTensorKeyDictionary()
+"""Token embedding -> {(labels, seed, where it is): table}: the lengths of 49,408 frozen rows are not worth measuring every step."""
 
 
 def word_table(vocabulary: Vocabulary, labels: Labels = "cosine", seed: int = 0) -> WordTable:
@@ -91,7 +91,8 @@ def word_table(vocabulary: Vocabulary, labels: Labels = "cosine", seed: int = 0)
     seed; ``random`` every row is replaced by a normal one drawn from seed. ``uniform`` compares as ``cosine`` does.
     """
     known = _tables.setdefault(vocabulary.weight_VD, {})
-    key = ("cosine", 0) if labels in ("cosine", "uniform") else (labels, seed)
+    name, own = ("cosine", 0) if labels in ("cosine", "uniform") else (labels, seed)
+    key = (name, own, vocabulary.weight_VD.device)
     if key not in known:
         known[key] = _build_table(vocabulary, labels, seed)
     return known[key]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -85,6 +86,13 @@ class Clip(nn.Module):
             takes_image_prompts=isinstance(image, TowerConfig),
             predicts_words=self.config.text_form.causal,
         )
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Clip:
+        """What was computed of the weights is forgotten when they move or change their type."""
+        for name in ("vocabulary", "mean_state"):
+            self.__dict__.pop(name, None)
+        moved: Clip = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return moved
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
