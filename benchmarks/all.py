@@ -118,7 +118,8 @@ def tables(found: Mapping[str, Record]) -> str:
 
 def _table(having: Mapping[str, Record]) -> list[str]:
     said = [
-        f"- {name}: `{one['command']}`, {one['date']}, threads {one['threads']}, load {one['load'][0]} to {one['load'][1]}."
+        f"- {name}: `{one['command']}`,\n"
+        f"  {one['date']}, threads {one['threads']}, load {one['load'][0]} to {one['load'][1]}."
         for name, one in having.items()
     ]
     units: dict[str, str] = {}
