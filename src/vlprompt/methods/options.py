@@ -86,9 +86,15 @@ def convert(name: str, value: object, hint: Any, field: dataclasses.Field[Any]) 
         return words[value.strip()]
     for kind in _kinds(hint):
         try:
-            return _to(kind, value)
+            found = _to(kind, value)
         except ValueError:
             continue
+        word = spell(found, field)
+        if word is found or word == "off":  # 0 is off in any language; elsewhere it would silently mean the word
+            return found
+        raise UserError(
+            f'{name}={value} would mean "{word}". Write {name}={word} for that; otherwise give another value.'
+        )
     raise UserError(f"{name}={str(value)[:60]}: it must be {_allowed(hint, field)} of a size that can be meant.")
 
 
@@ -126,12 +132,14 @@ def _to(kind: Any, value: object) -> object:
 
 
 def _allowed(hint: Any, field: dataclasses.Field[Any]) -> str:
+    words = field.metadata.get("words", {})
     names = {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "none"}
     kinds = [
         ", ".join(map(str, typing.get_args(kind))) if typing.get_origin(kind) is Literal else names[kind]
         for kind in _kinds(hint)
+        if kind is not type(None) or None not in words.values()
     ]
-    return " or ".join(kinds + [f'"{word}"' for word in field.metadata.get("words", {})])
+    return " or ".join(kinds + [f'"{word}"' for word in words])
 
 
 @functools.cache
