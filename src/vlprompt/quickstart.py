@@ -22,8 +22,6 @@ from vlprompt.report.write import write_report
 ZERO_SHOT = "zero-shot"
 METHODS = (ZERO_SHOT, "coop", "plpp+coop", "rpp")
 WORDS = "plpp+coop"
-SETTINGS = {"plpp.balance": "0.1"}
-"""What did best on validation images (docs/plpp.md); the plan's settings come after these."""
 """Its words are shown: PLPP asks for tokens that a reader would expect."""
 HALVES: tuple[Subset, ...] = ("base", "novel")
 FIGURE, TABLE = "quickstart.png", "quickstart.md"
@@ -71,7 +69,7 @@ def run(plan: Plan, observer: Observer, hear: Callable[[Cell, bench.Outcome], No
         methods=METHODS,
         shots=(plan.shots,),
         seeds=plan.seeds,
-        overrides={**SETTINGS, **plan.overrides},
+        overrides=plan.overrides,
     )
     cells = bench.make(request, desk).cells
     for outcome in bench.work_off(cells, grid, bench.carrier(1, observer, desk), hear).values():

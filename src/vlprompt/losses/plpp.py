@@ -28,6 +28,8 @@ from vlprompt.losses.perplexity import (
 from vlprompt.losses.words import Labels, WordTable, bounded, word_table
 from vlprompt.types import Context, Need, Prompted, PromptSpec, Term, View, Vocabulary
 
+WEIGHT, BALANCE = 0.1, 0.1
+"""lambda where neither it nor a balance is given but the balance is off, and R where nothing is given: docs/plpp.md has the ablation."""
 FEW = 2
 """Context tokens up to which shift "auto" is 0: with shift 1 half of the perplexity term or more would be constant."""
 NOTED = 0.5
@@ -38,13 +40,14 @@ NOTED = 0.5
 class PlppOptions:
     """What may be chosen about PLPP. Each string under a field is its help in the command line."""
 
-    weight: float = field(default=0.1, metadata={"alias": "lambda"})
-    """lambda, the weight of the perplexity term, and of the inverse term where it has none; 0 for both is the host exactly."""
+    weight: float | None = field(default=None, metadata={"alias": "lambda", "words": {"auto": None}})
+    """lambda, the weight of the perplexity term, and of the inverse term where it has none; 0 for both is the host exactly. "auto":
+    what the balance finds, or 0.1 with the balance off."""
     weight_inverse: float | None = field(default=None, metadata={"alias": "lambda_inverse", "words": {"same": None}})
     """The weight of the inverse term; "same": lambda, one weight for both."""
-    balance: float = field(default=0.0, metadata={"words": {"off": 0.0}})
+    balance: float | None = field(default=None, metadata={"words": {"auto": None, "off": 0.0}})
     """R: the first epoch finds weights with which each term's gradient on the labelled tensors is R times cross-entropy's. They
-    are fixed afterwards, and the record has them. "off": the weights above."""
+    are fixed afterwards, and the record has them. "off": the weights above. "auto": 0.1, or off where one of those is given."""
     label: Literal["soft", "hard"] = "soft"
     """What a context vector should predict: a distribution over its nearest words, or the nearest word alone."""
     tau: float = 0.1
@@ -83,10 +86,10 @@ class PlppOptions:
     """The seed of the permutation or of the random rows."""
 
     def __post_init__(self) -> None:
-        _require(self.weight >= 0, "weight", self.weight, "a number of at least 0")
+        _require(self.weight is None or self.weight >= 0, "weight", self.weight, 'a number of at least 0, or "auto"')
         inverse = self.weight_inverse
         _require(inverse is None or inverse >= 0, "weight_inverse", inverse, 'a number of at least 0, or "same"')
-        _require(self.balance >= 0, "balance", self.balance, 'a number above 0, or "off"')
+        _require(self.balance is None or self.balance >= 0, "balance", self.balance, 'a number above 0, "off" or "auto"')
         _require(self.tau > 0, "tau", self.tau, "a number above 0")
         _require(self.tau_random is None or self.tau_random > 0, "tau_random", self.tau_random, "a number above 0")
         _require(self.k >= 0, "k", self.k, 'a whole number of at least 1, or "all"')
@@ -105,8 +108,9 @@ class PlppOptions:
     @property
     def weights(self) -> dict[str, float]:
         """Term -> its weight before any balance; terms that `mutual` leaves out or that weigh nothing are not in it."""
-        inverse = self.weight if self.weight_inverse is None else self.weight_inverse
-        asked = {"plpp": self.mutual != "inverse" and self.weight, "plpp-inverse": self.mutual != "ppl" and inverse}
+        weight = WEIGHT if self.weight is None else self.weight
+        inverse = weight if self.weight_inverse is None else self.weight_inverse
+        asked = {"plpp": self.mutual != "inverse" and weight, "plpp-inverse": self.mutual != "ppl" and inverse}
         return {name: weight for name, weight in asked.items() if weight}
 
     def shift_of(self, num_tokens: int) -> Literal[1, 0]:
@@ -114,6 +118,13 @@ class PlppOptions:
         if self.shift == "auto":
             return 0 if num_tokens <= FEW else 1
         return self.shift
+
+    def decided(self) -> PlppOptions:
+        """The same options with "auto" of weight and balance decided: a record says how a run was weighted."""
+        given = (self.weight, self.weight_inverse) != (None, None)
+        balance = (0.0 if given else BALANCE) if self.balance is None else self.balance
+        weight = WEIGHT if self.weight is None and not balance else self.weight
+        return replace(self, weight=weight, balance=balance)
 
     def on(self, prompt: PromptSpec) -> PlppOptions:
         """The same options with what depends on the host's prompt decided: the shift, and the temperature of its start."""
@@ -249,7 +260,7 @@ def plpp_terms(options: PlppOptions, prompt: PromptSpec) -> tuple[Term, ...]:
             needs=frozenset({need}),
             formula=formulas[name],
             over_images=False,
-            balance=chosen.balance,
+            balance=chosen.balance or 0.0,
             labelled=lambda prompted: labelled_tensors(prompted, chosen),
         )
         for name, weight in chosen.weights.items()

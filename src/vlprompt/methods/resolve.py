@@ -115,7 +115,7 @@ def resolve(
     terms = asked.terms
     for overlay in overlays:
         prefix = f"{overlay.name}."
-        chosen = replaced(overlay.options, settings.get(overlay.name, {}), prefix)
+        chosen = overlay.decide(replaced(overlay.options, settings.get(overlay.name, {}), prefix))
         resolved |= _values(chosen, prefix)
         terms += overlay.build(chosen, prompt)
     learner = asked.learner(terms, schedule)

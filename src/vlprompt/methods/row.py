@@ -80,6 +80,8 @@ class Overlay:
     source: str
     options: Any
     """A dataclass instance: its fields are options, its values the defaults."""
+    decide: Callable[[Any], Any]
+    """options -> the same, with what depends on which of them were given decided."""
     build: Callable[[Any, PromptSpec], tuple[Term, ...]]
     """(options, the host's prompt) -> terms. UserError where the overlay cannot stand on that host."""
     cost: Callable[..., str]

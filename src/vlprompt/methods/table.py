@@ -234,6 +234,7 @@ OVERLAYS: tuple[Overlay, ...] = (
         learns="nothing itself; adds two losses on the host's text context",
         source="PLPP, arXiv 2412.15277 (no published code; open choices are the project's, docs/plpp.md)",
         options=PlppOptions(),
+        decide=PlppOptions.decided,
         build=plpp_terms,
         cost=plpp_cost,
         notes=plpp_notes,

@@ -149,6 +149,8 @@ def pretraining_method(config: PretrainConfig, world: int, facts: ModelFacts | N
                 raise UserError(f"--set {option} and --{flag} say the same: give one.")
             if value is not None:
                 overrides.setdefault(option, str(value or "all"))
+    if any(option.name == "plpp.balance" for option in options(config.method)):
+        overrides.setdefault("plpp.balance", "off")  # found in a first epoch, which pretraining has not
     base = {"epochs": usual.epochs, "batch": usual.batch} if config.recipe_name else known.schedule
     overrides = {name: value for name, value in base.items() if value is not None} | overrides
     method = resolve(
