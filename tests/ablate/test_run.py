@@ -33,7 +33,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "settings", some)
 
 
-OVERRIDES = {"epochs": 2, "n_ctx": 2, "batch": 4, "plpp.k": 5}
+OVERRIDES = {"epochs": 2, "n_ctx": 2, "batch": 4, "plpp.k": 5, "plpp.balance": "off"}
 
 
 def ablate(root: Path, out: Path, clip_dir: Path, **changes: object) -> list[module.Cell]:

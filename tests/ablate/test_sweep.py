@@ -9,23 +9,30 @@ import pytest
 from vlprompt.ablate.sweep import ANCHOR, CENTRE, CONTROLS, HOST, LEVELS, ONE_WAY, PULL, settings
 from vlprompt.methods.resolve import resolve
 
+OFF: dict[str, object] = {"plpp.balance": "off"}
 
-def test_every_setting_differs_from_the_centre_in_its_factor_alone() -> None:
-    sweep = settings("coop", {})
+
+@pytest.mark.parametrize("at", [{}, OFF])
+def test_every_setting_differs_from_the_centre_in_its_factor_alone(at: dict[str, object]) -> None:
+    sweep = settings("coop", at)
     assert sweep[0].name == HOST
     assert sweep[0].method == "coop"
-    centre = resolve("plpp+coop").options
+    centre = resolve("plpp+coop", at).options
     for setting in sweep[2:]:
+        if setting.rival:
+            continue
         changed = resolve("plpp+coop", setting.overrides).options
         differing = {name for name in centre if centre[name] != changed[name]}
+        if setting.factor == "plpp.balance":
+            differing.discard("plpp.weight")  # has a meaning without a balance alone
         wanted = {"plpp.weight" if setting.factor == "plpp.lambda" else setting.factor}
         if setting.factor == "control":
-            wanted = set(setting.overrides)
+            wanted = set(setting.overrides) - at.keys()
         assert differing == wanted, setting
 
 
 def test_all_levels_of_all_factors_are_there() -> None:
-    names = [setting.name for setting in settings("coop", {})]
+    names = [setting.name for setting in settings("coop", OFF)]
     assert len(names) == len(set(names)) == 2 + sum(len(levels) - 1 for levels in LEVELS.values()) + len(CONTROLS)
     assert {"shift=0", "k=all", "tau=1.0", "label=hard", ONE_WAY, "lambda=1.0", *CONTROLS} <= set(names)
 
@@ -35,7 +42,8 @@ def test_a_balance_brings_two_rivals_of_the_same_strength_and_leaves_lambda_out(
     rivals = [setting for setting in sweep if setting.rival]
     assert [(one.name, one.method, one.balance) for one in rivals] == [(PULL, "coop", 0.3), (ANCHOR, "coop", 0.0)]
     assert not any(setting.factor == "plpp.lambda" for setting in sweep)
-    assert not any(setting.rival for setting in settings("coop", {}))
+    assert [one.balance for one in settings("coop", {}) if one.rival] == [0.1, 0.0]
+    assert not any(setting.rival for setting in settings("coop", OFF))
 
 
 @pytest.mark.parametrize(("tokens", "there"), [(2, "shift=1"), (4, "shift=0")])

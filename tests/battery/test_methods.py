@@ -88,8 +88,9 @@ def host_of(name: str) -> str:
 
 
 def method(name: str, **changes: object) -> Method:
-    """Without weight decay, which would move what no loss reaches."""
+    """Without weight decay, which would move what no loss reaches; PLPP with fixed weights, as the golden losses have it."""
     small: dict[str, object] = {"epochs": EPOCHS, "batch": BATCH, "lr": 0.01, "weight_decay": 0}
+    small |= {"plpp.balance": "off"} if name.startswith("plpp") else {}
     return resolve(name, {**small, **SETTINGS.get(host_of(name), {}), **changes})
 
 

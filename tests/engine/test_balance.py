@@ -121,8 +121,28 @@ def test_the_record_has_the_weights(clip_dir: Path, folder: Path, tmp_path: Path
     lines = (tmp_path / "run" / "seed1" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     assert record.weights == json.loads(lines[-1])["weights"]
     assert record.weights.keys() == set(TERMS)
-    (plain,) = train_run(config(clip_dir, folder, tmp_path / "plain", method="plpp+coop"))
+    changed["overrides"] = {"plpp.lambda": 0.1}
+    (plain,) = train_run(config(clip_dir, folder, tmp_path / "plain", **changed))
     assert plain.weights == {}
+
+
+@pytest.mark.parametrize(
+    ("given", "weight", "balance"),
+    [
+        ({}, "auto", 0.1),
+        ({"plpp.balance": 0.3}, "auto", 0.3),
+        ({"plpp.balance": "off"}, 0.1, "off"),
+        ({"plpp.lambda": 0.5}, 0.5, "off"),
+        ({"plpp.lambda_inverse": 0.5}, 0.1, "off"),
+        ({"plpp.lambda": 0.5, "plpp.balance": 0.3}, 0.5, 0.3),
+    ],
+)
+def test_a_lambda_that_is_given_turns_the_balance_off(
+    given: dict[str, object], weight: object, balance: object
+) -> None:
+    options = resolve("plpp+coop", given).options
+    assert (options["plpp.weight"], options["plpp.balance"]) == (weight, balance)
+    assert resolve("plpp+coop", options).options == options  # as a record has them
 
 
 def test_pretraining_refuses_it() -> None:

@@ -89,7 +89,9 @@ class PlppOptions:
         _require(self.weight is None or self.weight >= 0, "weight", self.weight, 'a number of at least 0, or "auto"')
         inverse = self.weight_inverse
         _require(inverse is None or inverse >= 0, "weight_inverse", inverse, 'a number of at least 0, or "same"')
-        _require(self.balance is None or self.balance >= 0, "balance", self.balance, 'a number above 0, "off" or "auto"')
+        _require(
+            self.balance is None or self.balance >= 0, "balance", self.balance, 'a number above 0, "off" or "auto"'
+        )
         _require(self.tau > 0, "tau", self.tau, "a number above 0")
         _require(self.tau_random is None or self.tau_random > 0, "tau_random", self.tau_random, "a number above 0")
         _require(self.k >= 0, "k", self.k, 'a whole number of at least 1, or "all"')
