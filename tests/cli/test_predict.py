@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -31,6 +32,18 @@ def test_classes_are_names_or_a_file_of_names(vlprompt: Vlprompt, trained: Path,
         assert classes(vlprompt, trained, photos, tmp_path / name) == {"bird", "pepper, bell"}
     for asked in (('bird,"pepper, bell"',), ('["bird", "pepper, bell"]',), ("bird", '"pepper, bell"')):
         assert classes(vlprompt, trained, photos, *asked) == {"bird", "pepper, bell"}
+
+
+def test_one_picture_loads_nothing_that_it_does_not_need(trained: Path, photos: Path) -> None:
+    heavy = ("sklearn", "scipy", "pandas", "optuna", "matplotlib", "jinja2", "torch._dynamo", "torch._inductor")
+    heavy += ("huggingface_hub", "transformers", "onnx", "fastapi", "datasets", "ray")
+    picture = photos / "red/0.png"
+    code = (
+        f"import sys, vlprompt.cli; assert vlprompt.cli.run(['predict', {str(trained)!r}, {str(picture)!r}]) == 0; "
+        f"found = [name for name in {heavy!r} if name in sys.modules]; assert not found, found"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 
 from tests.data.make import sample
 from vlprompt.data import FeatureStore
+from vlprompt.engine.evaluate import classifier_of
 from vlprompt.engine.images import BLOCK, Images, in_blocks
+from vlprompt.engine.precision import generator
+from vlprompt.methods.resolve import resolve
 from vlprompt.towers import load
 
 
@@ -20,6 +24,18 @@ def test_an_image_has_the_same_bits_in_any_company(tmp_path: Path) -> None:
     for picked in ([0], [7, 3, 20], list(range(20, -1, -1))):
         found = parts.features([samples[number] for number in picked], None)
         assert torch.equal(found, whole[picked])
+
+
+@pytest.mark.parametrize("method", ["coop", "cocoop", "vpt"])
+def test_a_loose_picture_has_the_same_answer_in_any_company(method: str) -> None:
+    clip, chosen = load("pocket-s"), resolve(method, {"init": "normal"} if method != "vpt" else {})
+    prompt = chosen.prompt.build(clip.facts, generator("company"), 3)
+    classifier = classifier_of(clip, chosen, prompt, ("cat", "dog", "tree"), "a photo of a {}.")
+    samples, images = [sample(f"image {number}") for number in range(5)], Images(clip, None)
+    together = classifier.logits(samples, images)
+    assert together.std(0).min() > 0
+    for number in range(5):
+        assert torch.equal(classifier.logits(samples[number : number + 1], images)[0], together[number])
 
 
 def test_blocks_are_of_one_size_and_nothing_is_lost() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import signal
 import sys
@@ -115,13 +116,23 @@ def run(arguments: Sequence[str]) -> int:
     try:
         _require_plain(arguments)
         with options.known(shared):
-            app(args=shared + own, prog_name="vlprompt")
+            _with_command(own[:1])(args=shared + own, prog_name="vlprompt")
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
         return failures.report(KeyboardInterrupt()) if code == INTERRUPTED and not failures.SAID.get() else code
     except (KeyboardInterrupt, UserError) as stop:
         return failures.report(stop)
     return 0
+
+
+def _with_command(name: Sequence[str]) -> typer.Typer:
+    """The app with the command of this name alone, where there is one: reading the options of all of them takes a quarter of a second."""
+    named = [command for command in app.registered_commands if [command.name] == list(name)]
+    if not named:
+        return app
+    one = copy.copy(app)
+    one.registered_commands, one.registered_groups = named, []
+    return one
 
 
 def _require_plain(arguments: Sequence[str]) -> None:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.metrics import roc_curve
 from torch import Tensor
 
 FEWEST = 10
@@ -75,6 +74,8 @@ def rejection(logits_NC: Tensor, label_N: NDArray[np.int64]) -> tuple[float | No
     from the class that is taken out, so the AUROC is a little too good. The threshold has the largest sum of both rates of right
     decisions (Youden's J; project's choice). (None, None) where fewer than three classes, or images of one class alone, are there.
     """
+    from sklearn.metrics import roc_curve  # here, since it takes a second and `predict` does not need it
+
     p_NC = torch.softmax(logits_NC.double(), -1).numpy()
     count, classes = p_NC.shape
     if classes < 3 or len(np.unique(label_N)) < 2:

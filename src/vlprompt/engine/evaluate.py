@@ -32,7 +32,7 @@ from vlprompt.types import AtTest, Ensemble, Features, Method, Prompted, PromptS
 
 BINS = 15
 BATCH = 64
-"""Images per chunk at evaluation; the answers do not depend on it."""
+"""Images that are read at once; `Images.at_once` of them go through the towers together."""
 
 
 class Classifier:
@@ -81,7 +81,9 @@ class Classifier:
             chunk = samples[start : start + BATCH]
             frozen_BE = None if frozen_NE is None else frozen_NE[start : start + BATCH]
             pixels = images.pixels(chunk, None) if self.spec.reach.image_tower else None
-            out.append(self._chunk(frozen_BE, pixels).float().cpu())
+            for at in range(0, len(chunk), images.at_once):
+                frozen, seen = (None if x is None else x[at : at + images.at_once] for x in (frozen_BE, pixels))
+                out.append(self._chunk(frozen, seen).float().cpu())
         return torch.cat(out)
 
     def _adapted(self, sample: Sample, images: Images, at_test: AtTest) -> Tensor:
