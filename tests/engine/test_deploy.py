@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import subprocess
 import sys
@@ -22,13 +23,20 @@ from vlprompt.errors import UserError
 EXAMPLE = Path(__file__).parents[2] / "examples" / "onnx_only.py"
 
 
-@pytest.fixture
-def run(clip_dir: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Path:
-    """A run of the method that the test names, on small pictures in tmp_path/photos."""
-    write_images(tmp_path / "photos")
-    asked = config(clip_dir, tmp_path / "photos", tmp_path / "run", method=request.param)
+@pytest.fixture(scope="module")
+def run(clip_dir: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    """A run of the method that the test names, on small pictures in photos next to it; mine.onnx is made of it."""
+    place = tmp_path_factory.mktemp(request.param)
+    write_images(place / "photos")
+    asked = config(clip_dir, place / "photos", place / "run", method=request.param)
     train_run(dataclasses.replace(asked, overrides={}) if request.param == "linear-probe" else asked)
-    return tmp_path / "run"
+    return place / "run"
+
+
+@functools.cache
+def whole(run: Path) -> Path:
+    write(run.parent / "mine.onnx", "onnx", *deployed(run))
+    return run.parent / "mine.onnx"
 
 
 def pixels_and_answers(run: Path) -> tuple[torch.Tensor, np.ndarray]:
@@ -42,11 +50,9 @@ def pixels_and_answers(run: Path) -> tuple[torch.Tensor, np.ndarray]:
 
 
 @pytest.mark.parametrize("run", ["coop", "maple", "linear-probe"], indirect=True)
-def test_onnx_answers_as_the_prompt(run: Path, tmp_path: Path) -> None:
+def test_onnx_answers_as_the_prompt(run: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra onnx")
-    module, facts = deployed(run)
-    write(tmp_path / "mine.onnx", "onnx", module, facts)
-    session = onnxruntime.InferenceSession(tmp_path / "mine.onnx")
+    session = onnxruntime.InferenceSession(whole(run))
     pixels, expected = pixels_and_answers(run)
     for count in (1, 3):
         probability, logits = session.run([PROBABILITY, LOGITS], {INPUT: pixels[:count].numpy()})
@@ -59,15 +65,12 @@ def test_onnx_answers_as_the_prompt(run: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("run", ["coop"], indirect=True)
 def test_the_example_needs_no_vlprompt_and_half_is_smaller(run: Path, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime", reason="needs the extra onnx")
-    module, facts = deployed(run)
-    write(tmp_path / "whole.onnx", "onnx", module, facts)
-    write(tmp_path / "half.onnx", "onnx", module, facts, half=True)
-    assert (tmp_path / "half.onnx").stat().st_size < 0.7 * (tmp_path / "whole.onnx").stat().st_size
-    picture = next((tmp_path / "photos").rglob("*.png"))
-    for name in ("whole", "half"):
-        asked = [sys.executable, "-S", str(EXAMPLE)]
-        assert "vlprompt" not in EXAMPLE.read_text(encoding="utf-8").split('"""')[2], "the code below the docstring"
-        done = subprocess.run([asked[0], asked[2], tmp_path / f"{name}.onnx", picture], capture_output=True, text=True)
+    write(tmp_path / "half.onnx", "onnx", *deployed(run), half=True)
+    assert (tmp_path / "half.onnx").stat().st_size < 0.7 * whole(run).stat().st_size
+    assert "vlprompt" not in EXAMPLE.read_text(encoding="utf-8").split('"""')[2], "the code below the docstring"
+    picture = next((run.parent / "photos").rglob("*.png"))
+    for file in (whole(run), tmp_path / "half.onnx"):
+        done = subprocess.run([sys.executable, EXAMPLE, file, picture], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         assert str(PromptClassifier.load(run).predict(picture)[0]) in done.stdout
 

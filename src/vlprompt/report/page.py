@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -24,6 +25,7 @@ from vlprompt.report.text import expected_seeds, rows_of
 SCRIPTS = ("core.js", "plot.js", "tables.js", "curves.js", "shapes.js", "classes.js", "main.js")
 
 
+@functools.cache
 def template(name: str) -> jinja2.Template:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("vlprompt.report", "assets"),
