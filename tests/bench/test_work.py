@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import tiny
 from tests.bench.made import QUICK, grid_of, plan_of, request
 from vlprompt import records
 from vlprompt.bench import (
@@ -308,6 +309,17 @@ def test_a_teacher_teaches_the_methods_that_have_one(clip_dir: Path, sets: Path,
     assert facts["teacher_hash"] == taught.teacher_hash
     cell = next(cell for cell in plan.cells if cell.course is taught)
     assert other.record(cell).setting == "transductive"
+
+
+def test_a_wider_teacher_leaves_its_classes_with_the_prompt(
+    clip_dir: Path, sets: Path, grid: Grid, tmp_path: Path
+) -> None:
+    """Validation and test compare the projected image with the teacher's class features, of the teacher's width."""
+    wide = tiny.clip_dir(tmp_path / "wide", seed=5, embed_dim=48)
+    overrides = {"epochs": "2", "n_image": "2", "batch": "5"}
+    asked = request(clip_dir, sets, "base-to-novel", methods=("promptkd",), teacher=str(wide), overrides=overrides)
+    done = everything(plan_of(asked, grid), grid).values()
+    assert [(one.state, one.reason) for one in done if one.state != "done"] == []
 
 
 def test_a_teacher_that_no_method_asks_is_refused(clip_dir: Path, sets: Path, grid: Grid) -> None:

@@ -333,7 +333,7 @@ def _taught(
             out.append(found)
             continue
         began, (learned, learning), job = time.perf_counter(), found, work.job
-        classifier = classifier_of(job.clip, job.method, learned.prompt, learned.class_names, job.template)
+        classifier = classifier_of(job.clip, learned.method, learned.prompt, learned.class_names, job.template)
         learning = replace(learning, val_top1=accuracy(classifier, work.drawn.sample.val, job.images))
         learning = replace(learning, seconds=learning.seconds + time.perf_counter() - began)
         out.append((replace(learned, facts={}), dataclasses.asdict(learning)))
