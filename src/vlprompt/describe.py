@@ -104,7 +104,13 @@ class Description:
             ],
             "loss": self.loss,
             "terms": [
-                {"name": term.name, "weight": term.weight, "formula": term.formula, "needs": sorted(term.needs)}
+                {
+                    "name": term.name,
+                    "weight": None if term.balance else term.weight,
+                    "balance": term.balance or None,
+                    "formula": term.formula,
+                    "needs": sorted(term.needs),
+                }
                 for term in self.terms
             ],
             "gradient_rule": self.gradient_rule,
@@ -217,7 +223,9 @@ def loss_line(terms: tuple[Term, ...]) -> str:
         + (term.formula.partition(" = ")[0] or term.name)
         for term in terms
     ]
-    return f"L = {' + '.join(parts)}" if parts else "nothing is learned"
+    found = sorted({term.balance for term in terms if term.balance})
+    w = f"; w: found in the first epoch, for a gradient of {' or '.join(f'{one:g}' for one in found)} times cross-entropy's"
+    return f"L = {' + '.join(parts)}{w if found else ''}" if parts else "nothing is learned"
 
 
 def step_cost(method: Method, clip: Clip, num_classes: int) -> tuple[str, ...]:

@@ -155,7 +155,9 @@ def _explain(name: str, model: str, as_json: bool) -> None:
 def _lengths(about: Description) -> str:
     """How long each term's gradient is at the start."""
     each = ", ".join(f"{name} {value:.2g}" for name, value in about.ratios.items())
-    return f"{each} times cross-entropy's, on what the term labels, before the first step, on random images"
+    w = ", ".join(f"{one:g}" for one in sorted({term.weight for term in about.terms if term.balance}))
+    told = f", with {w} in place of w" if w else ""
+    return f"{each} times cross-entropy's, on what the term labels, before the first step, on random images{told}"
 
 
 def _reach(about: Description) -> Table:
