@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import pkgutil
 import re
@@ -18,6 +19,12 @@ import vlprompt
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "vlprompt"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
+
+
+@functools.cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
 
 VALUES = {"errors", "types", "disk", "plain", "reading", "tensors", "records", "pocket"}
 MODELS = VALUES | {"towers", "prompts", "losses", "solvers"}
@@ -84,7 +91,7 @@ def unit_of(path: Path) -> str:
 
 def imports_of(path: Path) -> Iterator[tuple[int, str]]:
     """Line and unit of every import of our own, wherever it stands."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -125,9 +132,8 @@ def test_the_allowed_imports_have_no_circle() -> None:
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_files_and_functions_are_short(path: Path) -> None:
-    text = path.read_text(encoding="utf-8")
-    assert len(text.splitlines()) <= FILE_LINES
-    for node in ast.walk(ast.parse(text)):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= FILE_LINES
+    for node in ast.walk(tree(path)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             assert node.end_lineno is not None
             lines = node.end_lineno - node.lineno + 1
@@ -136,7 +142,7 @@ def test_files_and_functions_are_short(path: Path) -> None:
 
 def text_calls_without_encoding(path: Path) -> Iterator[int]:
     """Lines that read or write text in whatever encoding the machine prefers. (Ruff's PLW1514 sees only what it knows to be a Path.)"""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree(path)):
         if not isinstance(node, ast.Call) or any(keyword.arg == "encoding" for keyword in node.keywords):
             continue
         match node.func, node.args:
@@ -156,7 +162,7 @@ def test_text_is_read_and_written_in_a_named_encoding() -> None:
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_every_module_says_what_it_is(path: Path) -> None:
-    assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), "no docstring"
+    assert ast.get_docstring(tree(path)), "no docstring"
 
 
 def test_every_module_can_be_imported() -> None:
@@ -221,7 +227,7 @@ def test_there_is_one_loop() -> None:
         found = {
             path.relative_to(PACKAGE).as_posix()
             for path in SOURCES
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            for node in ast.walk(tree(path))
             if isinstance(node, ast.ImportFrom)
             and name in {one.name for one in node.names}
             and node.module != "itertools"
@@ -290,6 +296,6 @@ def test_pictures_are_opened_as_one_of_the_named_formats() -> None:
     """Pillow hands PostScript to another program, under whatever name the file comes."""
     files = [path for place in ("src", "tools", "benchmarks") for path in (ROOT / place).rglob("*.py")]
     for path in files:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(tree(path)):
             if isinstance(node, ast.Call) and ast.unparse(node.func) in ("Image.open", "PIL.Image.open"):
                 assert any(one.arg == "formats" for one in node.keywords), f"{path}:{node.lineno}"

@@ -153,6 +153,7 @@ def test_nothing_to_list(tmp_path: Path) -> None:
     assert report.lines()
 
 
+@pytest.mark.slow  # `test_archive.py` has what is quick: no two pictures of a set are equal
 def test_the_pocket_has_no_leaks() -> None:
     for name in pocket.names():
         report = check(name)

@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.pretrain.dies import DIES
+from vlprompt import cli
 
 ROOT = Path(__file__).resolve().parents[2]
 OPTIONS = [
@@ -69,7 +70,7 @@ def steps(out: Path) -> list[int]:
 @pytest.fixture(scope="module")
 def alone(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("alone") / "out"
-    subprocess.run([sys.executable, "-m", "vlprompt", *command(root, out)], check=True, capture_output=True, cwd=ROOT)
+    assert cli.run(command(root, out)) == 0
     return out
 
 

@@ -116,6 +116,7 @@ def test_imagenet_21k_is_found_below_the_data_root(
     assert json.loads(capsys.readouterr().out)["classes"] == 6
 
 
+@pytest.mark.slow  # `test_elastic.py` has a quick one under torchrun, without a recipe
 def test_a_recipe_runs_under_torchrun(root: Path, tmp_path: Path) -> None:
     place = ["--data", str(root / "data"), "--model", str(root / "clip"), "--cache", str(tmp_path / "cache")]
     done = launch(

@@ -131,7 +131,7 @@ def test_worker_processes_and_shards_over_http_give_the_same(root: Path, tmp_pat
     write_shards(open_imagenet21k(root / "data"), shards, per_shard=5)
     pretrain_run(small(root, tmp_path / "disk", data=str(shards), **options))
     with serving(shards) as (url, _):
-        remote = small(root, tmp_path / "http", data=url, cache=tmp_path / "cache", workers=2, **options)
+        remote = small(root, tmp_path / "http", data=url, cache=tmp_path / "cache", workers=1, **options)
         pretrain_run(remote)
     assert equal(tmp_path / "disk", tmp_path / "http")
     assert not equal(tmp_path / "disk", tmp_path / "threads"), "another order"

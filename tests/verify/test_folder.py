@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from vlprompt import cli
-from vlprompt.verify import OURS, Case, Folder, cases, cases_in, given, trajectories
+from vlprompt.verify import OURS, Case, Folder, cases, cases_in, given, run_case, trajectories
 from vlprompt.verify.parity import INDEX, TRAJECTORIES
 
 Edit = Callable[[dict[str, Any], Path], None]
@@ -96,6 +96,11 @@ def test_the_towers_sizes_are_read_off_the_manifest(tmp_path: Path, capsys: pyte
     code, out, err = run(capsys, folder)
     assert code == 0, err
     assert [one["ok"] for one in json.loads(out)["cases"]] == [True, True]
+    for case in cases_in(Folder(folder)):
+        result = run_case(case, dtype="bfloat16")
+        assert result.ok, "it is shown, and not judged"
+        assert 1e-5 < next(check.error for check in result.checks if check.what in ("loss", "logits")) < 0.1
+        assert {check.what for check in result.checks if check.judged} <= {"token ids"}
 
 
 def entry(*path: str | int, value: object) -> Edit:

@@ -154,22 +154,14 @@ def _judged(tuned: Tuned) -> tuple[float, float, str]:
 
 
 def _table(tuned: Tuned, names: list[str]) -> Any:
-    from rich import box
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, title="Percent right of the validation images", title_justify="left")
-    for column in ("trial", *names):
-        table.add_column(column)
-    table.add_column("right", justify="right")
-    table.add_column("less default", justify="right")
-
-    def row(one: Trial) -> list[str]:
+    def row(one: Trial) -> list[Text]:
         gain = "" if one is tuned.default else f"{one.accuracy - tuned.default.accuracy:+.1f}"
         ended = [f"{one.accuracy:.1f}", gain] if one.records else ["failed", one.problem[:60]]
-        return [one.name, *(str(one.settings[name]) for name in names), *ended]
+        cells = [one.name, *(str(one.settings[name]) for name in names), *ended]
+        return [Text(cell, style="bold" if one is tuned.best else "") for cell in cells]
 
     ranked = sorted((tuned.default, *tuned.trials), key=lambda one: -one.accuracy if one.records else 1.0)
-    for one in ranked:
-        table.add_row(*map(Text, row(one)), style="bold" if one is tuned.best else None)
-    return table
+    columns = ("trial", *names, ">right", ">less default")
+    return console.table("Percent right of the validation images", columns, map(row, ranked))
