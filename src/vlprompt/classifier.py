@@ -38,6 +38,7 @@ from vlprompt.engine.job import Drawn, Learning, Means, learn, prepare, with_tea
 from vlprompt.engine.observer import SILENT, observing
 from vlprompt.engine.precision import resolve_device
 from vlprompt.engine.sampling import said_of_skipped
+from vlprompt.engine.several import Several, average_precision, of, right_of, targets
 from vlprompt.errors import DATA, UserError
 from vlprompt.inputs import (
     Data,
@@ -48,6 +49,7 @@ from vlprompt.inputs import (
     column,
     indices,
     is_one,
+    label_sets,
     listed,
     names_of,
     plainly,
@@ -270,8 +272,8 @@ class PromptClassifier:
     ) -> PromptClassifier:
         """Learn a prompt; of a data set, from its training part alone.
 
-        X: images, with their labels in y; or a folder, a table, a data set's name, a frame with the columns `image` and `label`, or
-        (images, labels) as one value. shots: instead of the classifier's own.
+        X: images, with their labels in y: one each, or several each (lists of names, or rows of 0 and 1). Or a folder, a table, a data
+        set's name, a frame with the columns `image` and `label`, or (images, labels) as one value. shots: instead of the classifier's own.
         """
         data, labels = self._labelled(X, y)
         dataset = dataclasses.replace(as_dataset(data), test=())
@@ -298,7 +300,7 @@ class PromptClassifier:
             learned, learning = learn(job, drawn, Means(device=self.device, cache=self._cache), observer=observer)
             self._learned = dataclasses.replace(learned, facts={**learned.facts, "metrics": {}})
             self._answers, self._labels = None, labels
-            if val := drawn.sample.val:
+            if (val := drawn.sample.val) and not dataset.several:
                 logits = self._classifier(None).logits(val, self._images_of_sets)
                 sure = confidence_of(logits, np.array([one.label for one in val]))
                 self._learned = dataclasses.replace(self._learned, facts={**self._learned.facts, **sure.facts})
@@ -332,7 +334,13 @@ class PromptClassifier:
             if isinstance(X, str | Path | tuple):
                 return X, None
             raise UserError("these are images without labels: call fit(images, labels), or give a folder.")
-        given = np.asarray(list(y))
+        if (sets := label_sets(y := list(y), self.class_names)) is not None:
+            return (
+                [X] if is_one(X) else list(listed(X)),
+                sets,
+                list(self.class_names or sorted(set().union(*sets))),
+            ), None
+        given = np.asarray(y)
         labels, places = np.unique(given, return_inverse=True)
         words = self.class_names
         if words is None:
@@ -366,17 +374,30 @@ class PromptClassifier:
         """
         classifier = self._classifier(asked_names(class_names))
         found = [
-            probabilities(
-                classifier.logits(samples(chunk, [0] * len(chunk)), self._loose_images), self._fitted.temperature
-            )
+            self._probabilities(classifier.logits(samples(chunk, [0] * len(chunk)), self._loose_images))
             for chunk in chunks(X)
         ]
         return np.concatenate(found) if found else np.zeros((0, len(classifier.class_names)), dtype=np.float32)
 
+    def _probabilities(self, logits_NC: torch.Tensor) -> NDArray[np.float32]:
+        several = self.several
+        return several.probabilities(logits_NC) if several else probabilities(logits_NC, self._fitted.temperature)
+
+    @property
+    def several(self) -> Several | None:
+        """How classes are chosen where an image may have several; None: the prompt was learned from one label for each image."""
+        return of(self._fitted)
+
     def predict(self, X: ImageLike | Iterable[ImageLike], class_names: Sequence[str] | None = None) -> NDArray[Any]:
-        """(N,) the most probable class of every image, as `classes_` has it, or as `class_names`."""
+        """(N,) the most probable class of every image, as `classes_` has it, or as `class_names`; of a prompt that was learned from
+        several labels for each image: (N,) objects, the tuple of all classes above their thresholds."""
         found = self.predict_proba(X, class_names)
         names = self.classes_ if class_names is None else np.array(names_of(class_names))
+        if self.several:
+            sets = np.empty(len(found), dtype=object)
+            for place, row in enumerate(self.several.chosen(found, names.tolist())):
+                sets[place] = tuple(names[row].tolist())
+            return sets
         answers: NDArray[Any] = names[found.argmax(1)]
         return answers
 
@@ -433,12 +454,13 @@ class PromptClassifier:
                 views = {sample.id: one for sample, one in zip(part, looked, strict=True) if not isinstance(one, str)}
                 images = self.seen(views)
                 good = [sample for sample in part if sample.id in views]
-                found += [probabilities(classifier.logits(good, images), self._fitted.temperature)] if good else []
+                found += [self._probabilities(classifier.logits(good, images))] if good else []
         return np.concatenate(found), reasons
 
     @plainly
     def score(self, X: Data | Iterable[ImageLike], y: Iterable[Any] | None = None) -> float:
-        """Accuracy from 0 to 1, as scikit-learn's: on a data set's test part, on images with their labels, or on a frame.
+        """Accuracy from 0 to 1, as scikit-learn's: on a data set's test part, on images with their labels, or on a frame. Of several labels
+        for each image: mean average precision (mAP), from 0 to 1.
 
         A data set's own class names are used; for images they are `classes_`, unless given as the third of (images, labels,
         class names). Labels are names or indices, or what `fit(X, y)` had in y. A frame has the columns `image` and `label`.
@@ -455,7 +477,10 @@ class PromptClassifier:
         images, labels, *rest = value if y is None else (value, y)
         labels = list(labels)
         names = tuple(names_of(rest[0])) if rest else self._fitted.class_names
-        if self._labels is not None and not rest:
+        if self.several:
+            sets = label_sets(labels, names) or [(one,) for one in labels]
+            found = as_dataset((list(listed(images)), sets, names)).train
+        elif self._labels is not None and not rest:
             places = {label: place for place, label in enumerate(self._labels.tolist())}
             labels = [places.get(one, -1) for one in np.asarray(labels).tolist()]
             found = samples(images, labels)  # a label that was not learned is answered wrongly
@@ -466,9 +491,11 @@ class PromptClassifier:
     def _accuracy(self, samples: Sequence[Sample], class_names: Sequence[str], images: Images) -> float:
         if not samples:
             raise UserError("there are no test images to score.", exit_code=DATA)
-        truth = np.array([sample.label for sample in samples])
-        found = self._classifier(class_names).logits(samples, images).argmax(1).numpy()
-        return float((found == truth).mean())
+        logits = self._classifier(class_names).logits(samples, images)
+        if self.several:
+            truth = targets(samples, len(class_names), several=True).numpy().astype(bool)
+            return float(np.mean(list(average_precision(logits, truth).values())) / 100)
+        return float(right_of(logits, samples).mean())
 
     @plainly
     def save(self, directory: str | Path) -> None:

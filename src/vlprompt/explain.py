@@ -16,6 +16,7 @@ from vlprompt.data.views import test_view
 from vlprompt.engine.dense import heat, laid_over, picture_logits
 from vlprompt.engine.evaluate import classifier_of, probabilities, zero_shot
 from vlprompt.engine.images import Images
+from vlprompt.engine.several import require_one_label
 from vlprompt.engine.train import new_prompt
 from vlprompt.errors import UserError, unknown
 from vlprompt.head import Head, measure_head
@@ -175,6 +176,7 @@ def looks(directory: Path, image: Image.Image, *, name: str | None = None, model
     UserError: a class that it does not know, one class alone, a method that learns from each test image.
     """
     learned, clip = loaded(directory, load(model) if model else None)
+    require_one_label(learned, "the picture of where it looks")
     names = learned.class_names
     if len(names) < 2:
         raise UserError("this prompt knows one class, which has no rival.")

@@ -6,7 +6,9 @@ import functools
 import io
 import itertools
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -86,6 +88,8 @@ def as_dataset(data: Data) -> Dataset:
         return split_by_rule(open_dataset(data))
     images, labels, *rest = data
     given = names_of(rest[0]) if rest else None
+    if any(isinstance(label, tuple) for label in labels):
+        return _of_sets(images, labels, given)
     if given is None and all(isinstance(label, str) for label in labels):
         given = names_of(sorted(set(labels)))
     if given is None:
@@ -100,6 +104,40 @@ def as_dataset(data: Data) -> Dataset:
         class_names=tuple(given),
         template=DEFAULT_TEMPLATE,
         train=samples(images, indices(labels, given)),
+    )
+
+
+def label_sets(y: Sequence[Any], class_names: Any) -> list[tuple[str, ...]] | None:
+    """The names of each image's labels, of lists of names or of rows of 0 and 1 (as scikit-learn's indicator matrix, whose columns are
+    `class_names`). None: there is one label for each image."""
+    if len(y) and all(
+        isinstance(one, list | tuple | set | frozenset) and all(isinstance(n, str) for n in one) for one in y
+    ):
+        return [tuple(sorted(set(one))) for one in y]
+    rows: NDArray[Any] = np.asarray(y) if len(y) and all(np.ndim(one) == 1 for one in y) else np.zeros(0)
+    if rows.ndim != 2 or not np.isin(rows, (0, 1)).all():
+        return None
+    if class_names is None or isinstance(class_names, Mapping) or len(class_names) != rows.shape[1]:
+        raise UserError(
+            f"rows of 0 and 1 need class_names, a list with a name for each of the {rows.shape[1]} columns."
+        )
+    names = np.array(names_of(class_names))
+    return [tuple(names[row.astype(bool)].tolist()) for row in rows]
+
+
+def _of_sets(images: Sequence[ImageLike], labels: Sequence[Any], given: list[str] | None) -> Dataset:
+    """A data set of images with several labels each; `label` is the rarest. UserError: an image without a label."""
+    names = given or names_of(sorted({name for one in labels for name in one}))
+    counts = Counter(place for one in labels for place in indices(one, names))
+    places = [sorted(indices(one, names), key=lambda place: (counts[place], place)) for one in labels]
+    if not all(places):
+        raise UserError(f"image {places.index([])} has no label. Every image needs one or more.")
+    if len(names) < 2:
+        raise UserError(f"a classifier needs at least two classes; these are {names}.")
+    found = samples(images, [own[0] for own in places])
+    train = tuple(replace(one, also=tuple(own[1:])) for one, own in zip(found, places, strict=True))
+    return Dataset(
+        name="images in memory", class_names=tuple(names), template=DEFAULT_TEMPLATE, train=train, several=True
     )
 
 

@@ -125,6 +125,11 @@ class Record:
     """The highest probability below which a picture is taken for none of the classes: the suggestion of validation images."""
     reject_auroc: float | None = None
     """Percent: how well that probability tells images of the classes from those of a left-out class."""
+    mean_ap: float | None = None
+    """The mean over classes of average precision (mAP), of images with several labels; None: they have one. `per_class` then holds each
+    class's average precision, `macro_f1` is at the thresholds, and an answer counts as right if it is one of the labels."""
+    hand_written_ap: float | None = None
+    """That of the best hand-written words."""
     short_classes: Mapping[str, int] = field(default_factory=dict)
     """Class name -> its training images, for classes that have fewer than `shots`."""
 
@@ -207,7 +212,7 @@ def _out_of_range(record: Record) -> list[str]:
 
 PERCENT = (
     *("top1", "zero_shot_top1", "top5", "macro_f1", "balanced_accuracy", "ece", "val_top1"),
-    *("hand_written_top1", "majority_top1", "ece_before", "reject_auroc"),
+    *("hand_written_top1", "majority_top1", "ece_before", "reject_auroc", "mean_ap", "hand_written_ap"),
 )
 COUNTS = (
     *(

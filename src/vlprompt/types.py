@@ -186,7 +186,7 @@ class View:
     """All that a loss may look at."""
 
     labels: Tensor
-    """(B,) int64, an index into the classes in view."""
+    """(B,) int64, an index into the classes in view; of images with several labels (B, C) float32, 1 for each of them."""
     logits: Tensor
     """(B, C) float32, the prompt's score: logit scale times cosine, where it says no other."""
     text: Features

@@ -435,6 +435,6 @@ def test_folds_without_a_method_are_of_coop(
 
 def test_few_test_images_and_no_judgement_lead_to_folds(tmp_path: Path) -> None:
     config = RunConfig(method="coop", model="m", data="my photos", out=tmp_path)
-    first, *_ = train._next(config, "unclear", learned=True, few=True)
+    first, *_ = train._next(config, "unclear", "linear-probe", learned=True, few=True)
     assert first == "vlprompt train --data 'my photos' --model m --method coop --shots all --folds 5"
-    assert not any("--folds" in one for one in train._next(config, "unclear", learned=True, few=False))
+    assert not any("--folds" in one for one in train._next(config, "unclear", "linear-probe", learned=True, few=False))

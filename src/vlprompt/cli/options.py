@@ -55,7 +55,7 @@ Columns = Annotated[
     str | None,
     option(
         "--columns path=NAME,label=NAME",
-        "Names of a table's columns, if they are not path, label and split.",
+        "Names of a table's columns, if they are not path, label and split. separator=; reads several labels in one cell.",
         "by their names",
     ),
 ]

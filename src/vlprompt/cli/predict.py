@@ -36,15 +36,20 @@ class Answer:
     top: tuple[tuple[str, float], ...]
     below: float = 0.0
     """The highest probability below which it is none of them."""
+    chosen: tuple[str, ...] | None = None
+    """All classes above their thresholds, of a prompt that was learned from several labels for each picture."""
 
     @property
     def name(self) -> str:
+        if self.chosen is not None:
+            return ", ".join(self.chosen) or NONE
         return self.top[0][0] if self.top[0][1] >= self.below else NONE
 
     def as_dict(self) -> dict[str, object]:
         name, probability = self.name, self.top[0][1]
         top = [{"class": one, "probability": value} for one, value in self.top]
-        return {"path": self.path, "class": name, "probability": probability, "top": top}
+        several = {} if self.chosen is None else {"classes": list(self.chosen)}
+        return {"path": self.path, "class": name, **several, "probability": probability, "top": top}
 
 
 Reject = Annotated[
@@ -107,6 +112,10 @@ def predict(
 
 def _below(text: str, classifier: PromptClassifier) -> float:
     """The threshold that is meant."""
+    if classifier.several is not None:
+        raise UserError(
+            "--reject: this prompt has a threshold for each class, and says `none of these` by them. Leave it out."
+        )
     if text == "auto":
         known = classifier.learned.facts.get("reject_below")
         if known is None:
@@ -185,13 +194,23 @@ def _answer(
         good = [path for number, path in enumerate(chunk) if number not in reasons]
         for path, row in zip(good, probability_BC.tolist(), strict=True):
             order = sorted(range(len(shown)), key=lambda label: (-row[label], label))[:top]
-            answers.append(Answer(_name(path), tuple((shown[label], float(row[label])) for label in order)))
+            listed = tuple((shown[label], float(row[label])) for label in order)
+            answers.append(Answer(_name(path), listed, chosen=_chosen(classifier, row, shown)))
     if not answers:
         raise UserError(
             f"none of the {len(paths)} files is a usable image: {'; '.join(list(bad.values())[:LISTED])}",
             exit_code=DATA,
         )
     return answers, bad
+
+
+def _chosen(classifier: PromptClassifier, row: Sequence[float], shown: Sequence[str]) -> tuple[str, ...] | None:
+    if classifier.several is None:
+        return None
+    import numpy as np
+
+    found = classifier.several.chosen(np.array([row], dtype=np.float32), shown)[0]
+    return tuple(name for _, name in sorted((-p, n) for p, n, above in zip(row, shown, found, strict=True) if above))
 
 
 def _name(picture: Path | Sample) -> str:
@@ -209,7 +228,8 @@ def _table(answers: Sequence[Answer], bad: Mapping[str, str]) -> str:
 def _show(answers: Sequence[Answer], top: int) -> None:
     rows = []
     for answer in answers:
-        (_, probability), *rest = answer.top if answer.name != NONE else (answer.top[0], *answer.top)
+        known = answer.name == answer.top[0][0]  # else all probabilities are listed behind it
+        (_, probability), *rest = answer.top if known else (answer.top[0], *answer.top)
         others = ", ".join(f"{one} {value:.2f}" for one, value in rest)
         rows.append(
             [answer.path, Text(answer.name, style="bold"), f"{probability:.2f}", *([others] if top > 1 else [])]

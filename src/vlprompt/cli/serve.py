@@ -70,11 +70,13 @@ def _run(
     except ImportError as error:
         raise UserError(f"this needs {error.name}, which is not installed: pip install 'vlprompt[serve]'.") from None
     from vlprompt.classifier import PromptClassifier
+    from vlprompt.engine.several import require_one_label
 
     if host not in LOOPBACK:
         console.warn(f"--host {host}: everyone who can reach this machine can ask. There is no password.")
     with _listening(host, port) as listener:
         classifier = PromptClassifier.load(run, model=model, device=device)
+        require_one_label(classifier.learned, "this page")
         server = Server(classifier=classifier, max_bytes=max_mib * 2**20, max_pixels=max_megapixels * 1_000_000)
         shown = f"[{host}]" if ":" in host else host
         address = f"http://{'localhost' if host in EVERYONE else shown}:{listener.getsockname()[1]}/"

@@ -204,7 +204,10 @@ def _show(config: RunConfig, records: Sequence[Record], pages: Sequence[Path], a
     config = dataclasses.replace(config, method=records[0].method)
     few = records[0].num_test < FEW and not config.folds
     learned = any(record.parameters for record in records)
-    console.commands("Next:", look + _next(config, found.word, learned=learned, few=few))
+    console.commands(
+        "Next:",
+        look + _next(config, found.word, "cocoop" if found.several else "linear-probe", learned=learned, few=few),
+    )
 
 
 def _sure(records: Sequence[Record]) -> list[str]:
@@ -224,17 +227,18 @@ def _sure(records: Sequence[Record]) -> list[str]:
     return [f"{said}."]
 
 
-def _next(config: RunConfig, word: Word, *, learned: bool, few: bool) -> list[str]:
-    """The commands that follow from the judgement; few: the test images are few, and every image could be one."""
+def _next(config: RunConfig, word: Word, rival: str, *, learned: bool, few: bool) -> list[str]:
+    """The commands that follow from the judgement; rival: another method to try. few: the test images are few, and every image
+    could be one."""
     place, data = shlex.quote(str(config.out)), shlex.quote(config.data)
     again = f"vlprompt train --data {data} --model {shlex.quote(config.model)}"
     use = [f"vlprompt predict {place} PICTURE.jpg"]
     see = [f"vlprompt explain {place}"] if learned else []
     if word in ("worse", "useless"):
-        other = "linear-probe" if config.method != "linear-probe" else "coop"
+        other = rival if config.method != rival else "coop"
         return [f"{again} --method {other}", f"vlprompt data check {data}", *see]
     if word == "unclear" and few:
         return [f"{again} --method {config.method} --shots all --folds 5", *use, *see]
     if word == "unclear":
-        return [f"{again} --method {config.method} --seeds 1,2,3", f"{again} --method linear-probe", *use]
+        return [f"{again} --method {config.method} --seeds 1,2,3", f"{again} --method {rival}", *use]
     return [*use, *see, f"vlprompt eval {place} --data OTHER_FOLDER"]

@@ -19,6 +19,8 @@ class Entry:
     """The class as written: the folder's name or the table's label."""
     part: Part | None
     """None: the source has no parts."""
+    also: tuple[str, ...] = ()
+    """Its other classes."""
     source: Callable[[], bytes] = field(repr=False)
     size: int | None = None
 
@@ -37,6 +39,8 @@ class Listing:
     """Class names in label order where the source gives them apart from the keys; two classes may then have one name."""
     decoding: Decoding = "upright"
     """How its files become RGB."""
+    several: bool = False
+    """Whether an entry may have several classes."""
     in_order: bool = False
     """Whether the order of the entries means something (a published split) and is kept."""
     notes: tuple[str, ...] = ()
@@ -91,7 +95,8 @@ def problems(listing: Listing, *, to_learn: bool = True) -> list[str]:
 def _empty_classes(listing: Listing) -> list[str]:
     parts = {entry.part for entry in listing.entries}
     wanted: Part | None = "train" if "train" in parts else None
-    counts = Counter(entry.class_key for entry in listing.entries if wanted is None or entry.part == wanted)
+    counted = [entry for entry in listing.entries if wanted is None or entry.part == wanted]
+    counts = Counter(key for entry in counted for key in (entry.class_key, *entry.also))
     empty = [key for key in listing.class_keys if not counts[key]]
     if not empty:
         return []
@@ -124,6 +129,7 @@ def as_dataset(listing: Listing) -> Dataset:
         sample = Sample(
             id=entry.id,
             label=label_of[entry.class_key],
+            also=tuple(label_of[key] for key in entry.also),
             source=entry.source,
             size=entry.size,
             decoding=listing.decoding,
@@ -138,5 +144,6 @@ def as_dataset(listing: Listing) -> Dataset:
         test=tuple(parts["test"]),
         skipped=listing.skipped,
         divided=listing.divided,
+        several=listing.several,
         notes=listing.notes,
     )

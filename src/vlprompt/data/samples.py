@@ -63,12 +63,19 @@ class Sample:
     """The path relative to the data set's folder (with ``/``), or the key in an archive."""
     label: int
     """An index into the data set's class names."""
+    also: tuple[int, ...] = ()
+    """Its other classes, where the data set has several labels for an image; `label` is then the rarest of them."""
     source: Callable[[], bytes] = field(repr=False, compare=False)
     size: int | None = field(default=None, repr=False, compare=False)
     """Bytes, where known without reading."""
     decoding: Decoding = field(default="upright", repr=False, compare=False)
     """How the file becomes RGB, as `images.open_image` takes it."""
     _memo: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def labels(self) -> tuple[int, ...]:
+        """All its classes."""
+        return (self.label, *self.also)
 
     def read(self) -> bytes:
         """The file's bytes; UserError where it cannot be read (any more)."""
@@ -142,6 +149,8 @@ class Dataset:
     """What the user should know of the source, a sentence each."""
     renamed: bool = False
     """Whether a file of the user's says what its classes are called."""
+    several: bool = False
+    """Whether an image may have several labels (`Sample.also`)."""
     test_of: int = 0
     """How many test images there were, where some of them were drawn (`splits.fewer_tests`); 0: `test` is all of them."""
     tested: Tested | None = field(default=None, repr=False, compare=False)

@@ -55,7 +55,7 @@ def few_shot(dataset: Dataset, shots: int | None, seed: int, *, hold_out: bool =
     taken = {sample.id for sample in train} if instead else set()
     rest = [sample for sample in dataset.train if sample.id not in taken] if instead else dataset.val
     val = _draw(rest, min(shots, MAX_VAL_SHOTS), stream)
-    counts = Counter(sample.label for sample in train)
+    counts = Counter(label for sample in train for label in sample.labels)
     short = {name: counts[label] for label, name in enumerate(dataset.class_names) if counts[label] < shots}
     return FewShot(class_names=dataset.class_names, train=train, val=val, short=short, held_out=instead and bool(val))
 

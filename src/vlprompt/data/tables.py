@@ -1,6 +1,7 @@
 """A table of images: CSV or JSONL with path, label and perhaps split; paths are relative to the table's folder.
 
 TABLE.csv?path=file_name&label=category&split=fold     the columns by name, where they are not called so
+TABLE.csv?separator=;                                  several labels in one cell, with this between them
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import functools
 import io
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
@@ -27,9 +29,10 @@ from vlprompt.errors import DATA, UserError
 COMMAS = (".csv", ".tsv")
 LINES = (".jsonl", ".ndjson")
 COLUMNS = ("path", "label", "split")
+SEPARATOR = "separator"
 ALIASES = {
     "path": ("path", "file_name", "filename", "file", "filepath", "file_path", "image_path", "image", "img_path"),
-    "label": ("label", "class", "category", "class_name", "label_name", "target", "species", "breed"),
+    "label": ("label", "labels", "class", "category", "class_name", "label_name", "target", "species", "breed"),
     "split": ("split", "part", "subset", "set", "partition", "is_valid"),
 }
 """What the columns may be called (project's choice): the first name that the table has."""
@@ -63,10 +66,10 @@ def table_of(spec: str) -> tuple[Path, dict[str, str]] | None:
     if path.suffix.lower() not in COMMAS + LINES or not path.is_file():
         return None
     asked = dict(parse_qsl(query, keep_blank_values=True)) if not Path(spec).expanduser().is_file() else {}
-    if odd := sorted(asked.keys() - set(COLUMNS)):
+    if odd := sorted(asked.keys() - {*COLUMNS, SEPARATOR}):
         raise _bad(
             path,
-            f"unknown column setting {odd[0]!r}. Allowed: {', '.join(COLUMNS)}, as in --columns path=file,label=kind",
+            f"unknown column setting {odd[0]!r}. Allowed: {', '.join((*COLUMNS, SEPARATOR))}, as in --columns path=file,label=kind",
         )
     return path, asked
 
@@ -74,7 +77,8 @@ def table_of(spec: str) -> tuple[Path, dict[str, str]] | None:
 def scan_table(table: Path, asked: Mapping[str, str] | None = None) -> Listing:
     """List the images that a table names; no image is opened.
 
-    asked: path, label or split -> the column that is meant, where it is called otherwise. A file that is missing or cannot be an image
+    asked: path, label or split -> the column that is meant, where it is called otherwise; separator -> what stands between several
+    labels of one cell. A file that is missing or cannot be an image
     is skipped. UserError, with the line: a missing column or cell, more cells than columns, an unknown split, a split on some lines
     only, one image with two labels or in two splits; columns that leave open which is meant; and a table none of whose files exist.
     """
@@ -86,6 +90,7 @@ def scan_table(table: Path, asked: Mapping[str, str] | None = None) -> Listing:
     without = [str(row.line) for row in rows if row.part is None]
     if 0 < len(without) < len(rows):
         raise _bad(table, f"no split on line{'s' * (len(without) > 1)} {some(without)}, though others have one")
+    keys_of = _several(table, rows, (asked or {}).get(SEPARATOR))
     first: dict[str, _Row] = {}
     places = Places(table.parent)
     entries, skipped, missing = [], [], 0
@@ -104,20 +109,35 @@ def scan_table(table: Path, asked: Mapping[str, str] | None = None) -> Listing:
             missing += reason == "no such file"
             continue
         read = functools.partial(read_file, str(path))
-        entries.append(Entry(id=found, class_key=row.label, part=row.part, source=read, size=size))
+        key, *also = keys_of[row.label]
+        entries.append(Entry(id=found, class_key=key, also=tuple(also), part=row.part, source=read, size=size))
     if missing == len(first):
         raise _bad(
             table,
             f"none of its {missing} files exist (the first: {rows[0].path}). Paths are relative to {table.parent}/",
         )
-    keys = tuple(sorted({row.label for row in rows}))
+    keys = tuple(sorted({key for row in rows for key in keys_of[row.label]}))
     return Listing(
         name=table.stem,
+        several=SEPARATOR in (asked or {}),
         class_keys=keys,
         entries=tuple(entries),
         skipped=tuple(skipped),
         notes=(*notes, *places.said()),
     )
+
+
+def _several(table: Path, rows: Sequence[_Row], separator: str | None) -> dict[str, tuple[str, ...]]:
+    """Cell -> its classes, the rarest in the table first; the whole cell is one where there is no separator."""
+    if separator is None:
+        return {row.label: (row.label,) for row in rows}
+    if not separator:
+        raise _bad(table, "the separator is empty. Give what stands between two labels, as in --columns separator=;")
+    cells = {row.label: [key for one in row.label.split(separator) if (key := one.strip())] for row in rows}
+    if odd := [row for row in rows if not cells[row.label]]:
+        raise _bad(table, f"line {odd[0].line} has no label in {odd[0].label!r}")
+    counts = Counter(key for row in rows for key in set(cells[row.label]))
+    return {cell: tuple(sorted(set(keys), key=lambda key: (counts[key], key))) for cell, keys in cells.items()}
 
 
 def _read_table(table: Path, asked: Mapping[str, str]) -> _Table:

@@ -116,6 +116,9 @@ def choose(
 
     The rest is as `job.prepare` takes it. UserError as `job.prepare` and `sampling.draw`.
     """
+    if dataset.several:
+        said = "coop: the images have several labels each, and it learns from them."
+        return Choice(candidate=Candidate(method="coop"), tried=(), images=0, sentence=said, seconds=0.0)
     began, quiet = time.perf_counter(), Images(images.clip, images.store, SILENT, images.read)
     given: dict[str, Any] = {"model": model, "shots": shots, "seed": seed, "recipe": recipe, "subset": subset}
     given |= {"template": template, "views": views}

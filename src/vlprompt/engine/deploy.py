@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from vlprompt import __version__, artifact, disk
 from vlprompt.engine.evaluate import Classifier, check_classes, classifier_of
+from vlprompt.engine.several import require_one_label
 from vlprompt.errors import DATA, UserError
 from vlprompt.losses import after, answers
 from vlprompt.towers import Clip
@@ -58,6 +59,7 @@ def deployed(
     image, or classes that it cannot answer for.
     """
     learned, clip = artifact.loaded(artifact.pick(run).directory, model)
+    require_one_label(learned, "an exported model")
     method = learned.method
     if "image" in method.prompt.reach.sees or method.at_test is not None:
         raise UserError(

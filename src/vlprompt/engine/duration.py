@@ -16,6 +16,7 @@ from vlprompt.engine.forward import Forward
 from vlprompt.engine.images import BATCH, Images
 from vlprompt.engine.optim import batches
 from vlprompt.engine.precision import synchronize
+from vlprompt.engine.several import targets
 from vlprompt.engine.step import gradients_of, measured_gradients, weighted
 from vlprompt.engine.train import Lesson, new_prompt, view_of
 from vlprompt.towers import Clip
@@ -109,7 +110,7 @@ def _view(
 ) -> View:
     """A batch's view; features are all ones, which take as long as any."""
     device, crop = forward.clip.device, view_of(lesson.views, 0, lesson.seed)
-    labels = torch.tensor([sample.label for sample in batch])
+    labels = targets(batch, len(lesson.class_names), several=lesson.several)
     frozen = torch.ones(len(batch), forward.clip.facts.embed_dim) if forward.reads_frozen else None
     pixels = images.pixels(batch, crop) if forward.spec.reach.image_tower else None
     drawn = draw(method.steps.classes, len(lesson.class_names), seed=lesson.seed, epoch=0, step=0)

@@ -21,6 +21,7 @@ from vlprompt.data import Sample
 from vlprompt.engine.forward import ROWS, TEMPLATE, asked, ensemble_text, reads_frozen
 from vlprompt.engine.images import Images
 from vlprompt.engine.precision import peak_mib, versions
+from vlprompt.engine.several import Several, right_of
 from vlprompt.engine.teacher import taught_text
 from vlprompt.errors import UserError
 from vlprompt.losses import after, answers
@@ -235,9 +236,10 @@ def probabilities(logits_NC: Tensor, temperature: float = 1.0) -> NDArray[np.flo
 
 
 def predictions(samples: Sequence[Sample], probability_NC: NDArray[np.float32]) -> Predictions:
-    """The answers as they are kept next to a record."""
-    label = np.array([sample.label for sample in samples], dtype=np.int64)
+    """The answers as they are kept next to a record. Of an image with several labels the one that was answered is kept, else the rarest."""
     predicted = probability_NC.argmax(1).astype(np.int64)
+    pairs = zip(predicted.tolist(), samples, strict=True)
+    label = np.array([first if first in one.labels else one.label for first, one in pairs], dtype=np.int64)
     rows = np.arange(len(samples))
     return Predictions(
         id_hash=id_hashes([sample.id for sample in samples]),
@@ -252,8 +254,7 @@ def accuracy(classifier: Classifier, samples: Sequence[Sample], images: Images) 
     """Top-1 in percent; None without images."""
     if not samples:
         return None
-    label = torch.tensor([sample.label for sample in samples])
-    return float(100 * (classifier.logits(samples, images).argmax(1) == label).double().mean())
+    return float(100 * right_of(classifier.logits(samples, images), samples).mean())
 
 
 HAND_WRITTEN = ("{}", "a photo of a {}.", "a picture of {}.", "selected")
@@ -289,11 +290,13 @@ def examine(
     words: str = "",
     by_hand: Told | None = None,
     temperature: float = 1.0,
+    several: Several | None = None,
 ) -> tuple[dict[str, Any], Predictions | None]:
     """Test a classifier, and the template's zero-shot one: the fields of a record that it decides, and the answers.
 
     words: hand-written words that it is compared with instead of the template, as `best_words` finds them; by_hand: their answers, where
     they are known. temperature: of the probabilities; with one, the calibration error without it is told too.
+    several: how a prompt of several labels for each image answers.
     """
     clip = classifier.clip
     fields: dict[str, Any] = dict.fromkeys(("top1", "zero_shot_top1", "top5", "macro_f1", "balanced_accuracy", "ece"))
@@ -310,34 +313,40 @@ def examine(
     answers = None
     if test:
         logits_NC = classifier.logits(test, images)
-        probability_NC = probabilities(logits_NC, temperature)
+        probability_NC = several.probabilities(logits_NC) if several else probabilities(logits_NC, temperature)
         answers = predictions(test, probability_NC)
+        fields |= (
+            several.measured(logits_NC, test, class_names) if several else _scored(answers, probability_NC, class_names)
+        )
         if temperature != 1.0:
             fields["ece_before"] = score(probabilities(logits_NC), answers.label).ece
-        scores = score(probability_NC, answers.label)
-        fields |= {name: getattr(scores, name) for name in ("top1", "top5", "macro_f1", "balanced_accuracy", "ece")}
-        fields["per_class"] = {class_names[label]: recall for label, recall in scores.per_class.items()}
-        template_right = _right(zero_shot(clip, class_names, template, template), answers.label, test, images)
-        fields["zero_shot_top1"] = float(100 * template_right.mean())
-        against = template_right
+        by_words_NC = zero_shot(clip, class_names, template, template).logits(test, images)
+        against = right_of(by_words_NC, test)
+        fields["zero_shot_top1"] = float(100 * against.mean())
         if words:
-            worded = by_hand or zero_shot(clip, class_names, words, template)
-            against = _right(worded, answers.label, test, images)
+            by_words_NC = (by_hand or zero_shot(clip, class_names, words, template)).logits(test, images)
+            against = right_of(by_words_NC, test)
             fields |= {"hand_written": words, "hand_written_top1": float(100 * against.mean())}
+        if several:
+            fields["hand_written_ap"] = several.measured(by_words_NC, test, class_names)["mean_ap"]
         own = answers.predicted == answers.label
         fields["gained"], fields["lost"] = int((own & ~against).sum()), int((against & ~own).sum())
-        fields["majority_top1"] = float(100 * np.bincount(answers.label).max() / len(test))
+        counts = Counter(label for one in test for label in one.labels)
+        fields["majority_top1"] = float(100 * max(counts.values()) / len(test))
     fields["peak_mib"] = peak_mib(clip.device)
     return fields, answers
 
 
-def _right(
-    classifier: Classifier | Told, label_N: NDArray[np.int64], samples: Sequence[Sample], images: Images
-) -> NDArray[np.bool_]:
-    right: NDArray[np.bool_] = classifier.logits(samples, images).argmax(1).numpy() == label_N
-    return right
+def _scored(answers: Predictions, probability_NC: NDArray[np.float32], class_names: Sequence[str]) -> dict[str, Any]:
+    scores = score(probability_NC, answers.label)
+    fields: dict[str, Any] = {
+        name: getattr(scores, name) for name in ("top1", "top5", "macro_f1", "balanced_accuracy", "ece")
+    }
+    return fields | {"per_class": {class_names[label]: recall for label, recall in scores.per_class.items()}}
 
 
 def training_hash(samples: Sequence[Sample]) -> str:
     """SHA-256 (hex) over the contents and labels of images, in order."""
-    return hashlib.sha256("".join(f"{one.content_hash} {one.label}\n" for one in samples).encode()).hexdigest()
+    return hashlib.sha256(
+        "".join(f"{one.content_hash} {' '.join(map(str, one.labels))}\n" for one in samples).encode()
+    ).hexdigest()

@@ -42,6 +42,7 @@ from vlprompt.engine.observer import SILENT, Observer
 from vlprompt.engine.optim import batches
 from vlprompt.engine.precision import generator, reset_peak
 from vlprompt.engine.sampling import draw, said_of_held_out, said_of_short, said_of_skipped
+from vlprompt.engine.several import fitted, of, require_able, right_of
 from vlprompt.engine.teacher import Teacher, left, open_teacher
 from vlprompt.engine.train import Lesson, estimate_step, in_words, new_prompt
 from vlprompt.errors import UserError
@@ -172,6 +173,7 @@ class Job:
             views=self.views,
             max_memory=max_memory,
             teacher=self.teacher,
+            several=self.dataset.several,
         )
 
     def said_of(self, drawn: Drawn) -> list[str]:
@@ -258,6 +260,8 @@ def prepare(
     clip, overrides = images.clip, overrides or {}
     name = recipe_of(method, "few-shot" if subset == "all" else "base-to-novel", model, recipe)
     chosen = resolve(method, overrides, shots=shots, recipe=name, dataset=dataset.name, facts=clip.facts)
+    if dataset.several:
+        require_able(chosen, subset)
     classes, begins_with = len(restrict(dataset, subset).class_names), ""
     if init is not None:
         chosen, begins_with = artifact.start_from(init, chosen, clip, classes)
@@ -433,6 +437,11 @@ def _ended(work: Work, pupil: Pupil, prompt: nn.Module, config_hash: str, others
         weight_hash=job.clip.weight_hash,
         facts=_facts(job, work.drawn, trained_on, written=work.at is not None),
     )
+    if job.dataset.several:
+        seen = sample.val or sample.train
+        answered = classifier_of(job.clip, learned.method, prompt, sample.class_names, job.template)
+        found = fitted(answered.logits(seen, job.images), seen, sample.class_names)
+        learned = replace(learned, facts={**learned.facts, **found.facts})
     began, features = work.drawn.began
     return learned, Learning(
         seconds=(pupil.start.seconds if pupil.start else 0.0) + time.perf_counter() - began - others,
@@ -514,6 +523,7 @@ def test(
         words=asked.words,
         by_hand=asked.told[1] if asked.told else None,
         temperature=sure.temperature,
+        several=of(learned),
     )
     source = str(facts.get("dataset", ""))
     record = Record(
@@ -552,9 +562,10 @@ def test(
 
 
 def _validated(classifier: Classifier, val: Sequence[Sample], images: Images) -> tuple[Confidence, float]:
-    """How sure the answers are, and how many of them are right, percent."""
+    """How sure the answers are, and how many of them are right, percent. Several labels for an image have thresholds instead."""
     logits, truth = classifier.logits(val, images), np.array([one.label for one in val])
-    return confidence_of(logits, truth), float(100 * (logits.argmax(1).numpy() == truth).mean())
+    sure = Confidence() if any(one.also for one in val) else confidence_of(logits, truth)
+    return sure, float(100 * right_of(logits, val).mean())
 
 
 def start_line(clip: Clip, method: Method, lesson: Lesson, images: Images, *, done: int = 0) -> str:

@@ -46,7 +46,7 @@ def draw(
             train=tuple(one for one in dataset.train if one.id not in skipped),
             val=tuple(one for one in dataset.val if one.id not in skipped),
         )
-    empty = sorted(set(range(len(sample.class_names))) - {one.label for one in sample.train})
+    empty = sorted(set(range(len(sample.class_names))) - {label for one in sample.train for label in one.labels})
     if empty:
         names = ", ".join(sample.class_names[label] for label in empty[:5])
         raise UserError(

@@ -118,10 +118,13 @@ def among(dataset: Dataset, data: str, learned: Sequence[str], classes: Among, o
         )
     if new:
         observer.note(f"{data} has classes that were not learned: {some(new)}. Their images are left out.")
+    having = [
+        [known[key] for one in sample.labels if (key := names[one].casefold()) in known] for sample in dataset.test
+    ]
     test = tuple(
-        dataclasses.replace(sample, label=known[names[sample.label].casefold()])
-        for sample in dataset.test
-        if names[sample.label].casefold() in known
+        dataclasses.replace(sample, label=labels[0], also=tuple(labels[1:]))
+        for sample, labels in zip(dataset.test, having, strict=True)
+        if labels
     )
     return dataclasses.replace(dataset, class_names=tuple(learned), train=(), val=(), test=test)
 
@@ -149,6 +152,7 @@ def divided(dataset: Dataset, data: str, place: Path, learned: Learned, observer
         template=dataset.template,
         train=(),
         test=dataset.train,
+        several=dataset.several,
         skipped=dataset.skipped,
     )
 

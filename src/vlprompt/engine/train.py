@@ -27,6 +27,7 @@ from vlprompt.engine.observer import SILENT, Observer
 from vlprompt.engine.optim import batches, lr_at, optimiser_of
 from vlprompt.engine.precision import generator
 from vlprompt.engine.replicas import Seen, views_of
+from vlprompt.engine.several import targets
 from vlprompt.engine.step import (
     Balance,
     Gradients,
@@ -58,7 +59,7 @@ class Batch:
     ids: tuple[str, ...]
     """Of the images, each once."""
     labels_B: Tensor
-    """int64, one per copy."""
+    """int64, one per copy; of images with several labels (B, C) float32."""
     pixels: Tensor | None = None
     """(B, 3, S, S) float32, or a trunk's cells; None where nothing reads them."""
     frozen_BE: Tensor | None = None
@@ -125,6 +126,8 @@ class Lesson(Feed):
 
     samples: Sequence[Sample]
     views: Views
+    several: bool = False
+    """Whether an image may have several labels."""
     order: Order | None = None
     """None: images and classes are drawn from the seed."""
 
@@ -155,7 +158,7 @@ class Lesson(Feed):
         return self._batches(forward, images, schedule, start // self.per_epoch(schedule.batch))
 
     def _batches(self, forward: Forward, images: Images, schedule: Schedule, first: int) -> Iterator[Batch]:
-        labels_N = torch.tensor([sample.label for sample in self.samples])
+        labels_N = targets(self.samples, len(self.class_names), several=self.several)
         for epoch in range(first, schedule.epochs):
             crop = view_of(self.views, epoch, self.seed)
             frozen_NE = images.features(self.samples, crop, quiet=True) if forward.reads_frozen else None

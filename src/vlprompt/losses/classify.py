@@ -36,8 +36,29 @@ def answers(prompted: Prompted, image: Features, text: Features, scale: float) -
 
 
 def cross_entropy(view: View) -> Tensor:
-    """The mean over images of ``-log softmax(logits)[label]``."""
+    """The mean over images of ``-log softmax(logits)[label]``; of images with several labels `binary`."""
+    if view.labels.dim() == 2:
+        return binary(view.logits, view.labels)
     return F.cross_entropy(view.logits, view.labels)
+
+
+def binary(logits_BC: Tensor, truth_BC: Tensor) -> Tensor:
+    """Binary cross-entropy per class, the mean over images and classes of the logits less the bias that makes it least.
+
+    truth: (B, C), 1 for each class of the image. Cosines of CLIP are all positive, so without a bias every class would be probable. The
+    bias is found in each step; at the least loss its own gradient is zero, so the gradient of the logits is whole (project's choice).
+    """
+    return F.binary_cross_entropy_with_logits(logits_BC - bias_of(logits_BC.detach(), truth_BC), truth_BC)
+
+
+def bias_of(logits_BC: Tensor, truth_BC: Tensor) -> Tensor:
+    """The bias (a scalar) of the least binary cross-entropy: probabilities then add up to the number of labels. Bisected."""
+    low, high = logits_BC.min() - 30, logits_BC.max() + 30
+    for _ in range(50):
+        middle = (low + high) / 2
+        above = torch.sigmoid(logits_BC - middle).sum() > truth_BC.sum()
+        low, high = torch.where(above, middle, low), torch.where(above, high, middle)
+    return (low + high) / 2
 
 
 CROSS_ENTROPY = Term(

@@ -35,6 +35,8 @@ class Judgement:
     high: float | None = None
     macro: float | None = None
     """The learned prompt's mean recall over classes, percent, where test images are so unbalanced that it matters; else None."""
+    several: str = ""
+    """Of images with several labels: how well classes are found, in a line."""
     accuracy: tuple[float, float] | None = None
     """95 % interval of the learned prompt's accuracy, percent (Agresti and Coull 1998); None: answers on test images, where the gain's
     interval says what matters."""
@@ -61,20 +63,34 @@ def judge(records: Sequence[Record]) -> Judgement:
     gain = learned - by_hand
     low, high = gain - half, gain + half
     chance, majority = 100 / first.num_classes, first.majority_top1 or 0.0
+    chance = (
+        majority if first.mean_ap is not None else chance
+    )  # with several labels, drawing a class is right more often than this
     word = _word(learned, n, max(chance, majority), low, high)
     return Judgement(
         word=word,
-        sentence=_sentence(word, gain, low, high, _asked(first), majority, first.num_classes),
+        sentence=_sentence(word, gain, low, high, _asked(first), majority, chance),
         chance=chance,
         majority=majority,
         hand_written=by_hand,
         words=first.hand_written or first.template,
         learned=learned,
+        several=_several(first),
         macro=_macro(tested, majority),
         gain=gain,
         low=low,
         high=high,
         accuracy=_interval(learned, n) if first.folds else None,
+    )
+
+
+def _several(record: Record) -> str:
+    if record.mean_ap is None:
+        return ""
+    words = f", hand-written words {record.hand_written_ap:.1f}" if record.hand_written_ap is not None else ""
+    return (
+        f"mean average precision {record.mean_ap:.1f}{words}; F1 at each class's threshold {record.macro_f1:.1f} (percent, seed "
+        f"{record.seed}). Images have several labels; in all other numbers the surest class counts as right if it is one of them."
     )
 
 
@@ -118,12 +134,12 @@ def _asked(record: Record) -> str:
     return f"{record.num_test:,} images in {record.folds} folds" if record.folds else f"{record.num_test:,} test images"
 
 
-def _sentence(word: Word, gain: float, low: float, high: float, asked: str, majority: float, classes: int) -> str:
+def _sentence(word: Word, gain: float, low: float, high: float, asked: str, majority: float, chance: float) -> str:
     interval = f"{gain:+.1f} points, 95 % interval {low:+.1f} to {high:+.1f}, {asked}"
     if word == "useless":
         return (
             f"Do not use it: it cannot be told from always giving one answer, which is right for {majority:.1f} % of the images "
-            f"({100 / classes:.1f} % by chance). Against hand-written words: {interval}."
+            f"({chance:.1f} % by chance). Against hand-written words: {interval}."
         )
     if word == "better":
         return f"Worth using: the learned prompt is better than hand-written words ({interval})."
@@ -138,8 +154,9 @@ def lines(found: Judgement) -> list[str]:
         return [found.sentence]
     between = f", 95 % interval {found.accuracy[0]:.1f} to {found.accuracy[1]:.1f}" if found.accuracy else ""
     return [
-        f"chance {found.chance:.1f}, always the most frequent class {found.majority:.1f}, hand-written words {found.hand_written:.1f}, "
-        f"learned {found.learned:.1f}{between} (percent; hand-written: {found.words!r})",
+        f"{'' if found.several else f'chance {found.chance:.1f}, '}always the most frequent class {found.majority:.1f}, "
+        f"hand-written words {found.hand_written:.1f}, learned {found.learned:.1f}{between} (percent; hand-written: {found.words!r})",
+        *([found.several] if found.several else []),
         *([f"macro accuracy, where every class counts the same: {found.macro:.1f}"] if found.macro is not None else []),
         found.sentence,
     ]

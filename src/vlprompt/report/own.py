@@ -96,7 +96,7 @@ class Own:
     @property
     def doubtful(self) -> list[Answer]:
         """Images whose label may be wrong, the likeliest first."""
-        found = [one for one in self.answers if one.doubtful]
+        found = [one for one in self.answers if one.doubtful and self.first.mean_ap is None]
         return sorted(found, key=lambda one: one.label_probability - one.probability)
 
     @cached_property
@@ -119,8 +119,16 @@ class Own:
         return sorted(pairs, key=lambda one: -one[2])[:10]
 
     @property
+    def measure(self) -> str:
+        """What `recall` holds."""
+        return "recall" if self.first.mean_ap is None else "average precision"
+
+    @property
     def recall(self) -> list[tuple[str, float, int]]:
-        """(class, percent, test images), the worst first."""
+        """(class, percent, test images), the worst first; of images with several labels each class's average precision, and no number."""
+        if self.first.mean_ap is not None:
+            rows = [(name, value, 0) for name, value in self.first.per_class.items()]
+            return sorted(rows, key=lambda one: one[1])
         total = self.counts.sum(1)
         rows = [
             (self.names[label], float(100 * self.counts[label, label] / total[label]), int(total[label]))
@@ -238,11 +246,12 @@ def _markdown(own: Own) -> str:
         "",
         plain.markdown(table.remark),
         "",
-        "## Recall of each class",
+        f"## {own.measure.capitalize()} of each class",
         "",
     ]
     out += plain.markdown_rows(
-        ("class", "recall, %", "test images"), [(name, f"{share:.1f}", str(n)) for name, share, n in own.recall]
+        ("class", f"{own.measure}, %", "test images"),
+        [(name, f"{share:.1f}", str(n or "")) for name, share, n in own.recall],
     )
     out += ["", "## What is taken for what", ""]
     out += plain.markdown_rows(

@@ -1,0 +1,174 @@
+"""Images with several labels: the loss, the thresholds, the scores, and the way from a table to the answers."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vlprompt import cli
+from vlprompt.classifier import PromptClassifier
+from vlprompt.data import open_dataset
+from vlprompt.engine import several
+from vlprompt.errors import UserError
+from vlprompt.losses.classify import bias_of, binary
+from vlprompt.records import read
+
+COLOURS = {"red": (220, 20, 20), "green": (20, 200, 20), "blue": (20, 20, 220)}
+SETS = ("red", "green", "blue", "red;green", "green; blue", "blue;red")
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pictures with a stripe for each of their labels, in parts."""
+    top = tmp_path_factory.mktemp("stripes")
+    random = np.random.default_rng(0)
+    with (top / "t.csv").open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(("path", "labels", "split"))
+        for part, number in (("train", 18), ("val", 12), ("test", 12)):
+            for place in range(number):
+                labels = SETS[place % len(SETS)]
+                picture = random.integers(0, 40, (16, 16, 3), dtype=np.uint8)
+                for stripe, name in enumerate(labels.split(";")):
+                    picture[8 * stripe : 8 * stripe + 8] += np.array(COLOURS[name.strip()], dtype=np.uint8) // 2
+                Image.fromarray(picture).save(top / f"{part}{place}.png")
+                rows.writerow((f"{part}{place}.png", labels, part))
+    return top / "t.csv"
+
+
+def test_the_loss_is_a_literal_one_at_the_bias_that_makes_it_least() -> None:
+    torch.manual_seed(1)
+    logits, truth = torch.randn(5, 3, dtype=torch.float64).mul(4).add(25), (torch.rand(5, 3) < 0.4).double()
+    truth[0, 0] = 1
+    logits.requires_grad_(True)
+    bias = float(bias_of(logits.detach(), truth))
+
+    def literal(bias: float) -> torch.Tensor:
+        total = torch.zeros((), dtype=torch.float64)
+        for row, labels in zip(logits, truth, strict=True):
+            for value, label in zip(row, labels, strict=True):
+                probability = 1 / (1 + torch.exp(bias - value))
+                total = total - (torch.log(probability) if label else torch.log(1 - probability))
+        return total / 15
+
+    torch.testing.assert_close(binary(logits, truth), literal(bias))
+    assert all(literal(bias) < literal(bias + step) for step in (-0.5, -1e-3, 1e-3, 0.5))
+    (found,) = torch.autograd.grad(binary(logits, truth), logits)
+    whole = torch.zeros_like(found)  # with the bias that each changed logit asks for
+    for place in np.ndindex(5, 3):
+        values = []
+        for step in (-1e-4, 1e-4):
+            changed = logits.detach().clone()
+            changed[place] += step
+            values.append(float(binary(changed, truth)))
+        whole[place] = (values[1] - values[0]) / 2e-4
+    torch.testing.assert_close(found, whole, rtol=1e-5, atol=1e-7)
+
+
+def test_average_precision_is_the_mean_precision_at_each_hit() -> None:
+    random = np.random.default_rng(2)
+    logits, truth = torch.from_numpy(random.normal(size=(20, 4))), random.random((20, 4)) < 0.3
+    truth[:, 3] = False
+    found = several.average_precision(logits, truth)
+    assert list(found) == [0, 1, 2]
+    for label, value in found.items():
+        order = np.argsort(-logits[:, label].numpy())
+        hits = truth[order, label]
+        precisions = [hits[: place + 1].mean() for place in range(20) if hits[place]]
+        assert value == pytest.approx(100 * np.mean(precisions))
+
+
+def test_a_threshold_has_the_best_f1() -> None:
+    random = np.random.default_rng(3)
+    p, y = np.round(random.random(30), 1), random.random(30) < 0.4
+
+    def f1(threshold: float) -> float:
+        chosen = p >= threshold
+        return float(2 * (chosen & y).sum() / (chosen.sum() + y.sum()))
+
+    assert f1(several.best_threshold(p, y)) == max(f1(one) for one in np.linspace(0, 1, 201))
+    assert several.best_threshold(p, np.zeros(30, dtype=bool)) == several.EVEN
+
+
+def test_a_cell_is_a_set_of_classes(table: Path, tmp_path: Path) -> None:
+    data = open_dataset(f"{table}?separator=;")
+    assert data.class_names == ("blue", "green", "red")
+    assert data.several
+    sets = {one.id: {data.class_names[label] for label in one.labels} for one in data.train}
+    assert sets["train3.png"] == {"red", "green"}
+    assert sets["train0.png"] == {"red"}
+    with pytest.raises(UserError, match="separator is empty"):
+        open_dataset(f"{table}?separator=")
+    other = table.parent / "empty.csv"
+    other.write_text("path,labels\ntrain0.png,red;green\ntrain1.png,;\n", encoding="utf-8")
+    with pytest.raises(UserError, match="line 3 has no label"):
+        open_dataset(f"{other}?separator=;")
+
+
+def test_from_a_table_to_answers(
+    table: Path, clip_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, spec = tmp_path / "run", f"{table}?separator=;"
+    same = ["--model", str(clip_dir), "--device", "cpu", "--cache", str(tmp_path / "cache")]
+    settings = ["--set", "n_ctx=4", "--epochs", "3", "--shots", "4"]
+    assert (
+        cli.run(
+            ["train", str(table), "--columns", "separator=;", "--out", str(run), *same, *settings, "--method", "coop"]
+        )
+        == 0
+    )
+    said = capsys.readouterr().out
+    assert "mean average precision" in said
+    assert (run / "report.html").is_file()
+    record = read(run / "seed1")
+    assert record.mean_ap is not None
+    assert record.mean_ap == pytest.approx(np.mean(list(record.per_class.values())))
+    facts = json.loads((run / "seed1" / "prompt.json").read_text(encoding="utf-8"))
+    assert facts["thresholds"].keys() == {"red", "green", "blue"}
+    assert cli.run(["eval", str(run), "--data", spec, "--device", "cpu", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["mean_ap"] == pytest.approx(record.mean_ap, abs=0.1)
+    pictures = sorted(table.parent.glob("test*.png"))
+    assert cli.run(["predict", str(run), *map(str, pictures), "--device", "cpu", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    classifier = PromptClassifier.load(run, device="cpu")
+    assert [set(one["classes"]) for one in told] == [set(one) for one in classifier.predict(pictures)]
+    for one in told:
+        above = {each["class"] for each in one["top"] if each["probability"] >= facts["thresholds"][each["class"]]}
+        assert above == set(one["classes"])
+    assert classifier.score(spec) == pytest.approx(record.mean_ap / 100, abs=1e-3)
+    assert cli.run(["export", "onnx", str(run), "--out", str(tmp_path / "x.onnx")]) == 2
+    assert "several" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("method", "said"), [("tip-adapter", "fitted to one label"), ("linear-probe", "fitted"), ("kgcoop", "losses")]
+)
+def test_methods_of_one_label_are_refused(
+    table: Path, clip_dir: Path, tmp_path: Path, method: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["train", str(table), "--columns", "separator=;", "--model", str(clip_dir), "--method", method]
+    assert cli.run([*given, "--device", "cpu", "--out", str(tmp_path / "run")]) == 2
+    assert said in " ".join(capsys.readouterr().err.split())
+
+
+def test_lists_and_indicators_learn_the_same(table: Path, clip_dir: Path, tmp_path: Path) -> None:
+    paths = sorted(table.parent.glob("train*.png"))
+    names = ["blue", "green", "red"]
+    sets = [tuple(name.strip() for name in SETS[int(path.stem[5:]) % len(SETS)].split(";")) for path in paths]
+    rows = np.array([[name in one for name in names] for one in sets], dtype=int)
+    made = {"n_ctx": 4, "epochs": 2, "shots": None, "cache": tmp_path / "cache", "device": "cpu"}
+    by_name = PromptClassifier(clip_dir, "coop", **made).fit(paths, [list(one) for one in sets])
+    by_row = PromptClassifier(clip_dir, "coop", class_names=names, **made).fit(paths, rows)
+    assert np.array_equal(by_name.predict_proba(paths), by_row.predict_proba(paths))
+    assert by_name.score(paths, sets) == by_row.score(paths, rows)
+    assert all(set(one) <= set(names) for one in by_name.predict(paths))
+    with pytest.raises(UserError, match="need class_names"):
+        PromptClassifier(clip_dir, "coop", **made).fit(paths, rows)
+    with pytest.raises(UserError, match="has no label"):
+        by_name.fit(paths, [(), *sets[1:]])
