@@ -54,6 +54,8 @@ class Report:
     name: str
     divided: bool
     """False: it has no train, val and test, and the counts are those of `split_by_rule`."""
+    several: bool = False
+    """Whether an image may have several labels; the counts are then of labels."""
     classes: tuple[ClassCount, ...]
     problems: tuple[str, ...]
     """Why it cannot be used; empty for a usable one."""
@@ -118,8 +120,11 @@ class Report:
 
     def _counts(self) -> list[str]:
         totals = {part: sum(getattr(count, part) for count in self.classes) for part in PARTS}
+        labels = " labels" if self.several else ""
         rule = "" if self.divided else " (divided by the rule 50/20/30, since there are no train and test folders)"
-        out = [f"{self.name}: {len(self.classes)} classes; " + ", ".join(f"{totals[p]} {p}" for p in PARTS) + rule]
+        out = [
+            f"{self.name}: {len(self.classes)} classes; " + ", ".join(f"{totals[p]} {p}" for p in PARTS) + labels + rule
+        ]
         if self.smallest and self.largest:
             sizes = [f"{width} x {height}" for width, height in (self.smallest, self.largest)]
             out.append(f"sizes: {sizes[0]} to {sizes[1]} pixels, median short edge {self.median_edge}")
@@ -151,6 +156,7 @@ def check(spec: str | Path, *, progress: Callable[[int], None] | None = None) ->
     return Report(
         name=listing.name,
         divided=listing.divided,
+        several=listing.several,
         classes=classes,
         problems=tuple(problems(judged)),
         skipped=skipped,

@@ -260,8 +260,7 @@ def prepare(
     clip, overrides = images.clip, overrides or {}
     name = recipe_of(method, "few-shot" if subset == "all" else "base-to-novel", model, recipe)
     chosen = resolve(method, overrides, shots=shots, recipe=name, dataset=dataset.name, facts=clip.facts)
-    if dataset.several:
-        require_able(chosen, subset)
+    require_able(chosen, subset, several=dataset.several)
     classes, begins_with = len(restrict(dataset, subset).class_names), ""
     if init is not None:
         chosen, begins_with = artifact.start_from(init, chosen, clip, classes)
@@ -438,10 +437,9 @@ def _ended(work: Work, pupil: Pupil, prompt: nn.Module, config_hash: str, others
         facts=_facts(job, work.drawn, trained_on, written=work.at is not None),
     )
     if job.dataset.several:
-        seen = sample.val or sample.train
-        answered = classifier_of(job.clip, learned.method, prompt, sample.class_names, job.template)
-        found = fitted(answered.logits(seen, job.images), seen, sample.class_names)
-        learned = replace(learned, facts={**learned.facts, **found.facts})
+        seen, names = sample.val or sample.train, sample.class_names
+        logits = classifier_of(job.clip, learned.method, prompt, names, job.template).logits(seen, job.images)
+        learned = replace(learned, facts={**learned.facts, **fitted(logits, seen, names).facts})
     began, features = work.drawn.began
     return learned, Learning(
         seconds=(pupil.start.seconds if pupil.start else 0.0) + time.perf_counter() - began - others,
@@ -525,7 +523,6 @@ def test(
         temperature=sure.temperature,
         several=of(learned),
     )
-    source = str(facts.get("dataset", ""))
     record = Record(
         method=method.name,
         dataset=asked.dataset,
@@ -534,7 +531,7 @@ def test(
         seed=int(facts.get("seed") or 0),
         subset=asked.subset,
         setting=method.setting,
-        source="" if source == asked.dataset else source,
+        source="" if (source := str(facts.get("dataset", ""))) == asked.dataset else source,
         init=str(facts.get("init", "")),
         recipe=str(facts.get("recipe", "")),
         recipe_hash=recipe_hash,

@@ -115,8 +115,10 @@ def best_threshold(p_N: NDArray[np.float64], y_N: NDArray[Any]) -> float:
     return float((p_N[best] + lower) / 2)
 
 
-def require_able(method: Method, subset: str) -> None:
-    """UserError: the method cannot learn from several labels for each image."""
+def require_able(method: Method, subset: str, *, several: bool) -> None:
+    """UserError: images have several labels, and the method cannot learn from them."""
+    if not several:
+        return
     learner, why = method.learner, ""
     if isinstance(learner, Fit):
         why = "is fitted to one label for each image"
