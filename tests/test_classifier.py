@@ -68,6 +68,7 @@ def test_images_of_every_kind_get_one_answer(fitted: PromptClassifier, folder: P
     np.testing.assert_allclose(fitted.predict_proba(np.stack([array, array])), answers[:2], rtol=1e-4)
     assert fitted.predict(kinds).tolist() == [fitted.classes_[answers[0].argmax()]] * 7
     assert fitted.predict_proba([]).shape == (0, 3)
+    assert fitted.predict(np.array([str(path)] * 2)).tolist() == fitted.predict([path, path]).tolist()
 
 
 def test_new_class_names(fitted: PromptClassifier, folder: Path) -> None:

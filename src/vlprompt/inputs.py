@@ -221,7 +221,9 @@ def _whole(label: Any) -> int:
 
 
 def is_one(images: object) -> bool:
-    """One image; an array or tensor of four axes is a batch."""
+    """One image; an array or tensor of four axes is a batch, an array of texts or objects is a list."""
+    if isinstance(images, np.ndarray) and images.dtype.kind in "UO":
+        return False
     return (
         isinstance(images, str | Path | Image.Image | bytes | bytearray)
         or hasattr(images, "read")

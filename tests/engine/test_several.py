@@ -166,7 +166,7 @@ def test_lists_and_indicators_learn_the_same(table: Path, clip_dir: Path, tmp_pa
     by_name = PromptClassifier(clip_dir, "coop", **made).fit(paths, [list(one) for one in sets])
     by_row = PromptClassifier(clip_dir, "coop", class_names=names, **made).fit(paths, rows)
     assert np.array_equal(by_name.predict_proba(paths), by_row.predict_proba(paths))
-    assert by_name.score(paths, sets) == by_row.score(paths, rows)
+    assert by_name.score(paths, sets) == by_row.score(np.array(list(map(str, paths))), rows)
     assert all(set(one) <= set(names) for one in by_name.predict(paths))
     with pytest.raises(UserError, match="need class_names"):
         PromptClassifier(clip_dir, "coop", **made).fit(paths, rows)
