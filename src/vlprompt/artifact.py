@@ -77,7 +77,7 @@ class Picked:
 def save(directory: Path, learned: Learned) -> None:
     """Write a prompt; until `prompt.json` is there, last, the directory holds none. A README.md of another hand is kept.
 
-    UserError: it is not finite (exit 4), or a `prompt.json` is there that is no prompt of vlprompt.
+    UserError: it is not finite (exit 4), or the `prompt.json` there is not vlprompt's.
     """
     _require_ours(directory / FACTS)
     own, taught = _tensors(learned.prompt), learned.method.taught

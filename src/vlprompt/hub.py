@@ -44,7 +44,7 @@ def pull(repo_id: str, to: Path | None = None) -> Path:
     try:
         found = Path(snapshot_download(repo_id, allow_patterns=list(FILES)))
     except Exception as error:  # the HTTP library, and so its errors, differs between versions of huggingface_hub
-        _refuse(f"{repo_id} is no directory here, and it cannot be fetched from the Hub", error)
+        _refuse(f"{repo_id} is not a directory here, and it cannot be fetched from the Hub", error)
     artifact.read_facts(found)
     if to is None:
         return found

@@ -139,7 +139,7 @@ class Server:
         except Image.DecompressionBombError:
             raise HTTPException(413, f"the picture has too many pixels. Allowed: {self.max_pixels}.") from None
         except Exception:
-            raise HTTPException(415, "this is no picture that can be read. Send JPEG, PNG, WebP, GIF or BMP.") from None
+            raise HTTPException(415, "this picture cannot be read. Send JPEG, PNG, WebP, GIF or BMP.") from None
         if width * height > self.max_pixels:
             raise HTTPException(413, f"the picture has {width} x {height} pixels. Allowed: {self.max_pixels} in all.")
         return width, height

@@ -360,7 +360,7 @@ class ClassSampling:
     """K, the classes that an image is compared with, its own among them: K - 1 are drawn of all N, without replacement."""
 
     def drawn(self, num_classes: int) -> int | None:
-        """How many of N classes are drawn; None: K is no smaller than N, so all are in view."""
+        """How many of N classes are drawn; None: K is at least N, so all are in view."""
         return None if self.num >= num_classes else self.num - 1
 
 

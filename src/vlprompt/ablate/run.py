@@ -54,7 +54,7 @@ def run_ablation(
     """Sweep PLPP's options on a host around its defaults; write `ablation.jsonl` and `ablation.md` into `out`.
 
     names: data sets as `--data` takes them. overrides: ``plpp.`` options move the centre of the sweep, all others (the
-    host's options, schedule fields) hold for every setting. only: rows of the table to measure, beside the host; empty: all.
+    host's options, schedule fields) hold for every setting. only: rows of the table to measure in addition to the host; empty: all.
     Cells that `out` has already are not repeated. UserError: a data set without validation images or with one class; a host
     with class-specific contexts; unknown names and options; trials that could not be learned, after the others are done.
     """

@@ -69,7 +69,7 @@ def run_cells(
 
 
 def run_cell(cell: Cell, grid: Grid, desk: Desk | None = None, observer: Observer = SILENT) -> Outcome:
-    """Do one cell, or read it back if it is finished. Safe beside other processes: one prompt is one process's at a time.
+    """Do one cell, or read it back if it is finished. Safe with other processes: only one of them learns a prompt at a time.
 
     Errors become an outcome; KeyboardInterrupt leaves work that the next call continues with.
     """
@@ -186,7 +186,7 @@ def read(directory: Path) -> History:
 def attempt(directory: Path, limit: int) -> Iterator[None]:
     """One attempt at the work in a directory whose lock is held. GivenUp, before anything is done, after `limit` failures.
 
-    An attempt that was killed counts as a failure, unless it had reached a checkpoint: then it got on. Ctrl-C is no failure.
+    An attempt that was killed counts as a failure, unless it had reached a checkpoint: then it got on. Ctrl-C does not count.
     """
     history = read(directory)
     if history.begun and not _got_on(directory):

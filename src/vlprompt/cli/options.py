@@ -155,7 +155,7 @@ Resume = Annotated[bool, option("--resume", "Continue unfinished work in --out."
 
 
 def parse_bytes(text: str | int) -> int:
-    """`4G` -> bytes. UserError for what is no size."""
+    """`4G` -> bytes. UserError for other text."""
     from vlprompt.engine.memory import parse_bytes as parsed
 
     return parsed(str(text))
@@ -294,7 +294,7 @@ def parse_views(text: str | None) -> int | Literal["epochs", "centre"] | None:
         if text == word:
             return word
     if not text.isdecimal():
-        raise UserError(f"--views {text!r} is no number, 'epochs' or 'centre'. Write for example --views 8.")
+        raise UserError(f"--views {text!r} is not a number, 'epochs' or 'centre'. Write for example --views 8.")
     return int(text)
 
 

@@ -181,7 +181,7 @@ def _piped() -> bytes:
 def _answer(
     classifier: PromptClassifier, paths: Sequence[Path | Sample], names: Sequence[str] | None, top: int, *, strict: bool
 ) -> tuple[list[Answer], dict[str, str]]:
-    """The answers, and why each other file is no usable picture. UserError where none is, or with strict."""
+    """The answers, and why each other file cannot be used. UserError where none can, or with strict."""
     answers: list[Answer] = []
     bad: dict[str, str] = {}
     shown = tuple(names or classifier.classes_.tolist())

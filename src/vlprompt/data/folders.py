@@ -46,7 +46,7 @@ def scan_folder(root: Path) -> Listing:
     """List a folder by names and sizes; no file is opened.
 
     Links are followed; one that leads back into a folder that is being read is skipped. Files that cannot be images are
-    skipped with the reason, system clutter silently. A folder without a picture is no class, and neither is one that vlprompt wrote.
+    skipped with the reason, system clutter silently. A folder without a picture, and one that vlprompt wrote, are not classes.
     UserError where images and class folders lie otherwise than expected.
     """
     scan = _Scan(root)

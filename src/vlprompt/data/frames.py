@@ -23,7 +23,7 @@ def is_video(name: str) -> bool:
 def frames(path: Path, every: float) -> list[Sample]:
     """The frames at 0, `every`, 2 `every` ... seconds, each decoded when it is read, so a long video takes no memory.
 
-    UserError (exit 3): PyAV is not installed, the file is no video that it reads, or there would be more than 10,000 frames.
+    UserError (exit 3): PyAV is not installed, it cannot read the file, or there would be more than 10,000 frames.
     """
     with _opened(path) as container:
         stream, seconds = container.streams.video[0], float(container.duration or 0) / 1e6

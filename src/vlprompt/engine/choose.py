@@ -55,7 +55,7 @@ CANDIDATES = (
 )
 """The one that can be asked about new class names first, then the quickest. The list was chosen on the cells of benchmarks/choosing.py."""
 ONE_IMAGE = "coop"
-"""The method where no class has two images, so that nothing can be tried."""
+"""The method where no class has two images, and nothing can be tried."""
 
 
 def usual(recipe: str = "auto", *, of_one: bool = False) -> str:
@@ -131,7 +131,7 @@ def choose(
             candidate=next((one for one in candidates if one.method == ONE_IMAGE), candidates[0]),
             tried=(),
             images=0,
-            sentence=f"{ONE_IMAGE}, untried: no class has two training images, so that one could be asked about.",
+            sentence=f"{ONE_IMAGE}, untried: no class has two training images, one to learn from and one to ask about.",
             seconds=time.perf_counter() - began,
         )
     images.features((*sample.train, *sample.val), None)

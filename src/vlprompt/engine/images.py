@@ -37,7 +37,7 @@ class Images:
         samples come from; with a store its own reading counts."""
         self.clip, self.store, self.observer, self.read = clip, store, observer, read
         self.model_key = f"{clip.weight_hash} {str(clip.dtype).removeprefix('torch.')}"
-        """All that decides a feature beside preprocessing and view; the device is left out, as it changes the last bits only."""
+        """All that decides a feature, apart from preprocessing and view; the device is left out, as it changes the last bits only."""
         self.at_once = 1 if store is None and clip.device.type == "cpu" else BATCH
         """Images of one pass at evaluation. Loose pictures go alone on a processor, where that takes no longer: an answer has the same
         bits in whatever company it is asked for. A filled block would take eight times as long for one picture."""

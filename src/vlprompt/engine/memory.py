@@ -21,7 +21,7 @@ PARTED = 1.25
 """The same, times this, if rows are run a part at a time: the next part cannot use all freed memory of the one before (measured
 with OVERHEAD: 1.18 to 1.28 with 600 to 2,500 rows at once)."""
 OVERHEAD = 384 * 2**20
-"""Bytes beside weights and kept rows: the interpreter, libraries and the allocator's slack (measured at ViT-B/16's size)."""
+"""Bytes besides weights and kept rows: the interpreter, libraries and the allocator's slack (measured at ViT-B/16's size)."""
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
 
 

@@ -19,7 +19,7 @@ class AnchorOptions:
     """What may be chosen about KgCoOp."""
 
     weight: float = 8.0
-    """Of the distance between the learned and the hand-written class features, beside cross-entropy."""
+    """Of the distance between the learned and the hand-written class features; cross-entropy has 1."""
 
     def __post_init__(self) -> None:
         if self.weight < 0:

@@ -24,7 +24,7 @@ class DistillOptions:
     """What may be chosen about distillation."""
 
     weight: float = field(default=1.0, metadata={"alias": "lambda"})
-    """lambda, the weight of the distillation beside cross-entropy; 0: no distillation."""
+    """lambda, the weight of the distillation; cross-entropy has 1. 0: no distillation."""
     temperature: float = 1.0
     """T, which divides both sides' logits; the loss is multiplied by its square."""
     classes: int = field(default=0, metadata={"words": {"all": 0}})

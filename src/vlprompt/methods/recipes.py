@@ -126,7 +126,7 @@ class Recipe:
     """Data set -> words of the zero-shot classifier and teacher, where the source has others than the field's list."""
     pretrain: Pretraining = Pretraining()
     published: tuple[Published, ...] = ()
-    """Published numbers beside which a run may be put; none without a source."""
+    """Published numbers to compare a run with; none without a source."""
     files: tuple[str, ...] = ()
     """The files that it is made of, its own first."""
     hash: str = ""

@@ -29,7 +29,7 @@ SCHEMA = 2
 
 @dataclass(slots=True)
 class Progress:
-    """What the loop carries from step to step beside prompt and optimiser."""
+    """What the loop carries from step to step besides prompt and optimiser."""
 
     step: int = 0
     """Steps done."""

@@ -156,7 +156,7 @@ def _steps(what: str, epochs: Sequence[Sequence[Sequence[int]]], below: int) -> 
 
 
 def require(what: str, numbers: Sequence[int], below: int) -> None:
-    """ValueError where one is no whole number from 0 to below `below`."""
+    """ValueError where one is not a whole number from 0 to below `below`."""
     if not numbers or not all(isinstance(one, int) and 0 <= one < below for one in numbers):
         raise ValueError(f"{what} {numbers}: each must be a whole number from 0 to {below - 1}")
 

@@ -138,7 +138,7 @@ def absent(row: Row, folder: Path) -> tuple[str, ...]:
 
 
 def present(row: Row, folder: Path, file: str) -> bool:
-    """Whether a file is there; the class names of ImageNet's variants may also stand beside ImageNet."""
+    """Whether a file is there; the class names of ImageNet's variants may also stand next to ImageNet."""
     return (folder / file).exists() or (file == CLASS_NAMES and any(one.is_file() for one in class_names_files(folder)))
 
 

@@ -72,7 +72,7 @@ def read(directory: Path) -> Source:
         config, tensors = _config(model, path, _weights(directory))
     except (TypeError, ZeroDivisionError) as error:
         raise UserError(
-            f"{path}: model_cfg has a value that is no number where one belongs: {error}. Fetch the file again.",
+            f"{path}: model_cfg has something else where a number belongs: {error}. Fetch the file again.",
             exit_code=DATA,
         ) from error
     tokenizer = _tokenizer(directory, config, _object(model["text_cfg"], "text_cfg", path))
