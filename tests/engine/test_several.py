@@ -147,7 +147,7 @@ def test_from_a_table_to_answers(
 
 
 @pytest.mark.parametrize(
-    ("method", "said"), [("tip-adapter", "fitted to one label"), ("linear-probe", "fitted"), ("kgcoop", "losses")]
+    ("method", "said"), [("tip-adapter", "fitted to one label"), ("linear-probe", "fitted"), ("promptsrc", "losses")]
 )
 def test_methods_of_one_label_are_refused(
     table: Path, clip_dir: Path, tmp_path: Path, method: str, said: str, capsys: pytest.CaptureFixture[str]
@@ -155,6 +155,20 @@ def test_methods_of_one_label_are_refused(
     given = ["train", str(table), "--columns", "separator=;", "--model", str(clip_dir), "--method", method]
     assert cli.run([*given, "--device", "cpu", "--out", str(tmp_path / "run")]) == 2
     assert said in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("method", ["kgcoop", "plpp+coop"])
+def test_a_loss_that_reads_no_labels_stands_with_several(
+    table: Path, clip_dir: Path, tmp_path: Path, method: str
+) -> None:
+    """A term on the text alone changes what is learned, and its weight is found against the binary loss."""
+    learned = {}
+    for name in (method, "coop"):
+        made = PromptClassifier(clip_dir, name, epochs=2, shots=None, cache=tmp_path / "cache", device="cpu")
+        learned[name] = made.fit(f"{table}?separator=;")
+    text = [one.learned.prompt.state_dict()["ctx"] for one in learned.values()]
+    assert not torch.equal(*text)
+    assert 0 <= learned[method].score(f"{table}?separator=;") <= 1
 
 
 def test_lists_and_indicators_learn_the_same(table: Path, clip_dir: Path, tmp_path: Path) -> None:

@@ -122,15 +122,15 @@ def require_able(method: Method, subset: str, *, several: bool) -> None:
     learner, why = method.learner, ""
     if isinstance(learner, Fit):
         why = "is fitted to one label for each image"
-    elif isinstance(learner, Steps) and [term.name for term in learner.terms] != [CROSS_ENTROPY.name]:
-        why = "has losses that read one label for each image"
+    elif isinstance(learner, Steps) and [one.name for one in learner.terms if one.over_images] != [CROSS_ENTROPY.name]:
+        why = "has losses that take each image for one class"
     elif isinstance(learner, Steps) and any((learner.classes, learner.rule, learner.first, learner.last)):
         why = "compares each image with its one class, or weighs the losses of one label"
     elif method.at_test is not None or method.unlabelled is not None or method.prompt.reach.teachers_text:
         why = "learns from answers of one class"
     if why:
         raise UserError(
-            f"{method.name} {why}, and these images have several. Use coop, cocoop, vpt, maple or zero-shot."
+            f"{method.name} {why}, and these images have several. Use coop, cocoop, kgcoop, vpt, maple, PLPP on them, or zero-shot."
         )
     if subset != "all":
         raise UserError(
