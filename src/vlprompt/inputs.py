@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vlprompt.data import DEFAULT_TEMPLATE, Dataset, Sample, open_dataset, open_image, split_by_rule
-from vlprompt.data.folders import has_image_name, hidden
+from vlprompt.data.folders import DEEPEST, has_image_name, hidden
 from vlprompt.errors import DATA, UserError
+from vlprompt.types import plain_name
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -63,7 +64,7 @@ def listed(X: Any) -> Iterator[Any]:
         top = Path(X).expanduser()
         found = sorted(
             Path(folder) / file
-            for folder, _, files in os.walk(top)
+            for folder, _, files in _walk(top)
             for file in files
             if has_image_name(file) and not hidden(file)
         )
@@ -74,6 +75,14 @@ def listed(X: Any) -> Iterator[Any]:
         yield X
     else:
         yield from X
+
+
+def _walk(top: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+    """As `os.walk`, which fails where folders lie too deep in each other."""
+    for folder, inside, files in os.walk(top):
+        if len(Path(folder).parts) - len(top.parts) >= DEEPEST:
+            inside.clear()
+        yield folder, inside, files
 
 
 def chunks(X: Any) -> Iterator[list[Any]]:
@@ -159,7 +168,7 @@ def names_of(given: Any) -> list[str]:
         )
     seen: dict[str, str] = {}
     for name in map(str, names):
-        key = " ".join(name.replace("_", " ").split()).lower()
+        key = plain_name(name)
         if key in seen:
             raise UserError(f"two class names read the same: {seen[key]!r} and {name!r}. Class names must differ.")
         seen[key] = name

@@ -59,10 +59,10 @@ def json_object(path: Path, *, most: int = MAX_BYTES) -> dict[str, Any]:
 
 
 def json_value(content: str | bytes, where: str) -> Any:
-    """A JSON value. UserError: no JSON, NaN or infinity, half a surrogate pair, or more than 64 levels."""
+    """A JSON value. UserError: no JSON, NaN or infinity, half a surrogate pair, two values for one key, or more than 64 levels."""
     try:
         content = content.decode("utf-8-sig") if isinstance(content, bytes) else content
-        value = json.loads(content, parse_float=_finite, parse_constant=_finite)
+        value = json.loads(content, parse_float=_finite, parse_constant=_finite, object_pairs_hook=_single)
         if "\\ud" in content.lower():
             json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as problem:
@@ -86,6 +86,16 @@ def _finite(number: str) -> float:
     if not math.isfinite(value):
         raise ValueError(f"{number[:20]} is not a finite number")
     return value
+
+
+def _single(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object. ValueError: a key with two values, of which json would take the last without a word."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        for key, value in pairs:
+            if found[key] != value:
+                raise ValueError(f"the key {key[:60]!r} has two values")
+    return found
 
 
 def _short(problem: Exception) -> str:

@@ -9,6 +9,8 @@ D width of a tower, E joint embedding, V vocabulary. A tensor's name ends in its
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Protocol
@@ -347,9 +349,17 @@ class Ensemble:
         return (self.by_class or {}).get(plain_name(name), ())
 
 
+UNSEEN = dict.fromkeys(map(ord, "\u00ad\u200b\u200e\u200f\u2060\ufeff"))
+"""A soft hyphen, a space of no width, marks of direction, a byte-order mark."""
+
+
 def plain_name(name: str) -> str:
-    """A class name as it is compared: lower case, `_` a space."""
-    return " ".join(name.replace("_", " ").lower().split())
+    """A class name as it is compared: what a person reads as one is one.
+
+    Lower case, `_` a space, one way to write accents and wide letters (NFKC), without signs that nobody sees; ``01`` and ``1.0`` are ``1``.
+    """
+    plain = " ".join(unicodedata.normalize("NFKC", name).translate(UNSEEN).replace("_", " ").casefold().split())
+    return str(int(float(plain))) if re.fullmatch(r"\d{1,15}(\.0+)?", plain, re.ASCII) else plain
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -438,3 +438,29 @@ def test_few_test_images_and_no_judgement_lead_to_folds(tmp_path: Path) -> None:
     first, *_ = train._next(config, "unclear", "linear-probe", learned=True, few=True)
     assert first == "vlprompt train --data 'my photos' --model m --method coop --shots all --folds 5"
     assert not any("--folds" in one for one in train._next(config, "unclear", "linear-probe", learned=True, few=False))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("train --data {photos} --shots 1 --shots 2", "--shots is given twice"),
+        ("train --data {photos} --method coop --shots=1 --method cocoop", "--method is given twice"),
+        ("predict {photos} {photos} --top 1 --top=2", "--top is given twice"),
+        ("predict {photos} {photos} --csv --json", "Give one of them"),
+        ("data check {photos} --columns a=b --columns a=b", "--columns is given twice"),
+    ],
+)
+def test_an_option_counts_once(vlprompt: Vlprompt, photos: Path, words: str, said: str) -> None:
+    done = vlprompt(*words.format(photos=photos).split())
+    assert done.code == 2
+    assert said in done.err
+
+
+def test_a_path_may_begin_at_home(
+    vlprompt: Vlprompt, clip_dir: Path, own_photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(own_photos.parent))
+    asked = ("--model", clip_dir, "--method", "zero-shot", "--shots", 1, "--out=~/my run")
+    assert vlprompt("train", "--data=~/photos", *asked).code == 0
+    assert (own_photos.parent / "my run" / "seed1").is_dir()
+    assert vlprompt("predict", "~/my run", "~/photos/red/0.png").code == 0

@@ -314,7 +314,7 @@ def test_content_hashes_are_read_late_and_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("words.csv", "folder,words\noak_tree,English oak\nd2,dog, the pet\n"),
+        ("words.csv", "folder,words,more\noak_tree,English oak,x\nd2,dog, the pet\n"),
         ("words.csv", 'oak_tree,English oak\nd2,"dog, the pet"\n'),
         ("words.tsv", "oak_tree\tEnglish oak\nd2\tdog, the pet\n"),
         ("words.json", '{"oak_tree": "English oak", "d2": "dog, the pet"}'),

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -110,11 +110,12 @@ def _root(
 
 def run(arguments: Sequence[str]) -> int:
     """Runs one command line; returns its exit code."""
-    shared, own = _apart(arguments)
+    shared, own = _apart([_at_home(one) for one in arguments])
     failures.COMMAND.set(tuple(arguments))
     failures.SAID.set(False)
     try:
         _require_plain(arguments)
+        _require_once(own)
         with options.known(shared):
             _with_command(own[:1])(args=shared + own, prog_name="vlprompt")
     except SystemExit as end:
@@ -145,6 +146,27 @@ def _require_plain(arguments: Sequence[str]) -> None:
             one.encode()
         except UnicodeEncodeError:
             raise UserError(f"{one!r} is not UTF-8 text. Rename the file or folder, or give another name.") from None
+
+
+def _at_home(one: str) -> str:
+    """An argument whose path begins at home, which the shell leaves as it is in ``--out=~/x`` and between quotes."""
+    name, equals, value = one.partition("=") if one.startswith("--") else ("", "", one)
+    return f"{name}{equals}{os.path.expanduser(value)}" if value.startswith("~") else one
+
+
+def _require_once(arguments: Sequence[str]) -> None:
+    """UserError for an option that is given twice and means one thing: the last would count, without a word."""
+    names = [one.partition("=")[0] for one in arguments if one.startswith("--")]
+    if not (twice := {name for name in names if names.count(name) > 1} - {"--"}):
+        return
+    command: Any = typer.main.get_command(app)
+    for word in arguments:
+        command = getattr(command, "commands", {}).get(word, command)
+    once = [
+        name for one in command.params if not one.multiple and not getattr(one, "is_flag", False) for name in one.opts
+    ]
+    if found := sorted(twice & set(once)):
+        raise UserError(f"{found[0]} is given twice. Give it once.")
 
 
 def _apart(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -155,7 +155,13 @@ def check_images(
     if not report.ok:
         raise typer.Exit(DATA)
     if not as_json:
-        console.commands("It can be used:", [f"vlprompt train {shlex.quote(source)}"])
+        if any(one.train for one in report.classes):
+            console.commands("It can be used:", [f"vlprompt train {shlex.quote(source)}"])
+        else:
+            console.commands(
+                "There is nothing to learn from. It can be tested on:",
+                [f"vlprompt eval RUN --data {shlex.quote(source)}"],
+            )
 
 
 class _Teller:

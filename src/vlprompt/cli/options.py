@@ -245,8 +245,10 @@ def parse_names(texts: Sequence[str] | None) -> tuple[str, ...] | None:
     """
     if texts is None:
         return None
+    from vlprompt.types import plain_name
+
     names = tuple(name for text in texts for name in _names(text))
-    if not names or not all(names) or len(set(names)) < len(names):
+    if not names or not all(map(plain_name, names)) or len(set(map(plain_name, names))) < len(names):
         raise UserError(
             f"--classes {', '.join(texts)!r} has an empty or a repeated name. Write for example --classes 'cat,dog'."
         )
@@ -268,7 +270,7 @@ def _names(text: str) -> list[str]:
         raise UserError(
             f"--classes {text!r}: there is no such file. Give a file with a name on each line, or the names: 'cat,dog'."
         )
-    if text.lstrip().startswith("["):
+    if text.lstrip().startswith(("[", "{")):
         try:
             listed = json.loads(text)
         except ValueError as problem:
@@ -276,7 +278,10 @@ def _names(text: str) -> list[str]:
         if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
             raise UserError(f"--classes {text!r} is not a JSON list of names.")
         return [name.strip() for name in listed]
-    return [name.strip() for name in next(csv.reader([text], skipinitialspace=True), [])]
+    lines = [line for line in text.splitlines() if line.strip()]
+    if "\0" in text:
+        raise UserError(f"--classes {text!r} holds a byte of zero. Write for example --classes 'cat,dog'.")
+    return [name.strip() for line in lines for name in next(csv.reader([line], skipinitialspace=True), [])]
 
 
 def parse_track(text: str | None) -> Literal["tensorboard"] | None:

@@ -88,6 +88,8 @@ def predict(
     from vlprompt.classifier import PromptClassifier
     from vlprompt.hub import located
 
+    if as_csv and as_json:
+        raise UserError("--csv and --json are two forms of one answer. Give one of them.")
     names = options.parse_names(classes)
     paths = list(pictures_of(images, every))
     picked = pick(located(run))

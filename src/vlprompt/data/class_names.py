@@ -12,6 +12,7 @@ from typing import Any
 from vlprompt import reading
 from vlprompt.data.listing import class_name, some
 from vlprompt.errors import DATA, UserError
+from vlprompt.types import plain_name
 
 WORDNET_ID = re.compile(r"n\d{8}")
 PUBLISHED = (
@@ -74,7 +75,7 @@ def named(keys: Sequence[str], names: Mapping[str, str]) -> tuple[tuple[str, ...
             synonyms[key] = every
         kept.append(key)
         chosen.append(every[0])
-        by_name.setdefault(every[0].casefold(), []).append(key)
+        by_name.setdefault(plain_name(every[0]), []).append(key)
     report = NamesReport(
         synonyms=synonyms,
         duplicates={name: tuple(found) for name, found in by_name.items() if len(found) > 1},
@@ -148,17 +149,29 @@ def read_words(path: Path, keys: Sequence[str]) -> tuple[dict[str, str], list[st
     if path.suffix.lower() == ".json":
         pairs = list(_strings(reading.json_value(text, str(path)), path).items())
     elif path.suffix.lower() in (".csv", ".tsv"):
-        delimiter = max(",;\t", key=text.count)
-        pairs = [(row[0], row[1]) for row in csv.reader(text.splitlines(), delimiter=delimiter) if len(row) > 1]
+        lines = text.splitlines()
+        delimiter = max(
+            ",;\t", key=lambda sign: sum(line.split(sign)[0].strip(' "').casefold() in wanted for line in lines)
+        )
+        rows = [row for row in csv.reader(lines, delimiter=delimiter, skipinitialspace=True) if len(row) > 1]
+        widths = [max(number for number, cell in enumerate(("", *row)) if cell.strip() or not number) for row in rows]
+        if widths and max(widths) > max(2, min(widths)):
+            wide = rows[widths.index(max(widths))]
+            raise UserError(
+                f"{path}: {delimiter.join(wide)[:80]!r} has {len(wide)} cells, and others have fewer. Put words with a {delimiter!r} in "
+                "them between quotes.",
+                exit_code=DATA,
+            )
+        pairs = [(row[0], row[1]) for row in rows]
         pairs = pairs[1:] if pairs and pairs[0][0].strip().casefold() not in wanted else pairs  # its header
     else:
         pairs = [_pair(line, wanted) for line in text.splitlines() if line.strip()]
-    found = {
-        wanted[key.strip().casefold()]: " ".join(words.split())
+    known = (
+        (wanted[key.strip().casefold()], " ".join(words.split()))
         for key, words in pairs
         if key.strip().casefold() in wanted
-    }
-    found = {key: words for key, words in found.items() if words}
+    )
+    found = _single([(key, words) for key, words in known if words], path)
     if not found:
         raise UserError(
             f"{path} names none of the classes ({some(keys)}). Write a line for each: `{keys[0]}: its words`, a CSV of folder,words, or "
@@ -180,7 +193,7 @@ def _pair(line: str, wanted: Collection[str]) -> tuple[str, str]:
 def _from_lines(path: Path, lines: list[str], keys: Collection[str] = ()) -> dict[str, str]:
     pairs = [re.split(r"\s+", line.strip(), maxsplit=1) for line in lines]
     if all(WORDNET_ID.fullmatch(pair[0]) or pair[0] in keys for pair in pairs):
-        return {pair[0]: (pair[1] if len(pair) > 1 else "") for pair in pairs}
+        return _single([(pair[0], pair[1] if len(pair) > 1 else "") for pair in pairs], path)
     beside = path.with_name(path.name.replace("lemmas", "ids"))
     if beside != path and beside.is_file():
         ids = reading.text(beside).split()
@@ -188,8 +201,19 @@ def _from_lines(path: Path, lines: list[str], keys: Collection[str] = ()) -> dic
             return dict(zip(ids, lines, strict=True))
         raise UserError(f"{path} has {len(lines)} names, and {beside.name} {len(ids)} keys.", exit_code=DATA)
     if all("\t" in line for line in lines):
-        return {key.strip(): names.strip() for key, names in (line.split("\t", 1) for line in lines)}
+        return _single([(key.strip(), names.strip()) for key, names in (line.split("\t", 1) for line in lines)], path)
     raise UserError(f"{path}: its lines do not begin with a class key. Allowed: {FORMATS}.", exit_code=DATA)
+
+
+def _single(pairs: Iterable[tuple[str, str]], path: Path) -> dict[str, str]:
+    """The pairs as a mapping. UserError: one class with two names."""
+    out: dict[str, str] = {}
+    for key, words in pairs:
+        if out.setdefault(key, words) != words:
+            raise UserError(
+                f"{path} names the class {key} twice: {out[key]!r} and {words!r}. Keep one.", exit_code=DATA
+            )
+    return out
 
 
 def _tree(path: Path) -> object:

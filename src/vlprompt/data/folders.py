@@ -8,6 +8,7 @@ import functools
 import os
 import re
 import stat
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
@@ -18,6 +19,8 @@ from vlprompt.data.samples import PARTS, Part, Skipped, part_of
 from vlprompt.disk import LOCK
 from vlprompt.errors import DATA, UserError
 
+DEEPEST = 100
+"""Folders in each other, below a class, that are looked into."""
 LAYOUT = "Expected CLASS/image.jpg, or train/CLASS/image.jpg (and val/..., test/...)."
 
 
@@ -151,27 +154,39 @@ def _part_folders(scan: _Scan, folders: list[Path]) -> dict[Part, Path] | None:
             )
         scan.skip(folder, "a folder that is neither train, val nor test")
         scan.notes.append(f"{folder.name}/ is neither train, val nor test, and is not used.")
-    return {part: _innermost(scan, folder, part) for part, folder in parts.items()}
+    return {part: _innermost(scan, folder) for part, folder in parts.items()}
 
 
-def _innermost(scan: _Scan, folder: Path, part: Part) -> Path:
+def _innermost(scan: _Scan, folder: Path) -> Path:
     """The folder that holds the classes: ``seg_train/seg_train``, ``train/images`` are one folder in another."""
-    folders = _children(scan, folder)[0]
-    if len(folders) == 1 and _peek(folders[0]) == "folders":
-        return _innermost(scan, folders[0], part)
+    while len(folders := _children(scan, folder)[0]) == 1 and _peek(folders[0]) == "folders":
+        folder = folders[0]
     return folder
 
 
 def _refuse_unnamed_parts(scan: _Scan, folders: list[Path]) -> None:
-    """UserError where all folders have the same folders in them, so they are parts (or domains), not classes."""
-    inside = [{child.name for child in _children(_Scan(scan.root), folder)[0]} for folder in folders]
-    shared = set.intersection(*inside) if len(inside) > 1 else set()
+    """UserError where folders are parts (or domains), not classes: by their names, or since most of them hold the same folders."""
+    every = [{child.name for child in _children(_Scan(scan.root), folder)[0]} for folder in folders]
+    holders = [folder for folder, names in zip(folders, every, strict=True) if names]
+    shared = set.intersection(*filter(None, every)) if len(holders) > max(1, len(every) // 2) else set()
     if len(shared) > 1:
         raise UserError(
-            f"{scan.root}: {some([folder.name + '/' for folder in folders])} hold the same folders ({some(sorted(shared))}), so "
+            f"{scan.root}: {some([folder.name + '/' for folder in holders])} hold the same folders ({some(sorted(shared))}), so "
             "these look like the classes. Are they train/ and test/? Rename them (train, val, test), or give one of them as the data.",
             exit_code=DATA,
         )
+    if len(folders) > 1 and all(_UNNAMED.fullmatch(one.name.casefold()) or part_of(one.name) for one in folders):
+        raise UserError(
+            f"{scan.root}: {some([folder.name + '/' for folder in folders])} look like parts of a data set, not like classes. Rename "
+            "them (train, val, test), or give one of them as the data.",
+            exit_code=DATA,
+        )
+
+
+_UNNAMED = re.compile(
+    r"trn|tst|tr|te|ts|vld|eval|evaluation|hold[ _-]?out|held[ _-]?out|(train|val|valid|test|fold|split|part)[ _-]?\d+"
+)
+"""Names of parts that are not read as such."""
 
 
 def _scan_classes(scan: _Scan, folders: list[Path], part: Part | None, above: set[str]) -> None:
@@ -180,7 +195,7 @@ def _scan_classes(scan: _Scan, folders: list[Path], part: Part | None, above: se
         if real in above:
             scan.skip(folder, "a link in a circle")
             continue
-        key = as_text(folder.name)
+        key = unicodedata.normalize("NFC", as_text(folder.name))  # macOS takes accents apart
         files = list(_walk(scan, folder, above | {real}))
         if not any(has_image_name(path.name) or PurePath(path).suffix.lower() in _ADVICE for path in files):
             scan.skip(folder, "a folder without a picture")
@@ -198,15 +213,19 @@ def _scan_classes(scan: _Scan, folders: list[Path], part: Part | None, above: se
 
 def _walk(scan: _Scan, folder: Path, seen: set[str]) -> Iterator[Path]:
     """All files below a folder. Every real folder is entered once, so links in circles end."""
-    folders, files = _children(scan, folder)
-    yield from files
-    for child in folders:
-        real = _real(child)
-        if real in seen:
-            scan.skip(child, "a link in a circle, or a second link to one folder")
+    waiting = [(folder, 0)]
+    while waiting:
+        here, depth = waiting.pop()
+        if depth > DEEPEST:
+            scan.skip(here, f"more than {DEEPEST} folders deep")
             continue
-        seen.add(real)
-        yield from _walk(scan, child, seen)
+        if depth and (real := _real(here)) in seen:
+            scan.skip(here, "a link in a circle, or a second link to one folder")
+            continue
+        seen |= {real} if depth else set()
+        folders, files = _children(scan, here)
+        yield from files
+        waiting += [(child, depth + 1) for child in reversed(folders)]
 
 
 def _children(scan: _Scan, folder: Path) -> tuple[list[Path], list[Path]]:
@@ -223,6 +242,10 @@ def _children(scan: _Scan, folder: Path) -> tuple[list[Path], list[Path]]:
     files: list[Path] = []
     for child in children:
         if hidden(child.name):
+            if _is_folder(child) and _peek(folder / child.name) == "images":
+                scan.notes.append(
+                    f"{child.name}/ holds images, but a name with a dot in front is not read. Rename it if it is a class."
+                )
             continue
         if not child.name.isascii() and (name := as_text(child.name)).encode() != os.fsencode(child.name):
             if any(other.name == name for other in children):

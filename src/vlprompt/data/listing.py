@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vlprompt.data.samples import DEFAULT_TEMPLATE, Dataset, Decoding, Part, Sample, Skipped
+from vlprompt.types import plain_name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,12 +79,12 @@ def problems(listing: Listing, *, to_learn: bool = True) -> list[str]:
         return found
     by_name: dict[str, list[str]] = {}
     for key in () if listing.own_names else listing.class_keys:
-        by_name.setdefault(class_name(key).casefold(), []).append(key)
+        by_name.setdefault(plain_name(key), []).append(key)
     for name, keys in by_name.items():
         if not name:
             found.append(f"The class {keys[0]!r} has no name left once '_' is read as a space: rename it.")
         elif len(keys) > 1:
-            found.append(f"{' and '.join(map(repr, keys))} are one class name ({name!r}): rename or merge them.")
+            found.append(f"{' and '.join(map(ascii, keys))} are one class name ({name!r}): rename or merge them.")
     if not to_learn:
         return found
     found += _empty_classes(listing)

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import final
+
+
+def _plain(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 @final
@@ -47,8 +52,10 @@ class Places:
         return self._there(written) if absolute else None
 
     def _there(self, path: str) -> str | None:
-        """The path, or the one that differs in capitals alone; None where there is neither."""
+        """The path, or the one that differs in capitals or in the way to write accents alone; None where there is neither."""
         folder, _, name = path.rpartition("/")
+        if folder and not os.path.isdir(self.root / folder):
+            folder = self._there(folder) or folder
         if folder not in self._names:
             try:
                 names = os.listdir(self.root / folder)
@@ -56,10 +63,10 @@ class Places:
                 names = []
             plain: dict[str, str] = {}
             for one in names:
-                plain[one.casefold()] = "" if one.casefold() in plain else one  # two that differ so: neither is meant
+                plain[_plain(one)] = "" if _plain(one) in plain else one  # two that differ so: neither is meant
             self._names[folder] = {**plain, **{one: one for one in names}}
         names_there = self._names[folder]
-        found = names_there.get(name) or names_there.get(name.casefold())
+        found = names_there.get(name) or names_there.get(_plain(name))
         return (f"{folder}/{found}" if folder else found) if found else None
 
     def said(self) -> Sequence[str]:

@@ -10,11 +10,12 @@ from urllib.parse import parse_qsl, urlencode
 
 from vlprompt.data.class_names import odd_names, read_words
 from vlprompt.data.folders import LAYOUT, scan_folder
-from vlprompt.data.listing import Entry, Listing, as_dataset, class_name, problems, some
+from vlprompt.data.listing import Entry, Listing, as_dataset, problems, some
 from vlprompt.data.papers import catalogue, readers
 from vlprompt.data.samples import Dataset, Tested, part_of
 from vlprompt.data.tables import COMMAS, LINES, scan_table, table_of
 from vlprompt.errors import DATA, UserError
+from vlprompt.types import plain_name
 
 HUB = "hub:"
 """Stands before the id of a data set on the Hub."""
@@ -48,7 +49,7 @@ def open_dataset(spec: str | Path, *, strict: bool = False, val_as_test: bool = 
 
 def named_by(spec: str) -> tuple[str, Path | None]:
     """(the source, the file with its classes' words) of ``SOURCE?names=FILE``."""
-    place, _, query = spec.partition("?")
+    place, _, query = spec.rpartition("?")
     settings = dict(parse_qsl(query))
     file = settings.pop(NAMES, None)
     if file is None:
@@ -61,7 +62,7 @@ def _renamed(listing: Listing, file: Path) -> Listing:
     words, unused = read_words(file, listing.class_keys)
     own = listing.own_names or listing.class_keys
     names = tuple(words.get(key, name) for key, name in zip(listing.class_keys, own, strict=True))
-    shown = [class_name(name).casefold() for name in names]
+    shown = [plain_name(name) for name in names]
     if twice := [name for number, name in enumerate(names) if shown[number] in shown[:number]]:
         raise UserError(f"{file} gives two classes one name: {twice[0]!r}. Give each its own words.", exit_code=DATA)
     kept = [key for key in listing.class_keys if key not in words]

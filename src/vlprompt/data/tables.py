@@ -12,7 +12,6 @@ import functools
 import io
 import json
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
@@ -38,6 +37,10 @@ ALIASES = {
 """What the columns may be called (project's choice): the first name that the table has."""
 FOLDS = re.compile(r"k?_?folds?|k_fold|cv|is_(train|test|val)|phase|usage|stage")
 """Columns that divide a table in ways that are not read, and are not to be passed over in silence."""
+
+
+MISSING = ("nan", "NaN", "NAN", "#N/A", "N/A", "NA", "<NA>", "null", "NULL", "None")
+"""What programs write where a label is missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +120,12 @@ def scan_table(table: Path, asked: Mapping[str, str] | None = None) -> Listing:
             f"none of its {missing} files exist (the first: {rows[0].path}). Paths are relative to {table.parent}/",
         )
     keys = tuple(sorted({key for row in rows for key in keys_of[row.label]}))
+    blank = [row for row in rows if row.label in MISSING]
+    notes += (
+        [f"{table.name}: line {blank[0].line} has the label {blank[0].label!r}, which is taken for a class."]
+        if blank
+        else []
+    )
     return Listing(
         name=table.stem,
         several=SEPARATOR in (asked or {}),
@@ -150,9 +159,11 @@ def _read_table(table: Path, asked: Mapping[str, str]) -> _Table:
 
 def _csv_cells(table: Path, text: str) -> tuple[tuple[str, ...], list[tuple[int, Mapping[str, str]]]]:
     # Spreadsheets write ; or tabs in some countries: the header, whose words are known, says which.
-    header = text.lstrip().split("\n", 1)[0]
-    delimiter = max(",;\t", key=header.count)
-    reader = csv.reader(io.StringIO(text.lstrip(), newline=""), delimiter=delimiter, strict=True, skipinitialspace=True)
+    said = re.match(r"\s*\"?sep=(.)\"?[\r\n]+", text)  # Excel's own line on what stands between cells
+    text = (text[said.end() :] if said else text).lstrip("\r\n ")
+    header = re.split(r"[\r\n]", text, maxsplit=1)[0]
+    delimiter = said[1] if said else max(",;\t|", key=header.count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True, skipinitialspace=True)
     rows: list[tuple[int, Mapping[str, str]]] = []
     try:
         columns = [name.strip() for name in next(reader, [])]
@@ -256,7 +267,10 @@ def _rows(table: _Table, columns: Mapping[str, str]) -> Iterator[_Row]:
                 raise _bad(table.place, f"line {line}: {what} is {cell[1:]}; it must be text")
         path = re.sub(r"^(\./)+", "", cells["path"])
         yield _Row(
-            line, path, cells["label"], _part(table.place, line, cells.get("split", ""), columns.get("split", ""))
+            line,
+            path,
+            unicodedata.normalize("NFC", cells["label"]),
+            _part(table.place, line, cells.get("split", ""), columns.get("split", "")),
         )
 
 

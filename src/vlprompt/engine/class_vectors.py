@@ -5,8 +5,10 @@ Letters: C classes, E joint embedding.
 
 from __future__ import annotations
 
+import csv
 import io
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -153,22 +155,42 @@ def write_vectors(path: Path, vectors_CE: Tensor, names: Sequence[str], learned:
 def read_names(path: Path) -> tuple[str, ...]:
     """Names of a file: one per line; a JSON list of names; or annotations in COCO's or LVIS's form, by category id.
 
-    UserError: no such file, another form, no names.
+    Lines that begin with `# ` are passed over. UserError: no such file, another form, no names, lines that hold more than a name.
     """
     try:
         if path.suffix == ".json":
             names = _from_json(reading.json_file(path))
         else:
-            names = [line.strip() for line in reading.text(path).splitlines()]
+            lines = [line.strip() for line in reading.text(path).splitlines()]
+            names = _from_lines([line for line in lines if line and not line.startswith("# ")], path.suffix.lower())
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{path}: no list of names ({error}). Allowed: lines of text, a JSON list of names, or annotations with `categories`.",
+            f"{path}: no list of names ({error}). Allowed: lines of a name each, a JSON list of names, or annotations with `categories`.",
             exit_code=DATA,
         ) from error
     names = [name for name in names if name]
     if not names:
         raise UserError(f"{path}: there is no name in it.", exit_code=DATA)
     return tuple(names)
+
+
+MORE = re.compile(r"\d+\s*[:.,;\t].*|n\d{8}\s.*|.*[\t;]\s*\S.*")
+"""A line with a number or an id in front of the name, or with several cells."""
+
+
+def _from_lines(lines: list[str], ending: str) -> list[str]:
+    """The names of lines: in quotes or not, with a comma at the end or not. ValueError where lines have more than a name."""
+    if ending not in (".txt", ".csv", ".names", ".lst", ""):
+        raise ValueError(f"a file of the kind {ending} is not read")
+    numbers = [line.split(None, 1)[0] for line in lines]
+    counted = len(lines) > 1 and numbers in ([str(first + n) for n in range(len(lines))] for first in (0, 1))
+    odd = [line for line in lines if MORE.fullmatch(line) or (ending == ".csv" and len(next(csv.reader([line]))) > 1)]
+    if odd or (counted and all(" " in line for line in lines)):
+        raise ValueError(f"{(odd or lines)[0][:60]!r} is more than a name")
+    if lines and all(line.endswith(",") for line in lines):
+        lines = [line[:-1].rstrip() for line in lines]
+    quoted = bool(lines) and all(len(line) > 2 and line[0] == line[-1] and line[0] in "\"'" for line in lines)
+    return [line[1:-1].strip() for line in lines] if quoted else lines
 
 
 def _from_json(value: object) -> list[str]:

@@ -19,6 +19,7 @@ from vlprompt.engine.job import test as examined
 from vlprompt.engine.observer import SILENT, Observer
 from vlprompt.errors import DATA, UserError
 from vlprompt.records import Record
+from vlprompt.types import plain_name
 
 Among = Literal["own", "learned"]
 
@@ -92,10 +93,10 @@ def among(dataset: Dataset, data: str, learned: Sequence[str], classes: Among, o
     the learned ones where those are asked about.
     """
     names = dataset.class_names
-    known = {name.casefold(): label for label, name in enumerate(learned)}
-    shared = [name for name in names if name.casefold() in known]
-    new = [name for name in names if name.casefold() not in known]
-    absent = [name for name in learned if name.casefold() not in {one.casefold() for one in names}]
+    known = {plain_name(name): label for label, name in enumerate(learned)}
+    shared = [name for name in names if plain_name(name) in known]
+    new = [name for name in names if plain_name(name) not in known]
+    absent = [name for name in learned if plain_name(name) not in {plain_name(one) for one in names}]
     if classes == "own":
         if len(names) < 2:
             other = f" --classes learned asks about it among the {len(learned)} learned classes." if shared else ""
@@ -119,7 +120,7 @@ def among(dataset: Dataset, data: str, learned: Sequence[str], classes: Among, o
     if new:
         observer.note(f"{data} has classes that were not learned: {some(new)}. Their images are left out.")
     having = [
-        [known[key] for one in sample.labels if (key := names[one].casefold()) in known] for sample in dataset.test
+        [known[key] for one in sample.labels if (key := plain_name(names[one])) in known] for sample in dataset.test
     ]
     test = tuple(
         dataclasses.replace(sample, label=labels[0], also=tuple(labels[1:]))

@@ -95,7 +95,8 @@ def convert(name: str, value: object, hint: Any, field: dataclasses.Field[Any]) 
         raise UserError(
             f'{name}={value} would mean "{word}". Write {name}={word} for that; otherwise give another value.'
         )
-    raise UserError(f"{name}={str(value)[:60]}: it must be {_allowed(hint, field)} of a size that can be meant.")
+    size = " of a size that can be meant" if {int, float} & set(_kinds(hint)) else ""
+    raise UserError(f"{name}={str(value)[:60]}: it must be {_allowed(hint, field)}{size}.")
 
 
 def _kinds(hint: Any) -> tuple[Any, ...]:
