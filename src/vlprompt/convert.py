@@ -27,7 +27,7 @@ from vlprompt.prompts.start import fill, misfits
 from vlprompt.towers import Clip
 from vlprompt.towers.formats.archive import read_archive
 from vlprompt.towers.formats.files import bare_names, read_safetensors, require
-from vlprompt.towers.formats.huggingface import INDEX, PICKLED_INDEX, shard_names
+from vlprompt.towers.formats.huggingface import INDEX, PICKLED_INDEX, joined, shard_names
 from vlprompt.towers.tokens import class_plans
 from vlprompt.types import Position, TextLayout
 
@@ -190,16 +190,11 @@ def _files(file: Path) -> list[Path]:
 
 def _stored(files: Sequence[Path]) -> dict[str, Tensor]:
     """A checkpoint's tensors, without what wrappers put before the names. UserError (exit 3) where it cannot be read."""
-    out: dict[str, Tensor] = {}
-    for file in files:
-        found = read_safetensors(file) if file.suffix == ".safetensors" else read_archive(file, nested=True)
-        if twice := sorted(set(found) & set(out)):
-            raise UserError(
-                f"{file} holds {twice[0]}, which another file of the checkpoint holds too. Fetch all of them again.",
-                exit_code=DATA,
-            )
-        out |= found
-    return bare_names(out)
+
+    def read_one(file: Path) -> Mapping[str, Tensor]:
+        return read_safetensors(file) if file.suffix == ".safetensors" else read_archive(file, nested=True)
+
+    return bare_names(joined(files, read_one))
 
 
 def _sha256(files: Sequence[Path]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import unicodedata
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -96,22 +97,34 @@ def test_a_class_with_a_dot_in_front_is_named(tmp_path: Path) -> None:
     assert any(".22 rifle/" in note for note in data.notes)
 
 
-def test_folders_a_thousand_deep_are_no_fault(tmp_path: Path) -> None:
-    folder(tmp_path, {"train/cat": 2, "train/dog": 2, "test/cat": 1, "test/dog": 1})
-    before = os.getcwd()
-    try:
-        for start in ("train/cat", "one"):
-            (tmp_path / start).mkdir(exist_ok=True)
-            os.chdir(tmp_path / start)
-            for _ in range(1100):
-                os.mkdir("a")
-                os.chdir("a")
-    finally:
-        os.chdir(before)
-    data = open_dataset(tmp_path)
+@pytest.fixture
+def abyss(tmp_path: Path) -> Iterator[Path]:
+    """A chain of 1,100 folders, which is taken away again: shutil cannot."""
+    before, starts = os.getcwd(), (tmp_path / "train/cat",)
+    for start in starts:
+        start.mkdir(parents=True)
+        os.chdir(start)
+        for _ in range(1100):
+            os.mkdir("a")
+            os.chdir("a")
+    os.chdir(before)
+    yield tmp_path
+    for start in starts:
+        os.chdir(start)
+        for _ in range(1100):
+            os.chdir("a")
+        for _ in range(1100):
+            os.chdir("..")
+            os.rmdir("a")
+    os.chdir(before)
+
+
+def test_folders_a_thousand_deep_are_no_fault(abyss: Path) -> None:
+    folder(abyss, {"train/cat": 2, "train/dog": 2, "test/cat": 1, "test/dog": 1})
+    data = open_dataset(abyss)
     assert len(data.train) == 4
     assert any("folders deep" in skip.reason for skip in data.skipped)
-    assert len(list(listed(tmp_path))) == 6
+    assert len(list(listed(abyss))) == 6
 
 
 def test_data_without_training_images_can_only_be_tested_on(tmp_path: Path) -> None:

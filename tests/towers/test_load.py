@@ -91,6 +91,16 @@ def test_an_image_transform_that_is_not_clips_is_refused(directory: Path) -> Non
         ({"size": {"height": 32, "width": 32}}, "a shortest edge"),
         ({"size": {"shortest_edge": 32, "longest_edge": 64}}, "a shortest edge"),
         ({"size": "32"}, "a shortest edge"),
+        ({"size": {"shortest_edge": 32, "height": 99, "width": 3}}, "a shortest edge"),
+        ({"size": {"shortest_edge": 16}}, "a shortest edge"),
+        ({"crop_size": {"height": 32, "width": 16}}, "crop_size"),
+        ({"crop_size": {"height": 32, "width": 32, "depth": 32}}, "crop_size"),
+        ({"crop_size": [32, 32]}, "crop_size"),
+        ({"do_resize": 0}, "do_resize is 0"),
+        ({"do_center_crop": None}, "do_center_crop is None"),
+        ({"do_normalize": 0}, "do_normalize is 0"),
+        ({"image_processor_type": "ViTImageProcessor"}, "'ViTImageProcessor'"),
+        ({"image_mean": [0.5]}, "mean is"),
     ],
 )
 def test_steps_of_the_image_transform_that_are_not_done_are_refused(
@@ -104,6 +114,52 @@ def test_images_are_not_normalised_where_the_file_says_so(directory: Path) -> No
     edit(directory / "preprocessor_config.json", do_normalize=False)
     preprocess = load(directory).preprocess
     assert (preprocess.mean, preprocess.std) == ((0.0,) * 3, (1.0,) * 3)
+
+
+@pytest.mark.parametrize("crop", [32, {"height": 32, "width": 32}])
+def test_a_crop_and_one_mean_for_all_colours(directory: Path, crop: object) -> None:
+    edit(
+        directory / "preprocessor_config.json",
+        crop_size=crop,
+        image_mean=0.5,
+        image_processor_type="CLIPImageProcessorFast",
+    )
+    preprocess = load(directory).preprocess
+    assert (preprocess.crop, preprocess.mean) == (32, (0.5,) * 3)
+
+
+@pytest.mark.parametrize("part", ["text_config", "vision_config"])
+@pytest.mark.parametrize("value", [2.5, "4", True, [4]])
+def test_counts_that_are_no_whole_numbers_are_refused(directory: Path, part: str, value: object) -> None:
+    raw = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    edit(directory / "config.json", **{part: raw[part] | {"num_attention_heads": value}})
+    assert "num_attention_heads is" in refused(directory)
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.int8, torch.int64, torch.bool, torch.float8_e4m3fn, torch.float8_e5m2, torch.complex64]
+)
+def test_weights_of_types_that_are_not_read_are_refused(directory: Path, dtype: torch.dtype) -> None:
+    file = directory / "model.safetensors"
+    save_file({name: one.to(dtype) for name, one in load_file(file).items()}, file)
+    assert str(dtype).removeprefix("torch.") in refused(directory)
+
+
+def test_a_tensor_in_two_files_is_refused(directory: Path) -> None:
+    weights = load_file(directory / "model.safetensors")
+    names = sorted(weights)
+    (directory / "model.safetensors").unlink()
+    save_file({name: weights[name] for name in names[:9]}, directory / "a.safetensors")
+    save_file({name: weights[name] + 1 for name in names[8:]}, directory / "b.safetensors")
+    listed = {name: "a.safetensors" if number < 9 else "b.safetensors" for number, name in enumerate(names)}
+    (directory / "model.safetensors.index.json").write_text(json.dumps({"weight_map": listed}), encoding="utf-8")
+    assert f"{names[8]}, which another file" in refused(directory)
+
+
+def test_names_under_an_unknown_prefix_are_shown(directory: Path) -> None:
+    file = directory / "model.safetensors"
+    save_file({f"student.{name}": one for name, one in load_file(file).items()}, file)
+    assert "there are student.logit_scale" in refused(directory)
 
 
 def test_the_second_description_of_a_tower_is_the_one_that_counts(directory: Path) -> None:

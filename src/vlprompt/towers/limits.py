@@ -72,7 +72,8 @@ def scale_of(weights: Mapping[str, Tensor], where: str) -> float:
     tensor = weights.get("logit_scale")
     value = float(tensor) if tensor is not None and tensor.numel() == 1 else math.nan
     if not -MAX_SCALE <= value <= MAX_SCALE:
-        said = "is missing" if tensor is None else f"is {value if tensor.numel() == 1 else tuple(tensor.shape)}"
+        names = f"; there are {', '.join(sorted(weights)[:4])}, ..."
+        said = f"is missing{names}" if tensor is None else f"is {value if tensor.numel() == 1 else tuple(tensor.shape)}"
         raise UserError(f"{where}: the tensor logit_scale {said}. Fetch the checkpoint again.", exit_code=DATA)
     return math.exp(value)
 

@@ -121,6 +121,7 @@ def assemble(
 ) -> Clip:
     """Towers from a state dict in OpenAI's names, every tensor checked against the configuration."""
     weights = _tidy(weights)
+    _require_floats(weights, where)
     require_buildable(config, preprocess, weights, where)
     scale = scale_of(weights, where)
     resnet = isinstance(config.image, ResNetConfig)
@@ -150,6 +151,19 @@ def assemble(
         weight_hash=weight_hash(weights),
         published=published,
     )
+
+
+def _require_floats(weights: Mapping[str, Tensor], where: str) -> None:
+    """UserError where a tensor has another type than the weights of a tower: they are packed, and their scales are not read."""
+    allowed = (*DTYPES.values(), torch.float64)
+    if odd := [
+        f"{key} of {str(one.dtype).removeprefix('torch.')}" for key, one in weights.items() if one.dtype not in allowed
+    ]:
+        raise UserError(
+            f"{where}: the weights have {odd[0]}{f' and {len(odd) - 1} more of such' * (len(odd) > 1)}. Allowed: {', '.join(DTYPES)} and "
+            "float64. Give the model as it was before it was quantised.",
+            exit_code=DATA,
+        )
 
 
 def _require_finite(weights: Mapping[str, Tensor], where: str) -> None:

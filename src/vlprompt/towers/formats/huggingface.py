@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -183,7 +183,21 @@ def _tensors(directory: Path) -> dict[str, Tensor]:
     else:
         paths = [require(directory, whole.name, _HOLDS)]
     read_one = read_safetensors if paths[0].suffix == ".safetensors" else read_archive
-    return bare_names({key: tensor for path in paths for key, tensor in read_one(path).items()})
+    return bare_names(joined(paths, read_one))
+
+
+def joined(paths: Sequence[Path], read_one: Callable[[Path], Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The tensors of several files. UserError (exit 3): two of them hold one tensor."""
+    out: dict[str, Tensor] = {}
+    for path in paths:
+        found = read_one(path)
+        if twice := sorted(found.keys() & out.keys()):
+            raise UserError(
+                f"{path} holds {twice[0]}, which another file of the checkpoint holds too. Fetch all of them again.",
+                exit_code=DATA,
+            )
+        out |= found
+    return out
 
 
 def _tokenizer(directory: Path, manner: Manner, size: int) -> Tokenizer:
@@ -212,7 +226,7 @@ def _tower(
         raise UserError(
             f"{directory}/config.json: activation {act!r}. Allowed: {', '.join(_ACTIVATIONS)}.", exit_code=DATA
         )
-    sizes = {key: int(raw.get(key, value)) for key, value in defaults.items()}
+    sizes = {key: _count(raw, key, value) for key, value in defaults.items()}
     return TowerConfig(
         width=sizes["hidden_size"],
         layers=sizes["num_hidden_layers"],
@@ -221,6 +235,14 @@ def _tower(
         activation=_ACTIVATIONS[act],
         eps=float(raw.get("layer_norm_eps", eps)),
     )
+
+
+def _count(raw: Mapping[str, Any], key: str, default: int) -> int:
+    """A whole number of a configuration. ValueError for 2.5, which int() would cut, and for true."""
+    value = raw.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
+        raise ValueError(f"{key} is {reading.shown(value)}, not a whole number")
+    return int(value)
 
 
 def _part(raw: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -235,13 +257,13 @@ def _config(raw: Mapping[str, Any], directory: Path) -> ClipConfig:
     if raw["model_type"] == "siglip":
         return _siglip_config(text, image, directory)
     return ClipConfig(
-        embed_dim=int(raw.get("projection_dim", 512)),
+        embed_dim=_count(raw, "projection_dim", 512),
         text=_tower(text, _TEXT, directory),
         image=_tower(image, _IMAGE, directory),
-        vocab_size=int(text.get("vocab_size", 49408)),
-        context_length=int(text.get("max_position_embeddings", 77)),
-        image_size=int(image.get("image_size", 224)),
-        patch_size=int(image.get("patch_size", 32)),
+        vocab_size=_count(text, "vocab_size", 49408),
+        context_length=_count(text, "max_position_embeddings", 77),
+        image_size=_count(image, "image_size", 224),
+        patch_size=_count(image, "patch_size", 32),
     )
 
 
@@ -258,10 +280,10 @@ def _siglip_config(text: Mapping[str, Any], image: Mapping[str, Any], directory:
         embed_dim=embed_dim,
         text=towers[0],
         image=towers[1],
-        vocab_size=int(text.get("vocab_size", 32000)),
-        context_length=int(text.get("max_position_embeddings", 64)),
-        image_size=int(image.get("image_size", 224)),
-        patch_size=int(image.get("patch_size", 16)),
+        vocab_size=_count(text, "vocab_size", 32000),
+        context_length=_count(text, "max_position_embeddings", 64),
+        image_size=_count(image, "image_size", 224),
+        patch_size=_count(image, "patch_size", 16),
         text_form=_SIGLIP_FORMS[0],
         image_form=_SIGLIP_FORMS[1],
     )
@@ -270,10 +292,10 @@ def _siglip_config(text: Mapping[str, Any], image: Mapping[str, Any], directory:
 def _squash(directory: Path, raw: Mapping[str, Any]) -> Preprocess:
     """SigLIP's preprocessor_config.json: both edges to the tower's size."""
     values = _processor(directory)
-    _refuse_other_steps({**values, "do_center_crop": True}, directory)
-    side = int(_part(raw, "vision_config").get("image_size", 224))
+    _refuse_other_steps({**values, "do_center_crop": True}, directory, "Siglip")
+    side = _count(_part(raw, "vision_config"), "image_size", 224)
     size = values.get("size", {"height": side, "width": side})
-    edges = [size.get("height"), size.get("width")] if isinstance(size, dict) else [size, size]
+    edges = _edges(size)
     filters: dict[object, Literal["bicubic", "bilinear"]] = {2: "bilinear", 3: "bicubic"}
     if edges != [side, side] or values.get("resample", 3) not in filters:
         raise UserError(
@@ -281,7 +303,7 @@ def _squash(directory: Path, raw: Mapping[str, Any]) -> Preprocess:
             f"width of {side} pixels, bilinear (2) or bicubic (3), which is what SigLIP was trained with.",
             exit_code=DATA,
         )
-    mean, std = (tuple(values.get(key, (0.5, 0.5, 0.5))) for key in ("image_mean", "image_std"))
+    mean, std = _normal(values, (0.5,) * 3, (0.5,) * 3)
     return Preprocess(
         resize=side, crop=side, mean=mean, std=std, squash=True, filter=filters[values.get("resample", 3)]
     )
@@ -295,13 +317,34 @@ def _processor(directory: Path) -> Mapping[str, Any]:
     return read_json(require(directory, "preprocessor_config.json", _HOLDS))
 
 
-def _refuse_other_steps(values: Mapping[str, Any], directory: Path) -> None:
-    """UserError where images are not resized, cropped and brought to 0 .. 1, which is what every CLIP was trained with."""
-    skipped = [step for step in ("do_resize", "do_center_crop", "do_rescale") if values.get(step, True) is False]
+def _edges(size: object) -> list[object]:
+    """Height and width of a size; of one that says anything else, nothing."""
+    if isinstance(size, dict):
+        return [size["height"], size["width"]] if size.keys() == {"height", "width"} else []
+    return [size, size]
+
+
+def _normal(values: Mapping[str, Any], mean: tuple[float, ...], std: tuple[float, ...]) -> tuple[Any, Any]:
+    """Mean and standard deviation: (0, 1) where pixels are not normalised; one number stands for all three colours."""
+    if values.get("do_normalize", True) is False:
+        return (0.0,) * 3, (1.0,) * 3
+    found = (values.get("image_mean", mean), values.get("image_std", std))
+    return tuple((one,) * 3 if isinstance(one, int | float) else tuple(one) for one in found)  # type: ignore[return-value]
+
+
+def _refuse_other_steps(values: Mapping[str, Any], directory: Path, kind: str) -> None:
+    """UserError where images are not resized, cropped and brought to 0 .. 1, which is what every CLIP was trained with, or where the
+    processor is another one than `kind`, which reads the same values otherwise."""
+    steps = ("do_resize", "do_center_crop", "do_rescale", "do_normalize")
+    odd = [f"{step} is {reading.shown(values[step])}" for step in steps if type(values.get(step, True)) is not bool]
+    odd += [f"{step} is false" for step in steps[:3] if values.get(step, True) is False]
+    for key in ("image_processor_type", "feature_extractor_type"):
+        if not str(values.get(key, kind)).startswith(kind):
+            odd.append(f"{key} is {reading.shown(values[key])}")
     factor = values.get("rescale_factor", 1 / 255)
     scaled = isinstance(factor, int | float) and abs(factor * 255 - 1) < 1e-3
-    if skipped or not scaled:
-        seen = f"{skipped[0]} is false" if skipped else f"rescale_factor is {factor}"
+    if odd or not scaled:
+        seen = odd[0] if odd else f"rescale_factor is {factor}"
         raise UserError(
             f"{directory}/preprocessor_config.json: {seen}. Allowed: images are resized, cropped, scaled by 1/255. Correct the file "
             "if the model was trained that way; otherwise choose another model.",
@@ -312,17 +355,17 @@ def _refuse_other_steps(values: Mapping[str, Any], directory: Path) -> None:
 def _preprocess(directory: Path, raw: Mapping[str, Any]) -> Preprocess:
     """CLIP's: a short edge, and a square of the centre."""
     values = _processor(directory)
-    image_size = int(_part(raw, "vision_config").get("image_size", 224))
-    _refuse_other_steps(values, directory)
+    image_size = _count(_part(raw, "vision_config"), "image_size", 224)
+    _refuse_other_steps(values, directory, "CLIP")
     size, crop = values.get("size", image_size), values.get("crop_size", image_size)
-    resize = size.get("shortest_edge") if isinstance(size, dict) and not size.get("longest_edge") else size
-    side = crop.get("height") if isinstance(crop, dict) else crop
-    if type(resize) is not int or values.get("resample", 3) != 3 or side != image_size:
+    stated = {key for key, value in size.items() if value is not None} if isinstance(size, dict) else set()
+    resize = size.get("shortest_edge") if stated == {"shortest_edge"} else size
+    square = _edges(crop) == [image_size] * 2
+    if type(resize) is not int or values.get("resample", 3) != 3 or not square or resize < image_size:
         raise UserError(
             f"{directory}/preprocessor_config.json: size {size}, crop_size {crop}, resample {values.get('resample', 3)}. "
             f"Allowed: a shortest edge, bicubic (3), and a crop of the tower's {image_size} pixels, which is what CLIP was trained with.",
             exit_code=DATA,
         )
-    plain = values.get("do_normalize", True) is False
-    mean, std = ((0.0,) * 3, (1.0,) * 3) if plain else (values.get("image_mean", MEAN), values.get("image_std", STD))
-    return Preprocess(resize=int(resize), crop=int(side), mean=tuple(mean), std=tuple(std))
+    mean, std = _normal(values, MEAN, STD)
+    return Preprocess(resize=resize, crop=image_size, mean=mean, std=std)

@@ -120,11 +120,11 @@ def _config(
     if "embed_dim" not in model:
         _refuse(path, "embed_dim", None, "a number")
     config = ClipConfig(
-        embed_dim=int(model["embed_dim"]),
-        text=_transformer(text, 512, int(text.get("heads", 8)), activation, "text_cfg.", path),
+        embed_dim=model["embed_dim"],
+        text=_transformer(text, 512, text.get("heads", 8), activation, "text_cfg.", path),
         image=image,
-        vocab_size=int(text.get("vocab_size", 49408)),
-        context_length=int(text.get("context_length", 77)),
+        vocab_size=text.get("vocab_size", 49408),
+        context_length=text.get("context_length", 77),
         image_size=size,
         patch_size=patch,
         stem=convolutions,
