@@ -115,7 +115,7 @@ def run(arguments: Sequence[str]) -> int:
     failures.SAID.set(False)
     try:
         _require_plain(arguments)
-        _require_once(own)
+        _say_which_counts(own)
         with options.known(shared):
             _with_command(own[:1])(args=shared + own, prog_name="vlprompt")
     except SystemExit as end:
@@ -154,8 +154,8 @@ def _at_home(one: str) -> str:
     return f"{name}{equals}{os.path.expanduser(value)}" if value.startswith("~") else one
 
 
-def _require_once(arguments: Sequence[str]) -> None:
-    """UserError for an option that is given twice and means one thing: the last would count, without a word."""
+def _say_which_counts(arguments: Sequence[str]) -> None:
+    """Says of an option that means one thing and is given twice that the last one counts."""
     names = [one.partition("=")[0] for one in arguments if one.startswith("--")]
     if not (twice := {name for name in names if names.count(name) > 1} - {"--"}):
         return
@@ -165,8 +165,8 @@ def _require_once(arguments: Sequence[str]) -> None:
     once = [
         name for one in command.params if not one.multiple and not getattr(one, "is_flag", False) for name in one.opts
     ]
-    if found := sorted(twice & set(once)):
-        raise UserError(f"{found[0]} is given twice. Give it once.")
+    for name in sorted(twice & set(once)):
+        console.warn(f"{name} is given twice. The last one counts.")
 
 
 def _apart(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
