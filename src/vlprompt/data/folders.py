@@ -165,17 +165,19 @@ def _innermost(scan: _Scan, folder: Path) -> Path:
 
 
 def _refuse_unnamed_parts(scan: _Scan, folders: list[Path]) -> None:
-    """UserError where folders are parts (or domains), not classes: by their names, or since most of them hold the same folders."""
+    """UserError where folders are parts (or domains), not classes: since all of them hold the same folders, or by their names."""
     every = [{child.name for child in _children(_Scan(scan.root), folder)[0]} for folder in folders]
-    holders = [folder for folder, names in zip(folders, every, strict=True) if names]
-    shared = set.intersection(*filter(None, every)) if len(holders) > max(1, len(every) // 2) else set()
-    if len(shared) > 1:
+    named = [bool(_UNNAMED.fullmatch(one.name.casefold()) or part_of(one.name)) for one in folders]
+    holders = [(names, like) for names, like in zip(every, named, strict=True) if names]
+    shared = set.intersection(*(names for names, _ in holders)) if len(holders) > max(1, len(every) // 2) else set()
+    if len(shared) > 1 and (len(holders) == len(folders) or all(like for _, like in holders)):
+        parts = [folder.name + "/" for folder, names in zip(folders, every, strict=True) if names]
         raise UserError(
-            f"{scan.root}: {some([folder.name + '/' for folder in holders])} hold the same folders ({some(sorted(shared))}), so "
-            "these look like the classes. Are they train/ and test/? Rename them (train, val, test), or give one of them as the data.",
+            f"{scan.root}: {some(parts)} hold the same folders ({some(sorted(shared))}), so these look like the classes. Are they "
+            "train/ and test/? Rename them (train, val, test), or give one of them as the data.",
             exit_code=DATA,
         )
-    if len(folders) > 1 and all(_UNNAMED.fullmatch(one.name.casefold()) or part_of(one.name) for one in folders):
+    if len(folders) > 1 and all(named):
         raise UserError(
             f"{scan.root}: {some([folder.name + '/' for folder in folders])} look like parts of a data set, not like classes. Rename "
             "them (train, val, test), or give one of them as the data.",
