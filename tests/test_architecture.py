@@ -52,7 +52,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "explain": LEARNS,
     "hub": {"errors", "artifact"},
     "module": LEARNS,
-    "inputs": {"errors", "data"},
+    "inputs": {"errors", "types", "data"},
     "classifier": LEARNS | {"hub", "inputs"},
     "serve": LEARNS | {"classifier", "inputs"},
     "ablate": LEARNS | {"describe"},

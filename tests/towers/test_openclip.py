@@ -43,7 +43,7 @@ REFUSED = [
     ("text_cfg", {"tokenizer_kwargs": {"clean": "canonicalize"}}, "text_cfg.tokenizer_kwargs"),
     ("text_cfg", {"tokenizer_kwargs": {"language": "en"}, "hf_tokenizer_name": "a/b"}, "text_cfg.tokenizer_kwargs"),
     ("text_cfg", {"heads": 7}, "multiple of the number of heads (7)"),
-    ("text_cfg", {"width": None}, "no number where one belongs"),
+    ("text_cfg", {"width": None}, "where a number belongs"),
     ("vision_cfg", {"timm_model_name": "convnext_base"}, "vision_cfg.timm_model_name is 'convnext_base'"),
     (
         "vision_cfg",
