@@ -78,7 +78,7 @@ def test_pictures_that_come_together_are_answered_together(client: testclient.Te
     [
         (b"x" * 100_001, {}, 413, "larger than"),
         (picture(side=101), {}, 413, "101 x 101 pixels"),
-        (b"no picture", {}, 415, "no picture"),
+        (b"no picture", {}, 415, "cannot be read"),
         (b"", {}, 422, "empty"),
         (picture()[:-2000], {}, 422, "picture"),
         (picture(), {"classes": "cat,cat"}, 422, "different class names"),

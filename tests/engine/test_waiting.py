@@ -35,6 +35,8 @@ SETTINGS: dict[str, dict[str, object]] = {
     "clip-lora": {"dropout": 0},  # torch draws nothing on meta
     "pomp": {"classes": 3},
     "promptsrc": {"teacher": "template"},
+    "plpp+coop": {"plpp.balance": "off"},  # the first epoch of a balance reads lengths
+    "plpp+maple": {"plpp.balance": "off"},
 }
 METHODS = [one.name for one in HOSTS if takes_steps(one) and one.name not in APART]
 
