@@ -93,7 +93,7 @@ def test_pictures_are_dropped_classes_edited_and_heat_maps_shown(browser: Any, c
         browser.find_element(By.CSS_SELECTOR, "[aria-label='Remove red.png']").click()
         assert not look("document.querySelector('.card')")
         browser.find_element(By.ID, "files").send_keys(str(tmp_path / "notes.png"))
-        shows_error("This is no picture")
+        shows_error("This picture cannot be read")
         browser.set_window_size(500, 900)
         assert look("document.documentElement.scrollWidth <= innerWidth"), "it does not fit a narrow window"
     finally:
