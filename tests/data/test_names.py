@@ -100,22 +100,20 @@ def test_a_class_with_a_dot_in_front_is_named(tmp_path: Path) -> None:
 @pytest.fixture
 def abyss(tmp_path: Path) -> Iterator[Path]:
     """A chain of 1,100 folders, which is taken away again: shutil cannot."""
-    before, starts = os.getcwd(), (tmp_path / "train/cat",)
-    for start in starts:
-        start.mkdir(parents=True)
-        os.chdir(start)
-        for _ in range(1100):
-            os.mkdir("a")
-            os.chdir("a")
+    before, start = os.getcwd(), tmp_path / "train/cat"
+    start.mkdir(parents=True)
+    os.chdir(start)
+    for _ in range(1100):
+        os.mkdir("a")
+        os.chdir("a")
     os.chdir(before)
     yield tmp_path
-    for start in starts:
-        os.chdir(start)
-        for _ in range(1100):
-            os.chdir("a")
-        for _ in range(1100):
-            os.chdir("..")
-            os.rmdir("a")
+    os.chdir(start)
+    for _ in range(1100):
+        os.chdir("a")
+    for _ in range(1100):
+        os.chdir("..")
+        os.rmdir("a")
     os.chdir(before)
 
 

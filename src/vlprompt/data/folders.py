@@ -168,10 +168,10 @@ def _refuse_unnamed_parts(scan: _Scan, folders: list[Path]) -> None:
     """UserError where folders are parts (or domains), not classes: since all of them hold the same folders, or by their names."""
     every = [{child.name for child in _children(_Scan(scan.root), folder)[0]} for folder in folders]
     named = [bool(_UNNAMED.fullmatch(one.name.casefold()) or part_of(one.name)) for one in folders]
-    holders = [(names, like) for names, like in zip(every, named, strict=True) if names]
-    shared = set.intersection(*(names for names, _ in holders)) if len(holders) > max(1, len(every) // 2) else set()
-    if len(shared) > 1 and (len(holders) == len(folders) or all(like for _, like in holders)):
-        parts = [folder.name + "/" for folder, names in zip(folders, every, strict=True) if names]
+    holders = [place for place, names in enumerate(every) if names]
+    shared = set.intersection(*(every[place] for place in holders)) if len(holders) > max(1, len(every) // 2) else set()
+    if len(shared) > 1 and (len(holders) == len(folders) or all(named[place] for place in holders)):
+        parts = [f"{folders[place].name}/" for place in holders]
         raise UserError(
             f"{scan.root}: {some(parts)} hold the same folders ({some(sorted(shared))}), so these look like the classes. Are they "
             "train/ and test/? Rename them (train, val, test), or give one of them as the data.",

@@ -510,7 +510,7 @@ def test(
     classifier = classifier_of(images.clip, method, learned.prompt, names, asked.template)
     sure, val_top1 = Confidence(temperature=learned.temperature), learning.val_top1
     if asked.val:
-        sure, val_top1 = _validated(classifier, asked.val, images)
+        sure, val_top1 = _validated(classifier, asked.val, images, several=of(learned) is not None)
     fields, answers = examine(
         asked.told[0] if asked.told else classifier,
         asked.samples,
@@ -558,10 +558,12 @@ def test(
     return record, answers
 
 
-def _validated(classifier: Classifier, val: Sequence[Sample], images: Images) -> tuple[Confidence, float]:
+def _validated(
+    classifier: Classifier, val: Sequence[Sample], images: Images, *, several: bool
+) -> tuple[Confidence, float]:
     """How sure the answers are, and how many of them are right, percent. Several labels for an image have thresholds instead."""
     logits, truth = classifier.logits(val, images), np.array([one.label for one in val])
-    sure = Confidence() if any(one.also for one in val) else confidence_of(logits, truth)
+    sure = Confidence() if several else confidence_of(logits, truth)
     return sure, float(100 * right_of(logits, val).mean())
 
 
