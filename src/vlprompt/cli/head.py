@@ -18,6 +18,12 @@ if TYPE_CHECKING:
     from vlprompt.head import Head, Scores
 
 Run = Annotated[Path | None, option("--run RUN", "Also with the learned prompt of this run.", "no prompt")]
+Towers = Annotated[
+    str | None,
+    option(
+        "--model NAME|DIR|ID", "The model whose text tower is tested.", "pocket-m; with --run, where its model was"
+    ),
+]
 Name = Annotated[str | None, option("--method NAME", "Also with this method's prompt as it starts.", "no prompt")]
 MEANING = {
     "raw": "raw: h W^T",
@@ -27,7 +33,7 @@ MEANING = {
 
 
 def head(
-    model: options.Backbone = None,
+    model: Towers = None,
     run: Run = None,
     method: Name = None,
     settings: options.Settings = None,
