@@ -63,7 +63,7 @@ def machine() -> Record:
 
 
 def measured(part: str) -> Record | None:
-    """Run a benchmark in a process of its own; None where it failed, its error then being above."""
+    """Run a benchmark in its own process; None where it failed: its error is then above."""
     options, before = PARTS[part], os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as place:
         out = Path(place) / "figures.json"

@@ -1,4 +1,4 @@
-"""How often the interval of `vlprompt compare` covers a known truth, beside that of a plain bootstrap over images and seeds.
+"""How often the interval of `vlprompt compare` covers a known truth, next to that of a plain bootstrap over images and seeds.
 
 python -m benchmarks.coverage --trials 1000
 """

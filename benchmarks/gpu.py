@@ -1,4 +1,4 @@
-"""What a GPU does of prompt learning: steps by the number of classes, images through the tower, and images decoded beside it.
+"""What a GPU does of prompt learning: steps by the number of classes, images through the tower, and images decoded at the same time.
 
     python -m benchmarks.gpu [--json FILE] [--device cuda] [--dtype bfloat16] [--compile] [--sizes b16,l14] [--classes 100,1000]
     python -m benchmarks.gpu --device cpu --dtype float32 --tiny      # shows that it runs, no more

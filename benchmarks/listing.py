@@ -4,7 +4,7 @@
 
 No image exists. Folders: the file names are as long as the published ones and come from memory instead of the disk; what the disk
 itself takes is measured on `--real` files that do exist, and given a million names. Shards: a `shards.json` of 1,000 images a tar. Each
-kind has a process of its own, whose peak memory is read from the system. `resume_s` is the time from the listing to the images of
+kind has its own process, whose peak memory is read from the system. `resume_s` is the time from the listing to the images of
 step N, for the first step, one in the middle and the last one. `share_read` is the largest part of the shards that one of 8
 processes opens in an epoch, over an eighth.
 """

@@ -8,7 +8,7 @@ image through the image tower at every step (CoCoOp: a backward pass per image).
 the cache. Both start from decoded pixels and end with the gradient of every learned tensor, which must agree.
 
 For each method ID (`-` written `_`):
-  time_ratio_ID                    plain over ours, medians; three steps of ours are timed beside each plain one
+  time_ratio_ID                    plain over ours, medians; three steps of ours are timed with each plain one
   memory_ratio_ID                  plain over ours: peak of a step minus what is resident before it
   gradient_error_ID                max |a - b| / max |b|, the worst learned tensor
   image_ratio_ID                   our step over the image tower's own forward and backward with the same prompt, where that is prompted
@@ -47,7 +47,7 @@ NOT_TOKENS = ("clip-adapter", "tip-adapter-f", "clip-lora", "tcp", "promptkd")
 """The plain side knows tokens alone: no changed weights, no function after a tower, no tokens made of class features."""
 LEARNING = tuple(host.name for host in HOSTS if takes_steps(host) and host.name not in NOT_TOKENS)
 OURS = 3
-"""Timed steps of ours beside one of the plain side, which takes many times longer."""
+"""Timed steps of ours for one of the plain side, which takes many times longer."""
 OVERHEAD = "plpp_overhead_coop"
 
 
@@ -222,7 +222,7 @@ def parse_methods(text: str) -> list[str]:
     names = text.split(",")
     wrong = [name for name in names if name not in LEARNING]
     if wrong:
-        raise UserError(f"--methods {wrong[0]!r} is no method that learns in steps. Allowed: {', '.join(LEARNING)}.")
+        raise UserError(f"--methods {wrong[0]!r} does not learn in steps. Allowed: {', '.join(LEARNING)}.")
     return names
 
 

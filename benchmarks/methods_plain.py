@@ -1,7 +1,7 @@
 """The published way to run a prompt, fairly done: every class padded to the text tower's whole length, images encoded at every step.
 
 `nn.MultiheadAttention(need_weights=False)` with a causal mask, frozen weights without gradients, teachers' text features computed once
-beforehand. It obeys the same `Prompted` and gives the same `View` as the library, so that losses and learned tensors are the same.
+beforehand. It obeys the same `Prompted` and gives the same `View` as the library: losses and learned tensors are the same.
 Letters: B images, C classes, L rows, M context tokens, N image tokens, D width of a tower.
 """
 
@@ -146,7 +146,7 @@ class PlainForward:
             return self.towers.images(pixels, {})
 
     def views(self, prompt: nn.Module, labels: Tensor, pixels: Tensor) -> Iterator[View]:
-        """One view of the batch; where the text depends on the image one for each, so that a backward pass can follow each."""
+        """One view of the batch; where the text depends on the image one for each: a backward pass can follow each."""
         spec, needs = self.method.prompt, self.method.needs
         teaches = bool(needs & {"teacher_image", "teacher_logits"})
         frozen = Features(pooled=self.frozen(pixels)) if teaches or not spec.reach.image_tower else None

@@ -27,7 +27,7 @@ Step = Callable[[], Gradients]
 TEMPLATE = "a photo of a {}."
 TEXT_BATCH, IMAGE_BATCH = 32, 4
 """Images of a step: methods that prompt the text alone, and the others. CoCoOp takes the smaller one: each image is a class list of its
-own, so that both sides' cost grows with it and their ratio does not."""
+own: both sides' cost grows with it, and their ratio does not."""
 SETTINGS: dict[str, dict[str, object]] = {"promptsrc": {"teacher": "template"}}
 """PromptSRC's 60 sentences are encoded once, before the first step, on both sides: one stands for them here."""
 

@@ -8,7 +8,7 @@ distillation over all N, 32 images with cached features), its text rows run in p
 computed once more in the backward pass; it goes through the library's own forward pass, losses and gradients. `text_s` is the text
 tower's share of it, `text_cpu_s` the same in processor seconds, which other programs on the machine do not lengthen; growth with
 the class tokens is told by it. The teacher's class features are computed once per run, before the first step, and are not in it.
-Each N has a process of its own, whose peak memory is read from the system. `image_..._s` is what one image costs in a step where
+Each N has its own process, whose peak memory is read from the system. `image_..._s` is what one image costs in a step where
 the image tower is prompted too: the frozen teacher's forward pass, and RPP's forward and backward pass; `whole_step_s` is a
 step of both towers, to which the parts should add up.
 """
@@ -168,7 +168,7 @@ def serve(arguments: argparse.Namespace) -> None:
 
 
 def ask(arguments: argparse.Namespace, number: int) -> dict[str, float]:
-    """One measurement in a process of its own. number 0: the image tower."""
+    """One measurement in its own process. number 0: the image tower."""
     options = [
         "--repeats",
         str(repeats_of(arguments, number)),

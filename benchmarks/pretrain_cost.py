@@ -70,7 +70,7 @@ def seconds(step: Step, world: int, options: argparse.Namespace) -> dict[str, fl
 
 
 def predicted(step: Step, world: int, options: argparse.Namespace) -> tuple[float, str]:
-    """(seconds of a step, what limits it): decoding runs beside the GPU, launching hides behind its work where that is longer."""
+    """(seconds of a step, what limits it). Decoding runs next to the GPU; launching hides behind longer work of the GPU."""
     parts = seconds(step, world, options)
     work = max(parts["image tower"] + parts["text tower"], parts["launching"]) + parts["network"]
     if parts["decoding"] > work:

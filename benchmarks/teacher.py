@@ -2,7 +2,7 @@
 
     python -m benchmarks.teacher [--json FILE] [--batch 4] [--classes 20] [--repeats 3]
 
-Random weights, as many numbers as the published models have. Three ways in turn, so that all see the same noise: the frozen model
+Random weights, as many numbers as the published models have. Three ways in turn, to see the same noise: the frozen model
 itself teaches, whose image features are computed in the step; the large one, on fresh views; the large one, whose features of fixed
 views come from the cache. The teacher's class features are computed once per run and are not in a step.
 """

@@ -4,7 +4,7 @@
 
 Plain: every class padded to 77 tokens, `nn.MultiheadAttention(need_weights=False)` with a causal mask, frozen weights without
 gradients. Both sides hold the same random weights, the same 16 context tokens, 100 real class names and 32 image features, and
-return the gradient of the cross-entropy with respect to the context. The processes take turns, so that all see the same noise;
+return the gradient of the cross-entropy with respect to the context. The processes take turns and see the same noise;
 ratios are those of the medians. `--unmasked`: a tower as SigLIP's, 64 rows without a causal mask. Memory is the peak of a step minus
 what is resident before it, weights loaded.
 """
@@ -99,7 +99,7 @@ class Measured:
 
     @property
     def peak_fraction(self) -> float:
-        """Share of the matrix-product rate measured beside each step."""
+        """Share of the matrix-product rate measured with each step."""
         rate = statistics.median(values["flops_per_s"] for values in self.each)
         return self.once["flops"] / self.median("step_s") / rate
 

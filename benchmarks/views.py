@@ -157,7 +157,7 @@ def main() -> None:
     parser.add_argument("--seeds", default="1,2,3")
     parser.add_argument("--views", default="centre,1,2,4,8,16,epochs")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="an option of the method")
-    parser.add_argument("--json", type=Path, help="write the figures to this file, and the curves beside it")
+    parser.add_argument("--json", type=Path, help="write the figures to this file, and the curves next to it")
     parser.add_argument("--figure", type=Path, help="draw the curves")
     arguments = parser.parse_args()
     clip = load(arguments.model)

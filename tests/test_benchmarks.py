@@ -36,7 +36,7 @@ def test_both_sides_of_the_methods_benchmark_give_the_same_gradients(name: str) 
 
 def test_the_methods_benchmark_takes_methods_that_learn() -> None:
     assert parse_methods("coop,vpt-deep") == ["coop", "vpt-deep"]
-    with pytest.raises(ValueError, match="'zero-shot' is no method that learns in steps"):
+    with pytest.raises(ValueError, match="'zero-shot' does not learn in steps"):
         parse_methods("coop,zero-shot")
 
 

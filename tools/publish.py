@@ -5,7 +5,7 @@ python tools/publish.py report NAME      # docs/records/NAME.tar.xz -> docs/repo
                                          # of `vlprompt ablate pretraining`: docs/reports/NAME.md and docs/images/NAME.png
 python tools/publish.py tables           # docs/reports/*.md -> the marked tables of docs/results.md
 
-The archive goes back to where it came from: `tar -xf docs/records/NAME.tar.xz -C DIR`, then `vlprompt bench --out DIR` goes on with it,
+The archive goes back to where it came from: `tar -xf docs/records/NAME.tar.xz -C DIR`, then `vlprompt bench --out DIR` continues it,
 and `vlprompt report DIR` and `vlprompt compare DIR` read it. Prompts are left out: they are learned again where they are needed.
 """
 
@@ -24,7 +24,7 @@ from pathlib import Path
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 KEPT = ("result.json", "predictions.npz", "cell.json")
 STUDY = "study.json"
-"""What a pretraining study has beside its cells."""
+"""What a pretraining study has apart from its cells."""
 MARK = re.compile(r"(<!-- from (?P<name>\S+): (?P<heading>.+?) -->\n)(?P<body>.*?)(<!-- /from -->)", re.DOTALL)
 
 
@@ -34,7 +34,7 @@ def pack(name: str, root: Path) -> Path:
     target.parent.mkdir(exist_ok=True)
     cells = sorted(path.parent for path in root.rglob("result.json"))
     with tarfile.open(target, "w:xz", preset=9) as archive:
-        # Like beside like: what cells have in common is stored about once.
+        # Like next to like: what cells have in common is stored about once.
         for path in (root / STUDY, *(cell / kept for kept in KEPT for cell in cells)):
             if path.is_file():
                 content = _plain(path) if path.suffix == ".npz" else path.read_bytes()

@@ -37,7 +37,7 @@ ZERO_SHOT = "ZS_image_encoder."
 FIXED = ("token_prefix", "token_suffix")
 """Buffers kept with what is learned: the embeddings of [SOS], and of what stands behind the context (class name, [EOT], padding)."""
 PUBLISHED_WORDS = "a photo of a"
-"""What MaPLe's context starts from; its words that are no tokens of the context stay fixed behind it."""
+"""What MaPLe's context starts from; its words beyond the context's tokens stay fixed behind it."""
 PUBLISHED = "what the code of CoOp, CoCoOp, KgCoOp, ProGrad, POMP, MaPLe, IVLP, PromptSRC and VPT saves"
 NEAR = 0.01
 """How far a stored embedding may be from the model's, relative to the largest: half precision rounds by 0.0005."""

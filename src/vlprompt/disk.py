@@ -15,7 +15,7 @@ from vlprompt.errors import UserError
 
 
 def write_bytes(path: Path, data: bytes, mark: str = "") -> None:
-    """Write a file so that a reader, also after a crash or a power cut, sees the old content or the new, never a part.
+    """Write a file whole: a reader sees the old content or the new, never a part, also after a crash or a power cut.
 
     The bytes go to a neighbour that is flushed to disk and then renamed over `path`. The neighbour has one fixed name per file:
     the next write overwrites what a killed one leaves behind. mark: is part of that name, where processes write one file at once.
@@ -39,7 +39,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Mapping[str, object]) -> None:
-    """As `write_text`, for an object; NaN is refused, since it is no JSON."""
+    """As `write_text`, for an object; NaN is refused: JSON has none."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 

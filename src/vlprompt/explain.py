@@ -80,7 +80,7 @@ class Reading:
     words: Words | None
     """None where nothing is learned in the text tower's first layer, or where that tower predicts no words."""
     alike: Alike | None
-    """None with one class, or where the prompt has no class features of its own (it reads no text, or reads the image)."""
+    """None with one class, or where the prompt has no fixed class features (it reads no text, or reads the image)."""
 
     @property
     def conclusion(self) -> list[str]:

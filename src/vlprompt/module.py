@@ -52,7 +52,7 @@ class PromptedCLIP(nn.Module):
         clip = model if isinstance(model, Clip) else load(model, device=resolve_device(device))
         name = clip.name if isinstance(model, Clip) else str(model)
         self.method = resolve(method, options, recipe=recipe_of(method, "few-shot", name, "auto"), facts=clip.facts)
-        self._towers = (clip,)  # a tuple, so that torch does not count the towers as part of this module
+        self._towers = (clip,)  # a tuple: torch must not count the towers as part of this module
         self.class_names, self.template, self.model = tuple(class_names), template, name
         made = torch.Generator().manual_seed(seed)
         self.prompt = self.method.prompt.build(clip.facts, made, len(class_names)).to(clip.device)

@@ -25,7 +25,7 @@ LARGEST = 1e9
 
 
 def onto(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor on a device; for CUDA from pinned memory, so that the processor goes on while it is copied."""
+    """A tensor on a device; for CUDA from pinned memory: the processor does not wait for the copy."""
     if device.type == "cuda" and tensor.device.type == "cpu":
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)

@@ -92,7 +92,7 @@ def manifest(drawings: list[dict], members: list[dict], archive: str) -> dict:
             }
         )
     for name, entry in sets.items():
-        # The whole set's classes, so that labels agree between its archives.
+        # The whole set's classes: labels agree between its archives.
         entry["classes"] = sorted({m["class"] for m in members if m["set"] == name}, key=str.lower)
         entry["images"].sort(key=lambda i: i["path"])
     return {"schema": 1, "sets": dict(sorted(sets.items()))}

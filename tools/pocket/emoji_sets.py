@@ -1,6 +1,6 @@
 """Data sets of the two hands that no model has seen, Twemoji and OpenMoji, and one of them in other domains.
 
-A concept that another set has keeps its split, so that no concept is trained on in one set and tested in another.
+A concept that another set has keeps its split: no concept is trained on in one set and tested in another.
 A drawing that is nearly the same picture as one of pretraining's is in no set.
 """
 

@@ -180,7 +180,7 @@ class Seen:
 def choose(icons: list[Icon], pixels: np.ndarray) -> list[tuple[int, str, str, str]]:
     """(index, set, class, split) of every member, from all candidates.
 
-    Hands take turns, so that none fills a class. Of nearly equal pictures one is left, in the first of train, val, test.
+    Hands take turns: none fills a class. Of nearly equal pictures one is left, in the first of train, val, test.
     """
     seen = Seen(reduced(pixels))
     looks = [look(p) for p in pixels]

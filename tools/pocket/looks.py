@@ -1,7 +1,7 @@
 """How a picture is shown at a training step, and the words that are then true of it.
 
 A caption may claim a look ("an outline of a cat on a red background"); the same drawing with another look does not match
-that caption, so that the words before a name carry meaning and a learned context has something to say.
+that caption. So the words before a name carry meaning, and a learned context has something to say.
 """
 
 from __future__ import annotations

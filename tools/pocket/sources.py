@@ -1,6 +1,6 @@
 """Read the drawings of the source packages as `Drawing` values, and render each to 64 x 64 RGBA.
 
-The packages are unpacked beside each other under one root (see README.md): `openclipart-svg`, the two
+The packages are unpacked next to each other under one root (see README.md): `openclipart-svg`, the two
 `emoji-datasource-*`, the three `lobehub-fluent-emoji-*` and `emojibase-data`.
 """
 

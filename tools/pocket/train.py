@@ -137,7 +137,7 @@ def one_step(model: CLIPModel, optim: torch.optim.Optimizer, batch: Batch, plan:
 
 
 def save(path: Path, model: CLIPModel, optim: torch.optim.Optimizer, plan: Plan, step: int, spent: float) -> None:
-    """Write a checkpoint so that a kill never leaves half a one."""
+    """Write a checkpoint; a kill never leaves half of one."""
     state = {
         "model": model.state_dict(),
         "optim": optim.state_dict(),
@@ -185,7 +185,7 @@ def train(
         share = step / plan.steps if plan.steps else spent / (60 * plan.minutes)
         if share >= 1 or (stop and step >= stop):
             break
-        # What a step draws depends on seed and step alone, so that a resumed run goes the same way.
+        # What a step draws depends on seed and step alone: a resumed run goes the same way.
         torch.manual_seed(plan.seed * 1_000_003 + step)
         losses.append(one_step(model, optim, batches.batch(step), plan, share))
         step += 1

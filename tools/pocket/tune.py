@@ -4,7 +4,7 @@ python tools/pocket/tune.py OUT.jsonl --methods ivlp,maple     # adds lines; wha
 python tools/pocket/tune.py OUT.jsonl --show                   # the table
 
 A line is one setting on one set with one seed: learned on 16 images of every base class, tested on all validation images of the base
-and of the novel classes, and after every epoch on those of the base classes (so that the number of epochs can be read off).
+and of the novel classes, and after every epoch on those of the base classes (to choose the number of epochs).
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ def cross_dataset(maker: Maker, method: str) -> Found:
     for source in maker.sources("cross-dataset"):
         targets = [one for one in maker.sets if one.name != source.name]
         if not targets:
-            reason = f"there is no set but the source {source.name} to test on. Give others with --data."
+            reason = f"there is no set to test on except the source {source.name}. Give others with --data."
             yield Refused(protocol="cross-dataset", method=method, data=source.data, reason=reason)
             continue
         yield from _elsewhere("cross-dataset", maker, method, source, targets)

@@ -137,7 +137,7 @@ def _with_command(name: Sequence[str]) -> typer.Typer:
 
 
 def _require_plain(arguments: Sequence[str]) -> None:
-    """UserError for numbers that no option can mean, and for bytes that are no text."""
+    """UserError for numbers that no option can mean, and for bytes that are not text."""
     for one in arguments:
         value = one.rpartition("=")[2].strip().lstrip("+-")
         if value.isdecimal() and len(value) > MAX_DIGITS:

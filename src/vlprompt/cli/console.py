@@ -70,7 +70,7 @@ def warn(text: str) -> None:
 
 
 def commands(title: str, lines: Iterable[str]) -> None:
-    """What to type next, unbroken so that it can be copied."""
+    """What to type next, unbroken, to be copied."""
     console = out()
     console.print(Text(title, style="bold"))
     for line in lines:

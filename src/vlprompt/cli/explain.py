@@ -146,7 +146,7 @@ def words_and_perplexity(reading: Reading) -> list[RenderableType]:
     table.add_row("", chance, f"{words.by_cosine[0].chance_cosine:.3f}", chance, f"{far:.3f}")
     verdict = (
         f"{words.meaningful} of {len(words.by_cosine)} tokens lie nearer to a word, by cosine, than a random vector does on average; by "
-        "chance it would be about half of them. Where a token is no nearer than that, its words mean nothing."
+        "chance it would be about half of them. A token that is not nearer than that has no meaning in words."
     )
     rows = [("learned", f"{words.perplexity:,.0f}"), ("the same before learning", f"{words.perplexity_start:,.0f}")]
     if words.perplexity_template is not None:

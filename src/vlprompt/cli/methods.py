@@ -76,7 +76,7 @@ GUIDE = (
     ("tpt", "no training images, and seconds for every answer", "yes", "no", "each test image"),
 )
 """For whom each method is, in words (the project's judgement, from the papers' claims and docs/choosing.md). The other columns follow from
-the methods, as a test checks; they stand here so that the list loads no torch."""
+the methods, as a test checks; they stand here because the list must not load torch."""
 
 
 def _guide(as_json: bool) -> None:

@@ -55,7 +55,7 @@ def _read(name: str) -> dict[str, object]:
     size = {**config, **image}
     return {
         "name": name,
-        "parameters": sum(map(_numbers, folder.glob("*.safetensors"))) - 1,  # the logit scale is no parameter
+        "parameters": sum(map(_numbers, folder.glob("*.safetensors"))) - 1,  # without the logit scale
         "image tower": f"ViT, patch {size['patch_size']}{TRUNK if 'trunk' in config else ''}",
         "pixels": size["image_size"],
         "text width": text.get("width") or text["hidden_size"],

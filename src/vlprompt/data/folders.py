@@ -67,7 +67,7 @@ def scan_folder(root: Path) -> Listing:
     if not folders:
         where = f"{len(scan.skipped)} images lie directly in it" if scan.skipped else "it holds no folders"
         raise _layout_error(root, where)
-    # An archive's own folder: one folder alone is no set of classes.
+    # An archive's own folder: one folder alone is not a set of classes.
     while len(folders) == 1 and part_of(folders[0].name) is None and _peek(folders[0]) == "folders":
         folders = _children(scan, folders[0])[0]
     parts = _part_folders(scan, folders)

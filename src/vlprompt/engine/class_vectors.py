@@ -170,7 +170,7 @@ def read_names(path: Path) -> tuple[str, ...]:
         ) from error
     names = [name for name in names if name]
     if not names:
-        raise UserError(f"{path}: there is no name in it.", exit_code=DATA)
+        raise UserError(f"{path} holds no name.", exit_code=DATA)
     return tuple(names)
 
 

@@ -1,4 +1,4 @@
-"""How much memory a training step takes, and how many text rows to run at once so that it stays below a limit.
+"""How much memory a training step takes, and how many text rows to run at once to stay below a limit.
 
 The count is of what the backward pass keeps: about 13.3 numbers per row, layer and unit of width in a block whose weights are frozen
 (the residual stream twice, queries, keys, values, the attended values, the four-fold hidden layer of the MLP, and their neighbours in

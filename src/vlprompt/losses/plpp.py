@@ -350,7 +350,7 @@ def dead_parts(options: PlppOptions, prompt: PromptSpec) -> tuple[Dead, ...]:
             "the perplexity term gives no gradient" if share == 1 else f"{share:.0%} of the perplexity term is constant"
         )
         why = (
-            f"plpp with {tokens} context token{'s' * (tokens > 1)} and shift 1: [SOS] predicts the first and is constant, so that "
+            f"plpp with {tokens} context token{'s' * (tokens > 1)} and shift 1: [SOS] predicts the first and is constant: "
             f"{what}. Use plpp.shift=0 or more context tokens."
         )
         found.append(Dead(term="plpp", share=share, why=why))

@@ -1,4 +1,4 @@
-"""The list of methods, read off the source of their table, whose words are literals, so that it loads no torch."""
+"""The list of methods, read off the source of their table, whose words are literals: it loads no torch."""
 
 from __future__ import annotations
 

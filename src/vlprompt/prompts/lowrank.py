@@ -80,7 +80,7 @@ class LowRankPrompt(nn.Module):
         for tower in towers:
             for layer, parts in getattr(self, tower).items():
                 for part, pair in parts.items():
-                    number = len(weights)  # so that no two changes drop the same numbers
+                    number = len(weights)  # no two changes drop the same numbers
                     drop = 0.0 if chance is None else self.dropout
                     seed = 0 if chance is None else (chance + number) % 2**63
                     weights[tower, int(layer), NAMES[part]] = LowRank(

@@ -32,7 +32,7 @@ MOMENTUM = 0.1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProjectedSpec:
-    """PromptKD's student. `width` is no option: it is the teacher's, known once there is one; 0: the model's own."""
+    """PromptKD's student. `width` is the teacher's, not an option; 0: no teacher yet, the model's own."""
 
     n_image: int = 4
     """N, the number of image tokens."""

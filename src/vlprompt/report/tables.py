@@ -1,4 +1,4 @@
-"""Accuracy tables from records: learned beside zero-shot, mean and spread over seeds, missing runs shown as missing."""
+"""Accuracy tables from records: learned and zero-shot, mean and spread over seeds, missing runs shown as missing."""
 
 from __future__ import annotations
 

@@ -137,7 +137,7 @@ def _fit(train: tuple[Tensor, Tensor], strength: float) -> Any:
 
 
 def _fill(module: Linear, fitted: Any) -> None:
-    """Two classes have one row in scikit-learn: the logit of the second, beside 0 for the first."""
+    """Two classes have one row in scikit-learn: the logit of the second; the first's is 0."""
     weight, bias = torch.from_numpy(fitted.coef_), torch.from_numpy(fitted.intercept_)
     if len(weight) == 1:
         weight, bias = torch.cat([0 * weight, weight]), torch.cat([0 * bias, bias])

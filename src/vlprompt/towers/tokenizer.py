@@ -83,7 +83,7 @@ class Tokenizer:
         return list(self._encoded(text).ids)
 
     def encode_after(self, number: int, text: str) -> list[int]:
-        """Token ids of `text` where it stands behind so many words that are no part of it: "X X X X a dog." is tokenised whole, and cut."""
+        """Token ids of `text` behind so many other words: "X X X X a dog." is tokenised whole, and cut."""
         before = " ".join([PLACEHOLDER] * number)
         whole = self._encoded(f"{before} {text}")
         if self.manner == "clip":  # as published: one token for each X

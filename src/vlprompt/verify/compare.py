@@ -1,4 +1,4 @@
-"""Our numbers beside published ones: how far they are apart, and the tolerances of `parity/README.md`."""
+"""Our numbers and the published ones: how far apart they are, and the tolerances of `parity/README.md`."""
 
 from __future__ import annotations
 

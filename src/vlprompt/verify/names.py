@@ -11,7 +11,7 @@ from vlprompt.errors import DATA, UserError
 OPTIONS = {"csc": "per_class", "T": "temperature", "lambda": "strength", "K": "classes"}
 """A case's `config` -> what `--set` takes; other names are the same."""
 INPUTS = frozenset({"sentences", "templates", "weights", "teacher_template", "negatives", "dataset"})
-"""What a `config` gives beside options."""
+"""What a `config` gives apart from options."""
 LOSSES = {
     "ce": "cross-entropy",
     "xe_loss": "cross-entropy",

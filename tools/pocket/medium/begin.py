@@ -1,4 +1,4 @@
-"""Where both towers begin: what can be solved without a gradient, so that few steps are left to learn.
+"""Where both towers begin: what can be solved without a gradient; few steps are left to learn.
 
     python tools/pocket/medium/begin.py WORK           # writes WORK/begin_text.pt; the image tower begins in train_image.py
 

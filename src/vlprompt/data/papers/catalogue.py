@@ -97,7 +97,7 @@ def directory_of(row: Row, root: Path) -> Path:
 
 
 def place(spec: str, root: Path | None) -> Path | None:
-    """The folder that a name of the table means below `root` (None: ``$VLPROMPT_DATA``); None where `spec` is no such name, or
+    """The folder that a name of the table means below `root` (None: ``$VLPROMPT_DATA``); None where `spec` is not such a name, or
     no root is known."""
     row, root = find(spec), root or data_root()
     if row is None or root is None:

@@ -75,7 +75,7 @@ _INERT = {
     *(Name(f"numpy.{core}.multiarray", "scalar") for core in ("core", "_core")),
     *(Name("numpy", "dtype"), Name("_codecs", "encode"), Name("argparse", "Namespace")),
 }
-"""What training checkpoints hold beside tensors (Dassl's keep their optimiser's schedule): read over, and nothing of it is kept."""
+"""What training checkpoints hold apart from tensors (Dassl's keep their optimiser's schedule): read over, and nothing of it is kept."""
 
 _LITERALS = {"BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE"}
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
