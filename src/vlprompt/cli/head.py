@@ -20,9 +20,7 @@ if TYPE_CHECKING:
 Run = Annotated[Path | None, option("--run RUN", "Also with the learned prompt of this run.", "no prompt")]
 Towers = Annotated[
     str | None,
-    option(
-        "--model NAME|DIR|ID", "The model whose text tower is tested.", "pocket-m; with --run, where its model was"
-    ),
+    option("--model NAME|DIR|ID", "The model whose text tower is tested.", "pocket-m; with --run, where its model was"),
 ]
 Name = Annotated[str | None, option("--method NAME", "Also with this method's prompt as it starts.", "no prompt")]
 MEANING = {
