@@ -12,8 +12,8 @@ and a resample draws both anew:
 
 The noise of single cells (this image with this seed) shows in both, and is counted once. It is left to the seeds. The
 deviations of the image bootstrap are shrunk by ``sqrt(1 - MS_cell / MS_image)``, the mean squares of the two-way table.
-(Project's choice; the tests
-measure the coverage.)
+Three seeds can be equal by chance, and one image of 155 would then be a sure gain. So the seeds' interval is never narrower
+than the normal one of the cells' noise. (Project's choices; the tests and `benchmarks.coverage` measure the coverage.)
 
 Letters: S seeds, N images, R resamples, K values that an image's row can take.
 """
@@ -55,7 +55,8 @@ class PairedTest:
     image_share: float
     """The factor on the deviations of the image bootstrap, 0 to 1."""
     seed_variance: float | None
-    """Squared standard error of the mean over seeds; None with one seed, where it cannot be known."""
+    """Squared standard error of the mean over seeds, at least what the noise of single cells asks for; None with one seed, where it
+    cannot be known."""
     mean_S: NDArray[np.float64]
     """The mean over images of each seed, points."""
 
@@ -99,12 +100,18 @@ def _two_way(difference_SN: Table) -> tuple[float, float]:
     of_seeds = num_images * float(((difference_SN.mean(1) - mean) ** 2).sum())
     of_images = num_seeds * float(((difference_SN.mean(0) - mean) ** 2).sum())
     total = float((difference_SN.astype(np.float64) ** 2).sum()) - difference_SN.size * float(mean) ** 2
-    seed_variance = 100**2 * of_seeds / (num_seeds - 1) / difference_SN.size
-    if num_images == 1 or of_images <= 0:
-        return 0.0, seed_variance
+    seed_square = of_seeds / (num_seeds - 1)
+    if num_images == 1:
+        return 0.0, 100**2 * seed_square / difference_SN.size
     image_square = of_images / (num_images - 1)
     cell_square = max(0.0, total - of_seeds - of_images) / ((num_seeds - 1) * (num_images - 1))
-    return math.sqrt(max(0.0, 1 - cell_square / image_square)), seed_variance
+    narrowest = cell_square * (_normal_quantile() / float(stdtrit(num_seeds - 1, (1 + LEVEL) / 2))) ** 2
+    image_share = math.sqrt(max(0.0, 1 - cell_square / image_square)) if image_square > 0 else 0.0
+    return image_share, 100**2 * max(seed_square, narrowest) / difference_SN.size
+
+
+def _normal_quantile() -> float:
+    return float(ndtri((1 + LEVEL) / 2))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,7 +205,7 @@ def _needed(tests: Sequence[PairedTest], mean: float, margin: float, *, shared: 
     """Seeds after which the interval would leave out zero or lie within the margin; and the images' factor."""
     target = max(abs(mean), margin - abs(mean))
     image_variance = sum(one.image_variance for one in tests) / len(tests) ** 2
-    of_images = float(ndtri((1 + LEVEL) / 2)) * math.sqrt(image_variance)
+    of_images = _normal_quantile() * math.sqrt(image_variance)
     factor = (of_images / target) ** 2 if target > 0 else math.inf
     if factor >= 1:
         return None, factor
