@@ -32,16 +32,18 @@ ROOT = Path(__file__).resolve().parents[1]
 RECORDS, PAGE = ROOT / "docs" / "records" / "performance", ROOT / "docs" / "performance.md"
 FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_tile", "asimd", "bf16", "sve")
 PARTS: Mapping[str, tuple[str, ...]] = {
-    "text_tower": ("--repeats", "2"),
-    "methods": ("--repeats", "1"),
-    "feature_cache": (),
-    "estimates": ("--steps", "1"),
-    "pretrain": ("--classes", "100,1000", "--repeats", "1"),
-    "replicas": (),
-    "listing": (),
-    "end_to_end": (),
+    "text_tower": ("text_tower", "--repeats", "2"),
+    "unmasked": ("text_tower", "--unmasked", "--repeats", "2"),
+    "methods": ("methods", "--repeats", "1"),
+    "feature_cache": ("feature_cache",),
+    "estimates": ("estimates", "--steps", "1"),
+    "pretrain": ("pretrain", "--classes", "100,1000", "--repeats", "1"),
+    "replicas": ("replicas",),
+    "teacher": ("teacher", "--repeats", "2"),
+    "listing": ("listing",),
+    "end_to_end": ("end_to_end",),
 }
-"""Benchmark -> its options here, the quickest first within reason."""
+"""Benchmark -> its module and options here, the quickest first within reason."""
 
 Record = dict[str, Any]
 
@@ -64,16 +66,16 @@ def machine() -> Record:
 
 def measured(part: str) -> Record | None:
     """Run a benchmark in its own process; None where it failed: its error is then above."""
-    options, before = PARTS[part], os.getloadavg()[0]
+    (module, *options), before = PARTS[part], os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as place:
         out = Path(place) / "figures.json"
-        command = [sys.executable, "-m", f"benchmarks.{part}", *options, "--json", str(out)]
+        command = [sys.executable, "-m", f"benchmarks.{module}", *options, "--json", str(out)]
         done = subprocess.run(command, cwd=ROOT, check=False)
         if done.returncode or not out.is_file():
             return None
         figures = json.loads(out.read_text(encoding="utf-8"))
     return {
-        "command": " ".join(["python", "-m", f"benchmarks.{part}", *options]),
+        "command": " ".join(["python", "-m", f"benchmarks.{module}", *options]),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "threads": torch.get_num_threads(),
         "load": [round(before, 1), round(os.getloadavg()[0], 1)],
@@ -117,11 +119,7 @@ def tables(found: Mapping[str, Record]) -> str:
 
 
 def _table(having: Mapping[str, Record]) -> list[str]:
-    said = [
-        f"- {name}: `{one['command']}`,\n"
-        f"  {one['date']}, threads {one['threads']}, load {one['load'][0]} to {one['load'][1]}."
-        for name, one in having.items()
-    ]
+    said = [f"- {name}: `{one['command']}`,\n  {one['date']}, {_circumstances(one)}." for name, one in having.items()]
     units: dict[str, str] = {}
     values: dict[str, dict[str, float]] = {}
     for name, one in having.items():
@@ -133,6 +131,12 @@ def _table(having: Mapping[str, Record]) -> list[str]:
         cells = [f"{each[name]:.4g}" if name in each else "not measured" for name in having]
         lines.append(f"| `{figure}` | {' | '.join(cells)} | {units[figure].replace('|', chr(92) + '|')} |")
     return [*said, "", *lines]
+
+
+def _circumstances(one: Record) -> str:
+    """Threads and load; old records, written by hand from a page, do not know their load."""
+    load = one.get("load")
+    return f"threads {one['threads']}, load {f'{load[0]} to {load[1]}' if load else 'not kept'}"
 
 
 def filled(text: str, found: Mapping[str, Record]) -> str:

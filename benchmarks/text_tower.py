@@ -6,7 +6,9 @@ Plain: every class padded to 77 tokens, `nn.MultiheadAttention(need_weights=Fals
 gradients. Both sides hold the same random weights, the same 16 context tokens, 100 real class names and 32 image features, and
 return the gradient of the cross-entropy with respect to the context. The processes take turns and see the same noise;
 ratios are those of the medians. `--unmasked`: a tower as SigLIP's, 64 rows without a causal mask. Memory is the peak of a step minus
-what is resident before it, weights loaded.
+what is resident before it, weights loaded. `share_KIND` and `bf16_share_KIND` say what the profiler saw of one more step of ours, after
+the timed ones: the time inside each kind of kernel over that of the step. `bf16_product_gain` is the rate of large matrix products in
+bfloat16 over that in float32, which the speedup of a step is to be held against; `fp16_product_gain` the same of small ones in float16.
 """
 
 from __future__ import annotations
@@ -18,12 +20,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.figures import Figure, publish
@@ -32,6 +37,15 @@ from benchmarks.text_sides import SIDES
 
 PRODUCT = 2048
 """Side of the square matrices whose product gives the rate that a step is compared with."""
+
+KINDS: Mapping[str, tuple[str, ...]] = {
+    "products": ("aten::mm", "aten::addmm"),
+    "attention": ("aten::bmm", "aten::_softmax", "aten::_scaled_dot_product", "aten::masked_fill"),
+    "activation": ("aten::silu", "aten::mul"),
+    "norms": ("aten::native_layer_norm",),
+    "copies": ("aten::copy_", "aten::index", "aten::cat", "aten::add", "aten::fill_", "aten::constant_pad"),
+}
+"""Kind of work -> how the names of its kernels begin, the first that fits; what is left is calls and bookkeeping."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,15 +85,32 @@ def serve(job: Job, gradient_file: Path) -> None:
     with FlopCounterMode(display=False) as counter:
         step()
     _say({"step_mib": peak - before, "peak_mib": peak, "flops": counter.get_total_flops()})
-    dtype = getattr(torch, job.dtype)
-    left, right = torch.randn(PRODUCT, PRODUCT).to(dtype), torch.randn(PRODUCT, PRODUCT).to(dtype)
+    large = torch.randn(PRODUCT, PRODUCT).to(getattr(torch, job.dtype))
     for _ in sys.stdin:
         begin = time.perf_counter()
         step()
-        middle = time.perf_counter()
-        for _ in range(4):
-            left @ right
-        _say({"step_s": middle - begin, "flops_per_s": 4 * 2 * PRODUCT**3 / (time.perf_counter() - middle)})
+        _say({"step_s": time.perf_counter() - begin, "flops_per_s": rate(large, 4)})
+    _say(shares(step) if job in (OURS, HALF) else {})
+
+
+def rate(square: Tensor, times: int) -> float:
+    """Operations a second of a matrix's product with itself."""
+    begin = time.perf_counter()
+    for _ in range(times):
+        square @ square
+    return times * 2 * len(square) ** 3 / (time.perf_counter() - begin)
+
+
+def shares(step: Callable[[], object]) -> dict[str, float]:
+    """Kind of work -> its share of a step, by the profiler; `calls` is the rest."""
+    with profile(activities=[ProfilerActivity.CPU]) as seen:
+        step()
+    found = dict.fromkeys([*KINDS, "calls"], 0.0)
+    for event in seen.key_averages():
+        kind = next((kind for kind, names in KINDS.items() if event.key.startswith(names)), "calls")
+        found[kind] += event.self_cpu_time_total
+    whole = sum(found.values())
+    return {kind: spent / whole for kind, spent in found.items()}
 
 
 def _say(values: dict[str, float]) -> None:
@@ -93,6 +124,7 @@ class Measured:
     once: dict[str, float]
     each: list[dict[str, float]]
     gradient: Any
+    shares: dict[str, float] = field(default_factory=dict)
 
     def median(self, key: str) -> float:
         return statistics.median(values[key] for values in self.each)
@@ -100,8 +132,7 @@ class Measured:
     @property
     def peak_fraction(self) -> float:
         """Share of the matrix-product rate measured with each step."""
-        rate = statistics.median(values["flops_per_s"] for values in self.each)
-        return self.once["flops"] / self.median("step_s") / rate
+        return self.once["flops"] / self.median("step_s") / self.median("flops_per_s")
 
 
 def measure(jobs: list[Job], repeats: int) -> dict[Job, Measured]:
@@ -119,8 +150,9 @@ def measure(jobs: list[Job], repeats: int) -> dict[Job, Measured]:
                 child.stdin.write("step\n")
                 child.stdin.flush()
                 out[job].each.append(_hear(child))
-        for child in children.values():
-            child.communicate()
+        for job, child in children.items():
+            said, _ = child.communicate()
+            out[job].shares = json.loads(said)
     return out
 
 
@@ -159,6 +191,8 @@ def figures(repeats: int) -> list[Figure]:
         Figure("memory_ratio_100", plain.once["step_mib"] / ours.once["step_mib"], "times"),
         Figure("peak_gib_1000", many.once["peak_mib"] / 1024, "GiB"),
         Figure("peak_fraction_100", ours.peak_fraction, "of the matrix-product rate"),
+        *(Figure(f"share_{kind}", share, "of a step") for kind, share in ours.shares.items()),
+        Figure("fp16_product_gain", fp16_gain(), "times"),
     ]
     if HALF not in found:
         print("bfloat16: not measured, this CPU has neither AMX nor AVX512-BF16.")
@@ -169,7 +203,19 @@ def figures(repeats: int) -> list[Figure]:
         Figure("bf16_speedup_100", ours.median("step_s") / half.median("step_s"), "times"),
         Figure("bf16_gradient_error_100", error(half.gradient, ours.gradient), "max|a-b|/max|b|"),
         Figure("bf16_peak_fraction_100", half.peak_fraction, "of the matrix-product rate"),
+        Figure("bf16_product_gain", half.median("flops_per_s") / ours.median("flops_per_s"), "times"),
+        *(Figure(f"bf16_share_{kind}", share, "of a step") for kind, share in half.shares.items()),
     ]
+
+
+def fp16_gain() -> float:
+    """The rate of a small product in float16 over that in float32; where it is below 1, a step is not measured in float16."""
+    rates = []
+    for dtype in (torch.float16, torch.float32):
+        small = torch.randn(256, 256).to(dtype)
+        rate(small, 4)
+        rates.append(rate(small, 32))
+    return rates[0] / rates[1]
 
 
 def unmasked_figures(repeats: int) -> list[Figure]:

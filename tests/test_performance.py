@@ -13,6 +13,7 @@ from benchmarks import all as every
 from benchmarks import end_to_end, gpu
 from benchmarks.feature_cache import write_images
 from benchmarks.methods_sides import SMALL, random_clip
+from benchmarks.text_tower import KINDS, shares
 
 from vlprompt.engine.job import Means, learn
 
@@ -42,6 +43,21 @@ def test_machines_stand_side_by_side() -> None:
     assert "| `ratio` | 2.5 | times |" in lines, "only one machine has it"
 
 
+def test_a_record_of_old_figures_says_that_its_load_was_not_kept() -> None:
+    old = record(listing=[FIGURE])
+    del old["parts"]["listing"]["load"]
+    assert "  2026-01-02, threads 1, load not kept." in every.tables({"a": old}).splitlines()
+
+
+def test_shares_of_a_step_are_all_of_it() -> None:
+    left, right = torch.randn(1, 64, 64), torch.randn(64, 64)
+    found = shares(lambda: torch.cat([left @ right, left.bmm(left) + 1]))
+    assert found.keys() == {*KINDS, "calls"}
+    assert sum(found.values()) == pytest.approx(1)
+    assert min(found[kind] for kind in ("products", "attention", "copies")) > 0
+    assert found["norms"] == 0
+
+
 def test_a_benchmark_that_fails_leaves_the_figures_of_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -57,9 +73,9 @@ def test_a_benchmark_that_fails_leaves_the_figures_of_the_others(
 
 
 def test_every_benchmark_has_the_option_that_records_need() -> None:
-    for part in every.PARTS:
-        text = (every.ROOT / "benchmarks" / f"{part}.py").read_text(encoding="utf-8")
-        assert '"--json"' in text, part
+    for module, *_ in every.PARTS.values():
+        text = (every.ROOT / "benchmarks" / f"{module}.py").read_text(encoding="utf-8")
+        assert '"--json"' in text, module
 
 
 def test_the_benchmark_of_a_gpu_runs_without_one(
