@@ -42,21 +42,26 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "teacher": ("teacher", "--repeats", "2"),
     "listing": ("listing",),
     "end_to_end": ("end_to_end",),
+    "gpu": ("gpu",),
+    "gpu_compiled": ("gpu", "--compile"),
 }
 """Benchmark -> its module and options here, the quickest first within reason."""
+ON_GPU = ("gpu", "gpu_compiled")
 
 Record = dict[str, Any]
 
 
 def machine() -> Record:
-    """What decides a figure: the processor, its flags, how many cores this process may use, and torch."""
+    """What decides a figure: the processor, its flags, how many cores this process may use, the GPU if there is one, and torch."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
         text = ""
     facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in text.splitlines())}
     has = set(facts.get("flags", facts.get("Features", "")).split())
+    card = {"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}
     return {
+        **card,
         "processor": facts.get("model name", platform.processor() or platform.machine()),
         "flags": [flag for flag in FLAGS if flag in has],
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
@@ -110,7 +115,8 @@ def tables(found: Mapping[str, Record]) -> str:
     for name, record in found.items():
         facts = record["machine"]
         flags = ", ".join(facts["flags"]) or "none that matter"
-        lines.append(f"| {name} | {facts['processor']} | {flags} | {facts['cores']} | {facts['torch']} |")
+        processor = ", ".join(facts[key] for key in ("processor", "gpu") if key in facts)
+        lines.append(f"| {name} | {processor} | {flags} | {facts['cores']} | {facts['torch']} |")
     for part in PARTS:
         having = {name: record["parts"][part] for name, record in found.items() if part in record["parts"]}
         if having:
@@ -147,8 +153,9 @@ def filled(text: str, found: Mapping[str, Record]) -> str:
 
 def main() -> None:
     """Command line."""
+    here = [part for part in PARTS if part not in ON_GPU or torch.cuda.is_available()]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default=",".join(PARTS), help=f"default {','.join(PARTS)}")
+    parser.add_argument("--only", default=",".join(here), help=f"default {','.join(here)}")
     parser.add_argument("--out", type=Path, help="the record (default: called after the processor)")
     parser.add_argument("--json", type=Path, help="write all figures of the record to this file as well")
     parser.add_argument("--page", action="store_true", help="write the page from the records; nothing is measured")

@@ -49,6 +49,17 @@ def test_a_record_of_old_figures_says_that_its_load_was_not_kept() -> None:
     assert "  2026-01-02, threads 1, load not kept." in every.tables({"a": old}).splitlines()
 
 
+def test_a_gpu_stands_with_its_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "G100")
+    assert every.machine()["gpu"] == "G100"
+    found = record(gpu=[FIGURE])
+    found["machine"]["gpu"] = "G100"
+    lines = every.tables({"a": found}).splitlines()
+    assert "| a | P, G100 | avx2 | 2 | 2 |" in lines
+    assert "### Record: gpu" in lines
+
+
 def test_shares_of_a_step_are_all_of_it() -> None:
     left, right = torch.randn(1, 64, 64), torch.randn(64, 64)
     found = shares(lambda: torch.cat([left @ right, left.bmm(left) + 1]))

@@ -174,9 +174,7 @@ def test_parts_of_any_table_are_those_of_the_plain_formulas(columns: list[list[i
     noise = cells - cells.mean(0) - cells.mean(1, keepdims=True) + cells.mean()
     of_cells = (noise**2).sum() / ((seeds - 1) * (images - 1)) / cells.size
     quantiles = stats.norm.ppf(0.975) / stats.t.ppf(0.975, seeds - 1)
-    assert one.seed_variance == pytest.approx(
-        max(cells.mean(1).var(ddof=1) / seeds, of_cells * quantiles**2), abs=1e-9
-    )
+    assert one.seed_variance == pytest.approx(max(cells.mean(1).var(ddof=1) / seeds, of_cells * quantiles**2), abs=1e-9)
     assert 0 <= one.image_share <= 1
     found = estimate([one], resamples=200)
     assert found.low <= found.high
