@@ -12,7 +12,7 @@ from tests.engine.conftest import Memory
 from tests.engine.made import config, images, lesson, method
 from vlprompt.engine.checkpoint import Checkpoints
 from vlprompt.engine.run import train_run
-from vlprompt.engine.step import Balance, by_term, labelled, norm, ratios
+from vlprompt.engine.step import Balance, by_term, labelled, measure_all, norm, ratios
 from vlprompt.engine.train import forward_of, new_prompt, train
 from vlprompt.errors import UserError
 from vlprompt.losses import CROSS_ENTROPY
@@ -57,7 +57,7 @@ def test_weights_make_the_gradients_r_times_cross_entropys_on_what_is_labelled(
     lengths: dict[str, list[float]] = {term.name: [] for term in terms}
     parameters = dict(prompt.named_parameters())
     for view in seen:
-        balance.measure(view, prompt)
+        measure_all([(balance, view, prompt)])
         each = by_term({term.name: term.score(view) for term in terms}, list(parameters.values()), keep=True)
         for term, gradients in each.items():
             on = [one for key, one in zip(parameters, gradients, strict=True) if key in tensors and one is not None]

@@ -75,6 +75,24 @@ def test_the_text_tower_runs_once_a_step(clip: Clip, folder: Path, monkeypatch: 
     assert set(calls) == {3}
 
 
+def test_three_prompts_take_as_many_backward_passes_as_one(
+    clip: Clip, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes: list[int] = []
+    plain = torch.autograd.grad
+
+    def counted(*args: object, **options: object) -> object:
+        passes[-1] += 1
+        return plain(*args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(torch.autograd, "grad", counted)
+    chosen = method("plpp+coop", **{"plpp.balance": 0.3})
+    for number in (1, 3):
+        passes.append(0)
+        learn_all(clip, pupils(folder, [chosen] * number), images(clip))
+    assert passes[0] == passes[1] > 0
+
+
 @pytest.mark.parametrize(
     "changes", [[{}, {"epochs": 4}, {}], [{}, {"batch": 4}, {}], [{"per_class": True}] * 3, [{}, {"n_ctx": 2}, {}]]
 )

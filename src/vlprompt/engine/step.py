@@ -83,17 +83,7 @@ def measured_gradients_of_all(shares: Sequence[Share]) -> list[tuple[Gradients, 
     if all(len(one.losses) == 1 for one in shares):
         return [(found, {}) for found in gradients_of_all(shares)]
     ruled = shares[0].method.steps.rule is not None
-    names = list(dict.fromkeys(name for one in shares for name in one.losses))
-    each: list[dict[str, Gradients]] = [{} for _ in shares]
-    for name in names:
-        having = [place for place, one in enumerate(shares) if name in one.losses]
-        found = _differentiate(
-            [shares[place].losses[name] for place in having],
-            [shares[place].parameters for place in having],
-            keep=ruled or name != names[-1],
-        )
-        for place, gradients in zip(having, found, strict=True):
-            each[place][name] = gradients
+    each = by_term_of_all([one.losses for one in shares], [one.parameters for one in shares], keep=ruled)
     whole = gradients_of_all(shares) if ruled else [added(one) for one in each]
     return [
         (gradients, ratios(terms, CROSS_ENTROPY.name, share.places))
@@ -132,19 +122,33 @@ class Balance:
         """With the weights as they are now."""
         return tuple(replace(term, weight=self.weights.get(term.name, term.weight)) for term in self._terms)
 
-    def measure(self, view: View, prompt: nn.Module) -> None:
-        """Take a step of the first epoch into account: R times the sum of cross-entropy's lengths over the sum of the term's."""
+    def asks(self, view: View) -> dict[str, Tensor]:
+        """The losses that are measured in a step of the first epoch: cross-entropy and what has a balance, or none."""
         balanced = [term for term in self._terms if term.balance]
-        if not balanced:
-            return
-        asked = [*(term for term in self._terms if term.name == CROSS_ENTROPY.name), *balanced]
-        each = by_term({term.name: term.score(view) for term in asked}, list(prompt.parameters()), keep=True)
+        reference = [term for term in self._terms if term.name == CROSS_ENTROPY.name]
+        return {term.name: term.score(view) for term in [*reference, *balanced]} if balanced else {}
+
+    def counts(self, each: Mapping[str, Gradients], view: View, prompt: nn.Module) -> None:
+        """Take a step's gradients into account: R times the sum of cross-entropy's lengths over the sum of the term's."""
+        balanced = [term for term in self._terms if term.balance]
         places = labelled(balanced, prompt, view.prompted)
         for term in balanced:
-            own, reference = (norm([each[name][i] for i in places[term.name]]) for name in (term.name, asked[0].name))
+            own, reference = (
+                norm([each[name][i] for i in places[term.name]]) for name in (term.name, CROSS_ENTROPY.name)
+            )
             before = self._lengths.get(term.name, (0.0, 0.0))
             total, of_reference = self._lengths[term.name] = (before[0] + own, before[1] + reference)
             self.weights[term.name] = term.balance * of_reference / total if total else 0.0
+
+
+def measure_all(prompts: Sequence[tuple[Balance, View, nn.Module]]) -> None:
+    """Find the balances of every prompt of a step, in as few backward passes as one takes; the graph is needed again."""
+    asking = [(losses, one) for one in prompts if (losses := one[0].asks(one[1]))]
+    found = by_term_of_all(
+        [losses for losses, _ in asking], [list(prompt.parameters()) for _, (_, _, prompt) in asking], keep=True
+    )
+    for each, (_, (balance, view, prompt)) in zip(found, asking, strict=True):
+        balance.counts(each, view, prompt)
 
 
 def take(optimiser: torch.optim.Optimizer, parameters: Sequence[Tensor], gradients: Gradients) -> None:
@@ -197,8 +201,25 @@ def accumulate(average: dict[str, Tensor], share: float, prompt: nn.Module) -> N
 
 def by_term(losses: Mapping[str, Tensor], parameters: Sequence[Tensor], *, keep: bool = False) -> dict[str, Gradients]:
     """The gradient of each loss by itself; keep: the graph is needed again afterwards."""
-    names = list(losses)
-    return {name: _differentiate([losses[name]], [parameters], keep=keep or name != names[-1])[0] for name in names}
+    return by_term_of_all([losses], [parameters], keep=keep)[0]
+
+
+def by_term_of_all(
+    losses: Sequence[Mapping[str, Tensor]], parameters: Sequence[Sequence[Tensor]], *, keep: bool
+) -> list[dict[str, Gradients]]:
+    """`by_term` of every prompt of a step: for each name one backward pass through what the prompts share."""
+    each: list[dict[str, Gradients]] = [{} for _ in losses]
+    names = list(dict.fromkeys(name for one in losses for name in one))
+    for name in names:
+        having = [place for place, one in enumerate(losses) if name in one]
+        found = _differentiate(
+            [losses[place][name] for place in having],
+            [parameters[place] for place in having],
+            keep=keep or name != names[-1],
+        )
+        for place, gradients in zip(having, found, strict=True):
+            each[place][name] = gradients
+    return each
 
 
 def by_rules(

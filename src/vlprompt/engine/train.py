@@ -37,6 +37,7 @@ from vlprompt.engine.step import (
     fetched,
     gradients_of_all,
     labelled,
+    measure_all,
     measured_gradients_of_all,
     require_finite,
     take,
@@ -328,6 +329,8 @@ def _step(step: int, learners: Sequence[Learner], observer: Observer) -> None:
     """Images, prompt, both towers, losses, gradients, a step of the optimiser, and what is due after it."""
     began = time.perf_counter()
     views = views_of([one.forward for one in learners], [one.sees(step) for one in learners])
+    if step < learners[0].per_epoch:
+        measure_all([(one.balance, view, one.prompt) for one, view in zip(learners, views, strict=True)])
     measured = step % learners[0].per_epoch == 0 and learners[0].book.measures
     shares = [one.loses(view, measured=measured) for one, view in zip(learners, views, strict=True)]
     found = measured_gradients_of_all(shares) if measured else [(one, {}) for one in gradients_of_all(shares)]
@@ -406,8 +409,6 @@ class Learner:
 
     def loses(self, view: View, *, measured: bool) -> Share:
         """The weighted losses of a step. measured: each term's gradient is measured as well."""
-        if self._step < self.per_epoch:
-            self.balance.measure(view, self.prompt)
         losses = weighted(self.balance.terms, view, self._share)
         self._values = {name: loss.detach().float() for name, loss in losses.items()}
         self._classes = view.text.pooled.shape[-2]
