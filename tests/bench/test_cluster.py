@@ -15,7 +15,7 @@ import pytest
 
 from tests.bench.made import grid_of, plan_of, request
 from vlprompt import records
-from vlprompt.bench import Grid, Means, Plan, cluster, work_off
+from vlprompt.bench import Grid, Means, Plan, cluster, pulse, work_off
 from vlprompt.bench.carry import carrier
 from vlprompt.bench.cells import batches
 from vlprompt.bench.cluster import Cluster, Surroundings, files_of, keep, work_batch
@@ -166,10 +166,10 @@ def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_address_where_another_program_listens_ends_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster, "SECONDS_TO_GREET", 1.0)
+    monkeypatch.setattr(pulse, "SECONDS_TO_GREET", 1.0)
     with socket.create_server(("127.0.0.1", 0)) as other:
         place = f"127.0.0.1:{other.getsockname()[1]}"
-        with pytest.raises(UserError, match="answers, but not as a Ray"), cluster.joined(Cluster(address=place)):
+        with pytest.raises(UserError, match="it takes calls, and says nothing"), cluster.joined(Cluster(address=place)):
             pass
     with pytest.raises(UserError, match="nobody answers"), cluster.joined(Cluster(address=place)):
         pass

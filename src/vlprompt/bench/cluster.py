@@ -7,22 +7,24 @@ directory it goes on from the last checkpoint.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import secrets
 import shutil
-import socket
-import subprocess
-import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from vlprompt import artifact, disk
 from vlprompt.bench.carry import Batch, Carrier, Outcomes
 from vlprompt.bench.cells import Cell, Grid, Outcome
+from vlprompt.bench.pulse import ASKING, Gone, Pulse, require_somebody, within
 from vlprompt.bench.work import failure, run_cells
 from vlprompt.bench.workspace import Desk
 from vlprompt.engine.job import Means
@@ -70,65 +72,51 @@ Files = dict[str, bytes]
 """Path relative to the grid's directory -> content."""
 
 
+SECONDS_TO_JOIN, SECONDS_TO_LEAVE = 20.0, 10.0
+"""What joining a cluster that answers, and leaving one, may take."""
+SECONDS_BETWEEN_LOOKS = 1.0
+
+
 @contextlib.contextmanager
 def joined(cluster: Cluster) -> Iterator[Carrier]:
-    """The carrier of a cluster, as long as the block lasts; a local one ends with it. UserError: the extra is missing, or no
-    cluster is there."""
+    """The carrier of a cluster, as long as the block lasts; a local one ends with it. UserError: the extra is missing, no cluster
+    is there, or it was lost."""
     ray = _ray()
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if cluster.address.startswith("ray://") and find_spec("grpc") is None:
+        raise UserError("an address with ray:// needs Ray's client: pip install 'ray[client]'.", exit_code=DATA)
     if cluster.address != LOCAL:
-        _require_somebody(cluster.address)
+        require_somebody(cluster.address)
     quiet = {"logging_level": "ERROR", "log_to_driver": False}
     try:
         if cluster.address == LOCAL:
             size = {"num_cpus": cluster.workers * cluster.cpus, "object_store_memory": STORE}
             ray.init(include_dashboard=False, **size, **quiet)
         else:
-            ray.init(address=cluster.address, **quiet)
+            within(SECONDS_TO_JOIN, lambda: ray.init(address=cluster.address, **quiet))
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
         raise UserError(
-            f"no Ray cluster at {cluster.address!r}: {reason}. Start one with `ray start --head`, join machines with "
+            f"no Ray cluster at {cluster.address!r}: {_reason(error)}. Start one with `ray start --head`, join machines with "
             "`ray start --address=HEAD:6379`, or use --ray local.",
             exit_code=DATA,
         ) from error
     try:
         yield lambda batches, grid: _carried(ray, cluster, batches, grid)
     finally:
-        ray.shutdown()
+        try:
+            within(SECONDS_TO_LEAVE, ray.shutdown)
+        except TimeoutError:
+            atexit.unregister(ray.shutdown)  # it would wait again
 
 
-SECONDS_TO_ANSWER, SECONDS_TO_GREET = 5.0, 30.0
-"""For any answer, and for one that only Ray gives."""
-
-
-def _require_somebody(address: str) -> None:
-    """UserError where nothing listens at an address, or something else: Ray itself would ask for minutes. ``auto`` is this machine's."""
-    place = os.environ.get("RAY_ADDRESS", "") if address == "auto" else address
-    if address == "auto" and not place:
-        noted = Path(tempfile.gettempdir(), "ray", "ray_current_cluster")
-        place = noted.read_text(encoding="utf-8").strip() if noted.is_file() else ""
-    host, _, port = place.removeprefix("ray://").rpartition(":")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=SECONDS_TO_ANSWER).close()
-        if not place.startswith("ray://"):
-            asked = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", place]
-            subprocess.run(asked, check=True, capture_output=True, timeout=SECONDS_TO_GREET)
-    except subprocess.SubprocessError as error:
-        raise UserError(
-            f"no Ray cluster at {address!r}: {place} answers, but not as a Ray of this version does. Give the address that `ray start "
-            "--head` printed, or use --ray local.",
-            exit_code=DATA,
-        ) from error
-    except (OSError, ValueError, OverflowError) as error:
-        raise UserError(
-            f"no Ray cluster at {address!r}: nobody answers at {place or 'any known address'} ({error}). Start one with "
-            "`ray start --head`, join machines with `ray start --address=HEAD:6379`, or use --ray local.",
-            exit_code=DATA,
-        ) from error
+def _reason(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 
 
 def _ray() -> Any:
+    os.environ.setdefault(
+        "RAY_ENABLE_AUTO_CONNECT", "0"
+    )  # else a late question to a cluster that was left starts another one
     try:
         import ray
     except ImportError as error:
@@ -137,34 +125,102 @@ def _ray() -> Any:
 
 
 def _carried(ray: Any, cluster: Cluster, batches: Sequence[Batch], grid: Grid) -> Outcomes:
-    """All batches as tasks; outcomes as tasks end."""
-    gpus = _gpus(cluster, grid.means, ray.cluster_resources())
-    grid = replace(grid, means=_means(grid.means, cluster.cpus, gpus))
-    task = ray.remote(work_batch).options(
-        name="vlprompt", num_cpus=cluster.cpus, num_gpus=gpus, max_retries=grid.attempts
-    )
+    """All batches as tasks; outcomes as tasks end. UserError: the cluster is lost."""
     grid.out.mkdir(parents=True, exist_ok=True)
     token = grid.out / f".ray-{secrets.token_hex(8)}"
     token.touch()
     variables = {name: os.environ[name] for name in PASSED if name in os.environ}
     around = Surroundings(place=os.getcwd(), token=token.name, variables=variables)
-    tasks = {task.remote(batch, grid, around, files_of(grid, batch)): batch for batch in batches}
+    tasks = _Tasks(ray, cluster, around)
     try:
-        while tasks:
-            done, _ = ray.wait(list(tasks), num_returns=1)
-            for one in done:
-                batch = tasks.pop(one)
+        with Pulse(tasks.hindered) as pulse:
+            tasks.begin(batches, grid)
+            left = len(batches)
+            while left:
                 try:
-                    outcomes, files = ray.get(one)
-                except ray.exceptions.RayError as error:
-                    yield from (_lost(cell, error) for cell in batch)
-                else:
+                    batch, found = tasks.ended.get(timeout=SECONDS_BETWEEN_LOOKS)
+                except Empty:
+                    if why := pulse.lost():
+                        raise lost(cluster, why, grid) from None
+                    continue
+                left -= 1
+                if not isinstance(found, Exception):
+                    outcomes, files = found
                     keep(files, grid)
                     yield from outcomes
+                elif batch and not isinstance(found, ray.exceptions.LocalRayletDiedError) and pulse.answers():
+                    yield from (_lost(cell, found) for cell in batch)
+                else:
+                    raise lost(cluster, pulse.lost() or _reason(found), grid) from found
     finally:
-        for one in tasks:
-            ray.cancel(one)
+        tasks.leave()
         token.unlink(missing_ok=True)
+
+
+class _Tasks:
+    """The tasks of a grid. All that Ray is asked is asked in a thread: any call to a cluster that is lost may last for ever."""
+
+    def __init__(self, ray: Any, cluster: Cluster, around: Surroundings) -> None:
+        self._ray, self._cluster, self._around = ray, cluster, around
+        self.ended: SimpleQueue[tuple[Batch, tuple[list[Outcome], Files] | Exception]] = SimpleQueue()
+        """A batch and what it gave; no batch and an error: no more are to come."""
+        self._left = threading.Event()
+        self._taken = (1.0, 0.0)
+        self._own = ""
+        self._thread = threading.Thread(daemon=True)
+
+    def begin(self, batches: Sequence[Batch], grid: Grid) -> None:
+        self._thread = threading.Thread(target=self._carry, args=(batches, grid), name=ASKING, daemon=True)
+        self._thread.start()
+
+    def leave(self) -> None:
+        """Cancel what is not done, where the cluster still listens."""
+        self._left.set()
+        if self._thread.ident:
+            self._thread.join(3 * SECONDS_BETWEEN_LOOKS)
+
+    def hindered(self) -> str:
+        """What keeps the cluster from doing a task, or nothing. Gone: this machine is out of it."""
+        self._own = self._own or self._ray.get_runtime_context().get_node_id()
+        alive = {one["NodeID"]: one["Resources"] for one in self._ray.nodes() if one["Alive"]}
+        if self._own not in alive:
+            raise Gone("this machine is no longer part of it")
+        there = alive.values()
+        cpus, gpus = self._taken
+        if any(one.get("CPU", 0) >= cpus and one.get("GPU", 0) >= gpus for one in there):
+            return ""
+        return f"none of its {len(there)} machines has the {cpus:g} CPUs and {gpus:g} GPUs of a task"
+
+    def _carry(self, batches: Sequence[Batch], grid: Grid) -> None:
+        ray, cpus = self._ray, self._cluster.cpus
+        try:
+            gpus = _gpus(self._cluster, grid.means, ray.cluster_resources())
+            self._taken = (cpus, gpus)
+            grid = replace(grid, means=_means(grid.means, cpus, gpus))
+            task = ray.remote(work_batch).options(
+                name="vlprompt", num_cpus=cpus, num_gpus=gpus, max_retries=grid.attempts
+            )
+            tasks = {task.remote(batch, grid, self._around, files_of(grid, batch)): batch for batch in batches}
+            while tasks and not self._left.is_set():
+                done, _ = ray.wait(list(tasks), num_returns=1, timeout=SECONDS_BETWEEN_LOOKS)
+                for one in done:
+                    batch = tasks.pop(one)
+                    try:
+                        self.ended.put((batch, ray.get(one)))
+                    except ray.exceptions.RayError as error:
+                        self.ended.put((batch, error))
+            for one in tasks:
+                ray.cancel(one)
+        except Exception as error:
+            self.ended.put(((), error))
+
+
+def lost(cluster: Cluster, why: str, grid: Grid) -> UserError:
+    return UserError(
+        f"the Ray cluster at {cluster.address!r} is lost: {why}. What is finished is kept in {grid.out}. Mend or start the cluster "
+        "(`ray start --head`, `ray start --address=HEAD:6379`) and give the same command: it does what is missing.",
+        exit_code=DATA,
+    )
 
 
 def work_batch(batch: Batch, grid: Grid, around: Surroundings, given: Files) -> tuple[list[Outcome], Files]:

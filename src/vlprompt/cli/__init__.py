@@ -15,6 +15,7 @@ from vlprompt import __version__
 from vlprompt.cli import (
     ablate,
     bench,
+    clusters,
     compare,
     console,
     convert,
@@ -195,4 +196,5 @@ def main() -> None:
     code = run(sys.argv[1:])
     if code != INTERRUPTED:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # nothing is left to say
+    clusters.end(code)
     sys.exit(code)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Annotated
 
 from vlprompt.cli.options import option
@@ -59,3 +61,15 @@ def carrying(ray: str | None, jobs: int, observer: Observer, desk: Desk) -> Iter
 
     with cluster.joined(parse(ray, jobs)) as carry:
         yield carry
+
+
+def end(code: int) -> None:
+    """End the process at once where a thread still waits for a cluster that is gone."""
+    if "ray" in sys.modules:
+        from vlprompt.bench.pulse import unanswered
+
+        if unanswered():
+            with suppress(OSError):
+                sys.stdout.flush()
+                sys.stderr.flush()
+            os._exit(code)

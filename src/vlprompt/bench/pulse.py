@@ -1,0 +1,168 @@
+"""Whether a Ray cluster is there, and whether it still is: nothing here waits longer than it says.
+
+Ray itself asks for an unreachable head for minutes, or ends the process after one in which the head was silent.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from types import TracebackType
+from typing import Any, TypeVar
+
+from vlprompt.errors import DATA, UserError
+
+Thing = TypeVar("Thing")
+SECONDS_TO_ANSWER, SECONDS_TO_GREET = 5.0, 30.0
+"""For any answer, and for one that only Ray gives."""
+SECONDS_OF_SILENCE = 30.0
+"""Without an answer of the head, or without a machine that can do a task, a cluster is lost. After 60, Ray ends the process."""
+SECONDS_BETWEEN_BEATS = 2.0
+ASKING = "vlprompt asks Ray"
+"""Name of every thread that a cluster may never answer."""
+
+
+def unanswered() -> bool:
+    """Whether a thread still waits for a cluster. The process then has to end without its usual clearing up, in which Ray hangs or
+    crashes."""
+    return any(one.name == ASKING for one in threading.enumerate())
+
+
+def within(seconds: float, call: Callable[[], Thing]) -> Thing:
+    """What a call gives or raises. TimeoutError: it takes longer; its thread goes on, and is not waited for."""
+    answers: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
+
+    def called() -> None:
+        try:
+            answers.put((call(), None))
+        except BaseException as error:
+            answers.put((None, error))
+
+    threading.Thread(target=called, name=ASKING, daemon=True).start()
+    try:
+        found, error = answers.get(timeout=seconds)
+    except Empty:
+        raise TimeoutError(f"no answer within {seconds:.0f} s") from None
+    if error is not None:
+        raise error
+    value: Thing = found
+    return value
+
+
+def require_somebody(address: str) -> None:
+    """UserError where nothing listens at an address, or something else: Ray itself would ask for minutes. ``auto`` is this machine's."""
+    place = os.environ.get("RAY_ADDRESS") or _of_this_machine() if address == "auto" else address
+    host, _, port = place.removeprefix("ray://").rpartition(":")
+    try:
+        if not port.isdecimal():
+            raise ValueError("that is no HOST:PORT")
+        socket.create_connection((host.strip("[]"), int(port)), timeout=SECONDS_TO_ANSWER).close()
+        if not place.startswith("ray://"):
+            said = _greeted(place)
+            if NO_TOKEN in said and address == "auto" and "RAY_ADDRESS" not in os.environ:
+                said = _greeted(place, RAY_AUTH_MODE="token")  # as `ray start` and ray.init do where a token is at hand
+            if NO_TOKEN in said:
+                raise UserError(
+                    f"the Ray cluster at {address!r} asks for its token. Put the token into ~/.ray/auth_token or RAY_AUTH_TOKEN, set "
+                    "RAY_AUTH_MODE=token, and give the same command.",
+                    exit_code=DATA,
+                )
+            if said == SILENCE:
+                raise TimeoutError(f"it takes calls, and says nothing for {SECONDS_TO_GREET:.0f} s")
+            if said:
+                raise UserError(
+                    f"no Ray cluster at {address!r}: {place} answers, but not as a Ray of this version does. Give the address that "
+                    "`ray start --head` printed, or use --ray local.",
+                    exit_code=DATA,
+                )
+    except UserError:
+        raise
+    except (OSError, ValueError, OverflowError) as error:
+        raise UserError(
+            f"no Ray cluster at {address!r}: nobody answers at {place or 'any known address'} ({error}). Start one with "
+            "`ray start --head`, join machines with `ray start --address=HEAD:6379`, or use --ray local.",
+            exit_code=DATA,
+        ) from error
+
+
+def _of_this_machine() -> str:
+    """Where `ray start` has noted the cluster; empty where it has not."""
+    noted = Path(tempfile.gettempdir(), "ray", "ray_current_cluster")
+    return noted.read_text(encoding="utf-8").strip() if noted.is_file() else ""
+
+
+NO_TOKEN, SILENCE = "AuthenticationError", "silence"
+
+
+def _greeted(place: str, **variables: str) -> str:
+    """What is wrong with a Ray at an address, for programs; empty where it answers."""
+    asked = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", place]
+    given = {**variables, **os.environ}
+    try:
+        done = subprocess.run(
+            asked, env=given, capture_output=True, timeout=SECONDS_TO_GREET, text=True, errors="replace"
+        )
+    except subprocess.TimeoutExpired:
+        return SILENCE
+    return (done.stderr or "failed") if done.returncode else ""
+
+
+class Gone(Exception):
+    """A cluster says itself that it is lost to us; the message says how."""
+
+
+class Pulse:
+    """Asks a cluster every few seconds, as long as the block lasts, whether it is there and can do a task."""
+
+    def __init__(self, ask: Callable[[], str]) -> None:
+        """ask: what keeps the cluster from doing a task, empty where nothing does; Gone; raises anything else, or never ends, where
+        nobody answers."""
+        self._ask, self._end = ask, threading.Event()
+        self._heard = self._able = time.monotonic()
+        self._why = self._gone = ""
+        self._thread = threading.Thread(target=self._beat, name=ASKING, daemon=True)
+
+    def __enter__(self) -> Pulse:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end.set()
+        self._thread.join(SECONDS_BETWEEN_BEATS / 2)
+
+    def _beat(self) -> None:
+        while not self._end.is_set():
+            try:
+                self._why = self._ask()
+                self._heard = time.monotonic()
+                self._able = self._able if self._why else self._heard
+            except Gone as error:
+                self._gone = str(error)
+            except Exception:  # whatever Ray says where its head is gone
+                continue
+            finally:
+                self._end.wait(SECONDS_BETWEEN_BEATS)
+
+    def lost(self) -> str:
+        """Why the cluster counts as lost; empty as long as it does not."""
+        now = time.monotonic()
+        if self._gone or now - self._heard > SECONDS_OF_SILENCE:
+            return self._gone or f"its head has not answered for {SECONDS_OF_SILENCE:.0f} s"
+        return self._why if now - self._able > SECONDS_OF_SILENCE else ""
+
+    def answers(self) -> bool:
+        """Whether the cluster answers once more, before it counts as lost."""
+        asked = time.monotonic()
+        while self._able <= asked and not self.lost():
+            time.sleep(SECONDS_BETWEEN_BEATS / 10)
+        return self._able > asked
