@@ -24,10 +24,10 @@ import typer.main
 from markdown_it import MarkdownIt
 
 from vlprompt import cli, pocket
-from vlprompt.cli.options import parse_settings
 from vlprompt.data.papers import catalogue
 from vlprompt.methods import recipes
 from vlprompt.methods.listed import table
+from vlprompt.methods.options import parse_settings
 from vlprompt.methods.resolve import every, options, recipe_of, resolve
 from vlprompt.types import Schedule
 

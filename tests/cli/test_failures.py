@@ -12,6 +12,7 @@ from tests.cli.conftest import Vlprompt
 from vlprompt import cli, errors
 from vlprompt.cli import failures, options, progress
 from vlprompt.cli.train import default_out
+from vlprompt.methods.options import parse_settings
 
 
 @pytest.mark.parametrize(
@@ -92,7 +93,7 @@ def test_seeds_that_are_none(text: str) -> None:
 
 
 def test_settings_keep_everything_after_the_first_equals_sign() -> None:
-    assert options.parse_settings(["init=a = b", "plpp.k=5"]) == {"init": "a = b", "plpp.k": "5"}
+    assert parse_settings(["init=a = b", "plpp.k=5"]) == {"init": "a = b", "plpp.k": "5"}
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from vlprompt.cli import console, failures, options
 from vlprompt.cli.options import option
 from vlprompt.cli.progress import observing
 from vlprompt.errors import UserError
+from vlprompt.methods.options import parse_settings
 
 app = typer.Typer(help="Sweep a method's options on validation images.", no_args_is_help=True)
 DEFAULT_DATA = "emoji-subgroups,clipart-things"
@@ -53,7 +54,7 @@ def plpp(
             out,
             observer,
             host=host,
-            overrides=options.parse_settings(settings),
+            overrides=parse_settings(settings),
             shots=shots,
             only=[name.strip() for name in (only or "").split(";") if name.strip()],
             cache=cache,

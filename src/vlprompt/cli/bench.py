@@ -10,6 +10,7 @@ from vlprompt import pocket
 from vlprompt.cli import clusters, console, options, work
 from vlprompt.cli.options import argument, option
 from vlprompt.errors import DATA, UserError, unknown
+from vlprompt.methods.options import parse_settings
 
 if TYPE_CHECKING:
     from vlprompt.bench import Desk, Grid, Plan, Protocol, Request
@@ -106,7 +107,7 @@ def bench(
         source=None if source is None else names("--source", source),
         shots=None if shots is None else parse_shots(shots),
         seeds=None if seeds is None else options.parse_seeds(seeds),
-        overrides=options.parse_settings(settings),
+        overrides=parse_settings(settings),
         recipe=recipe,
         views=options.parse_views(views),
         dtype=dtype,

@@ -13,6 +13,7 @@ from rich.table import Table
 from vlprompt.cli import console, options
 from vlprompt.cli.options import option
 from vlprompt.errors import UserError
+from vlprompt.methods.options import parse_settings
 
 if TYPE_CHECKING:
     from vlprompt.head import Head, Scores
@@ -76,7 +77,7 @@ def _of_model(model: str, method: str | None, settings: list[str] | None, device
 
     clip, method = load(model, device=resolve_device(device)), method or "zero-shot"
     recipe = recipe_of(method, "few-shot", model)
-    spec = resolve(method, options.parse_settings(settings), recipe=recipe, facts=clip.facts).prompt
+    spec = resolve(method, parse_settings(settings), recipe=recipe, facts=clip.facts).prompt
     return head_of(clip, spec, new_prompt(clip, spec, 1, 1))
 
 

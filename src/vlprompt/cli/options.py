@@ -208,19 +208,6 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     return tuple(seeds)
 
 
-def parse_settings(texts: list[str] | None) -> dict[str, str]:
-    """`["epochs=1", "plpp.k=5"]` -> {"epochs": "1", "plpp.k": "5"}. UserError for what has no `=`."""
-    settings: dict[str, str] = {}
-    for text in texts or []:
-        name, equals, value = text.partition("=")
-        if not equals or not name.strip():
-            raise UserError(f"--set {text!r} is not NAME=VALUE. Write for example --set epochs=10.")
-        if name.strip() in settings:
-            raise UserError(f"--set {name.strip()} is given twice. Give it once.")
-        settings[name.strip()] = value.strip()
-    return settings
-
-
 def with_columns(data: str, columns: str | None, class_names: str | None = None) -> str:
     """The data with the columns and the class names that are meant: ``t.csv?path=file_name&names=words.csv``."""
     if columns is None and class_names is None:

@@ -12,6 +12,7 @@ from vlprompt.cli import console, options
 from vlprompt.cli.options import option
 from vlprompt.cli.progress import observing
 from vlprompt.errors import UserError
+from vlprompt.methods.options import parse_settings
 
 if TYPE_CHECKING:
     from vlprompt.losses.sampled import Correction
@@ -148,7 +149,7 @@ def _config(asked: dict[str, Any]) -> PretrainConfig:
     asked |= {name: value for name, value in usual.items() if asked[name] is None}
     made = {
         "out": asked["out"] or Path("runs") / f"pretrain-{asked['method']}",
-        "overrides": options.parse_settings(asked["settings"]),
+        "overrides": parse_settings(asked["settings"]),
         "shots": asked["shots"] or None,
         "classes_per_step": 0 if asked["all_classes"] else asked["classes_per_step"],
         "correction": _correction(asked["correction"]),

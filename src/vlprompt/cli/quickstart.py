@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from vlprompt.cli import console, options
 from vlprompt.cli.options import option
 from vlprompt.cli.progress import observing
+from vlprompt.methods.options import parse_settings
 
 if TYPE_CHECKING:
     from vlprompt.bench import Cell, Outcome
@@ -40,7 +41,7 @@ def quickstart(
         model=model,
         shots=shots or None,
         seeds=options.parse_seeds(seeds),
-        overrides=options.parse_settings(settings),
+        overrides=parse_settings(settings),
         device=device,
     )
     with observing(notes=False) as observer:

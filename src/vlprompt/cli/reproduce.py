@@ -13,6 +13,7 @@ from rich.text import Text
 
 from vlprompt.cli import bench, clusters, console, options, work
 from vlprompt.cli.options import argument, option
+from vlprompt.methods.options import parse_settings
 
 if TYPE_CHECKING:
     from vlprompt.bench import Means
@@ -61,7 +62,7 @@ def reproduce(
         data=None if data is None else bench.names("--data", data),
         shots=None if shots is None else tuple(one or 0 for one in bench.parse_shots(shots)),
         seeds=None if seeds is None else options.parse_seeds(seeds),
-        overrides=options.parse_settings(settings),
+        overrides=parse_settings(settings),
         views=options.parse_views(views),
         dtype=dtype,
     )

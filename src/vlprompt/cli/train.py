@@ -12,6 +12,7 @@ from vlprompt.cli import console, options
 from vlprompt.cli.options import argument, option
 from vlprompt.cli.progress import observing
 from vlprompt.errors import UserError
+from vlprompt.methods.options import parse_settings
 
 FEW = 50
 """Test images: with fewer, folds are advised where the judgement is unclear (project's choice)."""
@@ -145,7 +146,7 @@ def _config(asked: dict[str, Any]) -> RunConfig:
         "method": method,
         "data": options.with_columns(data, asked["columns"], asked["class_names"]),
         "out": asked["out"] or default_out(method, data),
-        "overrides": options.parse_settings([*(asked["settings"] or []), *short]),
+        "overrides": parse_settings([*(asked["settings"] or []), *short]),
         "shots": asked["shots"] or None,
         "seeds": options.parse_seeds(asked["seeds"]),
         "subset": options.one_of("--subset", asked["subset"], options.SUBSETS),

@@ -12,6 +12,7 @@ from vlprompt.cli import console, options
 from vlprompt.cli.options import argument, option
 from vlprompt.cli.progress import observing
 from vlprompt.errors import UserError
+from vlprompt.methods.options import parse_settings
 
 if TYPE_CHECKING:
     from vlprompt.engine.tune import Trial, Tuned
@@ -67,7 +68,7 @@ def _tune(asked: dict[str, Any]) -> None:
     from vlprompt.methods.resolve import recipe_of, resolve
 
     method, data, shots = asked["method"], asked["data"], asked["shots"]
-    given = options.parse_settings(asked["settings"])
+    given = parse_settings(asked["settings"])
     fixed = {name: text for name, text in given.items() if not is_range(text)}
     made = {
         "data": options.with_columns(data, asked["columns"], asked["class_names"]),

@@ -1,4 +1,4 @@
-"""Options as frozen dataclasses: a field with a string under it is an option, and the string is its help.
+"""`--set NAME=VALUE`, read and checked. Options are frozen dataclasses: a field with a string under it is one, the string its help.
 
 A field's metadata may give ``alias`` (a second name) and ``words`` (words that stand for values, ``{"all": 0}``).
 """
@@ -12,11 +12,11 @@ import inspect
 import textwrap
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
-from vlprompt.errors import UserError
+from vlprompt.errors import UserError, unknown
 
 T = TypeVar("T")
 MAX_WHOLE, MAX_NUMBER = 10**9, 1e30
@@ -40,8 +40,55 @@ class Option:
         return {"name": self.name, "default": self.default, "allowed": self.allowed, "help": self.help}
 
 
+def parse_settings(texts: list[str] | None) -> dict[str, str]:
+    """`["epochs=1", "plpp.k=5"]` -> {"epochs": "1", "plpp.k": "5"}. UserError for what has no `=`."""
+    settings: dict[str, str] = {}
+    for text in texts or []:
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip():
+            raise UserError(f"--set {text!r} is not NAME=VALUE. Write for example --set epochs=10.")
+        if name.strip() in settings:
+            raise UserError(f"--set {name.strip()} is given twice. Give it once.")
+        settings[name.strip()] = value.strip()
+    return settings
+
+
+def given(name: str, parts: Sequence[tuple[str, Any]], *layers: Mapping[str, object]) -> list[Any]:
+    """The parts of a method with settings, those of later layers over those of earlier ones.
+
+    parts: (prefix of its options' names, dataclass instance or None) of each; layers: option -> value, text or plain. UserError: an
+    unknown name, one option under two names, a value that its type does not allow.
+    """
+    owners: dict[str, tuple[int, str]] = {}
+    for place, (prefix, values) in enumerate(parts):
+        for option in options_of(values, prefix):
+            owner = (place, option.name.removeprefix(prefix))
+            owners |= {known: owner for known in (option.name, option.alias) if known}
+    settings: list[dict[str, object]] = [{} for _ in parts]
+    for layer in layers:
+        seen = set[tuple[int, str]]()
+        for key, value in layer.items():
+            if key not in owners:
+                if meant := [known for known in owners if known.endswith(f".{key}")]:
+                    raise UserError(
+                        f"unknown option {key!r} of {name!r}: write an overlay's with its name, {meant[0]}=..."
+                    )
+                raise unknown(f"option of {name!r}:", key, owners)
+            place, field = owners[key]
+            if owners[key] in seen:
+                raise UserError(f"{key}={value}: {field!r} is given twice, under two names. Give one of them.")
+            seen.add(owners[key])
+            settings[place][field] = value
+    return [
+        None if values is None else replaced(values, own, prefix)
+        for (prefix, values), own in zip(parts, settings, strict=True)
+    ]
+
+
 def options_of(values: Any, prefix: str = "") -> tuple[Option, ...]:
-    """The options of a dataclass instance; its values are the defaults."""
+    """The options of a dataclass instance, its values being the defaults; none of None."""
+    if values is None:
+        return ()
     helps = _helps(values.__class__)
     hints = _hints(values.__class__)
     return tuple(

@@ -6,12 +6,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vlprompt.errors import UserError, unknown
 from vlprompt.methods import recipes
-from vlprompt.methods.options import Option, options_of, replaced
+from vlprompt.methods.options import Option, given, options_of, replaced
 from vlprompt.methods.row import Host, Overlay
 from vlprompt.methods.table import HOSTS, OVERLAYS
 from vlprompt.pocket import model_names
@@ -100,23 +100,14 @@ def resolve(
     depth = preset.get("depth")
     if facts is not None and isinstance(depth, int) and depth > min(facts.text_layers, facts.image_layers):
         del preset["depth"]
-    settings = _checked(name, preset, overlays, host)
-    for part, changed in _checked(name, overrides or {}, overlays, host).items():
-        settings[part] = settings.get(part, {}) | changed
-    prompt = replaced(host.prompt, settings.get("", {}))
-    schedule = replaced(Schedule(), settings.get("schedule", {}))
+    prompt, own, *added, schedule = given(name, _parts(overlays, host), preset, overrides or {})
     _check_schedule(schedule)
-    resolved: dict[str, object] = _values(prompt)
-    own = host.options
-    if own is not None:
-        own = replaced(own, settings.get("asks", {}))
-        resolved |= _values(own)
+    resolved: dict[str, object] = _values(prompt) | _values(own)
     asked = host.asks(own, prompt)
     terms = asked.terms
-    for overlay in overlays:
-        prefix = f"{overlay.name}."
-        chosen = overlay.decide(replaced(overlay.options, settings.get(overlay.name, {}), prefix))
-        resolved |= _values(chosen, prefix)
+    for overlay, values in zip(overlays, added, strict=True):
+        chosen = overlay.decide(values)
+        resolved |= _values(chosen, f"{overlay.name}.")
         terms += overlay.build(chosen, prompt)
     learner = asked.learner(terms, schedule)
     if isinstance(learner, Steps):
@@ -130,6 +121,12 @@ def resolve(
         unlabelled=asked.unlabelled,
         options=resolved,
     )
+
+
+def _parts(overlays: Sequence[Overlay], host: Host) -> list[tuple[str, Any]]:
+    """What has options, each with the prefix of their names: the prompt, what is asked of it, the overlays, the schedule."""
+    added = ((f"{overlay.name}.", overlay.options) for overlay in overlays)
+    return [("", host.prompt), ("", host.options), *added, ("", Schedule())]
 
 
 def takes_steps(host: Host) -> bool:
@@ -179,11 +176,7 @@ def _preset(name: str, recipe: str, shots: int | None, dataset: str) -> dict[str
 def options(name: str, *, recipe: str = "", shots: int | None = None) -> tuple[Option, ...]:
     """Every option that ``--set`` takes for a method, with its default (the recipe's, where one is named), allowed values and help."""
     overlays, host = parse(name)
-    values = [one for one in (host.prompt, host.options, Schedule()) if one is not None]
-    found = [option for one in values for option in options_of(one)]
-    found[-len(SCHEDULE_FIELDS) : -len(SCHEDULE_FIELDS)] = [
-        option for overlay in overlays for option in options_of(overlay.options, f"{overlay.name}.")
-    ]
+    found = [option for prefix, values in _parts(overlays, host) for option in options_of(values, prefix)]
     defaults = resolve(name, recipe=recipe, shots=shots).options
     return tuple(dataclasses.replace(one, default=defaults.get(one.name, one.default)) for one in found)
 
@@ -216,35 +209,6 @@ def ignored(name: str, overrides: Mapping[str, object]) -> tuple[str, ...]:
     """The settings that are accepted but do nothing: schedule fields of a method without gradient steps."""
     _, host = parse(name)
     return () if takes_steps(host) else tuple(key for key in overrides if key in SCHEDULE_FIELDS)
-
-
-def _checked(
-    name: str, overrides: Mapping[str, object], overlays: tuple[Overlay, ...], host: Host
-) -> dict[str, dict[str, object]]:
-    """The settings by owner: "" the prompt's, "asks", "schedule", and each overlay's by its name."""
-    owners: dict[str, tuple[str, str]] = {field: ("schedule", field) for field in SCHEDULE_FIELDS}
-    parts = {"": host.prompt, "asks": host.options}
-    for part, values in parts.items():
-        for option in options_of(values) if values is not None else ():
-            owners |= {known: (part, option.name) for known in (option.name, option.alias) if known}
-    for overlay in overlays:
-        prefix = f"{overlay.name}."
-        for option in options_of(overlay.options, prefix):
-            owner = (overlay.name, option.name.removeprefix(prefix))
-            owners |= {known: owner for known in (option.name, option.alias) if known}
-    found: dict[str, dict[str, object]] = {}
-    for key, value in overrides.items():
-        if key not in owners:
-            meant = [known for known in owners if known.endswith(f".{key}")]
-            if meant:
-                raise UserError(f"unknown option {key!r} of {name!r}: write an overlay's with its name, {meant[0]}=...")
-            raise unknown(f"option of {name!r}:", key, owners)
-        part, field_name = owners[key]
-        values = found.setdefault(part, {})
-        if field_name in values:
-            raise UserError(f"{key}={value}: {field_name!r} is given twice, under two names. Give one of them.")
-        values[field_name] = value
-    return found
 
 
 def _values(instance: Any, prefix: str = "") -> dict[str, object]:
