@@ -1,7 +1,7 @@
 """A learned prompt on disk: a directory of kilobytes that loads strictly and is never unpickled.
 
 `prompt.safetensors` has the learned float32 tensors (absent where nothing is learned), and a teacher's class features where the prompt
-compares images with those; `prompt.json` says what they are and is written last; `README.md` is a model card.
+compares images with those. `prompt.json` says what they are and is written last. `README.md` is a model card.
 """
 
 from __future__ import annotations

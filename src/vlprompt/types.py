@@ -292,8 +292,8 @@ class Reach:
     """What a prompt reads and where it enters, known before it is built. The defaults: a text context that reads nothing."""
 
     sees: frozenset[Sight] = frozenset()
-    """What the module is called with, by keyword: ``image``, the frozen tower's features (B, E) of length 1; ``classes``, the frozen
-    tower's class features (C, E) of length 1; ``chance``, a seed (int) that differs from step to step, None where nothing is learned."""
+    """What the module is called with, by keyword. ``image``: the frozen tower's features (B, E) of length 1. ``classes``: its class
+    features (C, E) of length 1. ``chance``: a seed (int) that differs from step to step, None where nothing is learned."""
     image_tower: bool = False
     """Whether something enters the image tower (then its features cannot be cached)."""
     text_tower: bool = False

@@ -83,9 +83,10 @@ def scan_table(table: Path, asked: Mapping[str, str] | None = None) -> Listing:
     """List the images that a table names; no image is opened.
 
     asked: path, label or split -> the column that is meant, where it is called otherwise; separator -> what stands between several
-    labels of one cell. A file that is missing or cannot be an image
-    is skipped. UserError, with the line: a missing column or cell, more cells than columns, an unknown split, a split on some lines
-    only, one image with two labels or in two splits; columns that leave open which is meant; and a table none of whose files exist.
+    labels of one cell. A file that is missing or cannot be an image is skipped.
+
+    UserError, with the line: a missing column or cell, more cells than columns, an unknown split, a split on some lines only, one image
+    with two labels or in two splits. Without a line: columns that leave open which is meant, and a table none of whose files exist.
     """
     whole = _read_table(table, asked or {})
     columns, notes = _columns(whole)

@@ -78,8 +78,10 @@ def grouped(pupils: Sequence[Pupil]) -> list[list[Pupil]]:
 
 
 def alike(pupils: Sequence[Pupil]) -> bool:
-    """Whether prompts can go through the towers together and gain by it: the same classes, steps and epochs, one context for all
-    classes that does not depend on the image, no sampled classes, no memory limit."""
+    """Whether prompts can go through the towers together and gain by it.
+
+    They have the same classes, steps and epochs, one context for all classes that does not depend on the image, no sampled classes, and
+    no memory limit."""
     return len({_kind(one) for one in pupils}) == 1 and _kind(pupils[0]) is not None
 
 

@@ -1,8 +1,8 @@
 """How much memory a training step takes, and how many text rows to run at once to stay below a limit.
 
-The count is of what the backward pass keeps: about 13.3 numbers per row, layer and unit of width in a block whose weights are frozen
-(the residual stream twice, queries, keys, values, the attended values, the four-fold hidden layer of the MLP, and their neighbours in
-the pass), and the attention weights. Compared with the estimate by `python -m benchmarks.estimates`: docs/performance.md.
+The count is of what the backward pass keeps: the attention weights, and about 13.3 numbers per row, layer and unit of width in a
+block whose weights are frozen. These are the residual stream twice, queries, keys, values, the attended values, the four-fold hidden
+layer of the MLP, and their neighbours in the pass. Compared with the estimate by `python -m benchmarks.estimates`: docs/performance.md.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from vlprompt.types import PromptSpec
 KEPT = 13.3
 """Numbers kept per row, layer and unit of width (measured: 13.0 to 13.6 at ViT-B/16's text size in float32 with 5,400 rows)."""
 PARTED = 1.25
-"""The same, times this, if rows are run a part at a time: the next part cannot use all freed memory of the one before (measured
-with OVERHEAD: 1.18 to 1.28 with 600 to 2,500 rows at once)."""
+"""The same, times this, if rows are run a part at a time: a part cannot use all that the one before freed. Measured with OVERHEAD:
+1.18 to 1.28 with 600 to 2,500 rows at once."""
 OVERHEAD = 384 * 2**20
 """Bytes besides weights and kept rows: the interpreter, libraries and the allocator's slack (measured at ViT-B/16's size)."""
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}

@@ -59,7 +59,7 @@ class Projection:
     """A `types.Rule`: the gradient of all other losses, without its part against the teacher's direction.
 
     Per learned tensor, g of the others' sum and h of the teacher's: ``g - lambda <g, u> u`` with ``u = h / |h|`` where
-    ``<g, h> < 0``, else g; h itself is never added. Source: ProGrad, arXiv 2205.14865, eq. 4, and its code.
+    ``<g, h> < 0``, else g. h itself is never added. Source: ProGrad, arXiv 2205.14865, eq. 4, and its code.
     """
 
     strength: float = 1.0

@@ -48,10 +48,10 @@ class PocketSet:
 
 @dataclass(frozen=True, kw_only=True)
 class PocketRow:
-    """One image: its key (path in an archive), label, split, its concept (what must stay in one split: for an icon all that its hand
-    drew, else the thing shown) and the hand that made it.
+    """One image: its key (path in an archive), label, split, its concept and the hand that made it.
 
-    All images of one concept are in one split, but in the pretraining set, whose classes are the concepts.
+    The concept of an icon is all that its hand drew, else the thing shown. All images of one concept are in one split, except in the
+    pretraining set, whose classes are the concepts.
     """
 
     key: str

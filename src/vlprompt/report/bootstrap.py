@@ -5,8 +5,8 @@ The estimate is the mean of ``D`` in points, over one data set or as the plain m
 and a resample draws both anew:
 
 - other images: N images with replacement, each with all of its seeds (that is what makes the bootstrap paired);
-- other seeds: resampling three seeds can at best give an interval that covers three times in four, because the mean of three values
-  lies between the smallest and the largest of them only that often. So the mean over seeds is drawn from Student's t instead.
+- other seeds: resampling three seeds can at best give an interval that covers three times in four. The true mean lies between the
+  smallest and the largest of three values only that often. So the mean over seeds is drawn from Student's t instead.
   If a seed's prompt is tested on several data sets, the mean over data sets is taken seed by seed first. What the prompt gains
   on one it may also gain on the others: the data sets are not independent.
 

@@ -117,9 +117,8 @@ class Clip(nn.Module):
     def word_states(self, ids: Sequence[int], prompted: Prompted = BARE) -> Tensor:
         """The states after ln_final that predict each of these L words, (L, D) float32, without a gradient.
 
-        The rows are [SOS], the learned context of the layout if there is one (wherever its class name would stand; of
-        class-specific contexts the first class's) with its fixed words, then the words, as many as fit. The state before a word
-        predicts it.
+        The rows are [SOS], the layout's learned context with its fixed words, then the words, as many as fit. The context stands first
+        wherever its class name would stand; of class-specific contexts it is the first class's. The state before a word predicts it.
         """
         self._require_words()
         layout = prompted.layout
