@@ -24,9 +24,9 @@ import typer.main
 from markdown_it import MarkdownIt
 
 from vlprompt import cli, pocket
+from vlprompt.cli.methods import listed
 from vlprompt.data.papers import catalogue
 from vlprompt.methods import recipes
-from vlprompt.methods.listed import table
 from vlprompt.methods.options import parse_settings
 from vlprompt.methods.resolve import every, options, recipe_of, resolve
 from vlprompt.types import Schedule
@@ -369,7 +369,7 @@ def test_commands_and_options_in_the_text_exist() -> None:
 
 
 def test_options_of_methods_in_the_text_exist() -> None:
-    rows = [one.name for one in table()]
+    rows = [one["name"] for one in listed()]
     own = [option for name in every() for option in options(name)]
     known = {f.name for f in dataclasses.fields(Schedule)} | {one.name for one in own} | {one.alias for one in own}
     wrong = [

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from vlprompt.cli.methods import listed
 from vlprompt.errors import UserError
 from vlprompt.losses import CROSS_ENTROPY
 from vlprompt.losses.plpp import PlppOptions
-from vlprompt.methods.listed import Row, table
 from vlprompt.methods.options import options_of
 from vlprompt.methods.resolve import HOSTS, OVERLAYS, every, ignored, options, recipe_of, resolve, takes_steps, whose
 from vlprompt.prompts import ContextSpec
@@ -230,13 +230,13 @@ def test_live_terms_are_not_warned_of(settings: dict[str, object]) -> None:
 
 
 def test_the_table_lists_methods_and_overlays_with_sources() -> None:
-    rows = {row.name: row for row in table()}
-    kinds = {name: row.kind for name, row in rows.items()}
+    rows = {row["name"]: row for row in listed()}
+    kinds = {name: row["kind"] for name, row in rows.items()}
     assert kinds == dict.fromkeys([host.name for host in HOSTS], "method") | {"plpp": "overlay"}
     for row in rows.values():
-        assert row.summary
-        assert row.learns
-        assert "arXiv" in row.source
+        assert row["summary"]
+        assert row["learns"]
+        assert "arXiv" in row["source"]
 
 
 def test_each_term_of_plpp_has_its_weight() -> None:
@@ -265,7 +265,7 @@ def test_the_temperature_may_depend_on_how_the_context_starts() -> None:
 
 def test_all_methods_are_the_hosts_and_the_overlays_on_those_with_a_text_context() -> None:
     known = every()
-    hosts = tuple(row.name for row in table() if row.kind == "method")
+    hosts = tuple(row["name"] for row in listed() if row["kind"] == "method")
     assert known[: len(hosts)] == hosts
     learned = {host.name for host in HOSTS if host.prompt.layout is not None and takes_steps(host)}
     assert {"coop", "maple", "rpp", "tcp"} <= learned
@@ -323,8 +323,8 @@ def test_the_methods_page_has_every_option_with_its_default(name: str, page: str
 
 
 def test_the_list_that_is_read_off_the_source_is_the_tables() -> None:
-    assert table() == tuple(
-        Row(name=row.name, kind=kind, summary=row.summary, learns=row.learns, source=row.source)
+    assert listed() == [
+        {"name": row.name, "kind": kind, "summary": row.summary, "learns": row.learns, "source": row.source}
         for kind, rows in (("method", HOSTS), ("overlay", OVERLAYS))
         for row in rows
-    )
+    ]

@@ -14,14 +14,14 @@ from tests.engine.made import config
 from vlprompt import artifact, records
 from vlprompt.bench import Desk, Grid, Means, run_cell
 from vlprompt.bench.work import learn_course as learn
+from vlprompt.cli.methods import listed
 from vlprompt.data import Sample, sources
 from vlprompt.engine.run import train_run
 from vlprompt.engine.test import evaluate_run
 from vlprompt.losses import CROSS_ENTROPY
-from vlprompt.methods.listed import table
 from vlprompt.methods.resolve import resolve
 
-LEARNING = tuple(row.name for row in table() if row.kind == "method")
+LEARNING = tuple(row["name"] for row in listed() if row["kind"] == "method")
 SAME = (
     *(
         "method",

@@ -15,10 +15,10 @@ from PIL import Image
 from tests.cli.conftest import COLORS, Vlprompt, train_arguments, write_photos
 from vlprompt import __version__, cli, pocket
 from vlprompt.cli import models, train
+from vlprompt.cli.methods import listed
 from vlprompt.cli.options import parse_seeds
 from vlprompt.engine.config import RunConfig
 from vlprompt.errors import UserError
-from vlprompt.methods.listed import table
 from vlprompt.methods.resolve import resolve
 from vlprompt.types import Steps
 
@@ -200,7 +200,7 @@ def test_explain_of_zero_shot_says_that_nothing_is_learned(vlprompt: Vlprompt, c
 
 def test_methods_lists_all_and_explains_one(vlprompt: Vlprompt, clip_dir: Path) -> None:
     rows = json.loads(vlprompt("methods", "--json").out)
-    assert [row["name"] for row in rows] == [row.name for row in table()]
+    assert [row["name"] for row in rows] == [row["name"] for row in listed()]
     done = vlprompt("methods", "plpp+coop", "--model", clip_dir)
     assert done.code == 0, done.err
     for text in ("L_CE", "plpp.tau", "rows 1-15 of 16", "epochs", "CoOp, arXiv 2109.01134"):
@@ -384,7 +384,7 @@ def test_options_of_one_method_and_auto_do_not_go_together(clip_dir: Path, photo
 
 def test_the_guide_says_what_the_methods_are(vlprompt: Vlprompt) -> None:
     rows = {row["method"]: row for row in json.loads(vlprompt("methods", "--guide", "--json").out)}
-    assert rows.keys() == {row.name for row in table() if row.kind == "method"} - {
+    assert rows.keys() == {row["name"] for row in listed() if row["kind"] == "method"} - {
         "vpt",
         "vpt-deep",
         "ivlp",

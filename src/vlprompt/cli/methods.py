@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
+import ast
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from rich.table import Table
@@ -109,15 +110,28 @@ def _fits(model: str, as_json: bool) -> None:
     console.show(console.table(f"Methods on {model}", ("!name", "!works", "why not"), found))
 
 
-def _list(as_json: bool) -> None:
-    from vlprompt.methods.listed import table
+KINDS = {"Host": "method", "Overlay": "overlay"}
+SAID = ("name", "summary", "learns", "source")
 
-    rows = table()
+
+def listed() -> list[dict[str, str]]:
+    """All methods, then all overlays: kind, name and words, read off the source of their table, which would load torch."""
+    source = Path(__file__).parents[1] / "methods" / "table.py"
+    found = []
+    for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in KINDS:
+            words = {one.arg: ast.literal_eval(one.value) for one in node.keywords if one.arg in SAID}
+            found.append({"name": words["name"], "kind": KINDS[node.func.id], **words})
+    return sorted(found, key=lambda row: row["kind"])
+
+
+def _list(as_json: bool) -> None:
+    rows = listed()
     if as_json:
-        console.dump([dataclasses.asdict(row) for row in rows])
+        console.dump(rows)
         return
-    names = [row.name if row.kind == "method" else f"{row.name}+METHOD" for row in rows]
-    found = ((name, row.summary, row.learns, row.source) for name, row in zip(names, rows, strict=True))
+    names = [row["name"] if row["kind"] == "method" else f"{row['name']}+METHOD" for row in rows]
+    found = ((name, row["summary"], row["learns"], row["source"]) for name, row in zip(names, rows, strict=True))
     console.show(console.table("Methods", ("!name", "what it does", "what it learns", "source"), found))
     console.commands("More:", ["vlprompt methods plpp+coop", "vlprompt train --method plpp+coop"])
 

@@ -119,7 +119,7 @@ def choose(
     if dataset.several:
         said = "coop: the images have several labels each, and it learns from them."
         return Choice(candidate=Candidate(method="coop"), tried=(), images=0, sentence=said, seconds=0.0)
-    began, quiet = time.perf_counter(), Images(images.clip, images.store, SILENT, images.read)
+    began, quiet = time.perf_counter(), images.quiet()
     given: dict[str, Any] = {"model": model, "shots": shots, "seed": seed, "recipe": recipe, "subset": subset}
     given |= {"template": template, "views": views}
     jobs = [prepare(quiet, dataset, one.method, overrides=one.overrides, **given) for one in candidates]

@@ -43,6 +43,10 @@ class Images:
         bits in whatever company it is asked for. A filled block would take eight times as long for one picture."""
         self._usable: set[object] = set()
 
+    def quiet(self) -> Images:
+        """The same without a display, for work inside of other work."""
+        return Images(self.clip, self.store, SILENT, self.read)
+
     @property
     def seconds(self) -> float:
         """Wall time spent on features so far."""

@@ -14,9 +14,8 @@ from vlprompt import disk, records
 from vlprompt.data import Dataset, Sample
 from vlprompt.engine.choose import answered, apart, deal, labels
 from vlprompt.engine.evaluate import Told, best_words, zero_shot
-from vlprompt.engine.images import Images
 from vlprompt.engine.job import Drawn, Job
-from vlprompt.engine.observer import SILENT, Observer
+from vlprompt.engine.observer import Observer
 from vlprompt.errors import DATA, UserError
 from vlprompt.records import Record
 
@@ -51,15 +50,10 @@ def _dealt(drawn: Drawn, job: Job) -> list[list[int]]:
     return [fold for fold in folds if fold]
 
 
-def quiet(images: Images) -> Images:
-    """The same images without a display, for work inside of other work."""
-    return Images(images.clip, images.store, SILENT, images.read)
-
-
 def by_folds(drawn: Drawn, job: Job, observer: Observer) -> tuple[Told, Told]:
     """(the learned prompts' answers, the hand-written words') on `drawn.test`: each image is answered by what was learned, and by the
     words that were best, on the other folds."""
-    sample, images = drawn.sample, quiet(job.images)
+    sample, images = drawn.sample, job.images.quiet()
     job, folds = dataclasses.replace(job, images=images), _dealt(drawn, job)
     learned = torch.empty(len(sample.train), len(sample.class_names))
     by_hand = learned.clone()

@@ -31,7 +31,7 @@ from vlprompt.engine.job import (
     with_teacher,
 )
 from vlprompt.engine.observer import SILENT, Observer
-from vlprompt.engine.prospect import PARTS, by_folds, can_measure, cheap, in_folds, measure_curve, pooled, quiet
+from vlprompt.engine.prospect import PARTS, by_folds, can_measure, cheap, in_folds, measure_curve, pooled
 from vlprompt.errors import DATA, UserError
 from vlprompt.methods import recipes
 from vlprompt.methods.resolve import ignored, recipe_of, resolve
@@ -173,7 +173,7 @@ def _curves(job: Job, drawings: Mapping[Path, Drawn], config: RunConfig, observe
         drawn = drawings[place]
         if (place / CURVE).is_file() or not can_measure(drawn, job):
             continue
-        opened = job.dataset, quiet(job.images)
+        opened = job.dataset, job.images.quiet()
         shots = [None if job.shots is None else max(1, int(part * job.shots)) for part in PARTS]
         smaller = [job_of(dataclasses.replace(config, shots=few, seeds=(seed,)), opened=opened) for few in shots]
         measure_curve(drawn, job, smaller, place, observer)

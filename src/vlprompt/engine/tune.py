@@ -22,7 +22,6 @@ from vlprompt.engine.config import RunConfig, hashed, require_own, same_work
 from vlprompt.engine.images import Images
 from vlprompt.engine.job import Job, Means
 from vlprompt.engine.observer import SILENT, Observer
-from vlprompt.engine.prospect import quiet
 from vlprompt.engine.run import job_of, learned_and_tested, open_all
 from vlprompt.errors import DATA, UserError
 from vlprompt.methods.resolve import SCHEDULE_FIELDS, recipe_of, resolve
@@ -152,7 +151,7 @@ def tune(config: RunConfig, ranges: Mapping[str, str], trials: int, observer: Ob
             resolve(config.method, {**config.overrides, name: value.strip()}, shots=config.shots, recipe=recipe)
     require_own(config.out, TUNE, "tuning")
     dataset, images = open_all(config, observer, val_as_test=False)
-    tuning = _Tuning(dataclasses.replace(config, resume=True), (_judged(dataset, observer), quiet(images)), space)
+    tuning = _Tuning(dataclasses.replace(config, resume=True), (_judged(dataset, observer), images.quiet()), space)
     first = job_of(config, SILENT, tuning.opened)
     if first.method.learner is None and first.method.at_test is None:
         raise UserError(
