@@ -389,10 +389,8 @@ class PromptClassifier:
         return of(self._fitted)
 
     def predict(self, X: ImageLike | Iterable[ImageLike], class_names: Sequence[str] | None = None) -> NDArray[Any]:
-        """(N,) the most probable class of every image, as `classes_` has it, or as `class_names`.
-
-        Of a prompt learned from several labels for each image: (N,) objects, the tuple of all classes above their thresholds.
-        """
+        """(N,) the most probable class of every image, as `classes_` has it, or as `class_names`. Of a prompt learned from several labels
+        for each image: (N,) objects, the tuple of all classes above their thresholds."""
         found = self.predict_proba(X, class_names)
         names = self.classes_ if class_names is None else np.array(names_of(class_names))
         if self.several:
