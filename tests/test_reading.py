@@ -99,7 +99,7 @@ def test_other_json_than_an_object(tmp_path: Path) -> None:
 def test_no_more_than_a_limit_is_read(tmp_path: Path) -> None:
     (tmp_path / "f.json").write_text(json.dumps({"a": "x" * 100}), encoding="utf-8")
     with pytest.raises(UserError, match="more than 50 bytes"):
-        reading.json_object(tmp_path / "f.json", most=50)
+        reading.text(tmp_path / "f.json", most=50)
 
 
 def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:

@@ -46,13 +46,13 @@ def text(path: Path, *, most: int = MAX_BYTES) -> str:
         raise UserError(f"{path} is not UTF-8 text ({problem}). Save it as UTF-8.", exit_code=DATA) from problem
 
 
-def json_file(path: Path, *, most: int = MAX_BYTES) -> Any:
+def json_file(path: Path) -> Any:
     """The value of a JSON file; see `json_value`."""
-    return json_value(text(path, most=most), str(path))
+    return json_value(text(path), str(path))
 
 
-def json_object(path: Path, *, most: int = MAX_BYTES) -> dict[str, Any]:
-    value = json_file(path, most=most)
+def json_object(path: Path) -> dict[str, Any]:
+    value = json_file(path)
     if not isinstance(value, dict):
         raise UserError(f"{path} holds {_kind(value)}, not a JSON object.", exit_code=DATA)
     return value

@@ -338,17 +338,14 @@ def learn(
     drawn: Drawn,
     means: Means,
     *,
-    at: Path | None = None,
     checkpoints: Checkpoints | None = None,
     observer: Observer = SILENT,
 ) -> tuple[Learned, Learning]:
-    """The learned prompt of a job, and how it was learned. No test image is read.
+    """The learned prompt of a job, and how it was learned. No test image is read, and nothing is written.
 
-    at: the directory of `config.json`, `split.json`, the log and the checkpoint, from which it goes on; None: nothing is written.
-    checkpoints: what stands in for that directory's. UserError (exit 4): a loss or a gradient is not finite.
+    checkpoints: what hears of each epoch. UserError (exit 4): a loss or a gradient is not finite.
     """
-    work = Work(job=job, drawn=drawn, at=at, checkpoints=checkpoints)
-    (found,) = learn_all([work], means, observer=observer)
+    (found,) = learn_all([Work(job=job, drawn=drawn, checkpoints=checkpoints)], means, observer=observer)
     if isinstance(found, UserError):
         raise found
     return found
@@ -356,12 +353,14 @@ def learn(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """A job with its sample; `at` and `checkpoints` as `learn` takes them."""
+    """A job with its sample."""
 
     job: Job
     drawn: Drawn
     at: Path | None = None
+    """The directory of `config.json`, `split.json`, the log and the checkpoint, from which it goes on; None: nothing is written."""
     checkpoints: Checkpoints | None = None
+    """What stands in for that directory's."""
 
     @property
     def directory(self) -> Path:

@@ -10,7 +10,6 @@ Source: PLPP, arXiv 2412.15277, as far as public; the formulas are the project's
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -96,7 +95,7 @@ def flatten_context(context: Context, shift: int, dtype: torch.dtype) -> tuple[T
     return vectors.to(dtype).reshape(-1, vectors.shape[-1]), predicting.to(dtype).reshape(-1, states.shape[-1])
 
 
-def perplexity(context: Context, vocabulary: Vocabulary, shift: Literal[0, 1] = 1) -> float:
+def perplexity(context: Context, vocabulary: Vocabulary) -> float:
     """The perplexity that is reported, whatever was trained: exp of the hard-label loss over the full vocabulary.
 
     The label of p_i is its nearest word by cosine; the probability of that word is a softmax of ``h W^T`` over all
@@ -104,7 +103,7 @@ def perplexity(context: Context, vocabulary: Vocabulary, shift: Literal[0, 1] = 
     (classes) are averaged over before exp (project's choice).
     """
     words = word_table(vocabulary)
-    vectors_RD, states_RD = flatten_context(context, shift, words.rows_AD.dtype)
+    vectors_RD, states_RD = flatten_context(context, 1, words.rows_AD.dtype)
     with torch.no_grad():
         label_R1 = top_words(words.cosine, vectors_RD, 1)
         loss = mean_over_rows(

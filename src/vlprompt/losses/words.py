@@ -133,27 +133,29 @@ class NearWords:
     """The mean smallest distance of random vectors of this vector's length."""
 
 
+DRAWS, SEED = 32, 241215277
+"""Random directions that a context vector is compared with, and what they are drawn from."""
+
+
 def nearest_words(
     vectors: Tensor,
     vocabulary: Vocabulary,
     k: int = 5,
     *,
     by: Literal["distance", "cosine"] = "distance",
-    draws: int = 32,
-    seed: int = 241215277,
 ) -> tuple[NearWords, ...]:
     """The k nearest words of each context vector, next to what random vectors of the same length would find.
 
     vectors: (..., M, D), flattened. by: ``distance`` (Euclidean) is what CoOp's published ``interpret_prompt.py`` ranks
-    by; ``cosine`` is what PLPP's labels rank by. The baseline (project's choice) is the mean over `draws` directions,
+    by; ``cosine`` is what PLPP's labels rank by. The baseline (project's choice) is the mean over `DRAWS` directions,
     uniform on the sphere: a vector no nearer to a word than these means no word.
     """
     table = word_table(vocabulary)
     k = min(k, table.num_words)
     with torch.no_grad():
         vectors_RD = vectors.detach().to(table.rows_AD.dtype).reshape(-1, vectors.shape[-1])
-        generator = torch.Generator().manual_seed(seed)
-        random_SD = torch.randn((draws, vectors_RD.shape[-1]), generator=generator, dtype=vectors_RD.dtype)
+        generator = torch.Generator().manual_seed(SEED)
+        random_SD = torch.randn((DRAWS, vectors_RD.shape[-1]), generator=generator, dtype=vectors_RD.dtype)
         random_SD = (random_SD / lengths(random_SD)[:, None]).to(vectors_RD.device)
         chance_cosine = float(table.cosine(random_SD).amax(dim=-1).mean())
         random_SA = table.dot(random_SD)

@@ -173,11 +173,11 @@ def _preset(name: str, recipe: str, shots: int | None, dataset: str) -> dict[str
     return chosen.settings(shots=shots, dataset=dataset)
 
 
-def options(name: str, *, recipe: str = "", shots: int | None = None) -> tuple[Option, ...]:
+def options(name: str, *, recipe: str = "") -> tuple[Option, ...]:
     """Every option that ``--set`` takes for a method, with its default (the recipe's, where one is named), allowed values and help."""
     overlays, host = parse(name)
     found = [option for prefix, values in _parts(overlays, host) for option in options_of(values, prefix)]
-    defaults = resolve(name, recipe=recipe, shots=shots).options
+    defaults = resolve(name, recipe=recipe).options
     return tuple(dataclasses.replace(one, default=defaults.get(one.name, one.default)) for one in found)
 
 

@@ -88,13 +88,11 @@ class Table:
     """Columns that are left out first, in this order, where the terminal is too narrow."""
 
 
-def accuracy(records: Sequence[Record], *, methods: Sequence[str] = (), seeds: Sequence[int] = ()) -> Table:
-    """Test accuracy in percent. `methods` and `seeds` name what was planned: what has no record is shown as missing."""
+def accuracy(records: Sequence[Record], *, seeds: Sequence[int] = ()) -> Table:
+    """Test accuracy in percent. seeds: those that were planned; one without a record is shown as missing."""
     found = rows(records)
-    planned = [name for name in methods if name not in {row.method for row in found}]
-    cells = [_cells(row, seeds) for row in found]
-    cells += [(name, *[MISSING] * (len(HEADER) - 1)) for name in planned]
-    return Table(title=_title(found), header=HEADER, cells=tuple(cells), remark=_remark(found), least=LEAST)
+    cells = tuple(_cells(row, seeds) for row in found)
+    return Table(title=_title(found), header=HEADER, cells=cells, remark=_remark(found), least=LEAST)
 
 
 def halves(records: Sequence[Record]) -> Table:
@@ -215,7 +213,7 @@ def as_rich(table: Table, width: int | None = None) -> RichTable:
     for place, name in enumerate(table.header):
         out.add_column(name, justify="left" if place == 0 else "right", no_wrap=place > 0)
     for row in table.cells:
-        out.add_row(*(Text(cell, style="yellow" if cell == MISSING else "") for cell in row))
+        out.add_row(*map(Text, row))
     return out
 
 

@@ -31,13 +31,12 @@ def shown(value: Value | Missing, expected: int = 0) -> str:
     return text + (f" ({value.seeds} of {expected} seeds)" if short else "")
 
 
-def best(values: Sequence[Value | Missing], *, higher: bool = True) -> set[int]:
+def best(values: Sequence[Value | Missing]) -> set[int]:
     """The rows with the best shown mean; none where fewer than two have a value."""
     means = {row: float(number(one.mean)) for row, one in enumerate(values) if isinstance(one, Value)}
     if len(means) < 2:
         return set()
-    top = max(means.values()) if higher else min(means.values())
-    return {row for row, mean in means.items() if mean == top}
+    return {row for row, mean in means.items() if mean == max(means.values())}
 
 
 def rows_of(grid: Grid, section: Section) -> list[int]:

@@ -133,11 +133,11 @@ def absent(row: Row, folder: Path) -> tuple[str, ...]:
         images = ()
     if row.split and (folder / row.split).is_file():
         return images
-    lost = tuple(one for one in row.needs if not present(row, folder, one))
+    lost = tuple(one for one in row.needs if not present(folder, one))
     return images + lost
 
 
-def present(row: Row, folder: Path, file: str) -> bool:
+def present(folder: Path, file: str) -> bool:
     """Whether a file is there; the class names of ImageNet's variants may also stand next to ImageNet."""
     return (folder / file).exists() or (file == CLASS_NAMES and any(one.is_file() for one in class_names_files(folder)))
 

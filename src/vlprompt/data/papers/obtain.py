@@ -67,7 +67,7 @@ def state(row: Row, root: Path) -> State:
 
 def wanted(row: Row, folder: Path) -> list[Download]:
     """The files that have something to bring."""
-    return [one for one in row.downloads if not all(catalogue.present(row, folder, gift) for gift in one.gives)]
+    return [one for one in row.downloads if not all(catalogue.present(folder, gift) for gift in one.gives)]
 
 
 def obtain(row: Row, root: Path, teller: Teller, fetcher: Fetcher | None = None) -> State:
