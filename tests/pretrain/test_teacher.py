@@ -40,7 +40,8 @@ def test_the_distillation_is_from_the_teachers_answers(root: Path, tmp_path: Pat
         prompted = learned.prompt()
         text = clip.encode_text(clip.class_tokens(names, learned.prompt.layout), prompted).unit
         taught = teacher.encode_text(teacher.class_tokens(names, None, learned.template)).unit
-        pool = open_corpus(small(root, tmp_path / "other"), root / "cache").train
+        asked = small(root, tmp_path / "other")
+        pool = open_corpus(asked.data, root / "cache", shots=asked.shots, seed=asked.seed).train
         terms = []
         for number in range(len(pool)):
             sample = pool.sample(number)

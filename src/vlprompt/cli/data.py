@@ -273,13 +273,9 @@ def shards(
     """
     from vlprompt.data import write_shards
     from vlprompt.disk import default_root
-    from vlprompt.pretrain.config import PretrainConfig
     from vlprompt.pretrain.source import open_corpus
 
-    config = PretrainConfig(
-        method="rpp", model="", data=source, out=out, class_names=class_names, shots=shots or None, seed=seed
-    )
-    corpus = open_corpus(config, default_root())
+    corpus = open_corpus(source, default_root(), shots=shots or None, seed=seed, class_names=class_names)
     for note in corpus.notes:
         console.warn(note)
     with counting("writing images") as progress:

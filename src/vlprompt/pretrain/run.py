@@ -69,7 +69,13 @@ def pretrain_run(config: PretrainConfig, observer: Observer = SILENT) -> dict[st
     with joined(device) as ranks:
         observer = observer if ranks.rank == 0 else SILENT
         pretraining_method(config, ranks.world)  # refused before anything is read
-        corpus = open_corpus(config, config.cache or default_root())
+        corpus = open_corpus(
+            config.data,
+            config.cache or default_root(),
+            shots=config.shots,
+            seed=config.seed,
+            class_names=config.class_names,
+        )
         for note in corpus.notes:
             observer.note(note)
         images = open_model(config.model, config.dtype, str(device), config.cache, observer)

@@ -22,15 +22,16 @@ from vlprompt.data.class_names import named
 from vlprompt.data.listing import some
 from vlprompt.data.papers import catalogue
 from vlprompt.errors import DATA, UserError
-from vlprompt.pretrain.config import PretrainConfig
 
 POCKET = "pocket"
 """The name of the pocket's pretraining set for `--data`."""
 
 
-def open_corpus(config: PretrainConfig, cache: Path) -> Corpus:
-    """The images and class names of a run. cache: where fetched shards are kept. UserError: as the openers of each kind."""
-    source = config.data
+def open_corpus(source: str, cache: Path, *, shots: int | None, seed: int, class_names: Path | None = None) -> Corpus:
+    """The images and class names that `source` means: a few-shot sample, but of shards all.
+
+    cache: where fetched shards are kept. class_names: their file; None: found near the data. UserError: as the openers of each kind.
+    """
     if source == POCKET:
         found = pocket.names("pretraining")
         if not found:
@@ -48,15 +49,15 @@ def open_corpus(config: PretrainConfig, cache: Path) -> Corpus:
             raise catalogue.not_there(row, source, place)
         path = place
     if source not in pocket.names() and path.is_dir() and is_imagenet21k(path):
-        return open_imagenet21k(path, names_file=config.class_names, shots=config.shots, seed=config.seed)
+        return open_imagenet21k(path, names_file=class_names, shots=shots, seed=seed)
     if is_shards(source):
-        names = read_class_names(config.class_names) if config.class_names else None
+        names = read_class_names(class_names) if class_names else None
         return open_shards(source, names=names, spool=Spool(cache / "shards"))
-    if config.class_names is not None:
+    if class_names is not None:
         raise UserError(
             f"--class-names is for ImageNet-21K folders and shards; the classes of {source} are called after its folders.",
         )
-    return of_dataset(open_dataset(source), config.shots, config.seed)
+    return of_dataset(open_dataset(source), shots, seed)
 
 
 def of_dataset(dataset: Dataset, shots: int | None, seed: int) -> Corpus:
