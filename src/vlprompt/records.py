@@ -324,6 +324,11 @@ def losses(directory: Path) -> list[float]:
     return [float(row["loss"]) for row in rows if isinstance(row, dict) and type(row.get("loss")) in (int, float)]
 
 
+def harmonic(base: float, novel: float) -> float:
+    """``2 B N / (B + N)``; 0 where both are 0."""
+    return 2 * base * novel / (base + novel) if base + novel else 0.0
+
+
 def log(path: Path, values: Mapping[str, object]) -> None:
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(values) + "\n")

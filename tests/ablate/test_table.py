@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from vlprompt.ablate.records import FILE, Cell, append, read
-from vlprompt.ablate.table import epochs_until, harmonic, render
+from vlprompt.ablate.table import MEASURES, epochs_until, render
 from vlprompt.errors import UserError
 
 
@@ -48,6 +48,7 @@ def row(text: str, setting: str) -> list[str]:
 
 
 def test_harmonic_mean() -> None:
+    *_, harmonic = MEASURES
     assert harmonic(cell("host", 1, 60.0, 40.0)) == 48.0
     assert harmonic(cell("host", 1, 0.0, 40.0)) == 0.0
 

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from tests.report.made import record
-from vlprompt.records import Record
+from vlprompt.records import Record, harmonic
 from vlprompt.report.contenders import contenders
 from vlprompt.report.differences import pairs
-from vlprompt.report.grid import Column, Grid, Missing, Value, evaluate, harmonic, make_grid, number
+from vlprompt.report.grid import Column, Grid, Missing, Value, evaluate, make_grid, number
 from vlprompt.report.sections import make_sections
 from vlprompt.report.sides import Run
 

@@ -11,6 +11,7 @@ from scipy.special import stdtrit
 from vlprompt.ablate.records import Cell
 from vlprompt.ablate.sweep import CENTRE, HOST, ONE_WAY
 from vlprompt.errors import DATA, UserError
+from vlprompt.records import harmonic
 
 SHARE = 0.95
 MISSING = "missing"
@@ -26,16 +27,10 @@ def render(cells: Sequence[Cell]) -> str:
     return "\n".join([head(cells), *halves(cells), *_per_set(cells), *speed(cells)]) + "\n"
 
 
-def harmonic(cell: Cell) -> float:
-    """2BN / (B + N) of a cell's base and novel accuracy; 0 where one of them is."""
-    base, novel = cell.accuracy["base"], cell.accuracy["novel"]
-    return 2 * base * novel / (base + novel) if base and novel else 0.0
-
-
 MEASURES: tuple[Callable[[Cell], float], ...] = (
     lambda cell: cell.accuracy["base"],
     lambda cell: cell.accuracy["novel"],
-    harmonic,
+    lambda cell: harmonic(cell.accuracy["base"], cell.accuracy["novel"]),
 )
 """Base, novel and H, in percent."""
 
@@ -112,7 +107,7 @@ def halves(cells: Sequence[Cell]) -> list[str]:
 def _zero_shot_row(table: Mapping[str, Mapping[Pair, Cell]]) -> str:
     cells = {cell.dataset: cell for found in table.values() for cell in found.values()}.values()
     base, novel = ([cell.zero_shot[part] for cell in cells] for part in ("base", "novel"))
-    both = [2 * b * n / (b + n) if b and n else 0.0 for b, n in zip(base, novel, strict=True)]
+    both = [*map(harmonic, base, novel)]
     means = " | ".join(f"{statistics.fmean(values):.1f}" for values in (base, novel, both))
     return f"| zero-shot | {means} |" + " - |" * 6
 

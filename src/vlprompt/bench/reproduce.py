@@ -23,7 +23,7 @@ from vlprompt.data.papers.obtain import state
 from vlprompt.errors import DATA, UserError
 from vlprompt.methods import recipes
 from vlprompt.methods.recipes import Published, Recipe
-from vlprompt.records import Record
+from vlprompt.records import Record, harmonic
 from vlprompt.types import Views
 
 LEVEL = 0.95
@@ -235,7 +235,4 @@ def averaged(recipe: Recipe, published: Published) -> tuple[str, ...]:
 def _combined(halves: Sequence[Sequence[float]]) -> float:
     """The mean over data sets; of two halves the harmonic mean of their means (as published)."""
     means = [statistics.fmean(half) for half in halves]
-    if len(means) == 1:
-        return means[0]
-    base, novel = means
-    return 2 * base * novel / (base + novel) if base + novel else 0.0
+    return means[0] if len(means) == 1 else harmonic(*means)

@@ -18,6 +18,7 @@ from vlprompt.engine.dense import class_map, picture_logits
 from vlprompt.engine.evaluate import Classifier, check_classes, classifier_of
 from vlprompt.engine.observer import SILENT, Observer
 from vlprompt.errors import UserError
+from vlprompt.records import harmonic
 from vlprompt.towers import Clip
 from vlprompt.types import plain_name
 
@@ -59,10 +60,7 @@ class MaskScores:
     @property
     def hiou(self) -> float | None:
         """The harmonic mean of seen and unseen (Xian et al., arXiv 1707.00600, for IoU as in ZSSeg); None: without both."""
-        if self.seen is None or self.unseen is None:
-            return None
-        total = self.seen + self.unseen
-        return 2 * self.seen * self.unseen / total if total else 0.0
+        return None if self.seen is None or self.unseen is None else harmonic(self.seen, self.unseen)
 
     def as_dict(self) -> dict[str, object]:
         means = {"pixel_accuracy": self.pixel_accuracy, "miou": self.miou, "hiou": self.hiou}

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from vlprompt.records import harmonic
 from vlprompt.report.contenders import Contender
 from vlprompt.report.sides import Run
 
@@ -199,11 +200,6 @@ class Missing:
 
     have: int
     want: int
-
-
-def harmonic(base: float, novel: float) -> float:
-    """``2 B N / (B + N)``; 0 where both are 0."""
-    return 2 * base * novel / (base + novel) if base + novel else 0.0
 
 
 def evaluate(grid: Grid, contender: int, column: Column, metric: str = "top1") -> Value | Missing:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from vlprompt.records import Record
+from vlprompt.records import Record, harmonic
 
 MISSING = "missing"
 NOT_MEASURED = "-"
@@ -114,7 +114,7 @@ def halves(records: Sequence[Record]) -> Table:
                 ", ".join(map(str, sorted(base))),
                 _text(spread(one.top1 for one in base.values())),
                 _text(spread(one.top1 for one in novel.values())),
-                _text(spread(2 * a * b / (a + b) if a and b else a and b for a, b in both)),
+                _text(spread(None if a is None or b is None else harmonic(a, b) for a, b in both)),
                 NOT_MEASURED if seconds is None else f"{seconds.mean:.1f}",
             )
         )
