@@ -3,6 +3,9 @@
 Python's own unpickler calls whatever a file names. Here a name is only a name. The instructions build dictionaries, lists,
 tuples, numbers and strings. The few names that a file of tensors needs stand for values of this module; any other is
 refused.
+`torch.load(weights_only=True)` does not stand in for it. It refuses TorchScript archives, makes real objects of the
+optimisers in a training checkpoint, and does not notice a damaged byte (torch 2.13).
+
 Instructions: the pickle protocol 2, as pickletools documents it. Names: those that torch 1.0 to 2.x write for a state dict
 (`torch.save`) or a module (`torch.jit.save`).
 """
