@@ -6,9 +6,10 @@ import dataclasses
 import functools
 import statistics
 from collections import Counter
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image
@@ -24,6 +25,7 @@ from vlprompt.errors import UserError
 SHOTS = 16
 """The largest number of shots of the published protocol."""
 CHUNK = 64 * WORKERS
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,18 +197,13 @@ def _decode_all(listing: Listing, progress: Callable[[int], None] | None) -> tup
     damaged: list[Skipped] = []
     good: dict[Part, tuple[Sample, ...]] = {}
     for part in PARTS:
-        samples: tuple[Sample, ...] = getattr(dataset, part)
         fine = []
-        for start in range(0, len(samples), CHUNK):
-            chunk = samples[start : start + CHUNK]
-            for sample, look in zip(chunk, in_threads(functools.partial(_look, part), chunk), strict=True):
-                if isinstance(look, Skipped):
-                    damaged.append(look)
-                    continue
-                fine.append(sample)
-                looks.append(look)
-            if progress:
-                progress(len(chunk))
+        for sample, look in _each(functools.partial(_look, part), getattr(dataset, part), progress):
+            if isinstance(look, Skipped):
+                damaged.append(look)
+                continue
+            fine.append(sample)
+            looks.append(look)
         good[part] = tuple(fine)
     whole = Dataset(
         name=dataset.name,
@@ -219,12 +216,28 @@ def _decode_all(listing: Listing, progress: Callable[[int], None] | None) -> tup
     return whole, looks, damaged
 
 
+def _each(
+    look: Callable[[Sample], T], samples: Sequence[Sample], progress: Callable[[int], None] | None
+) -> Iterator[tuple[Sample, T]]:
+    """The samples, and what `look` finds of each; some at a time are looked at, then `progress` is told how many."""
+    for start in range(0, len(samples), CHUNK):
+        chunk = samples[start : start + CHUNK]
+        yield from zip(chunk, in_threads(look, chunk), strict=True)
+        if progress:
+            progress(len(chunk))
+
+
+def _reason(sample: Sample, error: UserError) -> str:
+    """Why an image cannot be used, without its name."""
+    return str(error).removeprefix(f"{sample.id}: ").removesuffix(".")
+
+
 def _look(part: Part, sample: Sample) -> _Look | Skipped:
     try:
         data = sample.read()
         image = open_image(data, name=sample.id, decoding=sample.decoding)
     except UserError as error:
-        return Skipped(sample.id, str(error).removeprefix(f"{sample.id}: ").removesuffix("."))
+        return Skipped(sample.id, _reason(sample, error))
     small = image.resize((9, 8), Image.Resampling.BOX).tobytes()
     dark = not any(image.convert("L").histogram()[DARK:])
     return _Look(sample=sample, part=part, content=sample.content_hash, size=image.size, small=small, dark=dark)
@@ -291,17 +304,9 @@ def verify(
     `known`: picture hashes of images that have been decoded before (`FeatureStore.known`), which are not decoded again.
     `progress` is called with the number of images just done. With `strict`, a UserError in place of skips.
     """
-    good: list[Sample] = []
-    skipped: list[Skipped] = []
-    for start in range(0, len(samples), CHUNK):
-        chunk = samples[start : start + CHUNK]
-        for sample, reason in zip(chunk, in_threads(lambda sample: damage(sample, known), chunk), strict=True):
-            if reason is None:
-                good.append(sample)
-            else:
-                skipped.append(Skipped(sample.id, reason))
-        if progress:
-            progress(len(chunk))
+    looked = [*_each(lambda sample: damage(sample, known), samples, progress)]
+    good = [sample for sample, reason in looked if reason is None]
+    skipped = [Skipped(sample.id, reason) for sample, reason in looked if reason is not None]
     if strict and skipped:
         raise strict_error("--strict", [f"{skip.id} ({skip.reason})" for skip in skipped])
     return tuple(good), tuple(skipped)
@@ -314,5 +319,5 @@ def damage(sample: Sample, known: Container[str] = frozenset()) -> str | None:
         if sample.picture_hash not in known:
             open_image(data, name=sample.id, decoding=sample.decoding)
     except UserError as error:
-        return str(error).removeprefix(f"{sample.id}: ").removesuffix(".")
+        return _reason(sample, error)
     return None

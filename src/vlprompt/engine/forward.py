@@ -167,14 +167,19 @@ class Forward:
         """(0, E): the features of a process that has no image of a step."""
         return Features(pooled=torch.empty(0, self.clip.facts.embed_dim, device=self.clip.device))
 
-    def class_features(self, prompted: Prompted, classes_C: Tensor | None = None, *, states: bool = False) -> Features:
-        """The class features of the classes in view (None: all), in their order; of several processes each encodes its part."""
+    def class_features(
+        self, prompted: Prompted, classes_C: Tensor | None = None, *, states: bool = False, max_rows: int | None = None
+    ) -> Features:
+        """The class features of the classes in view (None: all), in their order; of several processes each encodes its part.
+
+        max_rows: text rows that are run at once; None: as in learning.
+        """
         if self.spec.layout is None and not self.spec.reach.text_tower:
             assert self.frozen_text is not None
             return after(prompted.after_text, _of(self.frozen_text, classes_C))
-        return after(prompted.after_text, self._encoded(prompted, classes_C, states=states))
+        return after(prompted.after_text, self._encoded(prompted, classes_C, states, max_rows or self.max_rows))
 
-    def _encoded(self, prompted: Prompted, classes_C: Tensor | None, *, states: bool) -> Features:
+    def _encoded(self, prompted: Prompted, classes_C: Tensor | None, states: bool, max_rows: int | None) -> Features:
         number = self.tokens.num_classes if classes_C is None else len(classes_C)
         part = self.ranks.part(number)
         if self.ranks.world == 1:
@@ -183,7 +188,7 @@ class Forward:
             own = range(1) if len(part) == 0 else part  # a rank without a class encodes one, and gives none
             index = torch.arange(own.start, own.stop) if classes_C is None else classes_C[own.start : own.stop]
             tokens = subset(self.tokens, index)
-        text = self.clip.encode_text(tokens, prompted, states=states, max_rows=self.max_rows)
+        text = self.clip.encode_text(tokens, prompted, states=states, max_rows=max_rows)
         if self.ranks.world == 1:
             return text
         return Features(pooled=self.ranks.gather(text.pooled[: len(part)], number), states=text.states)

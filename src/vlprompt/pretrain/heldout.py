@@ -74,11 +74,7 @@ class Slice:
 @torch.no_grad()
 def all_classes(forward: Forward, prompt: nn.Module) -> Features:
     """The class features (C, E) of a prompt for all classes, each rank encoding its part."""
-    before, forward.max_rows = forward.max_rows, ROWS
-    try:
-        text = forward.class_features(asked(prompt, forward.spec, None, forward.frozen_text))
-    finally:
-        forward.max_rows = before
+    text = forward.class_features(asked(prompt, forward.spec, None, forward.frozen_text), max_rows=ROWS)
     layout = forward.spec.layout
     return text if layout is None or not layout.shared else alike(text, forward.tokens.names)
 
