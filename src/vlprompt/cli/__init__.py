@@ -98,6 +98,7 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _root(
+    context: typer.Context,
     debug: Annotated[bool, option("--debug", "Show the traceback of an error. May stand anywhere.")] = False,
     data_root: Annotated[
         str | None, option("--data-root DIR", "Where the papers' data sets lie. May stand anywhere.", "$VLPROMPT_DATA")
@@ -107,6 +108,8 @@ def _root(
     ] = False,
 ) -> None:
     failures.DEBUG.set(debug)
+    if data_root:
+        context.with_resource(options.known(data_root))
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -117,8 +120,7 @@ def run(arguments: Sequence[str]) -> int:
     try:
         _require_plain(arguments)
         _say_which_counts(own)
-        with options.known(shared):
-            _with_command(own[:1])(args=shared + own, prog_name="vlprompt")
+        _with_command(own[:1])(args=shared + own, prog_name="vlprompt")
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
         return failures.report(KeyboardInterrupt()) if code == INTERRUPTED and not failures.SAID.get() else code

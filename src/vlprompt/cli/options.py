@@ -290,7 +290,6 @@ def parse_views(text: str | None) -> int | Literal["epochs", "centre"] | None:
     return int(text)
 
 
-ROOT = "--data-root"
 ANYWHERE = "Anywhere in a command: --data-root DIR, where the papers' data sets lie, and --debug."
 """Stands below the options of every command."""
 VARIABLE = "VLPROMPT_DATA"
@@ -298,12 +297,8 @@ VARIABLE = "VLPROMPT_DATA"
 
 
 @contextmanager
-def known(shared: Sequence[str]) -> Iterator[None]:
-    """The data root of a command line, if it names one, in the environment; what was there before afterwards."""
-    root = _named(shared)
-    if root is None:
-        yield
-        return
+def known(root: str) -> Iterator[None]:
+    """The data root of a command line in the environment; what was there before afterwards."""
     before = os.environ.get(VARIABLE)
     os.environ[VARIABLE] = str(Path(root).expanduser().absolute())
     try:
@@ -313,13 +308,3 @@ def known(shared: Sequence[str]) -> Iterator[None]:
             del os.environ[VARIABLE]
         else:
             os.environ[VARIABLE] = before
-
-
-def _named(shared: Sequence[str]) -> str | None:
-    root = None
-    for place, one in enumerate(shared):
-        if one == ROOT and place + 1 < len(shared):
-            root = shared[place + 1]
-        elif one.startswith(f"{ROOT}="):
-            root = one.removeprefix(f"{ROOT}=")
-    return root or None
