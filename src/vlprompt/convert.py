@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from vlprompt import artifact
 from vlprompt.artifact import Learned
 from vlprompt.errors import DATA, NUMERICAL, UserError
 from vlprompt.methods.resolve import resolve
-from vlprompt.prompts.start import fill, misfits
+from vlprompt.prompts.start import LEARNER, fill, misfits, ours
 from vlprompt.towers import Clip
 from vlprompt.towers.formats.archive import read_archive
 from vlprompt.towers.formats.files import bare_names, read_safetensors, require
@@ -31,7 +31,6 @@ from vlprompt.towers.formats.huggingface import INDEX, PICKLED_INDEX, joined, sh
 from vlprompt.towers.tokens import class_plans
 from vlprompt.types import Position, TextLayout
 
-LEARNER = "prompt_learner."
 ZERO_SHOT = "ZS_image_encoder."
 """PromptSRC's frozen copy of the image tower, within its prompt learner."""
 FIXED = ("token_prefix", "token_suffix")
@@ -51,54 +50,24 @@ class Layout:
     method: str
     marks: tuple[str, ...]
     """Tensors that it has and the others do not."""
-    rename: Callable[[str], str]
-    """A published tensor's name -> ours."""
     words: tuple[str, ...]
     """Values of the option `init` whose fixed words may stand behind the context, the likeliest first."""
     like: tuple[str, ...] = ()
     """Methods that save the same tensors."""
 
 
-def _same(name: str) -> str:
-    return name
-
-
-def _maple(name: str) -> str:
-    """``compound_prompts_text.i`` and ``compound_prompt_projections.i`` are of layer i + 1."""
-    kind, _, rest = name.partition(".")
-    if kind == "compound_prompts_text":
-        return f"text.{int(rest) + 1}"
-    if kind == "compound_prompt_projections":
-        layer, _, part = rest.partition(".")
-        return f"proj.{int(layer) + 1}.{part}"
-    return f"proj.0.{rest}" if kind == "proj" else name
-
-
-def _independent(name: str) -> str:
-    """``VPT`` is the first layer's tokens; ``VPT_shallow``, whatever its name says, those of a deeper layer."""
-    for tower, ours in (("text_encoder", "text"), ("image_encoder", "image")):
-        if name == f"{tower}.VPT":
-            return f"{ours}.0"
-        if found := re.fullmatch(rf"{tower}\.transformer\.resblocks\.(\d+)\.VPT_shallow", name):
-            return f"{ours}.{found[1]}"
-    return name
-
-
 LAYOUTS = (
-    Layout(name="MaPLe", method="maple", marks=("proj.weight",), rename=_maple, words=(PUBLISHED_WORDS, "normal")),
-    Layout(name="CoCoOp", method="cocoop", marks=("meta_net.linear1.weight",), rename=_same, words=("normal",)),
+    Layout(name="MaPLe", method="maple", marks=("proj.weight",), words=(PUBLISHED_WORDS, "normal")),
+    Layout(name="CoCoOp", method="cocoop", marks=("meta_net.linear1.weight",), words=("normal",)),
     Layout(
         name="IVLP",
         method="ivlp",
         marks=("ctx", "image_encoder.VPT"),
-        rename=_independent,
         words=(PUBLISHED_WORDS, "normal"),
         like=("promptsrc",),
     ),
-    Layout(name="VPT", method="vpt", marks=("image_encoder.VPT",), rename=_independent, words=("normal",)),
-    Layout(
-        name="CoOp", method="coop", marks=("ctx",), rename=_same, words=("normal",), like=("kgcoop", "prograd", "pomp")
-    ),
+    Layout(name="VPT", method="vpt", marks=("image_encoder.VPT",), words=("normal",)),
+    Layout(name="CoOp", method="coop", marks=("ctx",), words=("normal",), like=("kgcoop", "prograd", "pomp")),
 )
 
 
@@ -130,7 +99,7 @@ def convert(
     stored, frozen = _parted(_stored(files), clip)
     layout, name = _layout(stored, frozen, method, file)
     fixed = {name: stored.pop(name) for name in FIXED if name in stored}
-    tensors = {layout.rename(name): tensor.float().contiguous() for name, tensor in stored.items()}
+    tensors = {ours(name): tensor.float().contiguous() for name, tensor in stored.items()}
     _require_finite(tensors, file)
     words = (
         ""

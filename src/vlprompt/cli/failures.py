@@ -32,6 +32,8 @@ SAID: ContextVar[bool] = ContextVar("said", default=False)
 RESUMED, REPEATED = ("train", "pretrain"), ("bench", "ablate", "quickstart", "reproduce", "tune")
 """Commands that go on with --resume, and those that go on when they are called again."""
 
+NO_MEMORY = ("out of memory", "can't allocate memory")
+"""What a library's error says of it."""
 _OS_HINTS = {
     errno.ENOSPC: "the disk is full; free some space, or choose another place with --out (features are cached in the "
     "directory that `vlprompt env` names)",
@@ -118,16 +120,9 @@ def describe(error: BaseException) -> tuple[str, int]:
             return _said_of_interrupt(), INTERRUPTED
         case OSError():
             return _describe_os(error), DATA
-        case MemoryError():
-            return (
-                "out of memory. Use --max-memory 4G (class names run a part at a time) or a smaller batch: --set batch=8",
-                UNEXPECTED,
-            )
-        case _ if "out of memory" in str(error).lower() or "can't allocate memory" in str(error).lower():
-            return (
-                "out of memory. Use --max-memory 4G (class names run a part at a time) or a smaller batch: --set batch=8",
-                UNEXPECTED,
-            )
+    if isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in NO_MEMORY):
+        advice = "Use --max-memory 4G (class names run a part at a time) or a smaller batch: --set batch=8"
+        return f"out of memory. {advice}", UNEXPECTED
     summary = f"{type(error).__name__}: {error}"
     return f"{summary}\nThis is a fault of vlprompt. Run again with --debug and report what it prints.", UNEXPECTED
 

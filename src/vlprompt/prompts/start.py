@@ -2,10 +2,29 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+
+LEARNER = "prompt_learner."
+"""Stands before the names of what the published code learns, but not before those of tokens inside a tower."""
+DEEP = re.compile(r"(text|image)_encoder\.(?:VPT|transformer\.resblocks\.(\d+)\.VPT_shallow)")
+COMPOUND = re.compile(r"compound_prompt(?:s_(text)|_(proj)ections)\.(\d+)(.*)")
+
+
+def ours(published: str) -> str:
+    """The published code's name of a learned tensor, without `LEARNER`, in ours.
+
+    ``VPT`` is the first layer's tokens; ``VPT_shallow``, whatever its name says, those of a deeper layer.
+    ``compound_prompts_text.i`` and ``compound_prompt_projections.i`` are of layer i + 1, ``proj`` of layer 0.
+    """
+    if deep := DEEP.fullmatch(published):
+        return f"{deep[1]}.{deep[2] or 0}"
+    if compound := COMPOUND.fullmatch(published):
+        return f"{compound[1] or compound[2]}.{int(compound[3]) + 1}{compound[4]}"
+    return published.replace("proj.", "proj.0.", 1) if published.startswith("proj.") else published
 
 
 def misfits(given: Mapping[str, Tensor], module: nn.Module) -> list[str]:

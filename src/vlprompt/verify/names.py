@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from vlprompt.errors import DATA, UserError
+from vlprompt.prompts.start import LEARNER, ours
 
 OPTIONS = {"csc": "per_class", "T": "temperature", "lambda": "strength", "K": "classes"}
 """A case's `config` -> what `--set` takes; other names are the same."""
@@ -23,8 +23,6 @@ LOSSES = {
     "loss_logits": "consistency-logits",
 }
 """A published loss -> the term's name."""
-DEEP = re.compile(r"(text|image)_encoder\.transformer\.resblocks\.(\d+)\.VPT_shallow")
-COMPOUND = re.compile(r"prompt_learner\.compound_prompt(?:s_(text)|_(proj)ections)\.(\d+)(.*)")
 
 
 def options(method: str, config: Mapping[str, Any]) -> dict[str, object]:
@@ -41,13 +39,7 @@ def options(method: str, config: Mapping[str, Any]) -> dict[str, object]:
 
 def tensor(official: str) -> str:
     """``prompt_learner.compound_prompts_text.0`` -> ``text.1``. UserError: a name that no method here has."""
-    if official == "image_encoder.VPT":
-        return "image.0"
-    if deep := DEEP.fullmatch(official):
-        return f"{deep[1]}.{deep[2]}"
-    if compound := COMPOUND.fullmatch(official):
-        return f"{compound[1] or compound[2]}.{int(compound[3]) + 1}{compound[4]}"
-    prefix, _, own = official.partition(".")
-    if prefix == "prompt_learner" and own:
-        return own.replace("proj.", "proj.0.", 1) if own.startswith("proj.") else own
-    raise UserError(f"a learned tensor {official!r} is unknown here.", exit_code=DATA)
+    found = ours(official.removeprefix(LEARNER))
+    if found in (official, ""):
+        raise UserError(f"a learned tensor {official!r} is unknown here.", exit_code=DATA)
+    return found
