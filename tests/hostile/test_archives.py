@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import random
 import tarfile
 import threading
+import time
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -17,25 +19,32 @@ import pytest
 
 from tests.data.make import encoded, noise
 from tests.hostile import values
-from vlprompt.data import Spool, open_shards
+from vlprompt.data import Spool, archive, open_shards
 from vlprompt.data.archive import Unsafe, unpack
 from vlprompt.data.download import Fetcher, Refused
 from vlprompt.data.papers.row import Address
 from vlprompt.errors import UserError
 
-QUICK = Fetcher(tries=2, sleep=lambda seconds: None)
+QUICK = Fetcher(tries=2, timeout=0.3, sleep=lambda seconds: None)
 
 
-def tar(*members: tuple[str, bytes, str], name: str = "a.tar", mode: str = "w") -> Callable[[Path], Path]:
-    """(name, kind, target) of each member; kinds are those of tarfile, content is 3 bytes."""
+def tar(
+    *members: tuple[str, bytes, str],
+    name: str = "a.tar",
+    mode: str = "w",
+    size: int = 3,
+    pax: dict[str, str] | None = None,
+) -> Callable[[Path], Path]:
+    """(name, kind, target) of each member; kinds are those of tarfile, content is `size` bytes of 3; pax: overrides."""
 
     def write(folder: Path) -> Path:
-        with tarfile.open(folder / name, mode) as archive:  # type: ignore[call-overload]
+        with tarfile.open(folder / name, mode) as out:  # type: ignore[call-overload]
             for path, kind, target in members:
                 info = tarfile.TarInfo(path)
                 info.type, info.linkname = kind, target
-                info.size = 3 if kind == tarfile.REGTYPE else 0
-                archive.addfile(info, io.BytesIO(b"abc"))
+                info.size = size if kind == tarfile.REGTYPE else 0
+                info.pax_headers = pax or {}
+                out.addfile(info, io.BytesIO(b"abc"))
         return folder / name
 
     return write
@@ -76,6 +85,12 @@ BAD: dict[str, Callable[[Path], Path]] = {
     "zip link": zipped(("a", b"/tmp", 0o120777)),
     "zip bomb": zipped(("a", bytes(200_000_000), 0o100644)),
     "tar bomb": lambda folder: _big(folder),
+    "a size in a PAX header": tar(("a", tarfile.REGTYPE, ""), pax={"size": "99999999999"}),
+    "a negative size in a PAX header": tar(("a", tarfile.REGTYPE, ""), pax={"size": "-512"}),
+    "a path in a PAX header": tar(("a", tarfile.REGTYPE, ""), pax={"path": "../x"}),
+    "holes in a PAX header": tar(
+        ("a", tarfile.REGTYPE, ""), pax={"GNU.sparse.size": str(1 << 40), "GNU.sparse.map": "0,1"}
+    ),
     "no tar": lambda folder: _bytes(folder / "a.tar", b"x" * 2000),
     "no zip": lambda folder: _bytes(folder / "a.zip", b"x" * 2000),
 }
@@ -103,6 +118,14 @@ def test_nothing_is_written_outside(tmp_path: Path, write: Callable[[Path], Path
     assert {path.name for path in tmp_path.iterdir()} == {source.name, "deep"}
     assert [path for path in tmp_path.rglob("*") if path.is_symlink()] == []
     assert sum(path.stat().st_size for path in into.rglob("*") if path.is_file()) < 100_000_000
+
+
+@pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.DIRTYPE])
+def test_empty_files_and_folders_take_room_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: bytes) -> None:
+    monkeypatch.setattr(archive, "AND", 1 << 18)
+    source = tar(*((f"{i}", kind, "") for i in range(500)), name="a.tgz", mode="w:gz", size=0)(tmp_path)
+    with pytest.raises(Unsafe, match="100 times its size"):
+        unpack(source, tmp_path / "into")
 
 
 def test_a_good_archive_is_unpacked(tmp_path: Path) -> None:
@@ -188,9 +211,41 @@ def garbled(handler: BaseHTTPRequestHandler) -> None:
     )
 
 
+def said(body: bytes, code: int = 200, **headers: str) -> Callable[[BaseHTTPRequestHandler], None]:
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(code)
+        for name, value in {"Content-Length": str(len(body)), **headers}.items():
+            handler.send_header(name.replace("_", "-"), value)
+        handler.end_headers()
+        handler.wfile.write(body)
+
+    return answer
+
+
+def backwards(handler: BaseHTTPRequestHandler) -> None:
+    """A chunk of negative length."""
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-5\r\n" + bytes(500))
+
+
+def dripping(handler: BaseHTTPRequestHandler) -> None:
+    """A byte now and then, each before the connection counts as dead."""
+    handler.send_response(200)
+    handler.send_header("Content-Length", "100000")
+    handler.end_headers()
+    while True:
+        handler.wfile.write(b"x")
+        handler.wfile.flush()
+        time.sleep(0.02)
+
+
 @pytest.mark.parametrize(
     "answer",
     [
+        said(gzip.compress(bytes(1000)), Content_Encoding="gzip"),
+        said(bytes(1000), code=206),
+        said(b"", code=204),
+        backwards,
+        dripping,
         endless,
         cut,
         garbled,
@@ -208,6 +263,13 @@ def test_a_transfer_ends(tmp_path: Path, answer: Callable[[BaseHTTPRequestHandle
         with pytest.raises(UserError, match="cannot be fetched"):
             open_shards(url, spool=Spool(tmp_path, fetcher=QUICK))
     assert sum(path.stat().st_size for path in tmp_path.rglob("*")) < 1 << 20
+
+
+def test_a_packed_file_that_is_called_so_is_kept_as_it_is(tmp_path: Path) -> None:
+    packed = gzip.compress(b"abc")
+    with serving(said(packed, Content_Encoding="x-gzip")) as url:
+        got = QUICK.fetch(Address(url=f"{url}/file.tar.gz", source="the test"), tmp_path)
+    assert got.path.read_bytes() == packed
 
 
 def test_a_file_whose_end_nobody_states_is_not_kept(tmp_path: Path) -> None:

@@ -43,6 +43,13 @@ def test_no_device_is_read(tmp_path: Path) -> None:
         open_image(tmp_path / "nothing.png")
 
 
+def test_a_strip_of_a_million_rows_is_refused() -> None:
+    out = io.BytesIO()
+    Image.new("1", (1, images.MAX_SIDE + 1)).save(out, "PNG")
+    with pytest.raises(UserError, match="too long an edge"):
+        open_image(out.getvalue())
+
+
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "P", "I;16", "I", "F", "CMYK", "1"])
 def test_a_large_picture_is_the_same_by_rows(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
     numbers = np.random.default_rng(0)

@@ -16,8 +16,9 @@ from typing import IO
 
 TAR, ZIP = (".tar", ".tar.gz", ".tgz"), (".zip",)
 CHUNK = 1 << 20
-MOST_TIMES, AND = 100, 1 << 26
-"""An archive may unpack to so many times its own size, and 64 MiB: pictures hardly shrink, lists of names do."""
+MOST_TIMES, AND, BLOCK = 100, 1 << 26, 1 << 12
+"""An archive may unpack to so many times its own size, and 64 MiB: pictures hardly shrink, lists of names do. A file or folder
+takes a block at least."""
 MAX_PATH, MAX_PART, MAX_PARTS = 1024, 200, 32
 """Bytes of a member's path and of a part of it, and its parts."""
 DAMAGED = (
@@ -45,12 +46,12 @@ def unpack(file: Path, into: Path) -> None:
     try:
         for name, size, stream in _members(file):
             target = _inside(root, name)
+            left -= max(size, BLOCK)
+            if size < 0 or left < 0:
+                raise Unsafe(f"unpacks to more than {MOST_TIMES} times its size")
             if stream is None:
                 target.mkdir(parents=True, exist_ok=True)
                 continue
-            left -= size
-            if size < 0 or left < 0:
-                raise Unsafe(f"unpacks to more than {MOST_TIMES} times its size")
             target.parent.mkdir(parents=True, exist_ok=True)
             if root not in (target.parent.resolve(), *target.parent.resolve().parents) or target.is_symlink():
                 raise Unsafe(f"has a member outside of it: {name[:80]}")

@@ -31,6 +31,10 @@ TRIES = 5
 FIRST_WAIT = 1.0
 """Seconds before the second try; doubled for each further one."""
 TIMEOUT = 60.0
+"""Seconds without a byte after which a transfer is broken, and in which `LEAST` bytes must come."""
+LEAST = 1 << 14
+SAID = 200
+"""Letters that are shown of what a server says."""
 CHUNK = 1 << 20
 AGENT = "vlprompt"
 MOST_UNSTATED, SMALL = 1 << 36, 1 << 26
@@ -127,7 +131,7 @@ class Fetcher:
                 raise Refused("the server does not say how long the file is, so a part would look like the whole")
             if not answer.start:
                 disk.write_json(_tag_file(part), {"tag": answer.tag})
-            have = _copy(stream, part, answer.start, progress, size)
+            have = _copy(stream, part, answer.start, self.timeout, progress, size)
         if size is not None and have != size:
             raise Broken(f"{have:,} of {size:,} bytes came")
         return answer.sha256
@@ -144,10 +148,10 @@ class Fetcher:
             if error.code == 416:
                 part.unlink(missing_ok=True)
                 raise Broken("the part on disk does not belong to the file on the server") from error
-            said = f"the server answers {error.code} {error.reason}"
+            said = f"the server answers {error.code} {error.reason}"[:SAID]
             raise Broken(said) if error.code in (408, 425, 429) or error.code >= 500 else Refused(said) from error
         except (OSError, http.client.HTTPException) as error:
-            raise Broken(str(getattr(error, "reason", "") or error or type(error).__name__)) from error
+            raise Broken(str(getattr(error, "reason", "") or error or type(error).__name__)[:SAID]) from error
         except ValueError as error:
             raise Refused(f"it is not an address ({error})") from error
         return _Answer.of(stream, hops.sha256)
@@ -158,8 +162,11 @@ class Fetcher:
             part = Path(folder, "file")
 
             def once() -> bytes:
-                with self._ask(url, {"User-Agent": AGENT, "Accept-Encoding": "identity"}, part).stream as stream:
-                    have = _copy(stream, part, 0, lambda done, size: None, None, most)
+                answer = self._ask(url, {"User-Agent": AGENT, "Accept-Encoding": "identity"}, part)
+                with answer.stream as stream:
+                    if stream.status != 200:
+                        raise Refused(f"a part came instead of the file (answer {stream.status})")
+                    have = _copy(stream, part, 0, self.timeout, most=most)
                     length = stream.headers.get("Content-Length", "")
                 if length and reading.whole(length) != have:
                     raise Broken(f"{have:,} of {length} bytes came")
@@ -201,12 +208,18 @@ class _Answer:
 
     @classmethod
     def of(cls, stream: Any, sha256: str) -> _Answer:
-        """Refused: it is a page for people."""
+        """Refused: it is a page for people, packed although nobody asked for that, or a part that does not say which."""
         headers = stream.headers
-        if headers.get_content_type() == "text/html":
-            stream.close()
-            raise Refused("a page for people came instead of the file")
         part = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", headers.get("Content-Range", ""))
+        packed = headers.get("Content-Encoding", "identity").strip().lower() not in ("", "identity")
+        packed &= not urlsplit(stream.geturl()).path.endswith(
+            (".gz", ".tgz")
+        )  # servers say of such a file that it is packed
+        page = headers.get_content_type() == "text/html"
+        if page or packed or (stream.status != 200 and not (stream.status == 206 and part)):
+            stream.close()
+            came = "a page for people" if page else "a packed body" if packed else f"an answer {stream.status}"
+            raise Refused(f"{came} came instead of the file")
         length = headers.get("Content-Length", "")
         size, start = reading.whole(length), 0
         if stream.status == 206 and part:
@@ -224,22 +237,38 @@ class _Answer:
         )
 
 
-def _copy(stream: Any, part: Path, start: int, progress: Progress, size: int | None, most: int = MOST_UNSTATED) -> int:
-    """Append what comes at `start`; the bytes that are there in the end. Broken: it broke off. Refused: more came than stated."""
+def _copy(
+    stream: Any,
+    part: Path,
+    start: int,
+    timeout: float,
+    progress: Progress = lambda done, size: None,
+    size: int | None = None,
+    most: int = MOST_UNSTATED,
+) -> int:
+    """Append what comes at `start`; the bytes that are there in the end.
+
+    Broken: it broke off. Refused: more came than stated, or fewer than `LEAST` bytes in `timeout` seconds.
+    """
     done, most = start, most if size is None else size
+    since, had = time.monotonic(), done
     with part.open("r+b" if start else "wb") as file:
         file.seek(start)
         file.truncate()
         while True:
             try:
-                block = stream.read(CHUNK)
+                block = stream.read1(CHUNK)  # what is there: `read` would wait for all of it, a byte a minute
             except http.client.IncompleteRead as error:
                 file.write(error.partial)
                 raise Broken("the connection broke off") from error
-            except (OSError, http.client.HTTPException) as error:
+            except (OSError, ValueError, http.client.HTTPException) as error:  # ValueError: a chunk of negative length
                 raise Broken(str(error) or type(error).__name__) from error
             if not block:
                 return done
+            if time.monotonic() - since > timeout:
+                if done - had < LEAST:
+                    raise Refused(f"fewer than {LEAST:,} bytes came in {timeout:.0f} seconds")
+                since, had = time.monotonic(), done
             done += len(block)
             if done > most:
                 break

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,8 @@ FORMATS = tuple(
 LARGE = 1 << 24
 """Pixels; above it, one image at a time is decoded, and converted by rows."""
 MAX_BYTES = 1 << 30
+MAX_SIDE = 1 << 20
+"""Pixels of an edge: Pillow keeps 8 bytes for each row of every copy, and no camera makes such strips."""
 _one_large = threading.RLock()
 
 
@@ -134,16 +136,25 @@ def _require_few(image: Image.Image, name: str) -> None:
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and image.width * image.height > limit:
         raise _bad(name, f"too many pixels ({image.width} x {image.height}); the limit is {limit}")
+    if max(image.size) > MAX_SIDE:
+        raise _bad(name, f"too long an edge ({image.width} x {image.height} pixels); the limit is {MAX_SIDE}")
 
 
 def _flatten_by_rows(image: Image.Image, rows: int) -> Image.Image:
     """As `_flatten`, some rows at a time: a conversion of a whole large picture holds several copies of it."""
-    scale = _scale(np.asarray(image)) if _is_deep(image) else None
+    scale = None
+    if _is_deep(image):  # 20 bytes and more for a pixel of the part
+        rows = max(1, rows // 8)
+        scale = _scale(np.asarray(part) for _, part in _parts(image, rows))
     out = Image.new("RGB", image.size)
-    for top in range(0, image.height, rows):
-        part = image.crop((0, top, image.width, min(top + rows, image.height)))
+    for top, part in _parts(image, rows):
         out.paste(_flatten(part, scale), (0, top))
     return out
+
+
+def _parts(image: Image.Image, rows: int) -> Iterator[tuple[int, Image.Image]]:
+    for top in range(0, image.height, rows):
+        yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
 
 
 def _is_deep(image: Image.Image) -> bool:
@@ -174,7 +185,7 @@ def _upright(image: Image.Image, own: bool) -> Image.Image:
 def _flatten(image: Image.Image, scale: tuple[float, float] | None = None) -> Image.Image:
     if _is_deep(image):
         grey = np.asarray(image)
-        return Image.fromarray(_to_bytes(grey, scale or _scale(grey))).convert("RGB")
+        return Image.fromarray(_to_bytes(grey, scale or _scale([grey]))).convert("RGB")
     if image.mode == "La":
         image = image.convert("LA")
     if image.mode in ("LA", "RGBA", "RGBa", "PA") or "transparency" in image.info:
@@ -183,16 +194,19 @@ def _flatten(image: Image.Image, scale: tuple[float, float] | None = None) -> Im
     return image.convert("RGB")
 
 
-def _scale(grey: NDArray[Any]) -> tuple[float, float]:
-    """What becomes 0, and how much more becomes 255, of grey values of more than 8 bits.
+def _scale(parts: Iterable[NDArray[Any]]) -> tuple[float, float]:
+    """What becomes 0, and how much more becomes 255, of the parts of a grey image of more than 8 bits.
 
     Integers are 16-bit (0 .. 65535), floats 0 .. 1 or 0 .. 255; where values lie outside, least and greatest become
     0 and 255.
     """
-    low, high = float(grey.min()), float(grey.max())
-    if not (math.isfinite(low) and math.isfinite(high)):
-        raise ValueError("grey values that are not finite")
-    full = 65535.0 if grey.dtype.kind in "iu" else (1.0 if high <= 1 else 255.0)
+    low, high, whole = math.inf, -math.inf, True
+    for grey in parts:
+        least, most = float(grey.min()), float(grey.max())
+        if not (math.isfinite(least) and math.isfinite(most)):
+            raise ValueError("grey values that are not finite")
+        low, high, whole = min(low, least), max(high, most), grey.dtype.kind in "iu"
+    full = 65535.0 if whole else (1.0 if high <= 1 else 255.0)
     return (low, max(high - low, 1e-30)) if low < 0 or high > full else (0.0, full)
 
 
