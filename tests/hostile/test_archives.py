@@ -85,6 +85,7 @@ BAD: dict[str, Callable[[Path], Path]] = {
     "zip link": zipped(("a", b"/tmp", 0o120777)),
     "zip bomb": zipped(("a", bytes(200_000_000), 0o100644)),
     "tar bomb": lambda folder: _big(folder),
+    "a long PAX header": tar(("a", tarfile.REGTYPE, ""), name="a.tgz", mode="w:gz", pax={"comment": "x" * (1 << 21)}),
     "a size in a PAX header": tar(("a", tarfile.REGTYPE, ""), pax={"size": "99999999999"}),
     "a negative size in a PAX header": tar(("a", tarfile.REGTYPE, ""), pax={"size": "-512"}),
     "a path in a PAX header": tar(("a", tarfile.REGTYPE, ""), pax={"path": "../x"}),

@@ -12,7 +12,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Self
 
 TAR, ZIP = (".tar", ".tar.gz", ".tgz"), (".zip",)
 CHUNK = 1 << 20
@@ -21,6 +21,15 @@ MOST_TIMES, AND, BLOCK = 100, 1 << 26, 1 << 12
 takes a block at least."""
 MAX_PATH, MAX_PART, MAX_PARTS = 1024, 200, 32
 """Bytes of a member's path and of a part of it, and its parts."""
+MAX_HEADER = 1 << 20
+"""Bytes of a long name or a PAX header, which a packed tar may make of nearly nothing."""
+HEADERS = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
 DAMAGED = (
     *(tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
     *(EOFError, ValueError, KeyError, IndexError, RuntimeError, NotImplementedError, OverflowError, MemoryError),
@@ -78,7 +87,7 @@ def _members(file: Path) -> Iterator[tuple[str, int, IO[bytes] | None]]:
                 with archive.open(one) as stream:
                     yield one.filename, one.file_size, stream
         return
-    with tarfile.open(file) as tar:
+    with tarfile.open(file, tarinfo=ShortHeaders) as tar:
         for entry in forwards(tar):
             if entry.isdir():
                 yield entry.name, 0, None
@@ -88,6 +97,17 @@ def _members(file: Path) -> Iterator[tuple[str, int, IO[bytes] | None]]:
                 yield entry.name, entry.size, content
             else:
                 raise Unsafe(f"has a member that is neither file nor folder: {entry.name[:80]}")
+
+
+class ShortHeaders(tarfile.TarInfo):
+    """A member of a tar; ValueError for a header of more than `MAX_HEADER` bytes, before they are read."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        found = super().frombuf(buf, encoding, errors)
+        if found.type in HEADERS and found.size > MAX_HEADER:
+            raise ValueError(f"a header of {found.size:,} bytes")
+        return found
 
 
 def forwards(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
