@@ -8,7 +8,7 @@ import html
 import inspect
 import tempfile
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,7 @@ from vlprompt.inputs import (
     Data,
     ImageLike,
     as_dataset,
+    as_frame,
     asked_names,
     chunks,
     column,
@@ -334,12 +335,9 @@ class PromptClassifier:
             if isinstance(X, str | Path | tuple):
                 return X, None
             raise UserError("these are images without labels: call fit(images, labels), or give a folder.")
+        images = [X] if is_one(X) else list(listed(X))
         if (sets := label_sets(y := list(y), self.class_names)) is not None:
-            return (
-                [X] if is_one(X) else list(listed(X)),
-                sets,
-                list(self.class_names or sorted(set().union(*sets))),
-            ), None
+            return (images, sets, list(self.class_names or sorted(set().union(*sets)))), None
         given = np.asarray(y)
         labels, places = np.unique(given, return_inverse=True)
         words = self.class_names
@@ -361,7 +359,6 @@ class PromptClassifier:
             )
         else:
             names = names_of(words)
-        images = [X] if is_one(X) else list(listed(X))
         return (images, places.reshape(-1).tolist(), names), labels
 
     @plainly
@@ -392,41 +389,41 @@ class PromptClassifier:
         """(N,) the most probable class of every image, as `classes_` has it, or as `class_names`. Of a prompt learned from several labels
         for each image: (N,) objects, the tuple of all classes above their thresholds."""
         found = self.predict_proba(X, class_names)
-        names = self.classes_ if class_names is None else np.array(names_of(class_names))
-        if self.several:
-            sets = np.empty(len(found), dtype=object)
-            for place, row in enumerate(self.several.chosen(found, names.tolist())):
-                sets[place] = tuple(names[row].tolist())
-            return sets
-        answers: NDArray[Any] = names[found.argmax(1)]
-        return answers
+        return self._said(found, self.classes_ if class_names is None else np.array(names_of(class_names)))
+
+    def _said(self, found: NDArray[np.float32], names: NDArray[Any]) -> NDArray[Any]:
+        if not self.several:
+            answers: NDArray[Any] = names[found.argmax(1)]
+            return answers
+        sets = np.empty(len(found), dtype=object)
+        for place, row in enumerate(self.several.chosen(found, names.tolist())):
+            sets[place] = tuple(names[row].tolist())
+        return sets
 
     @plainly
     def frame(self, X: ImageLike | Iterable[ImageLike], y: Iterable[Any] | None = None) -> Any:
-        """A pandas DataFrame with a row for each image: `image`, `answer`, `probability`, and with `y` also `label` and `right`."""
-        try:
-            import pandas
-        except ImportError:
-            raise UserError("a frame needs pandas, which is not installed: pip install pandas.") from None
+        """A pandas DataFrame with a row for each image: `image`, `answer`, `probability`, and with `y` also `label` and `right`.
+
+        Of a prompt that was learned from several labels for each image, answers and labels are tuples of names; `probability` is the
+        highest one of a class, and `right` says that both have the same classes.
+        """
         items = list(listed(X))
-        images = [str(one) if isinstance(one, str | Path) else f"image {n}" for n, one in enumerate(items)]
         found = self.predict_proba(items)
-        columns = {"image": images, "answer": self.classes_[found.argmax(1)], "probability": found.max(1)}
-        out = pandas.DataFrame(columns)
-        if y is not None:
-            out["label"] = list(y)
-            out["right"] = out["label"] == out["answer"]
-        return out
+        sets = None if y is None or not self.several else label_sets(y := list(y), self._fitted.class_names)
+        return as_frame(items, self._said(found, self.classes_), found.max(1), sets or y)
 
     @plainly
     def predict_files(
-        self, paths: Sequence[str | Path | Sample], class_names: Sequence[str] | None = None
+        self,
+        paths: Sequence[str | Path | Sample],
+        class_names: Sequence[str] | None = None,
+        advance: Callable[[int], None] = lambda number: None,
     ) -> tuple[NDArray[np.float32], dict[int, str]]:
         """((N, C) float32 probabilities of the files (or samples) that can be read, in order; place -> why another cannot).
 
         Some files at a time are decoded, once and no larger than needed (`data.views.pixels` with `enough`), while the tower encodes
         those before; so memory does not grow with their number or size. `predict_proba` decodes all pixels: its answers for pictures
-        of a camera differ a little.
+        of a camera differ a little. advance: is told how many files are done, some at a time.
         """
         samples = [
             path
@@ -455,6 +452,7 @@ class PromptClassifier:
                 images = self.seen(views)
                 good = [sample for sample in part if sample.id in views]
                 found += [self._probabilities(classifier.logits(good, images))] if good else []
+                advance(len(part))
         return np.concatenate(found), reasons
 
     @plainly

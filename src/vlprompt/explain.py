@@ -99,9 +99,11 @@ class Reading:
             )
         if self.alike is not None:
             one, other, before, after = self.alike.pairs[0]
-            far = "further apart" if self.alike.after < self.alike.before else "closer together"
+            far = "moved them further apart" if self.alike.after < self.alike.before else "moved them closer together"
+            if abs(self.alike.after - self.alike.before) < SAME:
+                far = "left the words where they were"
             out.append(
-                f"Classes: learning moved them {far} (mean cosine {self.alike.before:.2f} before, {self.alike.after:.2f} after). It can "
+                f"Classes: learning {far} (mean cosine {self.alike.before:.2f} before, {self.alike.after:.2f} after). It can "
                 f"tell {one!r} from {other!r} least ({before:.2f} before, {after:.2f} after): look at their pictures first."
             )
         own = learned.method.prompt.reach.own_classes
@@ -127,6 +129,8 @@ def read(directory: Path, *, top: int, model: str | None = None) -> Reading:
     return Reading(learned=learned, tensors=tensors, words=words, alike=alike)
 
 
+SAME = 0.005
+"""A change of the mean cosine that is none, in two digits."""
 PAIRS = 5
 """Pairs of classes that are named."""
 

@@ -56,6 +56,23 @@ def column(frame: Any, name: str) -> list[Any]:
     return list(frame[name])
 
 
+def as_frame(images: Sequence[Any], answers: Any, probabilities: Any, labels: Iterable[Any] | None) -> Any:
+    """A pandas DataFrame with a row for each image. UserError: pandas is not installed."""
+    try:
+        import pandas
+    except ImportError:
+        raise UserError("a frame needs pandas, which is not installed: pip install pandas.") from None
+    names = [str(one) if isinstance(one, str | Path) else f"image {n}" for n, one in enumerate(images)]
+    out = pandas.DataFrame({"image": names, "answer": answers, "probability": probabilities})
+    if labels is not None:
+        out["label"] = list(labels)
+        out["right"] = [
+            set(said) == set(one) if isinstance(said, tuple) else said == one
+            for said, one in zip(out["answer"], out["label"], strict=True)
+        ]
+    return out
+
+
 def listed(X: Any) -> Iterator[Any]:
     """The images one by one: one image, many of them, a frame's, or the pictures below a folder."""
     if hasattr(X, "columns"):

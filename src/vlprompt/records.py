@@ -130,6 +130,8 @@ class Record:
     class's average precision, `macro_f1` is at the thresholds, and an answer counts as right if it is one of the labels."""
     hand_written_ap: float | None = None
     """That of the best hand-written words."""
+    ap_gain_error: float | None = None
+    """The standard error over test images of `mean_ap` minus `hand_written_ap`, points (`several.gain_error`)."""
     short_classes: Mapping[str, int] = field(default_factory=dict)
     """Class name -> its training images, for classes that have fewer than `shots`."""
 
@@ -219,7 +221,7 @@ COUNTS = (
         *("shots", "seed", "num_classes", "num_test", "test_of", "folds", "num_train", "num_val", "epochs"),
         *("parameters", "gained", "lost"),
     ),
-    *("seconds", "seconds_features", "peak_mib"),
+    *("seconds", "seconds_features", "peak_mib", "ap_gain_error"),
 )
 MAX_ROWS = 4_000_000
 """Test images of one run, and classes."""

@@ -15,6 +15,7 @@ import pytest
 
 from tests.cli.conftest import Vlprompt
 from tests.data.serving import Behaviour, serving
+from vlprompt.cli import predict
 from vlprompt.data import frames, images
 from vlprompt.errors import UserError
 
@@ -193,3 +194,25 @@ def test_an_unsure_answer_is_none_of_these(vlprompt: Vlprompt, trained: Path, ph
     done = vlprompt("predict", copy, photos / "red/0.png", "--reject", "auto", "--json")
     assert json.loads(done.out)[0]["probability"] > plain["probability"], "a low temperature is sure"
     assert "Below 1.00" in done.err
+
+
+@pytest.mark.parametrize(("columns", "shown"), [(60, 0), (88, 1), (200, 2)])
+def test_a_picture_has_one_line_where_the_terminal_allows(
+    columns: int, shown: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    top = (("ankle boot", 0.75), ("sandal with a heel", 0.2), ("bag", 0.05))
+    predict._show([predict.Answer(f"photographs of clothes/picture {n}.webp", top) for n in range(3)], 3)
+    said = capsys.readouterr()
+    rows = [line for line in said.out.splitlines() if "picture " in line and ".webp" in line]
+    assert len(rows) == 3
+    assert all(row.count("0.") == 1 + shown for row in rows), said.out
+    assert ("left out for width" in said.err) == (shown < 2)
+
+
+def test_many_pictures_have_progress(vlprompt: Vlprompt, trained: Path, photos: Path, tmp_path: Path) -> None:
+    for n in range(predict.FEW + 1):
+        shutil.copy(photos / "red/0.png", tmp_path / f"{n}.png")
+    done = vlprompt("predict", trained, tmp_path, "--json", "--device", "cpu")
+    assert f"classifying: {predict.FEW + 1}/{predict.FEW + 1}" in done.err
+    assert "classifying" not in vlprompt("predict", trained, tmp_path / "0.png", "--json", "--device", "cpu").err

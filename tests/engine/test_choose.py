@@ -92,6 +92,10 @@ def test_a_run_keeps_its_choice(clip_dir: Path, tmp_path: Path, monkeypatch: pyt
     assert [one.method for one in (*first, *again)] == ["lp-plus-plus"] * 3
     assert calls == [0]
     assert (tmp_path / "run" / "choice.json").is_file()
+    with pytest.raises(UserError, match=r"another configuration: data: 'folder' -> 'other'"):
+        train_run(dataclasses.replace(asked, data=str(write_images(tmp_path / "other")), seeds=(3,)))
+    with pytest.raises(UserError, match="shots: "):
+        train_run(dataclasses.replace(asked, shots=3, seeds=(3,)))
 
 
 def test_the_classifier_chooses_where_nobody_names_a_method(

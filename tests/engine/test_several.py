@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sklearn.metrics import average_precision_score
 
 from vlprompt import cli
 from vlprompt.classifier import PromptClassifier
@@ -186,3 +188,99 @@ def test_lists_and_indicators_learn_the_same(table: Path, clip_dir: Path, tmp_pa
         PromptClassifier(clip_dir, "coop", **made).fit(paths, rows)
     with pytest.raises(UserError, match="has no label"):
         by_name.fit(paths, [(), *sets[1:]])
+
+
+def test_lists_in_a_table_of_lines_are_several_labels(table: Path) -> None:
+    lists = table.parent / "t.jsonl"
+    with table.open(encoding="utf-8") as file:
+        rows = [
+            {"path": one["path"], "labels": [name.strip() for name in one["labels"].split(";")], "split": one["split"]}
+            for one in csv.DictReader(file)
+        ]
+    lists.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    found, same = open_dataset(str(lists)), open_dataset(f"{table}?separator=;")
+    assert found.several
+    assert [(one.id, one.labels) for one in found.train] == [(one.id, one.labels) for one in same.train]
+    for row in rows:
+        row["labels"] = row["labels"][:1]
+    lists.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    assert not open_dataset(str(lists)).several, "a list of one label is a label"
+    lists.write_text('{"path": ["train0.png", "b.png"], "label": "red"}\n', encoding="utf-8")
+    with pytest.raises(UserError, match=r"path is .* it must be text"):
+        open_dataset(str(lists))
+    lists.write_text('{"path": "train0.png", "label": ["red", 3]}\n', encoding="utf-8")
+    with pytest.raises(UserError, match="must be text"):
+        open_dataset(str(lists))
+
+
+def test_cells_that_look_like_several_labels_are_asked_about(table: Path) -> None:
+    (note,) = (one for one in open_dataset(str(table)).notes if "several labels" in one)
+    assert '--columns "separator=;"' in note
+    assert not any("several labels" in one for one in open_dataset(f"{table}?separator=;").notes)
+
+
+def test_a_precision_with_weights_is_that_of_repeated_images() -> None:
+    random = np.random.default_rng(5)
+    scores, truth = torch.from_numpy(random.integers(0, 6, 30) / 7), random.random(30) < 0.4
+    weights = random.integers(0, 4, (3, 30))
+    weights[2, truth] = 0
+    found = several._precision(scores, truth, weights)
+    for value, row in zip(found[:2], weights[:2], strict=True):
+        assert value == pytest.approx(average_precision_score(truth, scores.numpy(), sample_weight=row))
+    assert np.isnan(found[2])
+
+
+def test_the_error_of_the_gain_is_that_of_fresh_images() -> None:
+    random = np.random.default_rng(3)
+
+    def drawn(number: int) -> tuple[torch.Tensor, torch.Tensor, np.ndarray[Any, Any]]:
+        truth = random.random((number, 2)) < 0.3
+        noise = random.normal(size=(3, number, 2))
+        return torch.from_numpy(truth * 1.5 + noise[0]), torch.from_numpy(truth * 0.5 + noise[0] + noise[1]), truth
+
+    gains = []
+    for _ in range(200):
+        better, worse, truth = drawn(150)
+        both = [np.mean(list(several.average_precision(one, truth).values())) for one in (better, worse)]
+        gains.append(both[0] - both[1])
+    assert several.gain_error(*drawn(150)) == pytest.approx(np.std(gains), rel=0.35)
+    assert several.gain_error(better, better, truth) == 0
+
+
+def test_a_grid_and_its_report_have_the_precision(
+    table: Path, clip_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "grid"
+    given = [
+        "--data",
+        f"{table}?separator=;",
+        "--methods",
+        "coop,zero-shot",
+        "--shots",
+        "4",
+        "--seeds",
+        "1",
+        "--set",
+        "epochs=2",
+    ]
+    given += ["--model", str(clip_dir), "--device", "cpu", "--cache", str(tmp_path / "cache"), "--out", str(out)]
+    assert cli.run(["bench", "few-shot", *given]) == 0, capsys.readouterr().err
+    found = [read(path.parent) for path in sorted(out.rglob("result.json"))]
+    assert [one.method for one in found] == ["coop", "zero-shot"]
+    assert all(one.mean_ap is not None and one.ap_gain_error is not None for one in found)
+    report = (out / "report.md").read_text(encoding="utf-8")
+    assert "mean average precision" in report
+    assert "not comparable" not in report
+    assert f"| {found[1].mean_ap:.1f}" in report.replace("**", "")
+    assert "mean_ap_mean" in (out / "report.csv").read_text(encoding="utf-8")
+
+
+def test_a_frame_has_all_labels_of_an_image(table: Path, clip_dir: Path, tmp_path: Path) -> None:
+    made = PromptClassifier(clip_dir, "coop", epochs=2, shots=None, cache=tmp_path / "cache", device="cpu")
+    made.fit(f"{table}?separator=;")
+    paths = sorted(table.parent.glob("test*.png"))
+    answers = made.predict(paths).tolist()
+    frame = made.frame(paths, [list(reversed(one)) for one in answers])
+    assert frame["answer"].tolist() == answers
+    assert frame["right"].all()
+    assert not made.frame(paths, [("red", "green", "blue", "other")] * len(paths))["right"].any()

@@ -93,7 +93,7 @@ def test_the_best_words_stand_for_hand_written_ones() -> None:
     assert better.by_hand_top1 == 50.0
     assert judge([better]).words == "{}"
     table = accuracy([better])
-    assert "'{}', the best of several" in table.remark
+    assert "'{}' (the bare name), the best of several" in table.remark
     assert table.cells[0][table.header.index("gain")] == "+0.0"
 
 
@@ -120,3 +120,27 @@ def test_useless_is_what_a_share_of_images_cannot_tell_from_one_answer(top1: flo
     low = 100 * (share - Z * math.sqrt(share * (1 - share) / 400))
     assert (low > 25) == (word != "useless")
     assert judge([measured(0, 0, top1=top1)]).word == word
+
+
+def test_several_labels_are_judged_by_their_precision() -> None:
+    known = {"mean_ap": 50.0, "hand_written_ap": 46.0, "macro_f1": 40.0}
+    found = judge([measured(20, 60, top1=60.0, ap_gain_error=1.0, **known)])
+    assert found.word == "better", "though the surest class is right less often"
+    assert "+4.0 points of mean average precision, 95 % interval +2.0 to +6.0" in found.sentence
+    assert judge([measured(60, 20, top1=60.0, ap_gain_error=3.0, **known)]).word == "unclear"
+    two = [measured(20, 60, top1=60.0, seed=s, ap_gain_error=1.0, **known | {"mean_ap": 46.0 + 8 * s}) for s in (0, 1)]
+    assert judge(two).word == "unclear", "seeds that disagree make the interval wider"
+
+
+def test_few_test_images_call_nothing_useless() -> None:
+    assert judge([measured(1, 0, top1=30.0, n=10)]).word == "unclear"
+    assert judge([measured(1, 0, top1=30.0, n=50)]).word == "useless"
+    assert judge([measured(0, 20, top1=5.0, n=49)]).word == "worse"
+
+
+def test_a_class_that_hides_the_others_does_not_decide_alone() -> None:
+    found = judge([measured(60, 20, top1=75.0, majority=85.0, balanced_accuracy=70.0)])
+    assert found.word == "unclear"
+    assert "It depends: always answering the most frequent class is right for 85.0 %" in found.sentence
+    assert "70.0" in found.sentence
+    assert judge([measured(60, 20, top1=27.0, majority=85.0, balanced_accuracy=27.0)]).word == "useless"

@@ -39,6 +39,7 @@ from vlprompt.engine.job import (
 )
 from vlprompt.engine.observer import SILENT, Observer
 from vlprompt.engine.precision import peak_mib
+from vlprompt.engine.several import fitted, of
 from vlprompt.engine.test import seen_among
 from vlprompt.engine.train import new_prompt, view_of
 from vlprompt.errors import DATA, UserError
@@ -308,6 +309,12 @@ def _given(course: Course, desk: Desk) -> tuple[Learned, dict[str, Any]]:
             model=course.model,
             weight_hash=clip.weight_hash,
         )
+        if material.several:
+            images = desk.images(course.model, course.dtype)
+            seen = images.usable(material.val or material.train, {}, strict=False)
+            desk.encode(images, seen, [None])
+            logits = classifier_of(clip, method, found.prompt, names, course.template).logits(seen, images)
+            found = replace(found, facts=fitted(logits, seen, names).facts)
     counts = {"num_train": 0, "num_val": 0, "val_top1": None}
     return found, {"seconds": time.perf_counter() - began, "seconds_features": 0.0, **counts}
 
@@ -336,7 +343,8 @@ def _taught(
         classifier = classifier_of(job.clip, learned.method, learned.prompt, learned.class_names, job.template)
         learning = replace(learning, val_top1=accuracy(classifier, work.drawn.sample.val, job.images))
         learning = replace(learning, seconds=learning.seconds + time.perf_counter() - began)
-        out.append((replace(learned, facts={}), dataclasses.asdict(learning)))
+        several = of(learned)
+        out.append((replace(learned, facts=several.facts if several else {}), dataclasses.asdict(learning)))
     return out
 
 

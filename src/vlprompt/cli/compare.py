@@ -116,6 +116,9 @@ def _choice(found: Iterable[Comparison], sides: tuple[Sequence[Run], Sequence[Ru
         best = {"better": f"B, {one.second}", "worse": f"A, {one.first}"}.get(one.estimate.verdict)
         tie = "a tie" if one.estimate.verdict == "same" else "cannot tell which is better"
         said = f"the better one is {best}" if best else f"{tie}, so take the cheaper or simpler one"
+        if not best and not one.estimate.seeds_known and one.estimate.low * one.estimate.high > 0:
+            ahead = f"B, {one.second}," if one.estimate.low > 0 else f"A, {one.first},"
+            said = f"{ahead} is ahead on these images; with one seed it cannot be told whether another seed would agree"
         where = f"{', '.join(one.datasets)} at {'all images' if one.shots is None else f'{one.shots} images per class'}"
         lines.append(f"For {where}: {said}. {cost}")
     return lines

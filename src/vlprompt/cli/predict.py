@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 import functools
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from rich.measure import Measurement
 from rich.text import Text
 
-from vlprompt.cli import console, options
+from vlprompt.cli import console, options, progress
 from vlprompt.cli.options import argument, option
 from vlprompt.errors import DATA, UserError
 from vlprompt.plain import table
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
 
 BATCH = 1024
 """Files between two looks at what could not be read."""
+GAP = 3
+"""Columns between two columns of a table."""
+FEW = 32
+"""Up to so many files no progress is shown."""
 NONE = "none of these"
 LISTED = 10
 """Unusable files that are named; the rest is counted."""
@@ -96,7 +101,8 @@ def predict(
     classifier = PromptClassifier.load(picked.directory, model=model, device=device)
     console.note(f"Predicting with {picked.reason}.")
     below = 0.0 if reject is None else _below(reject, classifier)
-    answers, bad = _answer(classifier, paths, names, top, strict=strict)
+    with progress.counted("classifying", len(paths) if len(paths) > FEW else 0) as advance:
+        answers, bad = _answer(classifier, paths, names, top, strict=strict, advance=advance)
     answers = [dataclasses.replace(answer, below=below) for answer in answers]
     if bad:
         listed = "".join(f"\n  {line}" for line in list(bad.values())[:LISTED])
@@ -181,7 +187,13 @@ def _piped() -> bytes:
 
 
 def _answer(
-    classifier: PromptClassifier, paths: Sequence[Path | Sample], names: Sequence[str] | None, top: int, *, strict: bool
+    classifier: PromptClassifier,
+    paths: Sequence[Path | Sample],
+    names: Sequence[str] | None,
+    top: int,
+    *,
+    strict: bool,
+    advance: Callable[[int], None],
 ) -> tuple[list[Answer], dict[str, str]]:
     """The answers, and why each other file cannot be used. UserError where none can, or with strict."""
     answers: list[Answer] = []
@@ -189,7 +201,7 @@ def _answer(
     shown = tuple(names or classifier.classes_.tolist())
     for start in range(0, len(paths), BATCH):
         chunk = paths[start : start + BATCH]
-        probability_BC, reasons = classifier.predict_files(chunk, class_names=names)
+        probability_BC, reasons = classifier.predict_files(chunk, names, advance)
         if strict and reasons:
             raise UserError(next(iter(reasons.values())), exit_code=DATA)
         bad |= {_name(chunk[number]): why for number, why in reasons.items()}
@@ -228,13 +240,24 @@ def _table(answers: Sequence[Answer], bad: Mapping[str, str]) -> str:
 
 
 def _show(answers: Sequence[Answer], top: int) -> None:
-    rows = []
+    """A table in which a picture has one line: as many of the next best as there is room for."""
+    rows: list[list[object]] = []
+    others = []
     for answer in answers:
         known = answer.name == answer.top[0][0]  # else all probabilities are listed behind it
         (_, probability), *rest = answer.top if known else (answer.top[0], *answer.top)
-        others = ", ".join(f"{one} {value:.2f}" for one, value in rest)
-        rows.append(
-            [answer.path, Text(answer.name, style="bold"), f"{probability:.2f}", *([others] if top > 1 else [])]
-        )
-    columns = ("~picture", "class", ">probability", "next best")
-    console.show(console.table(None, columns if top > 1 else columns[:3], rows))
+        rows.append([answer.path, Text(answer.name, style="bold"), f"{probability:.2f}"])
+        others.append([f"{one} {value:.2f}" for one, value in rest])
+    columns: tuple[str, ...] = ("~picture", "class", ">probability")
+    room = (
+        console.width()
+        - Measurement.get(console.out(), console.out().options, console.table(None, columns, rows)).maximum
+        - GAP
+    )
+    shown = max((n for n in range(top + 1) if all(len(", ".join(one[:n])) <= room for one in others)), default=0)
+    if shown:
+        rows = [[*row, ", ".join(one[:shown])] for row, one in zip(rows, others, strict=True)]
+        columns += ("next best",)
+    console.show(console.table(None, columns, rows))
+    if shown < max(map(len, others)):
+        console.note("Some of the next best are left out for width: --csv and --json have them.")

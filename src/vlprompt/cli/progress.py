@@ -115,6 +115,17 @@ def observing(*, notes: bool = True) -> Iterator[Observer]:
 
 
 @contextmanager
+def counted(name: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A counter for work of a known size; a total of 0 shows nothing."""
+    if not total:
+        yield lambda number: None
+        return
+    with observing() as observer:
+        observer.stage(name, total)
+        yield lambda number: observer.advance(number, {})
+
+
+@contextmanager
 def counting(name: str) -> Iterator[Callable[[int], None]]:
     """A counter for work whose size is not known beforehand: on a terminal only, gone when the work is done."""
     output = console.err()

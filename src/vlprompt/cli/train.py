@@ -14,9 +14,6 @@ from vlprompt.cli.progress import observing
 from vlprompt.errors import UserError
 from vlprompt.methods.options import parse_settings
 
-FEW = 50
-"""Test images: with fewer, folds are advised where the judgement is unclear (project's choice)."""
-
 if TYPE_CHECKING:
     from vlprompt.engine.config import RunConfig
     from vlprompt.records import Record
@@ -194,7 +191,7 @@ def _say_defaults(config: RunConfig) -> None:
 
 
 def _show(config: RunConfig, records: Sequence[Record], pages: Sequence[Path], ahead: Sequence[str]) -> None:
-    from vlprompt.report.judgement import judge, lines
+    from vlprompt.report.judgement import FEW, judge, lines
     from vlprompt.report.tables import accuracy, as_rich
 
     found = judge(records)
@@ -205,9 +202,15 @@ def _show(config: RunConfig, records: Sequence[Record], pages: Sequence[Path], a
     config = dataclasses.replace(config, method=records[0].method)
     few = records[0].num_test < FEW and not config.folds
     learned = any(record.parameters for record in records)
+    probe = "linear-probe" if records[0].num_val else "linear-probe --set C=1"  # it chooses C on validation images
+    rival = "cocoop" if found.several else probe
     console.commands(
         "Next:",
-        look + _next(config, found.word, "cocoop" if found.several else "linear-probe", learned=learned, few=few),
+        [
+            *look,
+            *([f"{_again(config)} --method coop --shots all --set draw=classes"] if found.macro is not None else []),
+            *_next(config, found.word, rival, learned=learned, few=few),
+        ],
     )
 
 
@@ -228,15 +231,18 @@ def _sure(records: Sequence[Record]) -> list[str]:
     return [f"{said}."]
 
 
+def _again(config: RunConfig) -> str:
+    return f"vlprompt train --data {shlex.quote(config.data)} --model {shlex.quote(config.model)}"
+
+
 def _next(config: RunConfig, word: Word, rival: str, *, learned: bool, few: bool) -> list[str]:
     """The commands that follow from the judgement; rival: another method to try. few: the test images are few, and every image
     could be one."""
-    place, data = shlex.quote(str(config.out)), shlex.quote(config.data)
-    again = f"vlprompt train --data {data} --model {shlex.quote(config.model)}"
+    place, data, again = shlex.quote(str(config.out)), shlex.quote(config.data), _again(config)
     use = [f"vlprompt predict {place} PICTURE.jpg"]
     see = [f"vlprompt explain {place}"] if learned else []
     if word in ("worse", "useless"):
-        other = rival if config.method != rival else "coop"
+        other = rival if config.method != rival.split()[0] else "coop"
         return [f"{again} --method {other}", f"vlprompt data check {data}", *see]
     if word == "unclear" and few:
         return [f"{again} --method {config.method} --shots all --folds 5", *use, *see]

@@ -143,7 +143,7 @@ def _listed(spec: str | Path) -> Listing:
     if str(spec) and path.is_file():
         raise UserError(
             f"{spec} is a file, but not a table of images. Allowed: a folder of class folders, "
-            f"a table ({', '.join(COMMAS + LINES)}), or an embedded set: {', '.join(pocket.names())}.",
+            f"a table ({', '.join(COMMAS + LINES)}), or a name of vlprompt data list.",
             exit_code=DATA,
         )
     if (row := catalogue.find(str(spec))) is not None:
@@ -151,8 +151,7 @@ def _listed(spec: str | Path) -> Listing:
     near = difflib.get_close_matches(str(spec), (*pocket.names(), *catalogue.names()), n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise UserError(
-        f"there is no folder, table or embedded set {str(spec)!r}.{hint} Embedded sets: {', '.join(pocket.names())}. The papers' sets: "
-        f"{', '.join(catalogue.names())}.",
+        f"there is no folder, table or embedded set {str(spec)!r}.{hint} vlprompt data list names the embedded and the papers' sets.",
         exit_code=DATA,
     )
 

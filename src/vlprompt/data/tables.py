@@ -31,6 +31,8 @@ COMMAS = (".csv", ".tsv")
 LINES = (".jsonl", ".ndjson")
 COLUMNS = ("path", "label", "split")
 SEPARATOR = "separator"
+LIST = "\x1e"
+"""Begins a cell that is a list of labels."""
 ALIASES = {
     "path": ("path", "file_name", "filename", "file", "filepath", "file_path", "image_path", "image", "img_path"),
     "label": ("label", "labels", "class", "category", "class_name", "label_name", "target", "species", "breed"),
@@ -123,6 +125,8 @@ def scan_table(table: Path, asked: Mapping[str, str] | None = None) -> Listing:
             f"none of its {missing} files exist (the first: {rows[0].path}). Paths are relative to {table.parent}/",
         )
     keys = tuple(sorted({key for row in rows for key in keys_of[row.label]}))
+    several = SEPARATOR in (asked or {}) or any(row.label.startswith(LIST) for row in rows)
+    notes += [] if several else _hint(table, keys)
     blank = [row for row in rows if row.label in MISSING]
     notes += (
         [f"{table.name}: line {blank[0].line} has the label {blank[0].label!r}, which is taken for a class."]
@@ -131,7 +135,7 @@ def scan_table(table: Path, asked: Mapping[str, str] | None = None) -> Listing:
     )
     return Listing(
         name=table.stem,
-        several=SEPARATOR in (asked or {}),
+        several=several,
         class_keys=keys,
         entries=tuple(entries),
         skipped=tuple(skipped),
@@ -141,15 +145,32 @@ def scan_table(table: Path, asked: Mapping[str, str] | None = None) -> Listing:
 
 def _several(table: Path, rows: Sequence[_Row], separator: str | None) -> dict[str, tuple[str, ...]]:
     """Cell -> its classes, the rarest in the table first; the whole cell is one where there is no separator."""
-    if separator is None:
-        return {row.label: (row.label,) for row in rows}
-    if not separator:
+    if separator == "":
         raise _bad(table, "the separator is empty. Give what stands between two labels, as in --columns separator=;")
-    cells = {row.label: [key for one in row.label.split(separator) if (key := one.strip())] for row in rows}
+    cells = {row.label: _labels(row.label, separator) for row in rows}
     if odd := [row for row in rows if not cells[row.label]]:
         raise _bad(table, f"line {odd[0].line} has no label in {odd[0].label!r}")
     counts = Counter(key for row in rows for key in set(cells[row.label]))
     return {cell: tuple(sorted(set(keys), key=lambda key: (counts[key], key))) for cell, keys in cells.items()}
+
+
+def _labels(cell: str, separator: str | None) -> list[str]:
+    if cell.startswith(LIST):
+        return [str(one) for one in json.loads(cell[1:])]
+    return [key for one in cell.split(separator) if (key := one.strip())] if separator else [cell]
+
+
+def _hint(table: Path, keys: Sequence[str]) -> list[str]:
+    """A note where labels look like several in one cell: each part is also in another label."""
+    for sign in ";|,":
+        joined = {key: [part.strip() for part in key.split(sign)] for key in keys if sign in key}
+        counts = Counter(part for key in keys for part in set(joined.get(key, [key])))
+        if len(joined) > 1 and all(counts[part] > 1 for parts in joined.values() for part in parts):
+            first = next(iter(joined))
+            return [
+                f'{table.name}: {first!r} may be several labels. If it is, read it with --columns "separator={sign}".'
+            ]
+    return []
 
 
 def _read_table(table: Path, asked: Mapping[str, str]) -> _Table:
@@ -206,9 +227,13 @@ def _json_cells(table: Path, text: str) -> tuple[tuple[str, ...], list[tuple[int
 
 
 def _cell(value: object) -> str:
-    """A JSON value as a cell; what is neither text nor a whole number is kept as JSON between marks that no text has."""
+    """A JSON value as a cell; a list of texts, and what is neither text nor a whole number, are kept as JSON behind a sign that no text
+    begins with."""
     if value is None:
         return ""
+    if isinstance(value, list) and value and all(isinstance(one, str) for one in value):
+        own = sorted({text for one in value if (text := unicodedata.normalize("NFC", one.strip()))})
+        return own[0] if len(own) == 1 else f"{LIST}{json.dumps(own, ensure_ascii=False)}" if own else ""
     plain = isinstance(value, str | int) and not isinstance(value, bool)
     return str(value).strip() if plain else f"\0{json.dumps(value)[:80]}"
 
@@ -266,7 +291,7 @@ def _rows(table: _Table, columns: Mapping[str, str]) -> Iterator[_Row]:
             if not cells[what]:
                 raise _bad(table.place, f"line {line} has no {what}")
         for what, cell in cells.items():
-            if cell.startswith("\0"):
+            if cell.startswith("\0") or (cell.startswith(LIST) and what != "label"):
                 raise _bad(table.place, f"line {line}: {what} is {cell[1:]}; it must be text")
         path = re.sub(r"^(\./)+", "", cells["path"])
         yield _Row(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -142,12 +142,12 @@ def differences(before: Mapping[str, object], now: Mapping[str, object], prefix:
         if isinstance(old, Mapping) and isinstance(new, Mapping):
             out += differences(old, new, f"{prefix}{name}.")
         elif old != new and name != "hash":
-            out.append(f"{prefix}{name}: {old!r} -> {new!r}")
+            out.append(f"{prefix.removeprefix('asked.')}{name}: {old!r} -> {new!r}")
     return out
 
 
-SHOWN = 8
-"""Differences that a message names."""
+SHOWN, LONGEST = 4, 60
+"""Differences that a message names, and letters of each."""
 
 
 def require_own(out: Path, mark: str, what: str, *, hint: str = "") -> None:
@@ -171,12 +171,18 @@ def same_work(path: Path, now: Mapping[str, object]) -> bool:
     before = reading.json_object(path)
     changed = differences(before, now)
     if changed if "hash" not in now else before.get("hash") != now["hash"]:
-        more = "; ..." if len(changed) > SHOWN else ""
-        raise UserError(
-            f"{path.parent} holds work of another configuration: {'; '.join(changed[:SHOWN])}{more}. Use another --out, or the "
-            "options, the model and the images that it was begun with."
-        )
+        raise another(path.parent, changed)
     return True
+
+
+def another(directory: Path, changed: Sequence[str]) -> UserError:
+    """The error where a directory holds other work; hashes are named where nothing else differs."""
+    told = [one for one in changed if "hash: " not in one] or [one.split(":")[0] for one in changed]
+    short = [one if len(one) <= LONGEST else f"{one[: LONGEST - 3]}..." for one in told[:SHOWN]]
+    more = f"; and {len(told) - SHOWN} more" if len(told) > SHOWN else ""
+    return UserError(
+        f"{directory} holds work of another configuration: {'; '.join(short)}{more}. Use another --out, or what it was begun with."
+    )
 
 
 def refuse_unfinished(directory: Path) -> None:

@@ -328,7 +328,7 @@ def examine(
             against = right_of(by_words_NC, test)
             fields |= {"hand_written": words, "hand_written_top1": float(100 * against.mean())}
         if several:
-            fields["hand_written_ap"] = several.measured(by_words_NC, test, class_names)["mean_ap"]
+            fields |= several.against(by_words_NC, logits_NC, test, class_names)
         own = answers.predicted == answers.label
         fields["gained"], fields["lost"] = int((own & ~against).sum()), int((against & ~own).sum())
         counts = Counter(label for one in test for label in one.labels)

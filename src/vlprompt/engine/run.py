@@ -14,7 +14,7 @@ from vlprompt.disk import locked
 from vlprompt.engine.checkpoint import CHECKPOINT
 from vlprompt.engine.choose import AUTO, CHOICE, as_dict, choose
 from vlprompt.engine.confidence import Confidence
-from vlprompt.engine.config import RunConfig, refuse_unfinished, require_own, same_work
+from vlprompt.engine.config import RunConfig, another, differences, refuse_unfinished, require_own, same_work
 from vlprompt.engine.evaluate import best_words
 from vlprompt.engine.images import Images, open_model
 from vlprompt.engine.job import (
@@ -75,11 +75,17 @@ def train_run(config: RunConfig, observer: Observer = SILENT) -> list[Record]:
 def chosen(config: RunConfig, observer: Observer) -> tuple[RunConfig, tuple[Dataset, Images] | None]:
     """The configuration with a method in place of `auto`, and what was opened to choose it.
 
-    A run directory keeps its choice in `choice.json`, so it is made once. UserError: options are given and nobody says whose.
+    A run directory keeps its choice in `choice.json`, so it is made once. UserError: it was made for other images or options; or
+    options are given and nobody says whose.
     """
     path = config.out / CHOICE
+    asked = {name: getattr(config, name) for name in ("model", "shots", "recipe", "subset", "template", "views")}
+    asked["data"] = Path(config.data).name
     if path.is_file():
         told, opened = reading.json_object(path), None
+        before = told.get("asked", asked)
+        if changed := differences(before if isinstance(before, dict) else {}, asked):
+            raise another(config.out, changed)
     else:
         opened = open_all(config, observer)
         given = {name: getattr(config, name) for name in ("recipe", "subset", "template", "views")}
@@ -92,12 +98,12 @@ def chosen(config: RunConfig, observer: Observer) -> tuple[RunConfig, tuple[Data
             observer=observer,
             **given,
         )
-        told = as_dict(choice)
+        told = as_dict(choice) | {"asked": asked}
         disk.write_json(path, told)
     observer.note(f"Chosen: {told.get('sentence')} It took {told.get('seconds', 0):.0f} s. Another one: --method NAME.")
     method, overrides = str(told.get("method")), told.get("overrides")
-    changed = overrides if isinstance(overrides, dict) else {}
-    return dataclasses.replace(config, method=method, overrides={**changed, **config.overrides}), opened
+    own = overrides if isinstance(overrides, dict) else {}
+    return dataclasses.replace(config, method=method, overrides={**own, **config.overrides}), opened
 
 
 def open_all(config: RunConfig, observer: Observer, *, val_as_test: bool = True) -> tuple[Dataset, Images]:

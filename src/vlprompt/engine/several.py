@@ -21,6 +21,8 @@ from vlprompt.errors import UserError
 from vlprompt.losses.classify import CROSS_ENTROPY, bias_of
 from vlprompt.types import Fit, Method, Steps
 
+DRAWS = 400
+"""Bootstrap samples (project's choice)."""
 EVEN = 0.5
 """The threshold of a class that no validation image has."""
 
@@ -61,6 +63,14 @@ class Several:
             "top1": float(100 * right_of(logits_NC, samples).mean()),
         }
 
+    def against(
+        self, words_NC: Tensor, logits_NC: Tensor, samples: Sequence[Sample], names: Sequence[str]
+    ) -> dict[str, Any]:
+        """Fields of a record: `hand_written_ap`, and `ap_gain_error`, the error of the gain over it."""
+        truth_NC = targets(samples, len(names), several=True).numpy().astype(bool)
+        words_ap = self.measured(words_NC, samples, names)["mean_ap"]
+        return {"hand_written_ap": words_ap, "ap_gain_error": gain_error(logits_NC, words_NC, truth_NC)}
+
 
 def of(learned: Learned) -> Several | None:
     """None: the prompt was learned from images of one class each."""
@@ -91,6 +101,33 @@ def average_precision(logits_NC: Tensor, truth_NC: NDArray[np.bool_]) -> dict[in
     score_NC = logits_NC.double().numpy()
     there = np.flatnonzero(truth_NC.any(0)).tolist()
     return {label: float(100 * average_precision_score(truth_NC[:, label], score_NC[:, label])) for label in there}
+
+
+def gain_error(logits_NC: Tensor, against_NC: Tensor, truth_NC: NDArray[np.bool_]) -> float:
+    """The standard error of the gain in mean average precision, points: its standard deviation over `DRAWS` bootstrap samples of the
+    images, the same ones for both (Efron and Tibshirani 1993, chapter 6). A class that a sample lacks is left out of its mean."""
+    weights_BN = np.random.default_rng(0).multinomial(len(truth_NC), np.full(len(truth_NC), 1 / len(truth_NC)), DRAWS)
+    gains_CB = [
+        _precision(logits_NC[:, label], truth_NC[:, label], weights_BN)
+        - _precision(against_NC[:, label], truth_NC[:, label], weights_BN)
+        for label in np.flatnonzero(truth_NC.any(0)).tolist()
+    ]
+    return float(100 * np.nanmean(gains_CB, axis=0).std(ddof=1))
+
+
+def _precision(score_N: Tensor, truth_N: NDArray[np.bool_], weights_BN: NDArray[np.int64]) -> NDArray[np.float64]:
+    """(B,) average precision where image n counts `weights_BN[b, n]` times; NaN where no image of weight has the class."""
+    order = torch.argsort(-score_N.double(), stable=True).numpy()
+    ordered_N = score_N.double().numpy()[order]
+    ends = np.flatnonzero(np.append(ordered_N[1:] < ordered_N[:-1], True))  # images of one score are taken together
+    taken_BN = weights_BN[:, order]
+    hits_BE = (taken_BN * truth_N[order]).cumsum(1)[:, ends].astype(np.float64)
+    all_BE = np.maximum(taken_BN.cumsum(1)[:, ends], 1)
+    steps_BE = np.diff(hits_BE, axis=1, prepend=0.0)
+    total_B = hits_BE[:, -1]
+    sums_B = (steps_BE * hits_BE / all_BE).sum(1)
+    out: NDArray[np.float64] = np.where(total_B > 0, sums_B / np.maximum(total_B, 1), np.nan)
+    return out
 
 
 def fitted(logits_NC: Tensor, samples: Sequence[Sample], names: Sequence[str]) -> Several:

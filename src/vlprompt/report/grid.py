@@ -38,6 +38,8 @@ METRICS = (
     Metric(name="balanced_accuracy", title="Balanced accuracy"),
     Metric(name="ece", title="Calibration error", higher=False),
 )
+PRECISION = Metric(name="mean_ap", title="Mean average precision")
+"""Of images with several labels; shown where a record has it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +74,12 @@ class Grid:
     values: Mapping[tuple[int, int, str], Seeds]
     """(contender, place, metric) -> seed -> value; absent where nothing was measured."""
 
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """What tables can show."""
+        several = any(name == PRECISION.name for _, _, name in self.values)
+        return (*METRICS, PRECISION) if several else METRICS
+
 
 def place_of(run: Run) -> Place:
     """Where a run was tested; a source that is the data set itself is none."""
@@ -104,7 +112,7 @@ def make_grid(found: Sequence[Contender]) -> Grid:
             if here:
                 here = here[:1] if contender.seedless else sorted(here, key=lambda run: run.record.seed)
                 runs[c, p] = tuple(here)
-            for metric in METRICS:
+            for metric in (*METRICS, PRECISION):
                 if here:
                     seeds = _values(here, metric.name, fixed=contender.seedless)
                 else:

@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from vlprompt.records import Record
+from vlprompt.report.tables import in_words
 
 Z = 1.959964
 """Of a 95 % interval."""
+FEW = 50
+"""Test images: with fewer nothing is called useless, and folds are advised where the judgement is unclear (project's choice)."""
 UNEVEN = 3
 """Times as many test images as another class has on average, from which on the largest class hides the others (project's choice)."""
 Word = Literal["better", "worse", "unclear", "useless", "untested"]
@@ -66,21 +69,38 @@ def judge(records: Sequence[Record]) -> Judgement:
     chance = (
         majority if first.mean_ap is not None else chance
     )  # with several labels, drawing a class is right more often than this
-    word = _word(learned, n, max(chance, majority), low, high)
+    precision, macro = _precision(tested), _macro(tested, majority)
+    word = _word(learned, n, max(chance, majority), *(precision[1:] if precision else (low, high)))
+    shown = (
+        precision or (gain, low, high),
+        "points of mean average precision" if precision else "points",
+        _asked(first),
+    )
+    sentence = _sentence(word, *shown, majority, chance)
+    if word == "useless" and macro is not None and _word(learned, n, chance, low, high) != "useless":
+        word = "unclear"
+        sentence = _depends(learned, majority, chance, macro)
     return Judgement(
         word=word,
-        sentence=_sentence(word, gain, low, high, _asked(first), majority, chance),
+        sentence=sentence,
         chance=chance,
         majority=majority,
         hand_written=by_hand,
         words=first.hand_written or first.template,
         learned=learned,
         several=_several(first),
-        macro=_macro(tested, majority),
+        macro=macro,
         gain=gain,
         low=low,
         high=high,
         accuracy=_interval(learned, n) if first.folds else None,
+    )
+
+
+def _depends(learned: float, majority: float, chance: float, macro: float) -> str:
+    return (
+        f"It depends: always answering the most frequent class is right for {majority:.1f} % of the images, and this for {learned:.1f}. "
+        f"Where every class counts the same, that is right for {chance:.1f} %, and this for {macro:.1f}: use it if small classes matter."
     )
 
 
@@ -92,6 +112,22 @@ def _several(record: Record) -> str:
         f"mean average precision {record.mean_ap:.1f}{words}; F1 at each class's threshold {record.macro_f1:.1f} (percent, seed "
         f"{record.seed}). Images have several labels; in all other numbers the surest class counts as right if it is one of them."
     )
+
+
+def _precision(tested: Sequence[Record]) -> tuple[float, float, float] | None:
+    """(gain, low, high) of mean average precision over hand-written words, points: over images, and over seeds as `half_width`."""
+    found = [
+        (one.mean_ap - one.hand_written_ap, one.ap_gain_error)
+        for one in tested
+        if one.mean_ap is not None and one.hand_written_ap is not None and one.ap_gain_error is not None
+    ]
+    if not found:
+        return None
+    gains = [gain for gain, _ in found]
+    between = statistics.variance(gains) / len(gains) if len(gains) > 1 else 0.0
+    gain = statistics.fmean(gains)
+    half = Z * math.sqrt(statistics.fmean(error**2 for _, error in found) + between)
+    return gain, gain - half, gain + half
 
 
 def _macro(tested: Sequence[Record], majority: float) -> float | None:
@@ -124,7 +160,7 @@ def _interval(learned: float, n: int) -> tuple[float, float]:
 
 def _word(learned: float, n: int, floor: float, low: float, high: float) -> Word:
     if learned - 100 * Z * math.sqrt(max(learned / 100 * (1 - learned / 100), 1 / (4 * n)) / n) <= floor:
-        return "useless"
+        return "useless" if n >= FEW else "worse" if high < 0 else "unclear"
     if low > 0:
         return "better"
     return "worse" if high < 0 else "unclear"
@@ -134,8 +170,11 @@ def _asked(record: Record) -> str:
     return f"{record.num_test:,} images in {record.folds} folds" if record.folds else f"{record.num_test:,} test images"
 
 
-def _sentence(word: Word, gain: float, low: float, high: float, asked: str, majority: float, chance: float) -> str:
-    interval = f"{gain:+.1f} points, 95 % interval {low:+.1f} to {high:+.1f}, {asked}"
+def _sentence(
+    word: Word, shown: tuple[float, float, float], unit: str, asked: str, majority: float, chance: float
+) -> str:
+    gain, low, high = shown
+    interval = f"{gain:+.1f} {unit}, 95 % interval {low:+.1f} to {high:+.1f}, {asked}"
     if word == "useless":
         return (
             f"Do not use it: it cannot be told from always giving one answer, which is right for {majority:.1f} % of the images "
@@ -155,7 +194,8 @@ def lines(found: Judgement) -> list[str]:
     between = f", 95 % interval {found.accuracy[0]:.1f} to {found.accuracy[1]:.1f}" if found.accuracy else ""
     return [
         f"{'' if found.several else f'chance {found.chance:.1f}, '}always the most frequent class {found.majority:.1f}, "
-        f"hand-written words {found.hand_written:.1f}, learned {found.learned:.1f}{between} (percent; hand-written: {found.words!r})",
+        f"hand-written words {found.hand_written:.1f}, learned {found.learned:.1f}{between} (percent; hand-written: "
+        f"{in_words(found.words)})",
         *([found.several] if found.several else []),
         *([f"macro accuracy, where every class counts the same: {found.macro:.1f}"] if found.macro is not None else []),
         found.sentence,

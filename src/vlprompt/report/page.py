@@ -16,7 +16,7 @@ from vlprompt.report.comparison import Comparison
 from vlprompt.report.contenders import Contender
 from vlprompt.report.details import Classes, Detail
 from vlprompt.report.differences import Pair
-from vlprompt.report.grid import METRICS, Grid
+from vlprompt.report.grid import Grid
 from vlprompt.report.sections import Section
 from vlprompt.report.sides import Run
 from vlprompt.report.tables import spread
@@ -50,7 +50,7 @@ def render(
     notes: Sequence[str] = (),
 ) -> str:
     data = {
-        "metrics": [dataclasses.asdict(metric) for metric in METRICS],
+        "metrics": [dataclasses.asdict(metric) for metric in grid.metrics],
         "contenders": _contenders(grid.contenders),
         "places": [dataclasses.asdict(place) for place in grid.places],
         "values": _values(grid),
@@ -104,7 +104,7 @@ def _values(grid: Grid) -> list[list[Any]]:
     """[contender, place, seeds, [values of the first metric], ...] with null for what was not measured."""
     out = []
     for contender, place in sorted({(c, p) for c, p, _ in grid.values}):
-        tables = [grid.values.get((contender, place, metric.name), {}) for metric in METRICS]
+        tables = [grid.values.get((contender, place, metric.name), {}) for metric in grid.metrics]
         seeds = sorted({seed for table in tables for seed in table})
         out.append([contender, place, seeds, *[[table.get(seed) for seed in seeds] for table in tables]])
     return out

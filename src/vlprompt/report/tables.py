@@ -64,6 +64,13 @@ class Row:
         return spread(a - b for a, b in both if a is not None and b is not None)
 
 
+def in_words(words: str) -> str:
+    """Hand-written words for people: a template, the bare name, or the name of several sentences."""
+    if words == "{}":
+        return "'{}' (the bare name)"
+    return repr(words) if "{}" in words else f"{words!r} (the mean of several sentences)"
+
+
 def rows(records: Iterable[Record]) -> list[Row]:
     """One row per method, data set, shots, model and subset, in the order of their first records."""
     groups: dict[tuple[str, str, int | None, str, str], list[Record]] = {}
@@ -176,7 +183,7 @@ def _remark(found: Sequence[Row]) -> str:
     )
     tested = f"{first.num_test:,} images asked in {first.folds} folds" if first.folds else tested
     words = f"{first.num_classes} classes, {tested}; zero-shot: hand-written words alone, "
-    words += f"{first.hand_written!r}, the best of several." if first.hand_written else f"{first.template!r}."
+    words += f"{in_words(first.hand_written)}, the best of several." if first.hand_written else f"{first.template!r}."
     words += LEARNED if first.parameters else ""
     return words + (" Mean +- standard deviation over seeds." if several else "")
 

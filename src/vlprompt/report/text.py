@@ -8,7 +8,7 @@ from vlprompt import plain
 from vlprompt.report.bootstrap import LEVEL, Estimate
 from vlprompt.report.details import Detail
 from vlprompt.report.differences import Pair
-from vlprompt.report.grid import ANY, METRICS, Grid, Missing, Value, evaluate, number
+from vlprompt.report.grid import ANY, METRICS, PRECISION, Grid, Metric, Missing, Value, evaluate, number
 from vlprompt.report.sections import Layout, Section
 from vlprompt.report.sides import Run
 from vlprompt.report.tables import MISSING, NOT_MEASURED, spread
@@ -74,6 +74,9 @@ def as_markdown(
         rows, seeds = rows_of(grid, section), expected_seeds(grid, section)
         for layout in section.layouts:
             lines += _table(grid, layout, rows, seeds)
+            places = {place for column in layout.columns for place in column.places}
+            if any((row, place, PRECISION.name) in grid.values for row in rows for place in places):
+                lines += _table(grid, layout, rows, seeds, PRECISION)
         of_section = [one for one in differences if one.section == section.title]
         if of_section:
             lines += _differences(grid, of_section)
@@ -83,16 +86,18 @@ def as_markdown(
     return "\n".join(lines)
 
 
-def _table(grid: Grid, layout: Layout, rows: Sequence[int], seeds: int) -> list[str]:
+def _table(grid: Grid, layout: Layout, rows: Sequence[int], seeds: int, metric: Metric = METRICS[0]) -> list[str]:
+    """metric: in percent; named where it is not the first, as `REMARK` says."""
     columns: list[list[str]] = []
     for column in layout.columns:
-        values = [evaluate(grid, row, column) for row in rows]
+        values = [evaluate(grid, row, column, metric.name) for row in rows]
         top = best(values)
         texts = [shown(value, seeds) for value in values]
         columns.append([f"**{text}**" if row in top else text for row, text in enumerate(texts)])
     head = ["method", *[column.label for column in layout.columns]]
     body = [[grid.contenders[row].name, *[column[i] for column in columns]] for i, row in enumerate(rows)]
-    return [f"### {plain.markdown(layout.title)}", "", *plain.markdown_rows(head, body, numbers=True), ""]
+    title = layout.title if metric is METRICS[0] else f"{layout.title}: {metric.title.lower()}"
+    return [f"### {plain.markdown(title)}", "", *plain.markdown_rows(head, body, numbers=True), ""]
 
 
 def _differences(grid: Grid, found: Sequence[Pair]) -> list[str]:
@@ -139,7 +144,7 @@ MORE = ("parameters", "epochs", "seconds", "seconds_features", "peak_mib")
 
 def as_csv(grid: Grid) -> str:
     """One line per method and place: mean, standard deviation and number of seeds of every metric; what is missing has no line."""
-    numbers = ("zero_shot_top1", *[metric.name for metric in METRICS], *MORE)
+    numbers = ("zero_shot_top1", *[metric.name for metric in grid.metrics], *MORE)
     parts = [f"{name}_{part}" for name in numbers for part in ("mean", "sd")]
     lines: list[Iterable[object]] = [[*HEADER, "num_classes", "num_test", *parts]]
     for (contender, place), runs in sorted(grid.runs.items(), key=lambda one: (one[0][1], one[0][0])):
