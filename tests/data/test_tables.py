@@ -119,7 +119,7 @@ def test_bad_csv(images: Path, text: str, words: list[str]) -> None:
         ('{"path": "a.png", "label": "cat"}\n{"path": \n', ["line 2 is damaged or no JSON"]),
         ('["a.png", "cat"]\n', ["line 1 is not an object with path and label"]),
         ('{"path": "a.png", "label": null}\n', ["line 1 has no label"]),
-        ('{"path": "a.png", "label": ["cat"]}\n', ['line 1: label is ["cat"]; it must be text']),
+        ('{"path": "a.png", "label": ["cat", 1]}\n', ['line 1: label is ["cat", 1]; it must be text']),
         ('{"path": "a.png", "label": true}\n', ["line 1: label is true"]),
     ],
 )

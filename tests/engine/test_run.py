@@ -141,7 +141,7 @@ def test_other_images_under_the_same_names_are_another_configuration(
     train_run(config(clip_dir, folder, tmp_path / "run"))
     for path in (renamed / "train" / "cat").iterdir():
         path.write_bytes((renamed / "train" / "dog" / path.name).read_bytes())
-    with pytest.raises(UserError, match="training_hash"):
+    with pytest.raises(UserError, match="other training images"):
         train_run(config(clip_dir, renamed, tmp_path / "run"))
 
 

@@ -146,8 +146,15 @@ def differences(before: Mapping[str, object], now: Mapping[str, object], prefix:
     return out
 
 
-SHOWN, LONGEST = 4, 60
+SHOWN, LONGEST = 4, 120
 """Differences that a message names, and letters of each."""
+HASHES = {
+    "training_hash": "other training images",
+    "split_hash": "other images",
+    "weight_hash": "other weights of the model",
+    "recipe_hash": "another text of the recipe",
+}
+"""What differs where nobody can read the value."""
 
 
 def require_own(out: Path, mark: str, what: str, *, hint: str = "") -> None:
@@ -176,8 +183,9 @@ def same_work(path: Path, now: Mapping[str, object]) -> bool:
 
 
 def another(directory: Path, changed: Sequence[str]) -> UserError:
-    """The error where a directory holds other work; hashes are named where nothing else differs."""
-    told = [one for one in changed if "hash: " not in one] or [one.split(":")[0] for one in changed]
+    """The error where a directory holds other work; changed: as `differences`."""
+    told = [one for one in changed if one.partition(":")[0] not in HASHES]
+    told += [words for name, words in HASHES.items() if any(one.startswith(f"{name}:") for one in changed)]
     short = [one if len(one) <= LONGEST else f"{one[: LONGEST - 3]}..." for one in told[:SHOWN]]
     more = f"; and {len(told) - SHOWN} more" if len(told) > SHOWN else ""
     return UserError(
