@@ -22,7 +22,9 @@ from benchmarks.class_names import CLASS_NAMES
 from benchmarks.figures import Figure, publish
 from vlprompt.engine.forward import Forward
 from vlprompt.engine.step import gradients_of, weighted
+from vlprompt.engine.teacher import Teacher
 from vlprompt.methods.resolve import resolve
+from vlprompt.towers import Clip
 from vlprompt.towers.random_clip import VIT_B16, draw_clip, tower
 
 VIT_L14 = replace(VIT_B16, embed_dim=768, text=tower(768, 1), image=tower(1024, 24), patch_size=14)
@@ -30,18 +32,17 @@ VIT_L14 = replace(VIT_B16, embed_dim=768, text=tower(768, 1), image=tower(1024, 
 TEMPLATE = "a photo of a {}."
 
 
-def seconds(batch: int, classes: int, repeats: int) -> dict[str, float]:
+def seconds(clip: Clip, large: Teacher, batch: int, classes: int, repeats: int) -> dict[str, float]:
     """Way -> median seconds of a step."""
-    clip, large = draw_clip(), draw_clip(VIT_L14, seed=1)
     method, names = resolve("rpp", facts=clip.facts), CLASS_NAMES[:classes]
     generator = torch.Generator().manual_seed(0)
-    pixels = torch.randn(batch, 3, 224, 224, generator=generator)
+    pixels = torch.randn(batch, 3, clip.config.image_size, clip.config.image_size, generator=generator)
     labels = torch.randint(0, classes, (batch,), generator=generator)
     prompt = method.prompt.build(clip.facts, generator, classes)
     parameters = list(prompt.parameters())
     own = Forward(clip, method.prompt, method.needs, names, TEMPLATE)
     other = Forward(clip, method.prompt, method.needs, names, TEMPLATE, taught=large)
-    kept = torch.randn(batch, large.facts.embed_dim, generator=generator)
+    kept = torch.randn(batch, large.clip.facts.embed_dim, generator=generator)
 
     def step(way: str) -> None:
         frozen: Tensor | None = None
@@ -50,7 +51,7 @@ def seconds(batch: int, classes: int, repeats: int) -> dict[str, float]:
             if way == "itself":
                 frozen = clip.encode_images(pixels).pooled
             elif way == "large":
-                taught = large.encode_images(pixels).pooled
+                taught = large.embed(pixels)
             else:
                 taught = kept
         forward = own if way == "itself" else other
@@ -76,7 +77,8 @@ def main() -> None:
     parser.add_argument("--classes", type=int, default=20, help="classes of a step (default 20)")
     parser.add_argument("--repeats", type=int, default=3, help="timed steps of each way (default 3)")
     given = parser.parse_args()
-    took = seconds(given.batch, given.classes, given.repeats)
+    large = Teacher(draw_clip(VIT_L14, seed=1), None)
+    took = seconds(draw_clip(), large, given.batch, given.classes, given.repeats)
     figures = [Figure(f"step_{way}_s", value, "s") for way, value in took.items()]
     ratios = [Figure(f"{way}_over_itself", took[way] / took["itself"], "times") for way in ("large", "cached")]
     publish([*figures, *ratios], given.json)

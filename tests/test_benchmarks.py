@@ -8,9 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from benchmarks import teacher
 from benchmarks.figures import Figure, publish
 from benchmarks.methods import LEARNING, parse_methods
 from benchmarks.methods_sides import SMALL, made, our_step, plain_step, random_clip
+
+from vlprompt.engine.teacher import Teacher
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -38,6 +41,12 @@ def test_the_methods_benchmark_takes_methods_that_learn() -> None:
     assert parse_methods("coop,vpt-deep") == ["coop", "vpt-deep"]
     with pytest.raises(ValueError, match="'zero-shot' does not learn in steps"):
         parse_methods("coop,zero-shot")
+
+
+def test_the_three_ways_of_a_teacher_are_timed() -> None:
+    took = teacher.seconds(random_clip(SMALL), Teacher(random_clip(SMALL), None), 2, 3, 1)
+    assert took.keys() == {"itself", "large", "cached"}
+    assert min(took.values()) > 0
 
 
 @pytest.mark.slow
