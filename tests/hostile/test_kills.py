@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.soak import files, kills, long
+from tests.soak import clusters, files, kills, long, ranks
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
@@ -42,3 +42,20 @@ def test_some_tries_of_what_takes_long(tmp_path: Path, name: str) -> None:
     told = list(islice(harness(tmp_path, random.Random(3)), number))
     assert len(told) == number
     assert [one for one in told if one and not one.startswith(long.FACT)] == []
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the processes to kill in /proc")
+def test_every_fault_of_ranks(tmp_path: Path) -> None:
+    told = list(islice(ranks.faults(tmp_path, random.Random(1)), len(ranks.FAULTS)))
+    assert len(told) == len(ranks.FAULTS)
+    assert [one for one in told if one] == []
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the processes to kill in /proc")
+def test_every_fault_of_a_cluster(tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="needs the extra scale")
+    told = list(islice(clusters.faults(tmp_path, random.Random(1)), len(clusters.FAULTS)))
+    assert len(told) == len(clusters.FAULTS)
+    assert [one for one in told if one] == []

@@ -13,7 +13,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from tests.soak import files, kills, long, mutants
+from tests.soak import clusters, files, kills, long, mutants, ranks
 from vlprompt import disk, reading
 from vlprompt.engine.precision import versions
 
@@ -30,7 +30,9 @@ FOUND = (
 )
 STEPS = "2,500 steps in one process, time after time: memory and open files"
 ROWS = "a table of a million rows, each a file, listed"
-LEAST = {STEPS: 4, ROWS: 2}
+CLUSTERS = "a grid on a Ray cluster that loses a task, a machine or its head at a random moment; the same command again"
+RANKS = "pretraining on two processes that are killed or stopped at random steps; then continued"
+LEAST = {STEPS: 4, ROWS: 2, RANKS: len(ranks.FAULTS), CLUSTERS: len(clusters.FAULTS)}
 """Tries of a harness, however long they take."""
 
 
@@ -46,6 +48,8 @@ def harnesses() -> list[tuple[str, Callable[[Path, random.Random], Iterator[str]
         ("killed attempts under a clock that jumps by years", long.clocks),
         (STEPS, long.steps),
         (ROWS, long.rows),
+        (RANKS, ranks.faults),
+        (CLUSTERS, clusters.faults),
     ]
     return out
 

@@ -170,7 +170,7 @@ def own_device(device: str) -> str:
 def joined(device: torch.device) -> Iterator[Alone]:
     """The ranks of this run: NCCL between GPUs, Gloo between CPUs; alone where torchrun did not start it.
 
-    A process group that is there already is used and left as it is.
+    A process group that is there already is used and left as it is. UserError: another rank ended, or was silent for `PATIENCE`.
     """
     own = device if device.type == "cuda" else torch.device("cpu")
     if dist.is_available() and dist.is_initialized():
@@ -183,11 +183,21 @@ def joined(device: torch.device) -> Iterator[Alone]:
     store = meet(store, rank, world)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-        dist.init_process_group("nccl", store=store, rank=rank, world_size=world, device_id=device)
+        dist.init_process_group("nccl", store=store, rank=rank, world_size=world, device_id=device, timeout=_patience())
     else:
-        dist.init_process_group("gloo", store=store, rank=rank, world_size=world)
+        dist.init_process_group("gloo", store=store, rank=rank, world_size=world, timeout=_patience())
     try:
         yield Together(own)
+    except RuntimeError as error:
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+            raise
+        reason = str(error).splitlines()[0][-200:]
+        raise UserError(
+            f"rank {rank} of {world} lost another process: it ended, or was silent for {PATIENCE:.0f} s ({reason}). "
+            "See what the others say. The last checkpoint is kept: the same command with --resume goes on from it, and torchrun with "
+            "--max-restarts by itself.",
+            exit_code=DATA,
+        ) from error
     finally:
         dist.destroy_process_group()
 
@@ -213,6 +223,10 @@ def _reached() -> tuple[Store, int, int]:
 PATIENCE = 600.0
 """Seconds that processes wait for each other."""
 PAUSE = 0.05
+
+
+def _patience() -> timedelta:
+    return timedelta(seconds=PATIENCE)
 
 
 def meet(store: Store, rank: int, world: int, *, patience: float = PATIENCE) -> Store:
