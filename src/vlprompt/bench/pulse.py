@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 from vlprompt.errors import DATA, UserError
 
 Thing = TypeVar("Thing")
-SECONDS_TO_ANSWER, SECONDS_TO_GREET = 5.0, 30.0
+SECONDS_TO_ANSWER, SECONDS_TO_GREET = 5.0, 35.0
 """For any answer, and for one that only Ray gives."""
 SECONDS_OF_SILENCE = 30.0
 """Without an answer of the head, or without a machine that can do a task, a cluster is lost. After 60, Ray ends the process."""
