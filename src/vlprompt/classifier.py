@@ -49,8 +49,8 @@ from vlprompt.inputs import (
     chunks,
     column,
     indices,
-    is_one,
     label_sets,
+    labelled,
     listed,
     names_of,
     plainly,
@@ -276,7 +276,7 @@ class PromptClassifier:
         X: images, with their labels in y: one each, or several each (lists of names, or rows of 0 and 1). Or a folder, a table, a data
         set's name, a frame with the columns `image` and `label`, or (images, labels) as one value. shots: instead of the classifier's own.
         """
-        data, labels = self._labelled(X, y)
+        data, labels = labelled(X, y, self.class_names)
         dataset = dataclasses.replace(as_dataset(data), test=())
         with observing(self.progress) as observer:
             self._images_of_sets.observer = observer
@@ -326,40 +326,6 @@ class PromptClassifier:
             zero_shot=accuracy(by_hand, measured, images),
             words=words,
         )
-
-    def _labelled(self, X: Any, y: Iterable[Any] | None) -> tuple[Data, NDArray[Any] | None]:
-        """What `as_dataset` reads, and the labels of the classes where `y` has them."""
-        if y is None and hasattr(X, "columns"):
-            y = column(X, "label")
-        if y is None:
-            if isinstance(X, str | Path | tuple):
-                return X, None
-            raise UserError("these are images without labels: call fit(images, labels), or give a folder.")
-        images = [X] if is_one(X) else list(listed(X))
-        if (sets := label_sets(y := list(y), self.class_names)) is not None:
-            return (images, sets, list(self.class_names or sorted(set().union(*sets)))), None
-        given = np.asarray(y)
-        labels, places = np.unique(given, return_inverse=True)
-        words = self.class_names
-        if words is None:
-            if given.dtype.kind not in "UO" or not all(isinstance(one, str) for one in labels.tolist()):
-                raise UserError(
-                    "labels that are numbers need class names, since a prompt is made of them: PromptClassifier(class_names=[...]), "
-                    f"one for each of {labels.tolist()[:9]}, or names as labels."
-                )
-            names = [str(one) for one in labels]
-        elif isinstance(words, Mapping):
-            missing = [one for one in labels.tolist() if one not in words]
-            if missing:
-                raise UserError(f"class_names has no words for {missing[0]!r}. It has: {', '.join(map(repr, words))}.")
-            names = [words[one] for one in labels.tolist()]
-        elif len(names_of(words)) != len(labels):
-            raise UserError(
-                f"there are {len(words)} class_names and {len(labels)} labels ({labels.tolist()[:9]}); every label needs one."
-            )
-        else:
-            names = names_of(words)
-        return (images, places.reshape(-1).tolist(), names), labels
 
     @plainly
     def predict_proba(

@@ -151,6 +151,40 @@ def label_sets(y: Sequence[Any], class_names: Any) -> list[tuple[str, ...]] | No
     return [tuple(names[row.astype(bool)].tolist()) for row in rows]
 
 
+def labelled(X: Any, y: Iterable[Any] | None, words: Any) -> tuple[Data, NDArray[Any] | None]:
+    """What `as_dataset` reads of images with their labels, and the labels of the classes where `y` has them. words: class names."""
+    if y is None and hasattr(X, "columns"):
+        y = column(X, "label")
+    if y is None:
+        if isinstance(X, str | Path | tuple):
+            return X, None
+        raise UserError("these are images without labels: call fit(images, labels), or give a folder.")
+    images = [X] if is_one(X) else list(listed(X))
+    if (sets := label_sets(y := list(y), words)) is not None:
+        return (images, sets, list(words or sorted(set().union(*sets)))), None
+    given = np.asarray(y)
+    labels, places = np.unique(given, return_inverse=True)
+    if words is None:
+        if given.dtype.kind not in "UO" or not all(isinstance(one, str) for one in labels.tolist()):
+            raise UserError(
+                "labels that are numbers need class names, since a prompt is made of them: PromptClassifier(class_names=[...]), "
+                f"one for each of {labels.tolist()[:9]}, or names as labels."
+            )
+        names = [str(one) for one in labels]
+    elif isinstance(words, Mapping):
+        missing = [one for one in labels.tolist() if one not in words]
+        if missing:
+            raise UserError(f"class_names has no words for {missing[0]!r}. It has: {', '.join(map(repr, words))}.")
+        names = [words[one] for one in labels.tolist()]
+    elif len(names_of(words)) != len(labels):
+        raise UserError(
+            f"there are {len(words)} class_names and {len(labels)} labels ({labels.tolist()[:9]}); every label needs one."
+        )
+    else:
+        names = names_of(words)
+    return (images, places.reshape(-1).tolist(), names), labels
+
+
 def _of_sets(images: Sequence[ImageLike], labels: Sequence[Any], given: list[str] | None) -> Dataset:
     """A data set of images with several labels each; `label` is the rarest. UserError: an image without a label."""
     names = given or names_of(sorted({name for one in labels for name in one}))
