@@ -267,7 +267,7 @@ def conclude(plan: Plan, grid: Grid, outcomes: Sequence[Outcome], *, quiet: bool
         console.commands("Next:", [f"vlprompt compare {shlex.quote(str(grid.out))} --methods A,B"])
     if not bad:
         return
-    reasons = dict.fromkeys(outcome.reason for outcome in bad)
+    reasons = dict.fromkeys(outcome.reason.rstrip(".") for outcome in bad)
     console.warn(
         f"{len(bad)} cells failed: {'; '.join(list(reasons)[:3])}{'; ...' if len(reasons) > 3 else ''}. The same command tries them "
         f"again, until each has failed {grid.attempts} times (--attempts)."
