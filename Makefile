@@ -13,7 +13,7 @@ PIP   := $(BIN)/python -m pip --disable-pip-version-check
 TEST  := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart format lint types test test-all wheel wheel-test matrix soak docs audit clean
+.PHONY: help install quickstart format lint types test test-all wheel wheel-test matrix soak coverage docs audit clean
 
 help: ## Show these lines
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -55,6 +55,13 @@ wheel-test: wheel ## Install the built wheel in an empty environment and learn a
 
 soak: install ## Damage files, kill processes and fill the disk for SECONDS; writes docs/reliability.md
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.soak --seconds $(SECONDS) --seed $(SEED)
+
+coverage: install ## Which branches the quick tests take, by file
+	$(BIN)/python -m pip install --quiet 'coverage>=7.10'
+	$(BIN)/coverage erase
+	OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest -m "not slow"
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report --skip-covered
 
 docs: install ## Build the documentation site into site/ (no network)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

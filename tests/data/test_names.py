@@ -181,12 +181,29 @@ def test_lists_of_names_as_people_write_them(tmp_path: Path, text: str) -> None:
         ("a.txt", "n02123045 tabby\nn02124075 Egyptian cat\n"),
         ("a.csv", "id,name\n0,cat\n1,dog\n"),
         ("a.csv", "cat;1\ndog;2\n"),
+        ("a.txt", "cat,1\ndog, 2\n"),
         ("a.yaml", "names:\n  0: cat\n  1: dog\n"),
     ],
 )
 def test_lists_of_more_than_names_are_refused(tmp_path: Path, name: str, text: str) -> None:
     (tmp_path / name).write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match=r"is more than a name|is not read"):
+        read_names(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.txt", "cat\0\ndog\n"),
+        ("a.txt", "\x1b[31mcat\ndog\n"),
+        ("a.txt", "cat\u202e\ndog\n"),
+        ("a.json", '["cat\\u0000", "dog"]'),
+        ("a.json", '["cat", "", "dog"]'),
+    ],
+)
+def test_names_that_nobody_can_read_are_refused(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    with pytest.raises(UserError, match=r"holds a control code|a name is empty"):
         read_names(tmp_path / name)
 
 

@@ -121,6 +121,9 @@ def test_bad_csv(images: Path, text: str, words: list[str]) -> None:
         ('{"path": "a.png", "label": null}\n', ["line 1 has no label"]),
         ('{"path": "a.png", "label": ["cat", 1]}\n', ['line 1: label is ["cat", 1]; it must be text']),
         ('{"path": "a.png", "label": true}\n', ["line 1: label is true"]),
+        ('{"path": "a.png", "label": "' + "9" * 5000 + '"}\n', ["line 1: label has 5,000 letters"]),
+        ('{"path": "' + "a" * 5000 + '", "label": "cat"}\n', ["line 1: path has 5,000 letters"]),
+        ('{"path": "a\\u0000b.png", "label": "cat"}\n', ["none of its 1 files exist"]),
     ],
 )
 def test_bad_jsonl(images: Path, text: str, words: list[str]) -> None:

@@ -339,6 +339,8 @@ def refusal(path: str | Path) -> tuple[str | None, int]:
         facts = os.stat(path)
     except OSError as error:
         return _no_file(path, error), 0
+    except ValueError:  # a byte of zero in it
+        return "no such file", 0
     if not stat.S_ISREG(facts.st_mode):
         return "a folder, not a file" if stat.S_ISDIR(facts.st_mode) else "not a regular file", 0
     suffix = PurePath(path).suffix.lower()

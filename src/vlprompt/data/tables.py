@@ -30,6 +30,8 @@ from vlprompt.errors import DATA, UserError
 COMMAS = (".csv", ".tsv")
 LINES = (".jsonl", ".ndjson")
 COLUMNS = ("path", "label", "split")
+MAX_CELL = 4096
+"""Letters of a path or a label: as many as a path has on Linux, and more than a text tower reads."""
 SEPARATOR = "separator"
 LIST = "\x1e"
 """Begins a cell that is a list of labels."""
@@ -293,6 +295,8 @@ def _rows(table: _Table, columns: Mapping[str, str]) -> Iterator[_Row]:
         for what, cell in cells.items():
             if cell.startswith("\0") or (cell.startswith(LIST) and what != "label"):
                 raise _bad(table.place, f"line {line}: {what} is {cell[1:]}; it must be text")
+            if len(cell) > MAX_CELL:
+                raise _bad(table.place, f"line {line}: {what} has {len(cell):,} letters. Allowed are {MAX_CELL:,}")
         path = re.sub(r"^(\./)+", "", cells["path"])
         yield _Row(
             line,

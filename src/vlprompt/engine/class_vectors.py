@@ -18,7 +18,7 @@ import torch
 from safetensors.numpy import save
 from torch import Tensor
 
-from vlprompt import __version__, artifact, disk, reading
+from vlprompt import __version__, artifact, disk, plain, reading
 from vlprompt.artifact import Learned
 from vlprompt.engine.evaluate import Classifier, check_classes, classifier_of
 from vlprompt.errors import DATA, UserError
@@ -163,6 +163,8 @@ def read_names(path: Path) -> tuple[str, ...]:
         else:
             lines = [line.strip() for line in reading.text(path).splitlines()]
             names = _from_lines([line for line in lines if line and not line.startswith("# ")], path.suffix.lower())
+        if odd := [name for name in names if plain.terminal(name) != name]:
+            raise ValueError(f"{plain.terminal(odd[0])[:60]!r} holds a control code")
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{path}: no list of names ({error}). Allowed: lines of a name each, a JSON list of names, or annotations with `categories`.",
@@ -176,6 +178,7 @@ def read_names(path: Path) -> tuple[str, ...]:
 
 MORE = re.compile(r"\d+\s*[:.,;\t].*|n\d{8}\s.*|.*[\t;]\s*\S.*")
 """A line with a number or an id in front of the name, or with several cells."""
+LABELLED = re.compile(r".*,\s*\d+")
 
 
 def _from_lines(lines: list[str], ending: str) -> list[str]:
@@ -185,7 +188,8 @@ def _from_lines(lines: list[str], ending: str) -> list[str]:
     numbers = [line.split(None, 1)[0] for line in lines]
     counted = len(lines) > 1 and numbers in ([str(first + n) for n in range(len(lines))] for first in (0, 1))
     odd = [line for line in lines if MORE.fullmatch(line) or (ending == ".csv" and len(next(csv.reader([line]))) > 1)]
-    if odd or (counted and all(" " in line for line in lines)):
+    labelled = bool(lines) and all(LABELLED.fullmatch(line) for line in lines)
+    if odd or labelled or (counted and all(" " in line for line in lines)):
         raise ValueError(f"{(odd or lines)[0][:60]!r} is more than a name")
     if lines and all(line.endswith(",") for line in lines):
         lines = [line[:-1].rstrip() for line in lines]
@@ -198,4 +202,6 @@ def _from_json(value: object) -> list[str]:
         value = [category["name"] for category in sorted(value["categories"], key=lambda one: one["id"])]
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
         raise ValueError("it is neither a list of names nor annotations")
+    if not all(name.strip() for name in value):
+        raise ValueError("a name is empty")
     return [str(name).strip() for name in value]
