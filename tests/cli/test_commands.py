@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import json
 import shutil
@@ -13,6 +14,7 @@ import pytest
 from PIL import Image
 
 from tests.cli.conftest import COLORS, Vlprompt, train_arguments, write_photos
+from tests.report.made import record
 from vlprompt import __version__, cli, pocket
 from vlprompt.cli import models, train
 from vlprompt.cli.methods import listed
@@ -467,3 +469,19 @@ def test_a_path_may_begin_at_home(
     assert vlprompt("train", "--data=~/photos", *asked).code == 0
     assert (own_photos.parent / "my run" / "seed1").is_dir()
     assert vlprompt("predict", "~/my run", "~/photos/red/0.png").code == 0
+
+
+@pytest.mark.parametrize(("auroc", "advised"), [(41.0, False), (59.9, False), (60.0, True), (94.0, True)])
+def test_a_threshold_is_advised_where_it_tells_pictures_apart(auroc: float, advised: bool) -> None:
+    fields = {
+        "ece": 9.0,
+        "ece_before": 18.0,
+        "temperature": 2.0,
+        "num_val": 40,
+        "reject_below": 0.9,
+        "reject_auroc": auroc,
+    }
+    (said,) = train._sure([dataclasses.replace(record(), **fields)])
+    assert ("predict --reject 0.90" in said) == advised
+    assert ("do not rely on predict --reject" in said) != advised
+    assert f"AUROC {auroc:.0f} %" in said

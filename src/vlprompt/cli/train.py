@@ -14,6 +14,9 @@ from vlprompt.cli.progress import observing
 from vlprompt.errors import UserError
 from vlprompt.methods.options import parse_settings
 
+TELLING = 60.0
+"""AUROC in percent from which on `train` suggests a threshold for `predict --reject` (project's choice)."""
+
 if TYPE_CHECKING:
     from vlprompt.engine.config import RunConfig
     from vlprompt.records import Record
@@ -223,7 +226,12 @@ def _sure(records: Sequence[Record]) -> list[str]:
         f"calibration error {first.ece_before:.1f} % before, {first.ece:.1f} % after a temperature of {first.temperature:.2f} was fitted "
         f"on {first.num_val} validation images"
     )
-    if first.reject_below is not None:
+    if first.reject_auroc is not None and first.reject_auroc < TELLING:
+        said += (
+            f"; its probabilities hardly tell images of a class left out from the others (AUROC {first.reject_auroc:.0f} %, 50 is chance), "
+            "so do not rely on predict --reject"
+        )
+    elif first.reject_below is not None:
         said += (
             f"; predict --reject {first.reject_below:.2f} says `none of these` (AUROC {first.reject_auroc:.0f} % on images of a class left "
             "out, 50 is chance)"
