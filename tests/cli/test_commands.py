@@ -35,8 +35,8 @@ def test_train_shows_the_learned_beside_zero_shot_and_what_to_do_next(
     assert "plpp+coop" in done.out
     assert "+-" in done.out
     assert "chance 33.3" in done.out
-    assert "Do not use it" in done.out, "a random model"
-    assert "--method linear-probe" in done.out.split("Next:")[1], "what follows from that"
+    assert "Cannot tell" in done.out, "six test images, and a random model"
+    assert "--shots all --folds 5" in done.out.split("Next:")[1], "what follows from that"
     assert "seed 2: learning: 2/2" in done.err
     assert Path("run/seed2/result.json").is_file()
 
