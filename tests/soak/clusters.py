@@ -1,4 +1,7 @@
-"""A grid on a Ray cluster of a head and two machines (all of them here) of which a part is killed or stopped at random moments."""
+"""A grid on a Ray cluster of a head and two machines (all of them here) of which a part is killed or stopped at random moments.
+
+`python -m tests.soak.clusters ARGUMENTS` is `vlprompt ARGUMENTS` that takes a head of `SILENCE` seconds without a word for lost.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,10 @@ from pathlib import Path
 
 from tests.soak import processes
 from tests.soak.processes import strike
+from vlprompt.bench import pulse
+from vlprompt.cli import main
 
+SILENCE, BETWEEN = 2.0, 0.5
 LIMIT = 300.0
 """Seconds after which a grid counts as one that hangs."""
 SOON = 60.0
@@ -100,10 +106,10 @@ def faults(folder: Path, stream: random.Random, kinds: tuple[str, ...] = FAULTS)
 def _struck(out: Path, fault: str, stream: random.Random) -> str:
     """What is wrong, but for the result."""
     with cluster() as there:
-        grid, moment = _begun(out, there.address), stream.randrange(CELLS)
+        grid, moment = _begun(out, there.address), stream.randrange(2 if "head" in fault else CELLS)
         while grid.poll() is None and (_told(out).count("(zero-shot") < moment or not _hit(there, "a task killed")):
             time.sleep(0.05)
-        time.sleep(stream.uniform(0, 3))
+        time.sleep(stream.uniform(0, 1 if "head" in fault else 3))
         hit = _hit(there, fault)
         strike(hit, signal.SIGSTOP if fault == "the head stopped" else signal.SIGKILL)
         struck = time.monotonic()
@@ -144,7 +150,17 @@ def _begun(out: Path, address: str | None) -> subprocess.Popen[bytes]:
     joined = ("--ray", address) if address else ()
     with out.with_suffix(".log").open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "vlprompt", *GRID, "--out", str(out), "--cache", str(out.parent / "cache"), *joined],
+            [
+                sys.executable,
+                "-m",
+                "tests.soak.clusters",
+                *GRID,
+                "--out",
+                str(out),
+                "--cache",
+                str(out.parent / "cache"),
+                *joined,
+            ],
             stdout=log,
             stderr=log,
         )
@@ -168,3 +184,8 @@ def _state(out: Path) -> dict[str, object]:
             found[name] = "left over"
     assert sum(name.endswith("result.json") for name in found) == CELLS, sorted(found)
     return found
+
+
+if __name__ == "__main__":
+    pulse.SECONDS_OF_SILENCE, pulse.SECONDS_BETWEEN_BEATS = SILENCE, BETWEEN
+    main()
