@@ -8,6 +8,7 @@ import math
 import random
 from collections import Counter, defaultdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -28,6 +29,7 @@ from vlprompt.data import (
     write_split,
 )
 from vlprompt.data.splits import _parts_of, fewer_tests
+from vlprompt.engine.sampling import said_of_short, said_of_skipped
 from vlprompt.errors import DATA, UserError
 
 
@@ -287,3 +289,13 @@ def test_fewer_test_images_are_drawn_evenly_and_always_alike() -> None:
     assert fewer_tests(whole, 73) is whole
     assert fewer_tests(whole, None) is whole
     assert len(fewer_tests(whole, 1).test) == 1
+
+
+def test_a_message_names_five_and_counts_the_others() -> None:
+    reasons = said_of_skipped({f"{number}.png": f"reason {number}" for number in range(7)})
+    assert "reason 4" in reasons
+    assert "reason 5" not in reasons
+    assert reasons.endswith("; and 2 more reasons.")
+    short = said_of_short(SimpleNamespace(short={f"class {number}": 1 for number in range(7)}), 16)  # type: ignore[arg-type]
+    assert "class 4 (1) and 2 more;" in short
+    assert "class 5" not in short
