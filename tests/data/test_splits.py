@@ -190,7 +190,7 @@ def test_training_images_alone_are_divided_and_it_is_said(tmp_path: Path) -> Non
     assert any("divided by the rule" in note for note in data.notes)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 5)), min_size=6, max_size=40))
 def test_no_test_image_is_learned_from_even_under_another_name_or_label(rows: list[tuple[int, int]]) -> None:
     contents = [encoded(noise(seed)) for seed in range(6)]

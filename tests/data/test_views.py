@@ -48,7 +48,7 @@ def restated_test_view(image: Image.Image, size: int, crop: int, mean: list[floa
     return tensor.sub(torch.tensor(mean)[:, None, None]).div(torch.tensor(std)[:, None, None])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 70), st.integers(1, 70), st.integers(1, 40), st.integers(1, 40))
 def test_the_test_view_is_the_published_transform(width: int, height: int, resize: int, crop: int) -> None:
     image = noise(width * 100 + height, width, height)

@@ -114,7 +114,7 @@ def all_options(draw: st.DrawFn) -> PlppOptions:
     return PlppOptions(**values)
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150, derandomize=True)
 @given(
     options=all_options(),
     words=st.integers(2, 7),
@@ -135,7 +135,7 @@ def test_every_option_is_the_oracle_in_value_and_gradient(
     assert_same(losses.inverse(context, vocabulary), literal.inverse_loss(), context, short)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60, derandomize=True)
 @given(
     words=st.integers(3, 30),
     context_words=st.integers(1, 6),
@@ -160,7 +160,7 @@ def test_perplexity_loss_less_the_labels_entropy_is_their_divergence(
     assert divergence > -1e-12
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=40, derandomize=True)
 @given(words=st.integers(2, 20), context_words=st.integers(1, 5), seed=st.integers(0, 1000))
 def test_a_cold_soft_label_is_the_hard_label(words: int, context_words: int, seed: int) -> None:
     vocabulary, context = make_vocabulary(words, 6, seed), make_context(context_words, 6, seed + 1)
@@ -171,7 +171,7 @@ def test_a_cold_soft_label_is_the_hard_label(words: int, context_words: int, see
     assert_same(cold, hard, context)
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=40, derandomize=True)
 @given(words=st.integers(2, 20), context_words=st.integers(1, 5), more=st.integers(0, 3), seed=st.integers(0, 1000))
 def test_as_many_words_as_there_are_is_the_full_vocabulary(
     words: int, context_words: int, more: int, seed: int

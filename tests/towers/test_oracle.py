@@ -106,7 +106,7 @@ def test_image_tokens_equal_the_plain_way(double: Clip, residual: str) -> None:
             assert float((a - b).abs().max()) <= 1e-9 * max(float(b.abs().max()), 1e-6)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(
     num_tokens=st.integers(1, 6),
     names=st.lists(

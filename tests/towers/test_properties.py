@@ -22,7 +22,7 @@ EXACT = 1e-10
 """max |a - b| / max |b|, of values and of gradients."""
 NO_GRADIENT = 1e-13
 """Where the plain way's gradient is zero or rounding (a query that nothing reads, a direction that softmax ignores)."""
-bounded = settings(derandomize=True, database=None, deadline=None)
+bounded = settings(derandomize=True, database=None)
 
 architectures = st.tuples(
     st.sampled_from([(6, 1), (8, 2), (12, 3), (20, 2)]), st.integers(1, 4), st.sampled_from(["quick_gelu", "gelu"])
