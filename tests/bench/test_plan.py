@@ -109,7 +109,7 @@ def test_all_protocols_share_prompts(planned) -> None:  # type: ignore[no-untype
         ),
         ("domain", {"data": ("others",), "source": ("shades",)}, r"classes that shades has not.*cross-dataset"),
         ("domain", {}, "no other domain of shades is known"),
-        ("cross-dataset", {}, "no set but the source shades to test on"),
+        ("cross-dataset", {}, "no set to test on except the source shades"),
         ("few-shot", {"data": ("dark",)}, "dark has no training images"),
         ("base-to-novel", {"data": ("others",)}, "others has 3 classes"),
     ],
