@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from vlprompt.errors import UserError
-from vlprompt.inputs import as_dataset, asked_names, indices, names_of, samples
+from vlprompt.inputs import as_dataset, asked_names, indices, labelled, names_of, samples
 
 NAMES = ["birds", "bugs", "mammals"]
 
@@ -99,3 +99,23 @@ def test_images_may_be_bytes_and_open_files(tmp_path: Path) -> None:
 def test_addresses_are_refused(address: str) -> None:
     with pytest.raises(UserError, match="is an address"):
         samples([address], [0])
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (["a", None, "b"], "1 of 3 images have no label .the first: number 2"),
+        ([0, 1, None], "1 of 3 images have no label .the first: number 3"),
+        (["a", float("nan"), "b"], "1 of 3 images have no label"),
+        ([np.float32("nan"), 1.0, np.float32("nan")], "2 of 3 images have no label"),
+        ([["a"], None, ["b"]], "1 of 3 images have no label"),
+        ([(1, 2), (3,), (1,)], "labels are names, whole numbers, or for several"),
+        ([["a", ["b"]], ["c"], ["d"]], "labels are names, whole numbers, or for several"),
+        ([{"a": 1}] * 3, "labels are names, whole numbers, or for several"),
+        ("abc", "labels are a list with one for each image"),
+        (7, "labels are a list with one for each image"),
+    ],
+)
+def test_labels_that_are_not_there_or_are_no_labels(labels: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        labelled([png()] * 3, labels, None)

@@ -140,7 +140,8 @@ def label_sets(y: Sequence[Any], class_names: Any) -> list[tuple[str, ...]] | No
         isinstance(one, list | tuple | set | frozenset) and all(isinstance(n, str) for n in one) for one in y
     ):
         return [tuple(sorted(set(one))) for one in y]
-    rows: NDArray[Any] = np.asarray(y) if len(y) and all(np.ndim(one) == 1 for one in y) else np.zeros(0)
+    even = len(y) > 0 and all(np.ndim(one) == 1 and len(one) == len(y[0]) for one in y)
+    rows: NDArray[Any] = np.asarray(y) if even else np.zeros(0)
     if rows.ndim != 2 or not np.isin(rows, (0, 1)).all():
         return None
     if class_names is None or isinstance(class_names, Mapping) or len(class_names) != rows.shape[1]:
@@ -160,10 +161,26 @@ def labelled(X: Any, y: Iterable[Any] | None, words: Any) -> tuple[Data, NDArray
             return X, None
         raise UserError("these are images without labels: call fit(images, labels), or give a folder.")
     images = [X] if is_one(X) else list(listed(X))
-    if (sets := label_sets(y := list(y), words)) is not None:
-        return (images, sets, list(words or sorted(set().union(*sets)))), None
-    given = np.asarray(y)
-    labels, places = np.unique(given, return_inverse=True)
+    if isinstance(y, str | bytes) or not isinstance(y, Iterable):
+        raise UserError(
+            f"labels are a list with one for each image; {y!r} is not. With one image write fit([image], [label])."
+        )
+    y = list(y)
+    if unlabelled := [place for place, one in enumerate(y) if _is_missing(one)]:
+        raise UserError(
+            f"{len(unlabelled)} of {len(y)} images have no label (the first: number {unlabelled[0] + 1}). Label them, or leave them out."
+        )
+    try:
+        if (sets := label_sets(y, words)) is not None:
+            return (images, sets, list(words or sorted(set().union(*sets)))), None
+        given = np.asarray(y)
+        labels, places = np.unique(given, return_inverse=True)
+    except UserError:
+        raise
+    except (TypeError, ValueError):
+        raise UserError(
+            f"labels are names, whole numbers, or for several of them lists of names. These begin with {y[0]!r}."
+        ) from None
     if words is None:
         if given.dtype.kind not in "UO" or not all(isinstance(one, str) for one in labels.tolist()):
             raise UserError(
@@ -183,6 +200,12 @@ def labelled(X: Any, y: Iterable[Any] | None, words: Any) -> tuple[Data, NDArray
     else:
         names = names_of(words)
     return (images, places.reshape(-1).tolist(), names), labels
+
+
+def _is_missing(label: Any) -> bool:
+    """As pandas understands it, which need not be installed."""
+    nan = isinstance(label, float | np.floating) and bool(np.isnan(label))
+    return label is None or nan or type(label).__name__ in ("NAType", "NaTType")
 
 
 def _of_sets(images: Sequence[ImageLike], labels: Sequence[Any], given: list[str] | None) -> Dataset:
