@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
@@ -249,3 +250,15 @@ def test_a_key_with_two_values_is_refused(tmp_path: Path, line: str) -> None:
     (tmp_path / "t.jsonl").write_text(f'{line}\n{{"path": "b.png", "label": "owl"}}\n', encoding="utf-8")
     with pytest.raises(UserError, match=r"line 1 .*'label' has two values"):
         open_dataset(tmp_path / "t.jsonl")
+
+
+def test_a_command_to_copy_has_the_options_as_people_type_them(tmp_path: Path) -> None:
+    from vlprompt.cli.options import as_typed, with_columns
+
+    table = tmp_path / "my table.csv"
+    table.touch()
+    asked = with_columns(str(table), "path=file_name,separator=;", "my words.csv")
+    assert as_typed(asked) == f"'{table}' --columns 'path=file_name,separator=;' --class-names 'my words.csv'"
+    assert as_typed(with_columns(str(tmp_path), None, "words.csv")) == f"{tmp_path} --class-names words.csv"
+    for plain in (str(table), "emoji-food", "hf:owner/set?split=train"):
+        assert as_typed(plain) == shlex.quote(plain)

@@ -6,11 +6,12 @@ import csv
 import dataclasses
 import json
 import os
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode
 
 import typer
 
@@ -219,6 +220,18 @@ def with_columns(data: str, columns: str | None, class_names: str | None = None)
             f"--columns {columns!r} is not a list of NAME=COLUMN. Write for example --columns path=file_name,label=category."
         )
     return f"{data}?{urlencode([*((name.strip(), column.strip()) for name, _, column in pairs), *names], safe='/')}"
+
+
+def as_typed(data: str) -> str:
+    """What `with_columns` made, as people type it, for a command to copy: ``t.csv --columns path=file_name --class-names words.csv``."""
+    place, _, query = data.rpartition("?")
+    if not place or not Path(place).exists():
+        return shlex.quote(data)
+    pairs = dict(parse_qsl(query))
+    names = pairs.pop("names", None)
+    columns = ",".join(f"{name}={column}" for name, column in pairs.items())
+    asked = (("--columns", columns), ("--class-names", names))
+    return " ".join([shlex.quote(place), *(f"{option} {shlex.quote(value)}" for option, value in asked if value)])
 
 
 def dump_records(records: Iterable[Record]) -> None:

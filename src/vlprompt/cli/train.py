@@ -240,13 +240,13 @@ def _sure(records: Sequence[Record]) -> list[str]:
 
 
 def _again(config: RunConfig) -> str:
-    return f"vlprompt train --data {shlex.quote(config.data)} --model {shlex.quote(config.model)}"
+    return f"vlprompt train --data {options.as_typed(config.data)} --model {shlex.quote(config.model)}"
 
 
 def _next(config: RunConfig, word: Word, rival: str, *, learned: bool, few: bool) -> list[str]:
     """The commands that follow from the judgement; rival: another method to try. few: the test images are few, and every image
     could be one."""
-    place, data, again = shlex.quote(str(config.out)), shlex.quote(config.data), _again(config)
+    place, data, again = shlex.quote(str(config.out)), options.as_typed(config.data), _again(config)
     use = [f"vlprompt predict {place} PICTURE.jpg"]
     see = [f"vlprompt explain {place}"] if learned else []
     if word in ("worse", "useless"):
