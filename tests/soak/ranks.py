@@ -40,7 +40,7 @@ OPTIONS = (
 STEPS = 60
 
 
-def faults(folder: Path, stream: random.Random) -> Iterator[str]:
+def faults(folder: Path, stream: random.Random, kinds: tuple[str, ...] = FAULTS) -> Iterator[str]:
     """Each fault in turn at a random step. What torchrun does not start again is continued by hand, to the same bits."""
     if sys.platform != "linux":
         return
@@ -48,7 +48,7 @@ def faults(folder: Path, stream: random.Random) -> Iterator[str]:
     tiny.clip_dir(folder / "clip")
     _begun(folder, folder / "whole", restarts=0).wait(LIMIT)
     wanted = _state(folder / "whole")
-    for number, fault in enumerate(cycle(FAULTS)):
+    for number, fault in enumerate(cycle(kinds)):
         out = folder / f"run{number}"
         said = _struck(folder, out, fault, stream)
         if not said:
