@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
 import subprocess
@@ -102,6 +103,7 @@ def _begun(folder: Path, out: Path, *, restarts: int, more: tuple[str, ...] = ()
             [sys.executable, *launcher, "-m", "tests.soak.ranks", *run, "--out", str(out), *OPTIONS, *more],
             stdout=log,
             stderr=log,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},  # more threads than cores wait for each other
         )
 
 
