@@ -9,10 +9,9 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import sys
 from typing import Any
 
-from vlprompt.cli import run
+from vlprompt import cli
 from vlprompt.engine import train
 
 DIES = "VLPROMPT_TEST_DIES"
@@ -31,7 +30,7 @@ def main() -> None:
         real(*arguments)
 
     train.take = dying  # type: ignore[assignment]
-    sys.exit(run(sys.argv[1:]))
+    cli.main()
 
 
 if __name__ == "__main__":
