@@ -114,9 +114,8 @@ def _reason(error: Exception) -> str:
 
 
 def _ray() -> Any:
-    os.environ.setdefault(
-        "RAY_ENABLE_AUTO_CONNECT", "0"
-    )  # else a late question to a cluster that was left starts another one
+    # Else a late question to a cluster that was left starts another one.
+    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
     try:
         import ray
     except ImportError as error:

@@ -65,9 +65,11 @@ def carrying(ray: str | None, jobs: int, observer: Observer, desk: Desk) -> Iter
 
 
 def end(code: int) -> None:
-    """End the process at once where its usual clearing up would hang or crash: a thread still waits for a cluster that is gone, or
-    this is a rank. Threads of C++ that ask for Python while it ends are ended with SIGABRT, and torchrun then counts finished work as
-    failed (seen once in about sixty runs)."""
+    """End the process at once where its usual clearing up would hang or crash.
+
+    A thread still waits for a cluster that is gone. Or this is a rank: about two in seventy were ended there with SIGABRT, and
+    torchrun counted finished work as failed. The likely cause is a thread of Gloo that asks for Python while it ends.
+    """
     rank = "torch" in sys.modules and {"RANK", "WORLD_SIZE"} <= os.environ.keys()
     if rank:
         atexit._run_exitfuncs()

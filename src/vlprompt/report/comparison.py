@@ -174,10 +174,8 @@ def _table(rows: Sequence[tuple[Run, Run]]) -> Table:
                     f"not comparable: other test images in {where} ({len(hashes)} and {len(other_hashes)}, {common} in common).",
                     exit_code=DATA,
                 )
-            several = (
-                run.record.mean_ap is not None
-            )  # the label that is kept is then the answered one, if it is one of the image's
-            if not several and not np.array_equal(labels, other_labels):
+            # Of several labels the answered one is kept, if it is one of the image's.
+            if run.record.mean_ap is None and not np.array_equal(labels, other_labels):
                 wrong = int((labels != other_labels).sum())
                 raise UserError(f"not comparable: {wrong} images have other labels in {where}.", exit_code=DATA)
         out.append(pair[1].sorted_images[2].astype(np.int8) - pair[0].sorted_images[2].astype(np.int8))
