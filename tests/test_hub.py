@@ -14,7 +14,7 @@ from pathlib import Path
 import huggingface_hub.constants as client
 import pytest
 
-from vlprompt import PromptClassifier, PromptedCLIP, UserError, hub
+from vlprompt import PromptClassifier, PromptedCLIP, UserError, cli, hub
 
 SHA = "a" * 40
 
@@ -132,3 +132,28 @@ def test_what_is_no_prompt_on_the_hub(server: dict[str, dict[str, bytes]], promp
         hub.push(prompt, "pets")
     with pytest.raises(UserError, match="there is no directory runs/mine"):
         hub.located("runs/mine")
+
+
+def test_the_commands_put_a_prompt_there_and_fetch_it(
+    server: dict[str, dict[str, bytes]],
+    prompt: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.run(["push", str(prompt), "alice/pets", "--licence", "cc0-1.0"]) == 0
+    address, *more = capsys.readouterr().out.splitlines()
+    assert address.endswith("/alice/pets")
+    assert "  vlprompt predict alice/pets PICTURE.jpg" in more
+    assert "license: cc0-1.0" in server["alice/pets"]["README.md"].decode()
+    assert cli.run(["pull", "alice/pets"]) == 0
+    assert "  vlprompt predict pets PICTURE.jpg" in capsys.readouterr().out.splitlines()
+    assert Path("pets/prompt.safetensors").read_bytes() == (prompt / "prompt.safetensors").read_bytes()
+    assert cli.run(["pull", "alice/pets", "--out", "elsewhere"]) == 0
+    assert Path("elsewhere/prompt.json").is_file()
+    assert cli.run(["pull", "alice/pets"]) == 2, "what is there is kept"
+    assert cli.run(["push", str(tmp_path / "nothing"), "alice/pets"]) in (2, 3)
+    assert cli.run(["pull", "alice/nothing", "--out", "nowhere"]) == 3
+    assert "Traceback" not in capsys.readouterr().err
+    assert not Path("nowhere").exists()

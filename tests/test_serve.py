@@ -183,3 +183,71 @@ def test_load_is_held_and_nothing_lost(address: str, tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"lost\s+0 pictures", done.stdout), done.stdout
+
+
+class Stopped:
+    """Stands where uvicorn would serve: keeps where it listens, and ends at once."""
+
+    def __init__(self, config: object) -> None:
+        self.config = config
+
+    def run(self, sockets: list[socket.socket]) -> None:
+        addresses.append(sockets[0].getsockname()[:2])
+
+
+addresses: list[tuple[str, int]] = []
+
+
+@pytest.fixture
+def stopped(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    uvicorn = pytest.importorskip("uvicorn")
+    addresses.clear()
+    monkeypatch.setattr(uvicorn, "Server", Stopped)
+    return addresses
+
+
+def test_the_command_says_the_address_and_warns_where_others_can_ask(
+    clip_dir: Path, tmp_path: Path, stopped: list[tuple[str, int]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    PromptedCLIP(clip_dir, "coop", class_names=["cat", "dog"]).save(tmp_path)
+    assert cli.run(["serve", str(tmp_path), "--port", "0", "--device", "cpu"]) == 0
+    host, port = stopped[0]
+    said = capsys.readouterr().err
+    assert host == "127.0.0.1"
+    assert f"Open http://127.0.0.1:{port}/ in a browser" in said
+    assert "There is no password" not in said
+    assert cli.run(["serve", str(tmp_path), "--port", "0", "--host", "0.0.0.0", "--device", "cpu"]) == 0
+    host, port = stopped[1]
+    said = " ".join(capsys.readouterr().err.split())
+    assert host == "0.0.0.0"
+    assert f"Open http://localhost:{port}/" in said
+    assert "everyone who can reach this machine can ask. There is no password." in said
+    assert cli.run(["serve", str(tmp_path / "nothing"), "--port", "0"]) in (2, 3)
+    assert len(stopped) == 2
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_demo_opens_a_browser_where_there_is_one(
+    there: bool,
+    clip_dir: Path,
+    tmp_path: Path,
+    stopped: list[tuple[str, int]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr("webbrowser.open", lambda address: opened.append(address) or there)
+    PromptedCLIP(clip_dir, "coop", class_names=["cat", "dog"]).save(tmp_path)
+    assert cli.run(["demo", str(tmp_path), "--device", "cpu"]) == 0
+    assert opened == [f"http://127.0.0.1:{stopped[0][1]}/"]
+    assert ("No browser could be opened here" in capsys.readouterr().err) is not there
+    assert cli.run(["demo", str(tmp_path), "--no-open", "--device", "cpu"]) == 0
+    assert len(opened) == 1
+
+
+def test_without_the_extra_it_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    assert cli.run(["serve", str(tmp_path)]) == 2
+    assert "pip install 'vlprompt[serve]'" in " ".join(capsys.readouterr().err.split())

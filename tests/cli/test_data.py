@@ -11,11 +11,15 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests.cli.conftest import Vlprompt
 from tests.data import layouts
 from tests.data.serving import Behaviour, Server, serving
+from tests.images import write_squares
+from vlprompt.data import sheet as sheet_of
 from vlprompt.data.papers import catalogue
 from vlprompt.data.papers.row import Address, Download
 
@@ -191,3 +195,29 @@ def test_the_papers_whole_grid_can_be_planned(vlprompt: Vlprompt, root: Path, cl
     assert few_shot == set(catalogue.FEW_SHOT)
     domains = {place.split("/")[-1] for place in places if place.startswith("domain/")}
     assert domains == {"imagenet", *catalogue.SHIFTED}
+
+
+def test_a_contact_sheet_has_a_row_for_each_class(vlprompt: Vlprompt, tmp_path: Path) -> None:
+    colors = {"red": (220, 40, 40), "blue": (40, 60, 220)}
+    root = write_squares(tmp_path / "data", colors, {"train": 3, "test": 1}, size=(90, 50))
+    done = vlprompt("data", "show", root, "--columns", 3)
+    assert done.code == 0, done.err
+    assert done.out == "sheet.png\n"
+    with Image.open("sheet.png") as file:
+        sheet = np.asarray(file.convert("RGB")).astype(int)
+    assert sheet.shape[0] == 2 * sheet_of.MARGIN + 46 + 2 * (sheet_of.SIDE + sheet_of.GAP)
+    row = sheet_of.SIDE + sheet_of.GAP
+    top = sheet_of.MARGIN + 46 + sheet_of.SIDE // 2
+    right = sheet.shape[1] - sheet_of.MARGIN
+    for number, channel in enumerate((2, 0)):  # blue stands first
+        for column in range(3):
+            pixel = sheet[top + number * row, right - (3 - column) * row + sheet_of.SIDE // 2]
+            assert pixel.argmax() == channel, (number, column, pixel)
+    assert vlprompt("data", "show", root, "--rows", 1, "--out", "one.png").code == 0
+    with Image.open("one.png") as file:
+        assert file.height == sheet.shape[0] - row
+    for wrong in ("--columns", "--rows"):
+        refused = vlprompt("data", "show", root, wrong, 0, "--out", "none.png")
+        assert refused.code == 2
+        assert "at least 1" in refused.err
+    assert not Path("none.png").exists()

@@ -5,13 +5,18 @@ from __future__ import annotations
 import dataclasses
 import json
 import statistics
+import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.cli.conftest import Vlprompt
 from tests.engine.made import write_images
+from tests.report.made import record
+from vlprompt import records
+from vlprompt.cli import tune as command
 from vlprompt.engine import tune as tuning
 from vlprompt.engine.config import RunConfig
 from vlprompt.engine.job import prepare
@@ -168,3 +173,54 @@ def test_the_command(vlprompt: Vlprompt, asked: RunConfig) -> None:
     assert vlprompt(*args, "--set", "batch=1,many").code == 2
     assert vlprompt(*args, "--set", "bach=8,16").code == 2
     assert vlprompt("tune", "zero-shot", "--set", "templates=own,selected", *args[2:10]).code == 2
+
+
+def tried(place: Path, name: str, right: int, settings: dict[str, object], n: int = 400) -> tuning.Trial:
+    """A trial with this many right answers, the first ones, of n; its answers on disk."""
+    label = np.zeros(n, np.int64)
+    predicted = (np.arange(n) >= right).astype(np.int64)
+    sure = np.full(n, 0.9, np.float32)
+    found = dataclasses.replace(
+        record(method="coop", seed=1), top1=100 * right / n, num_test=n, num_classes=2, per_class={}
+    )
+    answers = records.Predictions(records.id_hashes([str(i) for i in range(n)]), label, predicted, sure, sure)
+    records.write(place / name / "seed1", found, answers)
+    return tuning.Trial(name=name, settings=settings, records=(found,))
+
+
+@pytest.mark.parametrize(("right", "word", "wanted"), [(300, "Better", "--recipe"), (203, "Not better", "--method")])
+def test_the_best_of_many_is_better_only_beyond_their_common_interval(
+    tmp_path: Path, right: int, word: str, wanted: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The best of two trials against the default: the paired interval at 97.5 % each (Bonferroni)."""
+    default = tried(tmp_path, "default", 200, {"lr": 0.002})
+    best = tried(tmp_path, "trial0", right, {"lr": 0.01})
+    failed = tuning.Trial(name="trial2", settings={"lr": 9.0}, records=(), problem="the loss is not finite")
+    other = tried(tmp_path, "trial1", 100, {"lr": 0.1})
+    tuned = tuning.Tuned(default=default, trials=(best, other, failed), recipe=tmp_path / "best.toml")
+    command._show(tuned, ["lr"], "--data photos", as_json=False)
+    said = capsys.readouterr()
+    shown = " ".join(said.out.split())
+    gain, z = (right - 200) / 402, statistics.NormalDist().inv_cdf(1 - 0.025 / 2)
+    half = 100 * z * (((right - 200 + 1) / 402 - gain**2) / 402) ** 0.5
+    low, high = (right - 200) / 4 - half, (right - 200) / 4 + half
+    assert f"{word} than the default" in shown
+    assert (
+        f"trial0 ({(right - 200) / 4:+.1f} points, 95 % interval {low:+.1f} to {high:+.1f} for the best of 2" in shown
+    )
+    assert "failed" in shown
+    assert "the loss is not finite" in shown
+    assert wanted in said.err + said.out
+    assert ("--method coop" in said.err + said.out) is (low <= 0)
+    command._show(tuned, ["lr"], "--data photos", as_json=True)
+    told = json.loads(capsys.readouterr().out)
+    assert told["best"]["gain"] == pytest.approx([low, high])
+    assert told["best"]["settings"] == {"lr": 0.01}
+    assert [one["top1"] for one in told["trials"]] == [right / 4, 25.0, None]
+
+
+def test_without_optuna_it_says_what_to_install(vlprompt: Vlprompt, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    done = vlprompt("tune", "coop")
+    assert done.code == 2
+    assert "pip install 'vlprompt[tune]'" in " ".join(done.err.split())

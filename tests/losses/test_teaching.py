@@ -134,3 +134,16 @@ def test_classes_that_an_image_is_not_compared_with_do_not_count(view: View) -> 
     rows = zip(view.teacher.logits, view.logits, seen)
     wanted = sum(oracle.divergence(teacher[one], student[one]) for teacher, student, one in rows) / B
     same(term, replace(view, sampled=Sampled(seen=seen, num_classes=9)), wanted, view.logits)
+
+
+def test_consistency_counts_the_classes_that_an_image_is_compared_with(view: View) -> None:
+    """Of each image the divergence over its own number of classes, and then the mean over images."""
+    seen = torch.tensor([[1, 1, 0, 1], [0, 1, 1, 0], [1, 1, 1, 1]], dtype=torch.bool)
+    teacher = view.teacher
+    assert teacher is not None
+    assert teacher.logits is not None
+    *_, term = consistency_terms(ConsistencyOptions())
+    assert term.needs == {"teacher_logits"}
+    rows = zip(teacher.logits, view.logits, seen)
+    wanted = sum(oracle.divergence(given[one], ours[one]) / one.sum() for given, ours, one in rows) / B
+    same(term, replace(view, sampled=Sampled(seen=seen, num_classes=9)), wanted, view.logits)

@@ -69,6 +69,18 @@ def test_the_interval_is_agresti_and_mins() -> None:
     assert found.high == pytest.approx(10 + half)
 
 
+@pytest.mark.parametrize(("right", "n"), [(60.0, 20), (0.0, 20), (100.0, 8)])
+def test_the_accuracy_of_folds_has_agresti_and_coulls_interval(right: float, n: int) -> None:
+    """The share with z^2 / 2 answers more of either kind: (X + z^2 / 2) / (n + z^2), which few images draw towards a half."""
+    assert judge([measured(0, 0, top1=right, n=n)]).accuracy is None, "test images: the gain has an interval"
+    found = judge([measured(0, 0, top1=right, n=n, folds=4)])
+    answers, count = right * n / 100 + Z**2 / 2, n + Z**2
+    share = answers / count
+    half = Z * math.sqrt(share * (1 - share) / count)
+    wanted = (max(0.0, 100 * (share - half)), min(100.0, 100 * (share + half)))
+    assert found.accuracy == pytest.approx(wanted)
+
+
 def test_more_seeds_on_the_same_images_make_it_no_narrower() -> None:
     one = judge([measured(60, 20, top1=60.0)])
     equal = judge([measured(60, 20, top1=60.0, seed=seed) for seed in (1, 2, 3)])

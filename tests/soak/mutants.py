@@ -28,7 +28,10 @@ from tests.soak.survivors import EXPLAINED
 ROOT = Path(__file__).resolve().parents[2]
 RECORD = ROOT / "docs" / "records" / "mutants.json"
 PARTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "losses": (("losses/*.py",), ("tests/losses", "tests/engine/test_gradients.py", "tests/test_methods.py")),
+    "losses": (
+        ("losses/*.py",),
+        ("tests/losses", "tests/engine/test_gradients.py", "tests/engine/test_several.py", "tests/test_methods.py"),
+    ),
     "prompts": (
         ("prompts/*.py",),
         ("tests/prompts", "tests/test_artifact.py", "tests/test_beyond.py"),
@@ -144,16 +147,64 @@ def near(path: Path, tests: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def run(each: int, seed: int, only: list[str]) -> None:
-    """Write the record, after each fault: `each` faults of each part, drawn with the seed. only: parts; others' rows are kept."""
+    """Write the record, after each fault: `each` faults of each part (or of `only` some), drawn with the seed; other rows are kept."""
+    for name, source, longest in _parts(only):
+        found = [one for one in _known() if (one["part"], one["seed"]) != (name, seed)]
+        trees = _trees(source, name)
+        every = [(path, *fault) for path, tree in trees.items() for fault in faults(tree)]
+        began = time.monotonic()
+        survivors: list[dict[str, object]] = []
+        part: dict[str, Any] = {"part": name, "seed": seed, "date": date.today().isoformat()}
+        part |= {"possible": len(every), "tried": 0, "survivors": survivors}
+        for path, number, kind in random.Random(f"{seed} {name}").sample(every, min(each, len(every))):
+            line = getattr(list(ast.walk(trees[path]))[number], "lineno", 0)
+            code, what = changed(trees[path], number, kind)
+            if not _sees(source, path, code, name, longest):
+                survivors.append({"file": str(path.relative_to(source)), "line": line, "fault": what})
+            part |= {"tried": part["tried"] + 1, "seconds": round(time.monotonic() - began, 1)}
+            _keep([*found, part])  # a run that is stopped keeps it
+        print(json.dumps(part), flush=True)
+
+
+def again(only: list[str]) -> None:
+    """Try what was not seen once more, and note in the record whether it is seen today. SystemExit: the line is no longer there."""
+    found = _known()
+    for name, source, longest in _parts(
+        [one["part"] for one in found if one["survivors"] and one["part"] in (only or PARTS)]
+    ):
+        trees = _trees(source, name)
+        for lost in (lost for one in found if one["part"] == name for lost in one["survivors"]):
+            path = source / lost["file"]
+            codes = [changed(trees[path], *fault) for fault in faults(trees[path])]
+            lines = [getattr(list(ast.walk(trees[path]))[number], "lineno", 0) for number, _ in faults(trees[path])]
+            same = [
+                (abs(line - lost["line"]), code) for line, (code, what) in zip(lines, codes) if what == lost["fault"]
+            ]
+            if not same:
+                raise SystemExit(f"{lost['file']} has no {lost['fault']} any more: take it out of {RECORD}.")
+            lost["seen_since"] = _sees(source, path, min(same)[1], name, longest)
+            print(json.dumps(lost), flush=True)
+            _keep(found)
+
+
+def _known() -> list[dict[str, Any]]:
+    return list(json.loads(RECORD.read_text(encoding="utf-8"))["parts"]) if RECORD.is_file() else []
+
+
+def _keep(parts: list[dict[str, Any]]) -> None:
+    parts = sorted(parts, key=lambda one: (list(PARTS).index(one["part"]), one["seed"]))
+    RECORD.write_text(json.dumps({"parts": parts}, indent=1) + "\n", encoding="utf-8")
+
+
+def _parts(only: list[str]) -> Iterator[tuple[str, Path, float]]:
+    """Each part, a copy of the package that the forks import, and the seconds after which its tests count as hanging."""
     import torch  # before the forks, which then need not load it
 
     torch.set_num_threads(1)
-    known = json.loads(RECORD.read_text(encoding="utf-8"))["parts"] if only else []
-    found = [one for one in known if one["part"] not in only]
     with tempfile.TemporaryDirectory() as place:
         source = Path(place)
         shutil.copytree(ROOT / "src" / "vlprompt", source / "vlprompt", ignore=shutil.ignore_patterns("__pycache__"))
-        for name, (patterns, tests) in PARTS.items():
+        for name, (_, tests) in PARTS.items():
             if only and name not in only:
                 continue
             assert "vlprompt" not in sys.modules, (
@@ -161,35 +212,22 @@ def run(each: int, seed: int, only: list[str]) -> None:
             )
             began = time.monotonic()
             assert not seen(source, tests), f"the tests of {name} fail without any fault"
-            longest = max(60.0, LONGEST * (time.monotonic() - began))
-            files = sorted(path for pattern in patterns for path in (source / "vlprompt").glob(pattern))
-            trees = {path: ast.parse(path.read_text(encoding="utf-8")) for path in files}
-            every = [(path, *fault) for path, tree in trees.items() for fault in faults(tree)]
-            began = time.monotonic()
-            survivors: list[dict[str, object]] = []
-            part: dict[str, Any] = {
-                "part": name,
-                "seed": seed,
-                "possible": len(every),
-                "tried": 0,
-                "survivors": survivors,
-            }
-            found = sorted([*found, part], key=lambda one: list(PARTS).index(one["part"]))
-            for path, number, kind in random.Random(f"{seed} {name}").sample(every, min(each, len(every))):
-                whole = path.read_bytes()
-                line = getattr(list(ast.walk(trees[path]))[number], "lineno", 0)
-                code, what = changed(trees[path], number, kind)
-                path.write_text(code, encoding="utf-8")
-                own = near(path, tests)
-                if not (own and seen(source, own, longest)) and not seen(source, tests, longest):
-                    survivors.append({"file": str(path.relative_to(source)), "line": line, "fault": what})
-                path.write_bytes(whole)
-                part |= {"tried": part["tried"] + 1, "seconds": round(time.monotonic() - began, 1)}
-                about = {"date": date.today().isoformat(), "parts": found}
-                RECORD.write_text(
-                    json.dumps(about, indent=1) + "\n", encoding="utf-8"
-                )  # a run that is stopped keeps it
-            print(json.dumps(part), flush=True)
+            yield name, source, max(60.0, LONGEST * (time.monotonic() - began))
+
+
+def _trees(source: Path, name: str) -> dict[Path, ast.Module]:
+    files = sorted(path for pattern in PARTS[name][0] for path in (source / "vlprompt").glob(pattern))
+    return {path: ast.parse(path.read_text(encoding="utf-8")) for path in files}
+
+
+def _sees(source: Path, path: Path, code: str, name: str, longest: float) -> bool:
+    """Whether the tests of a part see other code in a file of the copy, which is put back."""
+    whole, tests = path.read_bytes(), PARTS[name][1]
+    path.write_text(code, encoding="utf-8")
+    own = near(path, tests)
+    found = bool(own and seen(source, own, longest)) or seen(source, tests, longest)
+    path.write_bytes(whole)
+    return found
 
 
 def lines(record: dict[str, Any]) -> list[str]:

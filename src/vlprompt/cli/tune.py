@@ -158,8 +158,10 @@ def _table(tuned: Tuned, names: list[str]) -> Any:
     from rich.text import Text
 
     def row(one: Trial) -> list[Text]:
-        gain = "" if one is tuned.default else f"{one.accuracy - tuned.default.accuracy:+.1f}"
-        ended = [f"{one.accuracy:.1f}", gain] if one.records else ["failed", one.problem[:60]]
+        ended = ["failed", one.problem[:60]]
+        if one.records:
+            gain = "" if one is tuned.default else f"{one.accuracy - tuned.default.accuracy:+.1f}"
+            ended = [f"{one.accuracy:.1f}", gain]
         cells = [one.name, *(str(one.settings[name]) for name in names), *ended]
         return [Text(cell, style="bold" if one is tuned.best else "") for cell in cells]
 

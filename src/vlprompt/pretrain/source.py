@@ -73,8 +73,8 @@ def of_dataset(dataset: Dataset, shots: int | None, seed: int) -> Corpus:
         if sample.short
         else []
     )
-    if dataset.skipped:
-        notes.append(f"{len(dataset.skipped)} files were skipped; `vlprompt data check` lists them.")
+    if count := len(dataset.skipped):
+        notes.append(f"{count} {'file was' if count == 1 else 'files were'} skipped; `vlprompt data check` lists them.")
     return Corpus(
         name=dataset.name,
         class_names=dataset.class_names,
