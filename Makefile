@@ -11,9 +11,11 @@ BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP   := $(BIN)/python -m pip --disable-pip-version-check
 TEST  := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
+# torchvision is loaded without its compiled operators, so any torch will do.
+OPEN_CLIP := open_clip_torch==3.3.0 timm==1.0.31 torchvision==0.29.1 ftfy==6.3.1 wcwidth==0.9.4
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart format lint types test test-all wheel wheel-test matrix soak coverage docs audit clean
+.PHONY: help install quickstart format lint types test test-all wheel wheel-test matrix open-clip-test soak coverage docs audit clean
 
 help: ## Show these lines
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -52,6 +54,10 @@ wheel: install ## Build the wheel into dist/
 
 wheel-test: wheel ## Install the built wheel in an empty environment and learn a prompt without this repository
 	tools/wheel_test.sh "$(PYTHON)" dist/*.whl constraints.txt
+
+open-clip-test: install ## Every model that open_clip lists, against open_clip itself (minutes)
+	$(PIP) install --quiet --upgrade --no-deps --target build/open_clip $(OPEN_CLIP)
+	PYTHONPATH=build/open_clip OMP_NUM_THREADS=$(JOBS) $(BIN)/python -m pytest tests/towers/test_openclip_library.py
 
 soak: install ## Damage files, kill processes and fill the disk for SECONDS; writes docs/reliability.md
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.soak --seconds $(SECONDS) --seed $(SEED)

@@ -167,7 +167,10 @@ def obstacle(name: str, clip: Clip, recipe: str = "") -> str:
     if reach.image_tower and not clip.facts.takes_image_prompts:
         return "the image tower is a ResNet, which has no rows that a prompt could join"
     if states and not clip.facts.predicts_words:
-        return "it reads the text tower as a language model, and without a causal mask that predicts no words"
+        return (
+            "it reads the text tower as a language model, and that predicts no words without a causal mask, and no first word "
+            "without a start token"
+        )
     return ""
 
 

@@ -281,7 +281,8 @@ class ModelFacts:
     takes_image_prompts: bool = True
     """False for a ResNet image tower."""
     predicts_words: bool = True
-    """False where the text tower has no causal mask: a row that sees the next word cannot predict it."""
+    """False where the text tower has no causal mask, because a row that sees the next word cannot predict it; and where no token
+    stands before the first word."""
 
 
 Sight = Literal["image", "classes", "chance"]

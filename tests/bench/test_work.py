@@ -224,12 +224,13 @@ def test_time_and_memory_are_estimated_from_what_was_measured(clip_dir: Path, se
     assert coop.need.peak_mib == facts["peak_mib"] > 0
     unmeasured = plan_of(request(clip_dir, sets, methods=("maple",), overrides={"epochs": "3"}), grid)
     assert lines(unmeasured, grid)[0].need.unknown == 1
-    probed = probe(unmeasured, grid, Desk(grid.means))
-    (maple,) = lines(unmeasured, grid, probed)
+    probed, tests = probe(unmeasured, grid, Desk(grid.means))
+    (maple,) = lines(unmeasured, grid, probed, tests)
     assert (maple.need.unknown, probed[0].num_train) == (0, 8)
-    assert maple.need.seconds == probed[0].seconds > 0
+    assert list(tests) == [unmeasured.cells[0].place]
+    assert maple.need.seconds == probed[0].seconds + sum(tests.values()) > probed[0].seconds > 0
     assert maple.need.peak_mib > 100
-    assert probe(plan, grid, Desk(grid.means)) == []
+    assert probe(plan, grid, Desk(grid.means)) == ([], {})
     assert not grid.learned(unmeasured.cells[0].course).exists()
     assert (zero_shot.prompts, zero_shot.need.seconds, zero_shot.need.peak_mib) == (0, 0, None)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 import torch
 import torch.nn.functional as F
@@ -53,10 +54,18 @@ def text(
     row: int,
     eps: float = 1e-5,
     approximate: str = "none",
+    learned: Mapping[int, Tensor] = MappingProxyType({}),
+    first: int = 1,
 ) -> Tensor:
-    """A sentence's embedding: ids as long as the context, `row` the pooled one. Names without a prefix."""
-    x = w["token_embedding.weight"][torch.tensor(ids)] + w["positional_embedding"]
+    """A sentence's embedding: ids as long as the context, `row` the pooled one. Names without a prefix.
+
+    learned: layer -> the rows that stand there from `first` on; of layer 0 in the place of token embeddings.
+    """
+    x = w["token_embedding.weight"][torch.tensor(ids)]
     for i in range(layers):
+        if i in learned:
+            x = torch.cat([x[:first], learned[i], x[first + len(learned[i]) :]])
+        x = x + w["positional_embedding"] if i == 0 else x
         at = f"transformer.resblocks.{i}"
         y = norm(w, f"{at}.ln_1", x, eps)
         q, k, v = (y @ w[f"{at}.attn.in_proj_weight"].T + w[f"{at}.attn.in_proj_bias"]).chunk(3, -1)
@@ -65,6 +74,8 @@ def text(
         hidden = F.gelu(linear(w, f"{at}.mlp.c_fc", norm(w, f"{at}.ln_2", x, eps)), approximate=approximate)
         x = x + linear(w, f"{at}.mlp.c_proj", hidden)
     pooled = norm(w, "ln_final", x, eps)[row]
+    if not any(name.startswith("text_projection") for name in w):
+        return pooled
     return pooled @ w["text_projection"] if "text_projection" in w else linear(w, "text_projection", pooled)
 
 
@@ -127,15 +138,15 @@ def eva(w: Weights, pixels: Tensor, *, heads: int, layers: int, rotary: bool) ->
     return linear(w, "head", norm(w, "norm", x, 1e-6)[0])
 
 
-def timm_vit(w: Weights, x: Tensor, *, heads: int, layers: int, approximate: str = "none") -> Tensor:
+def timm_vit(w: Weights, x: Tensor, *, heads: int, layers: int, approximate: str = "none", eps: float = 1e-6) -> Tensor:
     """timm's blocks and last norm on rows (L, D)."""
     for i in range(layers):
         at = f"blocks.{i}"
-        q, k, v = linear(w, f"{at}.attn.qkv", norm(w, f"{at}.norm1", x, 1e-6)).chunk(3, -1)
+        q, k, v = linear(w, f"{at}.attn.qkv", norm(w, f"{at}.norm1", x, eps)).chunk(3, -1)
         x = x + linear(w, f"{at}.attn.proj", attend(q, k, v, heads, always))
-        hidden = F.gelu(linear(w, f"{at}.mlp.fc1", norm(w, f"{at}.norm2", x, 1e-6)), approximate=approximate)
+        hidden = F.gelu(linear(w, f"{at}.mlp.fc1", norm(w, f"{at}.norm2", x, eps)), approximate=approximate)
         x = x + linear(w, f"{at}.mlp.fc2", hidden)
-    return norm(w, "norm", x, 1e-6)
+    return norm(w, "norm", x, eps)
 
 
 def siglip_image(w: Weights, pixels: Tensor, *, heads: int, layers: int, approximate: str) -> Tensor:
@@ -161,6 +172,13 @@ def mobile_image(w: Weights, pixels: Tensor, *, heads: int, layers: int) -> Tens
         x = rows.permute(2, 0, 1)
     x = torch.cat([w["cls_token"][0], x.permute(1, 2, 0).flatten(0, 1) + w["pos_embed"][0]])
     return linear(w, "head", timm_vit(w, x, heads=heads, layers=layers)[0])
+
+
+def clip_image(w: Weights, pixels: Tensor, *, heads: int, layers: int) -> Tensor:
+    """timm's vit_*_clip_*: CLIP's ViT, with an affine head."""
+    x = torch.cat([w["cls_token"][0], cut(w, "patch_embed.proj", pixels).flatten(0, 1)]) + w["pos_embed"][0]
+    x = timm_vit(w, norm(w, "norm_pre", x, 1e-5), heads=heads, layers=layers, eps=1e-5)
+    return linear(w, "head", x[0])
 
 
 def clipa_image(w: Weights, pixels: Tensor, *, heads: int, layers: int) -> Tensor:

@@ -16,13 +16,15 @@ from torch import Tensor
 from tests import siglip
 from tests.oracle import openclip as oracle
 from tests.towers.layouts import refused
+from vlprompt.describe import obstacle
+from vlprompt.errors import UserError
 from vlprompt.towers import Clip, load
 from vlprompt.towers.clip_vocabulary import clip_tokenizer
-from vlprompt.types import Prompted, Splice
+from vlprompt.types import Prompted, Splice, TextLayout
 from vlprompt.verify.compare import error
 
 Shapes = dict[str, tuple[int, ...]]
-E, LENGTH = 24, 14
+E, LENGTH = 48, 14
 
 
 def text_shapes(width: int, layers: int, vocab: int, *, bias: bool, prefix: str) -> Shapes:
@@ -108,6 +110,17 @@ SIGLIP = timm_shapes(
         **{"patch_embed.proj.weight": (E, 3, 8, 8), "patch_embed.proj.bias": (E,), "pos_embed": (1, P, E)},
     },
 )
+CLIP = timm_shapes(
+    W,
+    H,
+    pairs={**LINEAR, **MLP, "attn.qkv": (3 * W, W)},
+    norms=TWO,
+    more={
+        **HEAD,
+        **{"patch_embed.proj.weight": (W, 3, 8, 8), "pos_embed": (1, 1 + P, W)},
+        **{f"norm_pre.{kind}": (W,) for kind in ("weight", "bias")},
+    },
+)
 STEM: Shapes = {}
 for i, (into, out, size) in enumerate([(3, 12, 4), (12, 12, 2), (12, W, 1)]):
     STEM[f"patch_embed.backbone.{i}.conv.weight"] = (out, into, size, size)
@@ -164,6 +177,15 @@ SIGLIP_TEXT = {
 }
 SIGLIP_TOKENS = (("<pad>", "</s>", "<unk>"), "$A </s>")
 HEADS = {"heads": 12, "layers": 2}
+NATIVE: dict[str, Any] = {
+    "vision": {
+        **{"image_size": 24, "layers": 2, "width": W, "head_width": 12, "patch_size": 8},
+        **{"no_ln_pre": True, "pool_type": "avg", "final_ln_after_pool": True},
+    },
+    "image": CLIPA,
+    "plain": lambda w, x: oracle.clipa_image(w, x, heads=4, layers=2),
+    "custom": False,
+}
 FORMS = {
     "EVA02-B-16": timm_form("eva02_base_patch16_clip_224", EVA02, lambda w, x: oracle.eva(w, x, **HEADS, rotary=True)),
     "EVA01-g-14": timm_form(
@@ -185,30 +207,46 @@ FORMS = {
         tokens=(("<pad>", "<eos>", "<bos>", "<unk>"), "$A <eos>"),
         bias=True,
     ),
+    "ViT-L-16-SigLIP2-512": timm_form(
+        "vit_large_patch16_siglip_512",
+        SIGLIP,
+        lambda w, x: oracle.siglip_image(w, x, heads=16, layers=2, approximate="tanh"),
+        SIGLIP_TEXT,
+        tokens=SIGLIP_TOKENS,
+        bias=True,
+    ),
+    "ViT-SO400M-16-SigLIP-i18n-256": timm_form(
+        "vit_so400m_patch16_siglip_256",
+        SIGLIP,
+        lambda w, x: oracle.siglip_image(w, x, heads=16, layers=2, approximate="tanh"),
+        {**SIGLIP_TEXT, "proj_bias": False, "proj_type": "none", "width": E},
+        tokens=SIGLIP_TOKENS,
+        bias=True,
+    ),
+    "MobileCLIP2-L-14": timm_form(
+        "vit_large_patch14_clip_224",
+        CLIP,
+        lambda w, x: oracle.clip_image(w, x, heads=16, layers=2),
+        {"no_causal_mask": True},
+    ),
+    "ViT-L-14-worldwide": Form(
+        **NATIVE,
+        text={
+            **{"hf_tokenizer_name": "google/mt5-base", "tokenizer_kwargs": {"clean": "canonicalize"}},
+            **{"pool_type": "eos", "eos_id": 1},
+        },
+        tokens=SIGLIP_TOKENS,
+    ),
     "MobileCLIP-B": timm_form("vit_base_mci_224", MOBILE, lambda w, x: oracle.mobile_image(w, x, **HEADS)),
     "ViT-L-14-CLIPA": Form(
-        vision={
-            **{"image_size": 24, "layers": 2, "width": W, "head_width": 12, "patch_size": 8},
-            **{"no_ln_pre": True, "pool_type": "avg", "final_ln_after_pool": True},
-        },
-        image=CLIPA,
-        plain=lambda w, x: oracle.clipa_image(w, x, heads=4, layers=2),
+        **NATIVE,
         text={
             **{"hf_tokenizer_name": "bert-base-uncased", "tokenizer_kwargs": {"strip_sep_token": True}},
             **{"pool_type": "last", "no_causal_mask": True},
         },
-        custom=False,
         tokens=(BERT, "[CLS] $A [SEP]"),
     ),
-    "bidirectional, argmax": Form(
-        vision={
-            **{"image_size": 24, "layers": 2, "width": W, "head_width": 12, "patch_size": 8},
-            **{"no_ln_pre": True, "pool_type": "avg", "final_ln_after_pool": True},
-        },
-        image=CLIPA,
-        plain=lambda w, x: oracle.clipa_image(w, x, heads=4, layers=2),
-        text={"no_causal_mask": True},
-    ),
+    "bidirectional, argmax": Form(**NATIVE | {"custom": True}, text={"no_causal_mask": True}),
 }
 
 
@@ -238,10 +276,14 @@ def directory(path: Path, form: Form) -> tuple[Path, dict[str, Tensor]]:
     model = {"embed_dim": E, "vision_cfg": form.vision, "text_cfg": text, "custom_text": form.custom}
     tensors = drawn(
         {
-            **text_shapes(24, 2, vocab, bias="proj_bias" in text, prefix="text." if form.custom else ""),
+            **text_shapes(
+                text["width"], 2, vocab, bias=text.get("proj_bias", False), prefix="text." if form.custom else ""
+            ),
             **form.image,
         }
     )
+    if text.get("proj_type") == "none":
+        del tensors["text.text_projection"]
     tensors["logit_scale"] = torch.tensor(2.0)
     if form.bias:
         model["init_logit_bias"] = -10
@@ -291,7 +333,8 @@ def published_ids(form: Form, clip: Clip, sentence: str) -> tuple[list[int], int
     pad = backend.token_to_id(form.tokens[0][0])
     if form.tokens[0] is BERT:
         ids = [0 if one == backend.token_to_id("[SEP]") else one for one in ids]
-    return [*ids, *[pad] * (LENGTH - len(ids))], LENGTH - 1
+    row = LENGTH - 1 if form.text["pool_type"] == "last" else len(ids) - 1
+    return [*ids, *[pad] * (LENGTH - len(ids))], row
 
 
 def test_texts_equal_the_published_code(built: tuple[Form, Clip, dict[str, Tensor]]) -> None:
@@ -305,6 +348,36 @@ def test_texts_equal_the_published_code(built: tuple[Form, Clip, dict[str, Tenso
         ids, row = published_ids(form, clip, sentence)
         theirs = oracle.text(own, ids, heads=2, layers=2, causal=causal, row=row, eps=eps, approximate=approximate)
         assert error(ours, theirs.numpy()) <= 1e-5
+
+
+def test_learned_tokens_stand_in_front_of_the_name(built: tuple[Form, Clip, dict[str, Tensor]]) -> None:
+    """In the first layer and in a deeper one, whether or not the tokenizer has a start token."""
+    form, clip, tensors = built
+    layout, names = TextLayout(num_tokens=2), ["cat", "red dog"]
+    generator = torch.Generator().manual_seed(5)
+    learned = {layer: torch.randn(2, clip.facts.text_width, generator=generator) for layer in (0, 1)}
+    prompted = Prompted(text={layer: Splice(q=rows) for layer, rows in learned.items()}, layout=layout)
+    found = clip.encode_text(clip.class_tokens(names, layout), prompted).pooled
+    own = {name.removeprefix("text."): one for name, one in tensors.items()}
+    causal, eps = not form.text.get("no_causal_mask", False), form.text.get("norm_kwargs", {}).get("eps", 1e-5)
+    approximate = form.text.get("act_kwargs", {}).get("approximate", "none")
+    more = {"heads": 2, "layers": 2, "causal": causal, "eps": eps, "approximate": approximate}
+    first = len(clip.tokenizer.opening)
+    for ours, name in zip(found, names, strict=True):
+        ids, row = published_ids(form, clip, f"a the {name}.")  # two words of one token each, whose places are taken
+        theirs = oracle.text(own, ids, row=row, learned=learned, first=first, **more)
+        assert error(ours, theirs.numpy()) <= 1e-5
+
+
+def test_without_a_start_token_nothing_predicts_the_first_word(tmp_path: Path) -> None:
+    path, _ = directory(tmp_path / "model", FORMS["ViT-L-14-worldwide"])
+    clip = load(path)
+    assert not clip.tokenizer.opening
+    assert not clip.facts.predicts_words
+    with pytest.raises(UserError, match="without a start token"):
+        clip.word_states(clip.tokenizer.encode("a cat"))
+    assert "no first word without a start token" in obstacle("plpp+coop", clip)
+    assert obstacle("maple", clip) == ""
 
 
 def test_image_tokens_have_the_gradient_of_finite_differences(built: tuple[Form, Clip, dict[str, Tensor]]) -> None:

@@ -20,7 +20,7 @@ from PIL import Image
 
 from vlprompt import pocket
 from vlprompt.bench.cells import Course
-from vlprompt.bench.estimate import Learning, learning_of, lesson_of
+from vlprompt.bench.estimate import Learning, learning_of, lesson_of, tests_anew
 from vlprompt.bench.protocols import Plan
 from vlprompt.bench.request import labels_of
 from vlprompt.bench.workspace import Desk
@@ -134,7 +134,7 @@ def look_ahead(plan: Plan, desk: Desk, say: Callable[[str], None] = lambda text:
         key = (course.method, course.dataset, course.subset, course.shots, course.variant)
         if course.shots != 0 and key not in learnings and (learning := probe.learning(course, method)) is not None:
             learnings[key] = learning
-        if method.prompt.reach.image_tower or "image" in method.prompt.reach.sees:
+        if tests_anew(method):
             classes = len(_names(desk, cell.data, cell.subset))
             tests[cell.place] = probe.test(course, method).at(classes) * cell.num_test
     return Outlook(
@@ -194,11 +194,12 @@ class _Probe:
     def test(self, course: Course, method: Method) -> Line:
         """Seconds of answering for one image, of a method whose features are not in the cache; by the class where its text depends
         on the image."""
-        key = _shape(method.prompt)  # which losses it was learned by makes no difference
+        key = f"{_shape(method.prompt)} {method.at_test}"  # which losses it was learned by makes no difference
         if key not in self._tests:
             self.say(f"Timing answers of {course.method}")
             few = self._answer(course, method, FEW)
-            many = {MANY: self._answer(course, method, MANY)} if "image" in method.prompt.reach.sees else {FEW + 1: few}
+            depends = "image" in method.prompt.reach.sees or method.at_test is not None
+            many = {MANY: self._answer(course, method, MANY)} if depends else {FEW + 1: few}
             self._tests[key] = Step(method=course.method, batch=1, timed={FEW: few, **many}).line
         return self._tests[key]
 
@@ -224,9 +225,12 @@ class _Probe:
     def _answer(self, course: Course, method: Method, classes: int) -> float:
         clip = self.images.clip
         prompt = new_prompt(clip, method.prompt, classes, course.seed)
-        classifier = Classifier(clip, method.prompt, prompt, made_up(0, classes), course.template)
+        classifier = Classifier(
+            clip, method.prompt, prompt, made_up(0, classes), course.template, at_test=method.at_test
+        )
         bare = Images(clip, None)  # nothing is kept of made-up images
-        return self._quickest(lambda: classifier.logits(photographs(TESTED), bare)) / TESTED
+        number = TESTED if method.at_test is None else 1
+        return self._quickest(lambda: classifier.logits(photographs(number), bare)) / number
 
     def _peak(self, course: Course, method: Method, names: tuple[str, ...]) -> float:
         """MiB of a step of the course's own classes, as `estimate_step` counts them."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +16,15 @@ from vlprompt.bench.protocols import Plan
 from vlprompt.bench.work import job_of, learned_already
 from vlprompt.bench.workspace import Desk
 from vlprompt.data import Sample, few_shot, restrict
-from vlprompt.engine.duration import measure
-from vlprompt.engine.train import Lesson, estimate_step
+from vlprompt.engine.duration import ENOUGH, measure
+from vlprompt.engine.evaluate import classifier_of
+from vlprompt.engine.train import Lesson, estimate_step, new_prompt
 from vlprompt.errors import UserError
 from vlprompt.methods import recipes
-from vlprompt.types import Steps
+from vlprompt.types import Method, Steps
+
+TESTED = 16
+"""Images that a probe of a test takes together, where they are quick (project's choice)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +93,10 @@ class Measured:
         neither."""
         rates = self._rates.get(cell.course.method)
         return statistics.median(rates) * cell.num_test if rates else self._tests.get(cell.place, 0.0)
+
+    def has_tested(self, method: str) -> bool:
+        """Whether a finished cell says how long the method's tests take."""
+        return method in self._rates
 
     def need(self, cells: Sequence[Cell], grid: Grid, new: Iterable[Course]) -> Need:
         """What unfinished cells still need: their tests, and the learning of those of the courses `new` whose prompt is not
@@ -183,15 +192,54 @@ def _to_learn(course: Course, grid: Grid) -> bool:
     return course.shots != 0 and not learned_already(grid.learned(course))
 
 
-def probe(plan: Plan, grid: Grid, desk: Desk) -> list[Learning]:
-    """A few steps of one prompt of every method that the directory has nothing of, timed and multiplied; nothing is learned or
-    kept. A method without steps has none."""
-    known = {one.method for one in Measured(grid, ()).learnings}
+def probe(plan: Plan, grid: Grid, desk: Desk) -> tuple[list[Learning], dict[Path, float]]:
+    """What the directory has not measured: a few steps of one prompt of every such method, and the seconds of the tests of its cells
+    (by their place) where every test passes images through the tower or learns from them. Timed and multiplied; nothing is learned.
+    A method without steps has no learning here."""
+    measured = Measured(grid, plan.cells)
+    known = {one.method for one in measured.learnings}
     first: dict[str, Course] = {}
+    rates: dict[str, float] = {}
+    tests: dict[Path, float] = {}
     for cell in plan.cells:
-        if cell.course.method not in known and _to_learn(cell.course, grid):
-            first.setdefault(cell.course.method, cell.course)
-    return [one for course in first.values() if (one := _probed(course, desk)) is not None]
+        name = cell.course.method
+        if name not in known and _to_learn(cell.course, grid):
+            first.setdefault(name, cell.course)
+        if not grid.finished(cell) and not measured.has_tested(name):
+            if name not in rates:
+                rates[name] = _tested(cell, desk)
+            if rates[name]:
+                tests[cell.place] = rates[name] * cell.num_test
+    return [one for course in first.values() if (one := _probed(course, desk)) is not None], tests
+
+
+def _tested(cell: Cell, desk: Desk) -> float:
+    """Seconds of answering for one image; 0 where the answer is read off features that are kept."""
+    course = cell.course
+    images, material = desk.images(course.model, course.dtype), restrict(desk.material(course.data), course.subset)
+    asked = restrict(desk.questions(cell.data), cell.subset)
+    try:
+        method = job_of(course, material, images).method
+        if not tests_anew(method):
+            return 0.0
+        prompt = new_prompt(images.clip, method.prompt, len(material.class_names), course.seed)
+        classifier = classifier_of(images.clip, method, prompt, asked.class_names, course.template)
+        classifier.logits(asked.test[:1], images)
+        began = time.perf_counter()
+        classifier.logits(asked.test[1:2], images)
+        if (took := time.perf_counter() - began) >= ENOUGH or len(asked.test) < 2 + TESTED:
+            return took
+        began = time.perf_counter()
+        classifier.logits(asked.test[2 : 2 + TESTED], images)
+        return (time.perf_counter() - began) / TESTED
+    except UserError:  # as in `_probed`
+        return 0.0
+
+
+def tests_anew(method: Method) -> bool:
+    """Whether every test passes images through the tower, or through the text for each image, or learns from them."""
+    reach = method.prompt.reach
+    return reach.image_tower or "image" in reach.sees or method.at_test is not None
 
 
 def _probed(course: Course, desk: Desk) -> Learning | None:

@@ -127,7 +127,7 @@ def words_and_perplexity(reading: Reading) -> list[RenderableType]:
     words = reading.words
     if words is None:
         return [
-            "There are no words to compare with: the method has no text context, or the model's text tower has no causal mask."
+            "There are no words to compare with: the method has no text context, or the model's text tower predicts no words."
         ]
     whose = "" if words.of_class is None else f" (the context of the class {words.of_class!r})"
     table = console.table(

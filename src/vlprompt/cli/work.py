@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -30,11 +32,12 @@ def show_plan(
     *,
     as_json: bool,
     probed: Sequence[Learning] = (),
+    tests: Mapping[Path, float] = MappingProxyType({}),
 ) -> None:
     """What there is to do and what it will take, on stderr; or as JSON on stdout."""
     from vlprompt.bench import lines, said_of, total
 
-    found = lines(plan, grid, probed)
+    found = lines(plan, grid, probed, tests)
     if as_json:
         console.dump(_data(plan, grid, found, cached))
         return

@@ -254,4 +254,4 @@ def heads_first(x: Tensor, heads: int) -> Tensor:
 def heads_last(x: Tensor) -> Tensor:
     """(..., H, L, D / H) -> (..., L, D)."""
     x = x.transpose(-2, -3)
-    return x.reshape(*x.shape[:-2], -1)
+    return x.reshape(*x.shape[:-2], x.shape[-2] * x.shape[-1])

@@ -84,7 +84,7 @@ class Clip(nn.Module):
             image_layers=image.layers,
             embed_words=self.embed_words,
             takes_image_prompts=isinstance(image, TowerConfig),
-            predicts_words=self.config.text_form.causal,
+            predicts_words=self.config.text_form.causal and bool(self.tokenizer.opening),
         )
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Clip:
@@ -162,11 +162,16 @@ class Clip(nn.Module):
         return pack(names, plans, layout, self.config.text_form, self.context_length)
 
     def _require_words(self) -> None:
-        """UserError where the text tower has no causal mask."""
+        """UserError where the text tower has no causal mask, or no token before the first word."""
         if not self.facts.predicts_words:
+            why = (
+                "has no causal mask: every row has seen the next word, so it predicts none"
+                if not self.config.text_form.causal
+                else "reads sentences without a start token, so nothing predicts their first word"
+            )
             raise UserError(
-                f"the text tower of {self.name or 'this model'} has no causal mask: every row has seen the next word, so it predicts none. "
-                f"Use a model with CLIP's own text tower here (`vlprompt methods --model M` says which methods fit a model)."
+                f"the text tower of {self.name or 'this model'} {why}. Use a model with CLIP's own text tower here "
+                f"(`vlprompt methods --model M` says which methods fit a model)."
             )
 
     def encode_text(

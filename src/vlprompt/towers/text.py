@@ -73,11 +73,11 @@ class TextTower(nn.Module):
         return list(self.transformer.resblocks)  # type: ignore[arg-type]
 
     def prefix(self, rows: Rows, entered: Entering, *, states: bool = False) -> Prefix:
-        """Run the shared rows. Learned tokens, if any, are rows 1 .. M of them, or none stand in the prefix."""
+        """Run the shared rows, of which there may be none. Learned tokens stand together in them, or not in the prefix at all."""
         if not self.form.causal:
             assert not states, "a tower without a causal mask has no states of a prefix"
             return NO_PREFIX
-        splices = entered.splices
+        splices, first = entered.splices, rows.first
         in_prefix = len(rows.learned) > 0
         x_GPD = self._embed(rows, splices.get(0) if in_prefix else None)
         x_GPD = x_GPD + self.positional_embedding[: x_GPD.shape[1]]
@@ -86,8 +86,8 @@ class TextTower(nn.Module):
         for i, block in enumerate(self.blocks):
             splice = splices.get(i) if in_prefix else None
             if splice is not None and i == 0:
-                splice = self._unshared_entry(splice, self.positional_embedding[1 : 1 + splice.num_tokens])
-            x_GPD, q, k, v = block.spliced(x_GPD, put_from(1), splice, entered.on(i))
+                splice = self._unshared_entry(splice, self.positional_embedding[first : first + splice.num_tokens])
+            x_GPD, q, k, v = block.spliced(x_GPD, put_from(first), splice, entered.on(i))
             q, k, v = (heads_first(t, self.heads) for t in (q, k, v))
             keys.append(k)
             values.append(v)
@@ -206,4 +206,4 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, prefix: tuple[Tensor, Tensor], grou
 
 def _by_class(x: Tensor, rows: int) -> Tensor:
     """(G, H, classes * rows, n) -> (G, H, classes, rows, n)."""
-    return x.reshape(*x.shape[:2], -1, rows, x.shape[-1])
+    return x.reshape(*x.shape[:2], x.shape[2] // rows, rows, x.shape[-1])

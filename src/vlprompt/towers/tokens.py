@@ -49,6 +49,8 @@ class Rows:
     """(m,) int64: which context token stands there."""
     owner: Tensor
     """(m,) int64: the class (in the caller's order) whose row it is; 0 in a prefix."""
+    first: int = 0
+    """In a prefix: the first row that is learned, which [SOS] stands before, if the tokenizer has one."""
 
     def to(self, device: torch.device) -> Rows:
         moved: dict[str, Any] = {
@@ -64,7 +66,7 @@ class ClassTokens:
     names: tuple[str, ...]
     layout: TextLayout | None
     prefix: Rows
-    """P rows, [SOS] first, shared by all classes."""
+    """P rows, shared by all classes: [SOS] first where the tokenizer has one, then what all begin with."""
     own: Rows
     """T rows: the classes' own, sorted by length; each class ends with its [EOT], or with what fills it up."""
     position_T: Tensor
@@ -224,7 +226,8 @@ def _rows(plans: Sequence[Sequence[int]], owners: Sequence[int]) -> Rows:
     flat = torch.tensor([row for plan in plans for row in plan], dtype=torch.int64)
     owner = torch.tensor([o for o, plan in zip(owners, plans) for _ in plan], dtype=torch.int64)
     learned = (flat < 0).nonzero().flatten()
-    return Rows(ids=flat.clamp(min=0), learned=learned, token=-1 - flat[learned], owner=owner[learned])
+    first = int(learned[0]) if len(learned) else 0
+    return Rows(ids=flat.clamp(min=0), learned=learned, token=-1 - flat[learned], owner=owner[learned], first=first)
 
 
 def subset(tokens: ClassTokens, classes_C: Tensor) -> ClassTokens:

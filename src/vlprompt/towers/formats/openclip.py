@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
+import torch
 from torch import Tensor
 
 from vlprompt.errors import DATA, UserError
@@ -48,7 +49,7 @@ _TEXT: dict[str, object] = {
     **_BLOCK,
     **dict.fromkeys(("context_length", "vocab_size", "heads", "hf_tokenizer_name", "pad_id", "eos_id"), _ANY),
     **dict.fromkeys(("pool_type", "no_causal_mask", "proj_bias", "tokenizer_kwargs"), _ANY),
-    **{"tokenizer_mode": None, "hf_model_name": None, "embed_cls": False, "proj_type": "linear", "use_pad_mask": False},
+    **{"tokenizer_mode": None, "hf_model_name": None, "embed_cls": False, "proj_type": _ANY, "use_pad_mask": False},
     **dict.fromkeys(("hf_model_pretrained", "hf_proj_type", "hf_pooler_type"), _ANY),
 }
 _VISION: dict[str, object] = {
@@ -119,6 +120,7 @@ def _config(
         form = _image_form(vision, path)
     if "embed_dim" not in model:
         _refuse(path, "embed_dim", None, "a number")
+    weights |= _projection(text, model["embed_dim"], path)
     config = ClipConfig(
         embed_dim=model["embed_dim"],
         text=_transformer(text, 512, text.get("heads", 8), activation, "text_cfg.", path),
@@ -142,6 +144,18 @@ def _plain_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if "text_projection.bias" in out:
             out["text_projection_bias"] = out.pop("text_projection.bias")
     return out
+
+
+def _projection(text: Mapping[str, Any], embed_dim: int, path: Path) -> dict[str, Tensor]:
+    """Of a text tower that has none, the one that changes nothing."""
+    kind, width = text.get("proj_type") or "linear", text.get("width", 512)
+    if kind not in ("linear", "none"):
+        _refuse(path, "text_cfg.proj_type", kind, "'linear' or 'none'")
+    if kind == "linear":
+        return {}
+    if width != embed_dim:
+        _refuse(path, "text_cfg.width", width, f"without a projection the embed_dim, {embed_dim}")
+    return {"text_projection": torch.eye(width)}
 
 
 def _timm(name: str, vision: Mapping[str, Any], weights: Mapping[str, Tensor], path: Path) -> timm.TimmTower:

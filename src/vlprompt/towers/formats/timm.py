@@ -1,7 +1,7 @@
 """timm's image towers as open_clip stores them (``visual.trunk.*``): names and facts in our terms.
 
-Read: SigLIP's ViTs, EVA-CLIP's (EVA-02 base and large, EVA-01 giant) and MobileCLIP-B's. Sizes come from the tensors; what tensors
-do not show (heads, activation, norms' epsilon) from the model's name. Source: huggingface/pytorch-image-models, models/eva.py,
+Read: SigLIP's ViTs, EVA-CLIP's (EVA-02 base and large, EVA-01 giant), CLIP's own, and MobileCLIP-B's. Sizes come from the tensors;
+what tensors do not show (heads, activation, norms' epsilon) from the model's name. Source: huggingface/pytorch-image-models, models/eva.py,
 models/vision_transformer.py, models/vision_transformer_hybrid.py.
 """
 
@@ -16,10 +16,13 @@ from torch import Tensor
 
 from vlprompt.towers.config import Activation, ImageForm, TowerConfig
 
-EPS = 1e-6
+EPS, CLIP_EPS = 1e-6, 1e-5
 TRUNK = "visual.trunk."
-_HEADS = {"base": 12, "large": 16, "so400m": 16, "giantopt": 16, "giant": 16}
+_HEADS = {"base": 12, "large": 16, "so400m": 16, "giantopt": 16, "giant": 16, "huge": 16, "gigantic": 16, "medium": 8}
 _SIGLIP = re.compile(r"vit_(base|large|so400m|giantopt)_patch(\d+)_siglip_\d+")
+_TANH = re.compile(r"vit_(giantopt_.*|base_patch32_.*|so400m_patch16_.*|large_patch16_siglip_512)")
+"""SigLIP's towers whose GELU is the one by tanh."""
+_CLIP = re.compile(r"vit_(medium|base|large|huge|giant|gigantic)_patch\d+_clip_(quickgelu_)?\d+")
 _EVA = re.compile(r"eva02_(base|large)_patch\d+_clip_\d+|eva_(giant)_patch14(?:_clip)?_\d+")
 _MOBILE = "vit_base_mci_224"
 REASONS = {
@@ -30,7 +33,7 @@ REASONS = {
     "vitamin": "ViTamin is a hybrid that is not built here",
 }
 """Beginning of a name -> why it is not read."""
-ALLOWED = "vit_*_siglip_*, eva02_base_* and eva02_large_*, eva_giant_*, vit_base_mci_224"
+ALLOWED = "vit_*_siglip_*, vit_*_clip_*, eva02_base_* and eva02_large_*, eva_giant_*, vit_base_mci_224"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +49,7 @@ class TimmTower:
 
 def reads(name: str) -> bool:
     """Whether this timm model is one of those that are read."""
-    return name == _MOBILE or bool(_SIGLIP.fullmatch(name) or _EVA.fullmatch(name))
+    return name == _MOBILE or any(one.fullmatch(name) for one in (_SIGLIP, _EVA, _CLIP))
 
 
 def reason(name: str) -> str:
@@ -61,18 +64,20 @@ def tower(name: str, tensors: Mapping[str, Tensor]) -> TimmTower:
     """
     trunk = {key.removeprefix(TRUNK): one for key, one in tensors.items() if key.startswith(TRUNK)}
     trunk = {key: one for key, one in trunk.items() if "rope" not in key and not key.endswith("num_batches_tracked")}
-    siglip, eva = _SIGLIP.fullmatch(name), _EVA.fullmatch(name)
+    siglip, eva, clip = _SIGLIP.fullmatch(name), _EVA.fullmatch(name), _CLIP.fullmatch(name)
     activation: Activation = "gelu"
     stem: tuple[tuple[int, int], ...] = ()
     if siglip:
         size = siglip[1]
-        tanh = size == "giantopt" or (size, siglip[2]) in (("base", "32"), ("so400m", "16"))
-        activation = "gelu_tanh" if tanh else "gelu"
+        activation = "gelu_tanh" if _TANH.fullmatch(name) else "gelu"
         form = ImageForm(class_row=False, pre_norm=False, patch_bias=True, pool="attention", projection="none")
     elif eva:
         size = eva[1] or eva[2]
         activation = "gelu" if eva[2] else "swiglu"
         form = ImageForm(pre_norm=False, patch_bias=True, projection="affine", rotary=0 if eva[2] else 16)
+    elif clip:
+        size, form = clip[1], ImageForm(projection="affine")
+        activation = "quick_gelu" if clip[2] else "gelu"
     else:
         size, form = "base", ImageForm(pre_norm=False, projection="affine")
         trunk, stem = _folded(trunk)
@@ -84,7 +89,7 @@ def tower(name: str, tensors: Mapping[str, Tensor]) -> TimmTower:
         heads=_HEADS[size],
         hidden=hidden,
         activation=activation,
-        eps=EPS,
+        eps=CLIP_EPS if clip else EPS,
         inner_norm=activation == "swiglu",
     )
     patch = 1
@@ -100,6 +105,8 @@ def _named(trunk: Mapping[str, Tensor]) -> dict[str, Tensor]:
     direct = {
         "patch_embed.proj.weight": "conv1.weight",
         "patch_embed.proj.bias": "conv1.bias",
+        "norm_pre.weight": "ln_pre.weight",
+        "norm_pre.bias": "ln_pre.bias",
         "norm.weight": "ln_post.weight",
         "norm.bias": "ln_post.bias",
         "head.bias": "proj_bias",
