@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import errno
+import io
 import warnings
 
 import pytest
 import typer
+from rich.console import Console
 
 from tests.cli.conftest import Vlprompt
 from vlprompt import cli, errors
-from vlprompt.cli import failures, options, progress
+from vlprompt.cli import console, failures, options, progress
 from vlprompt.cli.train import default_out
 from vlprompt.methods.options import parse_settings
 
@@ -116,3 +118,21 @@ def test_plain_lines_say_the_end_of_a_stage_and_notes(capsys: pytest.CaptureFixt
             observer.advance(1, {"loss": 1.23456})
         observer.note("[bracketed] note")
     assert capsys.readouterr().err.splitlines() == ["learning: 20/20  loss 1.235", "Note: [bracketed] note"]
+
+
+@pytest.mark.parametrize("width", [20, 60])
+def test_long_messages_are_broken_between_words_in_a_terminal(width: int) -> None:
+    path, command = "/a/path/that/is/longer/than/twenty/columns/picture.jpg", "`vlprompt train --data shots`"
+    text = f"{path} cannot be read, and this sentence goes on for a while.\nThe next line says: {command}."
+    told = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
+    console.say(told, text, "Error: ")
+    assert isinstance(told.file, io.StringIO)
+    lines = told.file.getvalue().splitlines()
+    assert lines[0].startswith(f"Error: {path}")
+    assert " ".join(lines).split() == f"Error: {text}".split()
+    assert any(command in line for line in lines)
+    assert all(len(line) <= width or path in line or command in line for line in lines)
+    piped = Console(file=io.StringIO(), width=width)
+    console.say(piped, text, "Error: ")
+    assert isinstance(piped.file, io.StringIO)
+    assert piped.file.getvalue() == f"Error: {text}\n"

@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import sys
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 
 from rich import box
@@ -16,6 +18,8 @@ from rich.text import Text
 
 from vlprompt.plain import terminal as as_shown
 
+HELD = "\0"
+"""Stands for a space at which a line must not be broken."""
 WIDTH_WITHOUT_TERMINAL = 120
 """Columns of tables in files and pipes (project's choice)."""
 
@@ -61,12 +65,27 @@ def show(*parts: RenderableType) -> None:
 
 def note(text: str) -> None:
     """One line on the way, to stderr; never markup, so paths with brackets come out as they are."""
-    err().print(Text(as_shown(text)), soft_wrap=True)
+    say(err(), as_shown(text))
 
 
 def warn(text: str) -> None:
     """A note that stands out."""
-    err().print(Text("Note: ", style="bold yellow") + Text(as_shown(text)), soft_wrap=True)
+    say(err(), as_shown(text), "Note: ", "bold yellow")
+
+
+def say(console: Console, text: str, label: str = "", style: str = "") -> None:
+    """Plain text behind a label. In a terminal it is broken between words; paths, and commands in backquotes, never are."""
+    if console.is_terminal:
+        text = _broken(text, console.width, len(label))
+    console.print(Text(label, style=style) + Text(text), soft_wrap=True)
+
+
+def _broken(text: str, width: int, taken: int) -> str:
+    """taken: columns of the first line that something else stands in."""
+    held = re.sub(r"`[^`\n]*`", lambda found: found[0].replace(" ", HELD), HELD * taken + text)
+    whole = textwrap.TextWrapper(width, break_long_words=False, break_on_hyphens=False)
+    lines = ("\n".join(whole.wrap(line)) for line in held.split("\n"))
+    return "\n".join(lines).replace(HELD, " ")[taken:]
 
 
 def commands(title: str, lines: Iterable[str]) -> None:

@@ -14,7 +14,6 @@ from contextvars import ContextVar
 from typing import ParamSpec
 
 import typer
-from rich.text import Text
 
 from vlprompt import plain
 from vlprompt.cli import console
@@ -107,7 +106,7 @@ def report(error: BaseException) -> int:
         SAID.set(True)
         console.note(message)
     else:
-        console.err().print(Text("Error: ", style="bold red") + Text(plain.terminal(message)), soft_wrap=True)
+        console.say(console.err(), plain.terminal(message), "Error: ", "bold red")
     return code
 
 

@@ -17,7 +17,6 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.text import Text
 
 from vlprompt.cli import console
 
@@ -49,11 +48,11 @@ class Bars:
 
     def note(self, text: str) -> None:
         if self._notes:
-            self._progress.console.print(Text("Note: ", style="bold yellow") + Text(text), soft_wrap=True)
+            console.say(self._progress.console, text, "Note: ", "bold yellow")
 
     def finished(self, record: Record) -> None:
         self._close()
-        self._progress.console.print(Text(_finished(record)), soft_wrap=True)
+        console.say(self._progress.console, _finished(record))
 
     def _close(self) -> None:
         """Leaves a finished stage as it is; removes one that ended early."""
@@ -92,7 +91,7 @@ class Lines:
         self._say(_finished(record))
 
     def _say(self, text: str) -> None:
-        self._output.print(Text(text), soft_wrap=True)
+        console.say(self._output, text)
 
 
 @contextmanager
