@@ -27,7 +27,7 @@ from vlprompt.data.large import imagenet21k
 from vlprompt.data.large.corpus import Pool
 from vlprompt.data.large.shards import MANIFEST, PER_SHARD, SCHEMA, TarShards, open_shards
 from vlprompt.pretrain.feed import own_share
-from vlprompt.pretrain.order import Plan
+from vlprompt.pretrain.order import StepOrder
 
 IMAGES, CLASSES, BATCH, EPOCHS, RANKS, DRAWN = 11_060_223, 10_450, 256, 5, 8, 2000
 KINDS = ("folders", "shards")
@@ -86,7 +86,7 @@ def drawn(pool: Pool) -> float:
     return clock(lambda: [pool.sample(number) for number in range(0, len(pool), step)])
 
 
-def largest_share(plan: Plan, pool: Pool) -> float:
+def largest_share(plan: StepOrder, pool: Pool) -> float:
     """The most shards that a rank opens in an epoch, over an even share of them."""
     assert isinstance(pool, TarShards)
     opened: list[set[int]] = [set() for _ in range(RANKS)]
@@ -107,9 +107,9 @@ def serve(kind: str, images: int, classes: int) -> dict[str, float]:
         assert len(pool) == images
         found["identity_s"] = clock(lambda: pool.identity)
         found["draw_s"] = drawn(pool)
-        whole = Plan(images, BATCH, EPOCHS, seed=1, runs=pool.runs).steps
+        whole = StepOrder(images, BATCH, EPOCHS, seed=1, runs=pool.runs).steps
         for name, step in (("first", 0), ("middle", whole // 2), ("last", whole - 1)):
-            plan = Plan(images, BATCH, EPOCHS, seed=1, runs=pool.runs)  # a process that starts anew knows nothing
+            plan = StepOrder(images, BATCH, EPOCHS, seed=1, runs=pool.runs)  # a process that starts anew knows nothing
             found[f"resume_{name}_s"] = clock(lambda plan=plan, step=step: plan.images(step))  # type: ignore[misc]
         found["peak_gib"] = process.peak_mib() / 1024
         if kind == "shards":

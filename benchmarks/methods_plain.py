@@ -18,7 +18,7 @@ from vlprompt.engine.forward import TEMPLATE, ensemble_text, zero_shot_text
 from vlprompt.losses import logits
 from vlprompt.towers import Clip
 from vlprompt.towers.config import TowerConfig
-from vlprompt.types import Features, Method, Prompted, Splice, Teacher, View
+from vlprompt.types import Features, Method, Prompted, Splice, TeacherAnswer, View
 
 
 class QuickGelu(nn.Module):
@@ -171,7 +171,7 @@ class PlainForward:
         if self.teacher_text is not None or frozen is not None:
             known = frozen is not None and self.teacher_text is not None
             answers = logits(frozen, self.teacher_text, self.clip.logit_scale) if known else None
-            teacher = Teacher(text=self.teacher_text, image=frozen, logits=answers)
+            teacher = TeacherAnswer(text=self.teacher_text, image=frozen, logits=answers)
         return View(
             labels=labels,
             logits=logits(image, text, self.clip.logit_scale),

@@ -141,6 +141,39 @@ def test_files_and_functions_are_short(path: Path) -> None:
             assert lines <= FUNCTION_LINES, f"{node.name} (line {node.lineno}) has {lines} lines"
 
 
+def test_a_class_name_is_one_thing() -> None:
+    found: dict[str, list[str]] = {}
+    for path in SOURCES:
+        for node in ast.walk(tree(path)):
+            if isinstance(node, ast.ClassDef):
+                found.setdefault(node.name, []).append(str(path.relative_to(PACKAGE)))
+    assert len(found) > 300
+    assert not {name: places for name, places in found.items() if len(places) > 1}
+
+
+SHORT = 60
+"""Lines. What is shorter and has one importer belongs into that file; a command's module may be short."""
+
+
+def test_a_short_file_has_several_importers() -> None:
+    modules = {".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path for path in SOURCES}
+    importers: dict[str, set[Path]] = {name: set() for name in modules}
+    for path in [*SOURCES, *(ROOT / "benchmarks").rglob("*.py")]:
+        for node in ast.walk(tree(path)):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                for name in {node.module, *(f"{node.module}.{one.name}" for one in node.names)} & set(modules):
+                    importers[name].add(path)
+    alone = [
+        name
+        for name, path in modules.items()
+        if not path.name.startswith("__")
+        and "cli" not in path.parts
+        and len(path.read_text(encoding="utf-8").splitlines()) < SHORT
+        and len(importers[name]) < 2
+    ]
+    assert not alone, f"fold them into their importers: {alone}"
+
+
 def text_calls_without_encoding(path: Path) -> Iterator[int]:
     """Lines that read or write text in whatever encoding the machine prefers. (Ruff's PLW1514 sees only what it knows to be a Path.)"""
     for node in ast.walk(tree(path)):

@@ -23,15 +23,14 @@ from vlprompt.engine.optim import lr_at, optimiser_of
 from vlprompt.engine.run import train_run
 from vlprompt.errors import UserError
 from vlprompt.methods.resolve import resolve
-from vlprompt.prompts.adapter import AdapterSpec
+from vlprompt.prompts.after_image import AdapterSpec, ProjectedSpec
 from vlprompt.prompts.attest import Tpt, TptOptions
 from vlprompt.prompts.classaware import ClassAwareSpec
 from vlprompt.prompts.lowrank import LowRankSpec
-from vlprompt.prompts.projected import ProjectedSpec
 from vlprompt.solvers.blend import BlendedProbe, BlendOptions, BlendSpec
 from vlprompt.solvers.cache import CacheOptions, CacheSpec, FilledCache, SearchedCache
 from vlprompt.towers import Clip
-from vlprompt.types import BARE, Features, Given, Schedule, Teacher, View
+from vlprompt.types import BARE, Features, Given, Schedule, TeacherAnswer, View
 
 CLASSES, WIDTH = 3, 8
 
@@ -252,7 +251,7 @@ def test_the_imitation_is_the_published_loss(clip: Clip) -> None:
         image=Features(pooled=torch.zeros(4, WIDTH)),
         prompted=BARE,
         vocabulary=clip.vocabulary,
-        teacher=Teacher(logits=teacher.detach()),
+        teacher=TeacherAnswer(logits=teacher.detach()),
     )
     (term,) = resolve("promptkd", {"weight": 200}).terms
     ours, theirs = term.weight * term.score(view), literal.imitation(teacher.detach(), student, 200)

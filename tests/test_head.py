@@ -13,7 +13,7 @@ from torch import Tensor
 from vlprompt import head as module
 from vlprompt.engine.train import new_prompt
 from vlprompt.explain import head_of
-from vlprompt.head import KINDS, Head, Scores, measure_head
+from vlprompt.head import KINDS, Head, HeadScores, measure_head
 from vlprompt.losses.words import WordTable
 from vlprompt.methods.resolve import resolve
 from vlprompt.towers import Clip
@@ -102,9 +102,9 @@ def test_a_prompt_is_shown_next_to_the_bare_model(clip: Clip) -> None:
         assert head_of(clip, spec, new_prompt(clip, spec, 3, 1)).prompted is None
 
 
-def scores(natural: float, shuffled: float, random: float, *, sure: bool = True) -> Scores:
+def scores(natural: float, shuffled: float, random: float, *, sure: bool = True) -> HeadScores:
     errors = 5.0 if sure else 1.0
-    return Scores(
+    return HeadScores(
         natural=natural,
         shuffled=shuffled,
         random=random,
@@ -124,7 +124,9 @@ def scores(natural: float, shuffled: float, random: float, *, sure: bool = True)
         (scores(8.3, 8.4, 8.5, sure=False), "within chance", False),
     ],
 )
-def test_the_verdict_says_whether_natural_text_is_the_least_surprising(found: Scores, said: str, warned: bool) -> None:
+def test_the_verdict_says_whether_natural_text_is_the_least_surprising(
+    found: HeadScores, said: str, warned: bool
+) -> None:
     head = Head(num_words=4094, captions=40, heads={"raw": found})
     assert said in found.verdict
     assert said in head.line()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.data import layouts
-from vlprompt.bench.reproduce import Line, Wanted, averaged, judged, lines, request_of, sets_of
+from vlprompt.bench.reproduce import Reproduced, Wanted, averaged, judged, lines, request_of, sets_of
 from vlprompt.errors import DATA, UserError
 from vlprompt.methods import recipes
 from vlprompt.methods.recipes import Published, Recipe
@@ -75,7 +75,7 @@ def wanted(row: Recipe, **changes: object) -> Wanted:
     return Wanted(recipe=row, model="m", out=Path("out"), **changes)  # type: ignore[arg-type]
 
 
-def judge(by_seed: list[float], published: float, seeds: int = 3) -> Line:
+def judge(by_seed: list[float], published: float, seeds: int = 3) -> Reproduced:
     return judged(number(published), 16, sum(by_seed) / len(by_seed), by_seed, seeds)
 
 

@@ -16,7 +16,7 @@ import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from vlprompt.ablate.records import Cell, read
+from vlprompt.ablate.records import AblationCell, read
 from vlprompt.ablate.sweep import CENTRE, HOST, ONE_WAY
 from vlprompt.ablate.table import MEASURES, by_setting, difference, halves, head, speed
 
@@ -24,7 +24,12 @@ HEADS = ("pocket-m-plain", "pocket-m-lm")
 
 
 def gain(
-    cells: Sequence[Cell], setting: str, subset: str, value: Callable[[Cell], float], *, against: str = HOST
+    cells: Sequence[AblationCell],
+    setting: str,
+    subset: str,
+    value: Callable[[AblationCell], float],
+    *,
+    against: str = HOST,
 ) -> str:
     """A setting less another: mean and interval."""
     table = by_setting(cells, subset)
@@ -56,7 +61,7 @@ def heads(root: Path) -> list[str]:
     runs = {name: read(root / f"head-{name}") for name in HEADS}
     rows = [f"| | {' | '.join(runs)} |", "|---|" + "---:|" * len(runs)]
 
-    def row(title: str, value: Callable[[Sequence[Cell]], str]) -> None:
+    def row(title: str, value: Callable[[Sequence[AblationCell]], str]) -> None:
         rows.append(f"| {title} | {' | '.join(value(cells) for cells in runs.values())} |")
 
     for name, words in (
@@ -76,7 +81,7 @@ def heads(root: Path) -> list[str]:
     return rows
 
 
-def controls(cells: Sequence[Cell]) -> list[str]:
+def controls(cells: Sequence[AblationCell]) -> list[str]:
     """PLPP less what has the wrong words, or none."""
     rows = ["| PLPP less | base | novel | H |", "|---|---:|---:|---:|"]
     for other in ("labels=permuted", "labels=random"):
@@ -85,7 +90,7 @@ def controls(cells: Sequence[Cell]) -> list[str]:
     return rows
 
 
-def mean_of(cells: Sequence[Cell], values: Callable[[Cell], Mapping[str, float]]) -> str:
+def mean_of(cells: Sequence[AblationCell], values: Callable[[AblationCell], Mapping[str, float]]) -> str:
     """Base and novel of the host's cells."""
     found = by_setting(cells, "base")[HOST].values()
     return " / ".join(f"{statistics.fmean(values(cell)[part] for cell in found):.1f}" for part in ("base", "novel"))

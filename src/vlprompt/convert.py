@@ -43,7 +43,7 @@ NEAR = 0.01
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Layout:
+class CheckpointLayout:
     """One kind of published checkpoint."""
 
     name: str
@@ -57,17 +57,17 @@ class Layout:
 
 
 LAYOUTS = (
-    Layout(name="MaPLe", method="maple", marks=("proj.weight",), words=(PUBLISHED_WORDS, "normal")),
-    Layout(name="CoCoOp", method="cocoop", marks=("meta_net.linear1.weight",), words=("normal",)),
-    Layout(
+    CheckpointLayout(name="MaPLe", method="maple", marks=("proj.weight",), words=(PUBLISHED_WORDS, "normal")),
+    CheckpointLayout(name="CoCoOp", method="cocoop", marks=("meta_net.linear1.weight",), words=("normal",)),
+    CheckpointLayout(
         name="IVLP",
         method="ivlp",
         marks=("ctx", "image_encoder.VPT"),
         words=(PUBLISHED_WORDS, "normal"),
         like=("promptsrc",),
     ),
-    Layout(name="VPT", method="vpt", marks=("image_encoder.VPT",), words=("normal",)),
-    Layout(name="CoOp", method="coop", marks=("ctx",), words=("normal",), like=("kgcoop", "prograd", "pomp")),
+    CheckpointLayout(name="VPT", method="vpt", marks=("image_encoder.VPT",), words=("normal",)),
+    CheckpointLayout(name="CoOp", method="coop", marks=("ctx",), words=("normal",), like=("kgcoop", "prograd", "pomp")),
 )
 
 
@@ -192,7 +192,7 @@ def _parted(found: Mapping[str, Tensor], clip: Clip) -> tuple[dict[str, Tensor],
 
 def _layout(
     stored: Mapping[str, Tensor], frozen: Mapping[str, Tensor], method: str | None, file: Path
-) -> tuple[Layout, str]:
+) -> tuple[CheckpointLayout, str]:
     """The layout of a file's tensors, and the method. UserError: none, or one that the method does not save."""
     layout = next((one for one in LAYOUTS if all(mark in stored for mark in one.marks)), None)
     if layout is None:
@@ -256,7 +256,9 @@ def _compare_frozen(frozen: Mapping[str, Tensor], clip: Clip, file: Path) -> Non
         )
 
 
-def _options(layout: Layout, tensors: Mapping[str, Tensor], words: str, position: Position) -> dict[str, object]:
+def _options(
+    layout: CheckpointLayout, tensors: Mapping[str, Tensor], words: str, position: Position
+) -> dict[str, object]:
     """The method's options, as the shapes say them."""
     deep = {tower: [name for name in tensors if re.fullmatch(rf"{tower}\.\d+", name)] for tower in ("text", "image")}
     if layout.method == "vpt":
@@ -272,7 +274,7 @@ def _options(layout: Layout, tensors: Mapping[str, Tensor], words: str, position
     return options
 
 
-def _fill(prompt: nn.Module, tensors: Mapping[str, Tensor], layout: Layout, clip: Clip, file: Path) -> None:
+def _fill(prompt: nn.Module, tensors: Mapping[str, Tensor], layout: CheckpointLayout, clip: Clip, file: Path) -> None:
     wanted = dict(prompt.named_parameters()) | dict(prompt.named_buffers())
     more = [name for name in tensors if name not in wanted]
     if more:
@@ -293,7 +295,7 @@ def _fill(prompt: nn.Module, tensors: Mapping[str, Tensor], layout: Layout, clip
 
 
 def _words(
-    layout: Layout,
+    layout: CheckpointLayout,
     fixed: Mapping[str, Tensor],
     clip: Clip,
     class_names: tuple[str, ...],

@@ -27,7 +27,7 @@ from vlprompt.types import Context, Prompted, PromptSpec, Splice, TextLayout, pl
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LearnedTensor:
+class PlacedTensor:
     """One learned tensor and where it enters."""
 
     name: str
@@ -76,7 +76,7 @@ class Reading:
     """What can be said of a prompt."""
 
     learned: Learned
-    tensors: tuple[LearnedTensor, ...]
+    tensors: tuple[PlacedTensor, ...]
     words: Words | None
     """None where nothing is learned in the text tower's first layer, or where that tower predicts no words."""
     alike: Alike | None
@@ -121,7 +121,7 @@ def read(directory: Path, *, top: int, model: str | None = None) -> Reading:
     prompt = learned.prompt
     places = places_of(prompt)
     tensors = tuple(
-        LearnedTensor(name=name, shape=tuple(value.shape), place=places[name])
+        PlacedTensor(name=name, shape=tuple(value.shape), place=places[name])
         for name, value in prompt.named_parameters()
     )
     with torch.no_grad():

@@ -31,7 +31,7 @@ SURE = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Scores:
+class HeadScores:
     """One head on the three kinds of text. Log-perplexities are nats a token."""
 
     natural: float
@@ -80,13 +80,13 @@ class Head:
 
     num_words: int
     captions: int
-    heads: Mapping[str, Scores]
+    heads: Mapping[str, HeadScores]
     """`raw`: h W^T; `centred`: (h - mean h) W^T; `cosine`: the logit scale times the cosine."""
-    prompted: Mapping[str, Scores] | None = None
+    prompted: Mapping[str, HeadScores] | None = None
     """The same with a prompt's context in front of the captions and its deeper text tokens in the tower; None: no prompt."""
 
     @property
-    def raw(self) -> Scores:
+    def raw(self) -> HeadScores:
         return self.heads["raw"]
 
     @property
@@ -133,7 +133,7 @@ def measure_head(clip: Clip, prompted: Prompted | None = None) -> Head:
     return Head(num_words=bare.num_words, captions=bare.captions, heads=bare.heads, prompted=scores)
 
 
-def _scores(clip: Clip, words: WordTable, prompted: Prompted) -> dict[str, Scores]:
+def _scores(clip: Clip, words: WordTable, prompted: Prompted) -> dict[str, HeadScores]:
     """Every kind of head on every kind of text."""
     texts = _texts(clip)
     row = torch.full((len(clip.vocabulary.weight_VD),), -1, device=clip.device)
@@ -150,11 +150,11 @@ def _scores(clip: Clip, words: WordTable, prompted: Prompted) -> dict[str, Score
     return {kind: _score({name: asked[name][kind] for name in TEXTS}, counts, words.num_words) for kind in KINDS}
 
 
-def _score(asked: Mapping[str, tuple[Tensor, Tensor]], counts: Mapping[str, list[int]], num_words: int) -> Scores:
+def _score(asked: Mapping[str, tuple[Tensor, Tensor]], counts: Mapping[str, list[int]], num_words: int) -> HeadScores:
     """counts: words of each caption, by kind of text."""
     each = {name: [float(p.mean()) for p in torch.split(asked[name][0], counts[name])] for name in TEXTS}
     rank = float(asked["natural"][1].mean())
-    return Scores(
+    return HeadScores(
         **{name: float(losses.mean()) for name, (losses, _) in asked.items()},
         rank=rank,
         above=(rank - 1) / max(1, num_words - 1),

@@ -28,7 +28,7 @@ FIGURE, TABLE = "quickstart.png", "quickstart.md"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class QuickstartPlan:
     """What the quickstart is asked to do."""
 
     out: Path
@@ -41,7 +41,7 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class QuickstartResult:
     """What came of it."""
 
     best: str
@@ -55,7 +55,7 @@ class Outcome:
     page: Path
 
 
-def run(plan: Plan, observer: Observer, hear: Callable[[Cell, bench.Outcome], None]) -> Outcome:
+def run(plan: QuickstartPlan, observer: Observer, hear: Callable[[Cell, bench.Outcome], None]) -> QuickstartResult:
     """Do what is missing in `plan.out`, then write the figure, the table and the report's page there.
 
     hear: is told of every test that is done. UserError: what a grid refuses, or the reason of the first test that failed.
@@ -78,7 +78,7 @@ def run(plan: Plan, observer: Observer, hear: Callable[[Cell, bench.Outcome], No
     records = [grid.record(cell) for cell in cells]
     best, table = _best(records), tables.halves(records)
     (plan.out / TABLE).write_text(tables.as_markdown(table), encoding="utf-8")
-    return Outcome(
+    return QuickstartResult(
         best=best,
         prompt=_best_seed(best, grid, cells, records),
         words=_best_seed(WORDS, grid, cells, records),
@@ -109,7 +109,7 @@ def _best_seed(method: str, grid: Grid, cells: Sequence[Cell], records: Sequence
     return max(found)[-1]
 
 
-def _pictures(plan: Plan, grid: Grid, cells: Sequence[Cell], best: str) -> list[plots.Picture]:
+def _pictures(plan: QuickstartPlan, grid: Grid, cells: Sequence[Cell], best: str) -> list[plots.Picture]:
     """Test images drawn at random (always the same), a row of each half, one per class, with both answers."""
     dataset = open_dataset(plan.data)
     found: list[plots.Picture] = []

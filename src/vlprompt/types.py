@@ -161,7 +161,7 @@ class Context:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Teacher:
+class TeacherAnswer:
     """Frozen CLIP's answer on the same classes and images; each field only where a term asks for it."""
 
     text: Features | None = None
@@ -196,7 +196,7 @@ class View:
     prompted: Prompted
     vocabulary: Vocabulary
     context: Context | None = None
-    teacher: Teacher | None = None
+    teacher: TeacherAnswer | None = None
     sampled: Sampled | None = None
     """None: every image is compared with every class."""
 

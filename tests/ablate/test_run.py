@@ -36,7 +36,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
 OVERRIDES = {"epochs": 2, "n_ctx": 2, "batch": 4, "plpp.k": 5, "plpp.balance": "off"}
 
 
-def ablate(root: Path, out: Path, clip_dir: Path, **changes: object) -> list[module.Cell]:
+def ablate(root: Path, out: Path, clip_dir: Path, **changes: object) -> list[module.AblationCell]:
     arguments = {"shots": 2, "overrides": OVERRIDES, "cache": out / "cache", "device": "cpu", **changes}
     return run_ablation([str(root)], str(clip_dir), [1, 2], out, **arguments)  # type: ignore[arg-type]
 

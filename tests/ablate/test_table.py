@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from vlprompt.ablate.records import FILE, Cell, append, read
+from vlprompt.ablate.records import FILE, AblationCell, append, read
 from vlprompt.ablate.table import MEASURES, epochs_until, render
 from vlprompt.errors import UserError
 
 
-def cell(setting: str, seed: int, base: float, novel: float, *, dataset: str = "a", subset: str = "base") -> Cell:
-    return Cell(
+def cell(
+    setting: str, seed: int, base: float, novel: float, *, dataset: str = "a", subset: str = "base"
+) -> AblationCell:
+    return AblationCell(
         setting=setting,
         factor="host",
         dataset=dataset,

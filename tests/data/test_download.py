@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.data.serving import Behaviour, Server, serving
-from vlprompt.data.download import Fetched, Fetcher, Refused
+from vlprompt.data.download import AddressRefused, Fetched, Fetcher
 from vlprompt.data.papers.row import Address
 
 DATA = random.Random(0).randbytes(300_000)
@@ -67,7 +67,7 @@ def test_many_cuts_are_no_failure_as_long_as_something_comes(server: Server, tmp
 
 def test_a_transfer_without_progress_is_given_up_and_what_came_is_kept(server: Server, tmp_path: Path) -> None:
     server.files["file.bin"] = Behaviour(DATA, cut_at=[100_000, 0, 0, 0, 0])
-    with pytest.raises(Refused, match=r"100,000 of 300,000 bytes came, 3 times in a row"):
+    with pytest.raises(AddressRefused, match=r"100,000 of 300,000 bytes came, 3 times in a row"):
         fetch(server, tmp_path)
     assert (tmp_path / "file.bin.part").stat().st_size == 100_000
     server.files["file.bin"].cut_at.clear()
@@ -95,7 +95,7 @@ def test_a_weak_version_is_none(server: Server, tmp_path: Path) -> None:
 
 def test_two_versions_are_never_joined(server: Server, tmp_path: Path) -> None:
     server.files["file.bin"] = Behaviour(b"x" * 200_000, cut_at=[100_000, 0, 0])
-    with pytest.raises(Refused):
+    with pytest.raises(AddressRefused):
         fetch(server, tmp_path)
     server.files["file.bin"] = Behaviour(DATA, tag='"two"')
     assert fetch(server, tmp_path).path.read_bytes() == DATA
@@ -103,7 +103,7 @@ def test_two_versions_are_never_joined(server: Server, tmp_path: Path) -> None:
 
 def test_a_part_that_is_longer_than_the_file(server: Server, tmp_path: Path) -> None:
     server.files["file.bin"] = Behaviour(DATA + b"more", cut_at=[len(DATA), 0, 0])
-    with pytest.raises(Refused):
+    with pytest.raises(AddressRefused):
         fetch(server, tmp_path)
     server.files["file.bin"] = Behaviour(DATA)  # shorter now, though it claims to be the same
     assert fetch(server, tmp_path).path.read_bytes() == DATA
@@ -112,7 +112,7 @@ def test_a_part_that_is_longer_than_the_file(server: Server, tmp_path: Path) -> 
 
 def test_a_wrong_checksum_leaves_nothing(server: Server, tmp_path: Path) -> None:
     server.files["file.bin"] = Behaviour(DATA[:-1] + b"x")
-    with pytest.raises(Refused, match=f"published is {MD5.removeprefix('md5:')} \\(its author\\)"):
+    with pytest.raises(AddressRefused, match=f"published is {MD5.removeprefix('md5:')} \\(its author\\)"):
         fetch(server, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
@@ -122,7 +122,7 @@ def test_the_hubs_own_checksum_is_used_where_none_is_published(server: Server, t
     server.files["storage.bin"] = Behaviour(DATA)
     assert fetch(server, tmp_path, "unknown").checked == f"sha256:{SHA256} (the Hub)"
     server.files["storage.bin"] = Behaviour(DATA + b"x")
-    with pytest.raises(Refused, match="sha256"):
+    with pytest.raises(AddressRefused, match="sha256"):
         fetch(server, tmp_path / "other", "unknown")
 
 
@@ -133,7 +133,7 @@ def test_without_any_checksum_that_is_said(server: Server, tmp_path: Path) -> No
 
 def test_a_page_is_no_file(server: Server, tmp_path: Path) -> None:
     server.files["file.bin"] = Behaviour(b"<html>Are you sure?</html>", kind="text/html; charset=utf-8")
-    with pytest.raises(Refused, match="a page for people"):
+    with pytest.raises(AddressRefused, match="a page for people"):
         fetch(server, tmp_path)
     assert len(server.asked) == 1
 
@@ -148,14 +148,14 @@ def test_errors_that_pass_are_waited_for(server: Server, tmp_path: Path) -> None
 @pytest.mark.parametrize(("status", "requests"), [(404, 1), (403, 1), (500, 3)])
 def test_errors_that_do_not_pass(server: Server, tmp_path: Path, status: int, requests: int) -> None:
     server.files["file.bin"] = Behaviour(DATA, status=[status] * 9)
-    with pytest.raises(Refused, match=str(status)):
+    with pytest.raises(AddressRefused, match=str(status)):
         fetch(server, tmp_path)
     assert len(server.asked) == requests
 
 
 def test_nobody_there(tmp_path: Path, server: Server) -> None:
     gone = Address(url="http://localhost:1/file.bin", source="the test")
-    with pytest.raises(Refused, match="3 times in a row"):
+    with pytest.raises(AddressRefused, match="3 times in a row"):
         Fetcher(tries=3, sleep=lambda seconds: None).fetch(gone, tmp_path)
 
 

@@ -19,7 +19,7 @@ from vlprompt.data import open_dataset
 from vlprompt.data.download import Fetcher, Progress
 from vlprompt.data.papers import catalogue
 from vlprompt.data.papers.obtain import obtain, state, wanted
-from vlprompt.data.papers.row import Address, Download, Row
+from vlprompt.data.papers.row import Address, Download, SetRow
 from vlprompt.errors import DATA, UserError
 
 QUICK = Fetcher(tries=2, sleep=lambda seconds: None)
@@ -79,7 +79,7 @@ def textures(tmp_path: Path) -> dict[str, bytes]:
     return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
-def row_of(server: Server, *downloads: tuple[tuple[str, ...], list[str]], md5: str = "") -> Row:
+def row_of(server: Server, *downloads: tuple[tuple[str, ...], list[str]], md5: str = "") -> SetRow:
     """DTD's row with addresses on the server."""
     made = tuple(
         Download(

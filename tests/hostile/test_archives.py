@@ -21,7 +21,7 @@ from tests.data.make import encoded, noise
 from tests.hostile import values
 from vlprompt.data import Spool, archive, open_shards
 from vlprompt.data.archive import Unsafe, unpack
-from vlprompt.data.download import Fetcher, Refused
+from vlprompt.data.download import AddressRefused, Fetcher
 from vlprompt.data.papers.row import Address
 from vlprompt.errors import UserError
 
@@ -259,7 +259,7 @@ def dripping(handler: BaseHTTPRequestHandler) -> None:
 def test_a_transfer_ends(tmp_path: Path, answer: Callable[[BaseHTTPRequestHandler], None]) -> None:
     with serving(answer) as url:
         address = Address(url=f"{url}/file.tar", source="the test", size=1000 if answer is endless else None)
-        with pytest.raises(Refused):
+        with pytest.raises(AddressRefused):
             QUICK.fetch(address, tmp_path)
         with pytest.raises(UserError, match="cannot be fetched"):
             open_shards(url, spool=Spool(tmp_path, fetcher=QUICK))
@@ -279,13 +279,13 @@ def test_a_file_whose_end_nobody_states_is_not_kept(tmp_path: Path) -> None:
         handler.end_headers()
         handler.wfile.write(b"abc")
 
-    with serving(answer) as url, pytest.raises(Refused, match="does not say how long"):
+    with serving(answer) as url, pytest.raises(AddressRefused, match="does not say how long"):
         QUICK.fetch(Address(url=f"{url}/file.tar", source="the test"), tmp_path)
 
 
 @pytest.mark.parametrize("url", ["ftp://localhost/x", "file:///etc/passwd", "http://", "http://[", "nothing", ""])
 def test_other_addresses_are_refused(tmp_path: Path, url: str) -> None:
-    with pytest.raises(Refused):
+    with pytest.raises(AddressRefused):
         QUICK.fetch(Address(url=url, source="the test", name="x"), tmp_path)
 
 

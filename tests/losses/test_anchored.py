@@ -16,7 +16,7 @@ from vlprompt.losses import CROSS_ENTROPY
 from vlprompt.losses.anchors import AnchorOptions, anchor_terms, text_anchor
 from vlprompt.losses.rules import Projection, teacher_term
 from vlprompt.losses.sampled import Correction, SamplingOptions, corrected, sampled_cross_entropy
-from vlprompt.types import BARE, ClassSampling, Features, Sampled, Teacher, View, Vocabulary
+from vlprompt.types import BARE, ClassSampling, Features, Sampled, TeacherAnswer, View, Vocabulary
 
 VOCABULARY = Vocabulary(weight_VD=torch.eye(3), word_ids=torch.arange(3), words=str)
 
@@ -25,7 +25,7 @@ def drawn_from(seed: int, *shape: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def view(logits: Tensor, labels: Tensor, *, text: Tensor | None = None, teacher: Teacher | None = None) -> View:
+def view(logits: Tensor, labels: Tensor, *, text: Tensor | None = None, teacher: TeacherAnswer | None = None) -> View:
     features = Features(pooled=drawn_from(9, 4, 7) if text is None else text)
     return View(
         labels=labels,
@@ -43,7 +43,9 @@ def test_the_anchor_is_the_oracles_in_value_and_gradient(per_image: bool) -> Non
     text = drawn_from(0, *((3, 5, 7) if per_image else (5, 7))).requires_grad_()
     teacher = drawn_from(1, 5, 7)
     wanted = oracle.text_anchor(text, teacher)
-    seen = view(torch.zeros(2, 5), torch.tensor([0, 1]), text=text, teacher=Teacher(text=Features(pooled=teacher)))
+    seen = view(
+        torch.zeros(2, 5), torch.tensor([0, 1]), text=text, teacher=TeacherAnswer(text=Features(pooled=teacher))
+    )
     got = text_anchor(seen)
     assert got.item() == pytest.approx(wanted.item(), rel=1e-12)
     for one, other in zip(torch.autograd.grad(got, text), torch.autograd.grad(wanted, text), strict=True):
@@ -52,7 +54,9 @@ def test_the_anchor_is_the_oracles_in_value_and_gradient(per_image: bool) -> Non
 
 def test_the_anchor_is_0_at_the_teacher_whatever_its_length_and_gone_with_weight_0() -> None:
     text = drawn_from(0, 5, 7)
-    seen = view(torch.zeros(2, 5), torch.tensor([0, 1]), text=3 * text, teacher=Teacher(text=Features(pooled=text)))
+    seen = view(
+        torch.zeros(2, 5), torch.tensor([0, 1]), text=3 * text, teacher=TeacherAnswer(text=Features(pooled=text))
+    )
     assert text_anchor(seen).item() == pytest.approx(0, abs=1e-12)
     assert anchor_terms(AnchorOptions(weight=0)) == ()
     assert anchor_terms(AnchorOptions())[0].weight == 8
@@ -61,7 +65,7 @@ def test_the_anchor_is_0_at_the_teacher_whatever_its_length_and_gone_with_weight
 @pytest.mark.parametrize("temperature", [1.0, 2.5])
 def test_the_teachers_term_is_the_oracles_and_its_gradient_is_the_divergences(temperature: float) -> None:
     logits, teacher = (5 * drawn_from(2, 4, 6)).requires_grad_(), 5 * drawn_from(3, 4, 6)
-    seen = view(logits, torch.zeros(4, dtype=torch.int64), teacher=Teacher(logits=teacher))
+    seen = view(logits, torch.zeros(4, dtype=torch.int64), teacher=TeacherAnswer(logits=teacher))
     got = teacher_term(temperature).score(seen)
     assert got.item() == pytest.approx(oracle.soft_cross_entropy(logits, teacher, temperature).item(), rel=1e-12)
     divergence = temperature**2 * F.kl_div(

@@ -14,7 +14,7 @@ from vlprompt.losses import CROSS_ENTROPY
 from vlprompt.losses.consistency import ConsistencyOptions, consistency_terms
 from vlprompt.losses.distill import DistillOptions, distill_terms
 from vlprompt.losses.rules import GaussianAverage
-from vlprompt.types import BARE, Features, Sampled, Teacher, Term, View, Vocabulary
+from vlprompt.types import BARE, Features, Sampled, TeacherAnswer, Term, View, Vocabulary
 
 B, C, E = 3, 4, 5
 
@@ -33,7 +33,7 @@ def view() -> View:
         image=Features(pooled=draw(B, E, seed=2).requires_grad_()),
         prompted=BARE,
         vocabulary=Vocabulary(weight_VD=torch.eye(3), word_ids=torch.arange(3), words=str),
-        teacher=Teacher(
+        teacher=TeacherAnswer(
             text=Features(pooled=draw(C, E, seed=3, scale=2)),
             image=Features(pooled=draw(B, E, seed=4, scale=2)),
             logits=draw(B, C, seed=5, scale=3),

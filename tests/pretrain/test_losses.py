@@ -14,7 +14,7 @@ from vlprompt.losses.consistency import logits_divergence
 from vlprompt.losses.distill import distillation
 from vlprompt.losses.sampled import sampled_cross_entropy
 from vlprompt.methods.resolve import resolve
-from vlprompt.types import Features, Prompted, Sampled, Teacher, Term, View, Vocabulary
+from vlprompt.types import Features, Prompted, Sampled, TeacherAnswer, Term, View, Vocabulary
 
 
 def view(seen: torch.Tensor, seed: int = 0) -> View:
@@ -30,7 +30,7 @@ def view(seen: torch.Tensor, seed: int = 0) -> View:
         image=blank,
         prompted=Prompted(),
         vocabulary=words,
-        teacher=Teacher(logits=teacher),
+        teacher=TeacherAnswer(logits=teacher),
         sampled=Sampled(seen=seen, num_classes=50),
     )
 

@@ -9,7 +9,7 @@ import torch
 from benchmarks import listing
 
 from vlprompt.pretrain.feed import own_share
-from vlprompt.pretrain.order import Plan
+from vlprompt.pretrain.order import StepOrder
 
 RUNS = [7, 7, 7, 7, 7, 7, 7, 7, 2]
 
@@ -17,7 +17,7 @@ RUNS = [7, 7, 7, 7, 7, 7, 7, 7, 2]
 @pytest.mark.parametrize("runs", [None, RUNS])
 @pytest.mark.parametrize("batch", [1, 4, 8, 58, 11])
 def test_every_image_once_per_epoch(runs: list[int] | None, batch: int) -> None:
-    plan = Plan(58, batch, 2, seed=3, runs=runs)
+    plan = StepOrder(58, batch, 2, seed=3, runs=runs)
     assert plan.steps == 2 * plan.steps_per_epoch
     orders = []
     for epoch in range(2):
@@ -31,7 +31,7 @@ def test_every_image_once_per_epoch(runs: list[int] | None, batch: int) -> None:
 
 @pytest.mark.parametrize("runs", [None, RUNS])
 def test_ranks_share_a_step_without_gap_or_overlap(runs: list[int] | None) -> None:
-    plan = Plan(58, 8, 1, seed=3, runs=runs)
+    plan = StepOrder(58, 8, 1, seed=3, runs=runs)
     for world in (1, 2, 3, 8, 9):
         for step in range(plan.steps):
             shares = [own_share(plan.images(step), rank, world) for rank in range(world)]
@@ -39,17 +39,17 @@ def test_ranks_share_a_step_without_gap_or_overlap(runs: list[int] | None) -> No
 
 
 def test_a_step_is_found_without_those_before_it() -> None:
-    plan, other = (Plan(58, 8, 3, seed=3, runs=RUNS) for _ in range(2))
+    plan, other = (StepOrder(58, 8, 3, seed=3, runs=RUNS) for _ in range(2))
     for step in range(17):
         plan.images(step)
     assert torch.equal(plan.images(17), other.images(17))
-    assert not torch.equal(Plan(58, 8, 3, seed=4, runs=RUNS).images(17), other.images(17))
+    assert not torch.equal(StepOrder(58, 8, 3, seed=4, runs=RUNS).images(17), other.images(17))
 
 
 @pytest.mark.parametrize("world", [2, 4])
 def test_ranks_read_different_shards(world: int) -> None:
     """Eighty shards of ten, eight lanes: a shard is touched by more than one rank only where lanes meet in it."""
-    plan = Plan(800, 16, 1, seed=0, runs=[10] * 80)
+    plan = StepOrder(800, 16, 1, seed=0, runs=[10] * 80)
     assert plan.lanes == 16
     readers: dict[int, set[int]] = {}
     for step in range(plan.steps):
@@ -65,7 +65,7 @@ def test_ranks_read_different_shards(world: int) -> None:
 
 @pytest.mark.parametrize(("batch", "runs"), [(8, RUNS), (4, [5, 30, 1, 12]), (64, [11] * 90), (6, [1, 2, 3])])
 def test_a_step_takes_the_next_images_of_every_lane(batch: int, runs: list[int]) -> None:
-    plan = Plan(sum(runs), batch, 1, seed=5, runs=runs)
+    plan = StepOrder(sum(runs), batch, 1, seed=5, runs=runs)
     assert plan.lanes > 1
     sequence = plan._through_shards(0).tolist()
     cuts = [lane * plan.number // plan.lanes for lane in range(plan.lanes + 1)]

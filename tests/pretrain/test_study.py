@@ -108,7 +108,7 @@ def test_two_processes_do_not_learn_one_cell_twice(small: Study) -> None:
 
 
 def test_the_embedded_set_is_judged_by_its_held_out_images_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(study, "METHODS", (study.Cell(name="rpp", method="rpp"), study.METHODS[0]))
+    monkeypatch.setattr(study, "METHODS", (study.StudyCell(name="rpp", method="rpp"), study.METHODS[0]))
     monkeypatch.setattr(study, "DISTILLATION", ())
     monkeypatch.setattr(study, "DATA", ())
     tested: list[tuple[str, str]] = []

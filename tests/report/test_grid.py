@@ -14,7 +14,7 @@ from tests.report.made import record
 from vlprompt.records import Record, harmonic
 from vlprompt.report.contenders import contenders
 from vlprompt.report.differences import pairs
-from vlprompt.report.grid import Column, Grid, Missing, Value, evaluate, make_grid, number
+from vlprompt.report.grid import Column, Missing, ReportGrid, Value, evaluate, make_grid, number
 from vlprompt.report.sections import make_sections
 from vlprompt.report.sides import Run
 
@@ -23,11 +23,11 @@ def runs(*found: Record) -> list[Run]:
     return [Run(Path(f"run{i}"), one) for i, one in enumerate(found)]
 
 
-def grid(*found: Record) -> Grid:
+def grid(*found: Record) -> ReportGrid:
     return make_grid(contenders(runs(*found))[0])
 
 
-def names(found: Grid) -> list[str]:
+def names(found: ReportGrid) -> list[str]:
     return [one.name for one in found.contenders]
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.report import made
 from vlprompt.report.contenders import contenders, gather
-from vlprompt.report.grid import Grid, Missing, evaluate, make_grid, number
+from vlprompt.report.grid import Missing, ReportGrid, evaluate, make_grid, number
 from vlprompt.report.sections import make_sections
 from vlprompt.report.text import rows_of
 from vlprompt.report.write import write_report
@@ -67,7 +67,7 @@ def set_of(read: Read, name: str) -> None:
     read("[...document.querySelectorAll('#sets .chip')].find((one) => one.textContent === arguments[0]).click()", name)
 
 
-def read_grid(root: Path) -> Grid:
+def read_grid(root: Path) -> ReportGrid:
     return make_grid(contenders(gather(root)[0])[0])
 
 

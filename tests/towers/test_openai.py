@@ -139,7 +139,7 @@ ODD = {
 @pytest.mark.parametrize("name", ODD)
 def test_odd_instructions_are_refused(name: str) -> None:
     pickled, reason = ODD[name]
-    with pytest.raises(pickle_reader.Refused, match=reason.replace(".", r"\.")):
+    with pytest.raises(pickle_reader.PickleRefused, match=reason.replace(".", r"\.")):
         pickle_reader.read(pickled)
 
 
@@ -156,7 +156,7 @@ def test_no_change_of_bytes_does_more_than_be_refused(tmp_path: Path) -> None:
         try:
             pickle_reader.read(bytes(changed))
             outcomes.add("read")
-        except pickle_reader.Refused:
+        except pickle_reader.PickleRefused:
             outcomes.add("refused")
     assert outcomes == {"read", "refused"}
 

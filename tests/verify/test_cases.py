@@ -13,7 +13,7 @@ from vlprompt.data.papers import catalogue
 from vlprompt.engine.precision import generator
 from vlprompt.methods import recipes
 from vlprompt.types import Method
-from vlprompt.verify import OURS, Case, Result, cases, cases_in, given, run, run_case
+from vlprompt.verify import OURS, Case, Compared, cases, cases_in, given, run, run_case
 
 CASES = {case.name: case for case in cases_in()}
 
@@ -29,7 +29,7 @@ def test_there_are_single_passes_and_whole_runs() -> None:
     assert sum(name.startswith("trajectories/") for name in CASES) == 12
 
 
-def failing(result: Result) -> set[str]:
+def failing(result: Compared) -> set[str]:
     return {check.what for check in result.checks if not check.ok}
 
 

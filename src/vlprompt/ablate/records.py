@@ -17,7 +17,7 @@ FILE = "ablation.jsonl"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cell:
+class AblationCell:
     """One setting on one data set with one seed. Accuracies are percent, on validation images."""
 
     setting: str
@@ -50,7 +50,7 @@ class Cell:
     schema: int = SCHEMA
 
 
-def read(out: Path) -> list[Cell]:
+def read(out: Path) -> list[AblationCell]:
     """The cells of an ablation's directory, oldest first; a line that a kill cut short is left out."""
     path, cells = out / FILE, []
     for number, (_, values) in enumerate(logged(path), 1):
@@ -58,11 +58,11 @@ def read(out: Path) -> list[Cell]:
             raise UserError(
                 f"{path}, line {number}: no record of this version's ablation (schema {SCHEMA}).", exit_code=DATA
             )
-        cells.append(reading.typed(Cell, values, f"{path}, line {number}"))
+        cells.append(reading.typed(AblationCell, values, f"{path}, line {number}"))
     return cells
 
 
-def append(out: Path, cell: Cell) -> None:
+def append(out: Path, cell: AblationCell) -> None:
     """Add a cell; what is there stays whole whatever happens."""
     lines = [line for line, _ in logged(out / FILE)] + [json.dumps(dataclasses.asdict(cell), allow_nan=False)]
     disk.write_text(out / FILE, "".join(f"{line}\n" for line in lines))

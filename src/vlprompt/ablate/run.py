@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from vlprompt import disk
-from vlprompt.ablate.records import Cell, append, read
+from vlprompt.ablate.records import AblationCell, append, read
 from vlprompt.ablate.sweep import HOST, PULL, Setting, settings
 from vlprompt.ablate.table import render
 from vlprompt.data import Dataset, Subset, open_dataset, restrict, split_by_rule, split_hash
@@ -50,7 +50,7 @@ def run_ablation(
     only: Sequence[str] = (),
     cache: Path | None = None,
     device: str = "auto",
-) -> list[Cell]:
+) -> list[AblationCell]:
     """Sweep PLPP's options on a host around its defaults; write `ablation.jsonl` and `ablation.md` into `out`.
 
     names: data sets as `--data` takes them. overrides: ``plpp.`` options move the centre of the sweep, all others (the
@@ -110,10 +110,10 @@ TOGETHER = 6
 """Trials on one set that are learned in the same steps (project's choice)."""
 
 
-def _together(trials: Sequence[Trial]) -> list[list[Trial]]:
+def _together(trials: Sequence[Measurement]) -> list[list[Measurement]]:
     """Trials that learn from the same classes, some at a time, in the order of their first."""
-    groups: list[list[Trial]] = []
-    last: dict[tuple[str, str], list[Trial]] = {}
+    groups: list[list[Measurement]] = []
+    last: dict[tuple[str, str], list[Measurement]] = {}
     for trial in trials:
         where = (trial.job.dataset.name, trial.job.subset)
         if len(last.get(where, ())) in (0, TOGETHER):
@@ -152,7 +152,7 @@ def _without_test(name: str, images: Images) -> Dataset:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Trial:
+class Measurement:
     """One cell to be measured, and what is seen of it while it learns."""
 
     setting: Setting
@@ -172,7 +172,7 @@ class Bench:
     common: Mapping[str, object]
     zero_shots: dict[tuple[str, str], float] = field(default_factory=dict)
 
-    def trial(self, setting: Setting, subset: Subset, dataset: Dataset, seed: int) -> Trial:
+    def trial(self, setting: Setting, subset: Subset, dataset: Dataset, seed: int) -> Measurement:
         """A cell to be measured, with its method's few-shot recipe; a control draws its labels anew with every seed."""
         overrides = {**self.common, **setting.overrides}
         if setting.factor == "control":
@@ -206,9 +206,9 @@ class Bench:
             "setting": setting.name,
             **({"balance": setting.balance} if setting.rival else {}),
         }
-        return Trial(setting=setting, job=job, key=str(hashed(decides)["hash"]))
+        return Measurement(setting=setting, job=job, key=str(hashed(decides)["hash"]))
 
-    def measure(self, trials: Sequence[Trial]) -> Iterator[Cell | UserError]:
+    def measure(self, trials: Sequence[Measurement]) -> Iterator[AblationCell | UserError]:
         """Learn on the few-shot samples of the seeds, together; measure on all validation images. UserError: one that failed."""
         began = time.perf_counter()
         found = learn_all([self._work(trial) for trial in trials], Means())
@@ -218,7 +218,7 @@ class Bench:
             else:
                 yield self._cell(trial, done[0].prompt, (time.perf_counter() - began) / len(trials))
 
-    def _work(self, trial: Trial) -> Work:
+    def _work(self, trial: Measurement) -> Work:
         """What is learned; the accuracy after every epoch is noted."""
         job, drawn = trial.job, trial.job.draw()
         spec, names = job.method.prompt, drawn.sample.class_names
@@ -233,7 +233,7 @@ class Bench:
         watch = Watch(after=measure, logged=trial.logged.append)
         return Work(job=dataclasses.replace(job, method=method), drawn=drawn, checkpoints=watch)
 
-    def _cell(self, trial: Trial, prompt: nn.Module, seconds: float) -> Cell:
+    def _cell(self, trial: Measurement, prompt: nn.Module, seconds: float) -> AblationCell:
         setting, job = trial.setting, trial.job
         dataset, spec, clip = job.dataset, job.method.prompt, job.clip
         parts: tuple[Subset, ...] = ("base", "novel") if job.subset == "base" else ("all",)
@@ -243,7 +243,7 @@ class Bench:
         with torch.no_grad():
             context = clip.context(prompt())
         head = measure_head(clip).raw
-        return Cell(
+        return AblationCell(
             setting=setting.name,
             factor=setting.factor,
             dataset=dataset.name,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from scipy.special import stdtrit
 
-from vlprompt.ablate.records import Cell
+from vlprompt.ablate.records import AblationCell
 from vlprompt.ablate.sweep import CENTRE, HOST, ONE_WAY
 from vlprompt.errors import DATA, UserError
 from vlprompt.records import harmonic
@@ -20,14 +20,14 @@ Pair = tuple[str, int]
 """A data set and a seed: what settings are compared on."""
 
 
-def render(cells: Sequence[Cell]) -> str:
+def render(cells: Sequence[AblationCell]) -> str:
     """All tables. UserError without cells."""
     if not cells:
         raise UserError("there are no records to make a table of. Run `vlprompt ablate plpp` first.", exit_code=DATA)
     return "\n".join([head(cells), *halves(cells), *_per_set(cells), *speed(cells)]) + "\n"
 
 
-MEASURES: tuple[Callable[[Cell], float], ...] = (
+MEASURES: tuple[Callable[[AblationCell], float], ...] = (
     lambda cell: cell.accuracy["base"],
     lambda cell: cell.accuracy["novel"],
     lambda cell: harmonic(cell.accuracy["base"], cell.accuracy["novel"]),
@@ -40,7 +40,7 @@ def epochs_until(by_epoch: Sequence[float], accuracy: float) -> int | None:
     return next((epoch for epoch, value in enumerate(by_epoch, 1) if value >= accuracy), None)
 
 
-def head(cells: Sequence[Cell]) -> str:
+def head(cells: Sequence[AblationCell]) -> str:
     datasets = {cell.dataset: cell for cell in cells if cell.subset == "base"}
     images = "; ".join(
         f"{name}: {cell.num_val['base']} base and {cell.num_val['novel']} novel" for name, cell in datasets.items()
@@ -66,7 +66,7 @@ def head_line(head: Mapping[str, float]) -> str:
     )
 
 
-def halves(cells: Sequence[Cell]) -> list[str]:
+def halves(cells: Sequence[AblationCell]) -> list[str]:
     """Every setting, learned on base classes."""
     table = by_setting(cells, "base")
     if not table:
@@ -104,7 +104,7 @@ def halves(cells: Sequence[Cell]) -> list[str]:
     return lines
 
 
-def _zero_shot_row(table: Mapping[str, Mapping[Pair, Cell]]) -> str:
+def _zero_shot_row(table: Mapping[str, Mapping[Pair, AblationCell]]) -> str:
     cells = {cell.dataset: cell for found in table.values() for cell in found.values()}.values()
     base, novel = ([cell.zero_shot[part] for cell in cells] for part in ("base", "novel"))
     both = [*map(harmonic, base, novel)]
@@ -112,7 +112,7 @@ def _zero_shot_row(table: Mapping[str, Mapping[Pair, Cell]]) -> str:
     return f"| zero-shot | {means} |" + " - |" * 6
 
 
-def _per_set(cells: Sequence[Cell]) -> list[str]:
+def _per_set(cells: Sequence[AblationCell]) -> list[str]:
     """Base / novel of every setting on every set."""
     table = by_setting(cells, "base")
     if not table:
@@ -135,7 +135,7 @@ def _per_set(cells: Sequence[Cell]) -> list[str]:
     return lines
 
 
-def speed(cells: Sequence[Cell]) -> list[str]:
+def speed(cells: Sequence[AblationCell]) -> list[str]:
     """The claim of faster convergence: host, one-way, mutual."""
     lines = [
         "",
@@ -168,15 +168,15 @@ def speed(cells: Sequence[Cell]) -> list[str]:
     return lines
 
 
-def by_setting(cells: Iterable[Cell], subset: str) -> dict[str, dict[Pair, Cell]]:
-    table: dict[str, dict[Pair, Cell]] = {}
+def by_setting(cells: Iterable[AblationCell], subset: str) -> dict[str, dict[Pair, AblationCell]]:
+    table: dict[str, dict[Pair, AblationCell]] = {}
     for cell in cells:
         if cell.subset == subset:
             table.setdefault(cell.setting, {})[cell.dataset, cell.seed] = cell
     return table
 
 
-def over_seeds(found: Mapping[Pair, Cell], value: Callable[[Cell], float]) -> str:
+def over_seeds(found: Mapping[Pair, AblationCell], value: Callable[[AblationCell], float]) -> str:
     """Mean and standard deviation over seeds of the mean over sets."""
     seeds = sorted({seed for _, seed in found})
     return _spread([statistics.fmean(value(cell) for pair, cell in found.items() if pair[1] == seed) for seed in seeds])
@@ -199,7 +199,7 @@ def difference(values: Sequence[float]) -> str:
     return f"**{text}**" if abs(mean) > half else text
 
 
-def _ratio(found: Mapping[Pair, Cell], term: str) -> str:
+def _ratio(found: Mapping[Pair, AblationCell], term: str) -> str:
     values = [cell.gradient_ratios[term] for cell in found.values() if term in cell.gradient_ratios]
     return f"{statistics.fmean(values):.2g}" if values else "-"
 

@@ -20,14 +20,14 @@ from PIL import Image
 
 from vlprompt import pocket
 from vlprompt.bench.cells import Course
-from vlprompt.bench.estimate import Learning, learning_of, lesson_of, tests_anew
+from vlprompt.bench.estimate import LearningCost, learning_of, lesson_of, tests_anew
 from vlprompt.bench.protocols import Plan
 from vlprompt.bench.request import labels_of
 from vlprompt.bench.workspace import Desk
 from vlprompt.data import Dataset, FewShot, Sample, Subset, few_shot
 from vlprompt.data.papers import catalogue
 from vlprompt.data.papers.catalogue import FEW_SHOT, SHIFTED
-from vlprompt.data.papers.row import Row
+from vlprompt.data.papers.row import SetRow
 from vlprompt.engine.duration import stepping
 from vlprompt.engine.evaluate import Classifier
 from vlprompt.engine.forward import Forward, reads_frozen
@@ -61,7 +61,7 @@ PLACE = "probe"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
+class LinearTime:
     """Seconds as a line in the number of classes."""
 
     base: float
@@ -82,11 +82,11 @@ class Step:
     """Number of classes -> seconds of a step."""
 
     @property
-    def line(self) -> Line:
+    def line(self) -> LinearTime:
         """Through both times; level where more classes took no longer."""
         (few, less), (many, more) = sorted(self.timed.items())
         slope = max(0.0, (more - less) / (many - few))
-        return Line(base=max(0.0, less - few * slope), per_class=slope)
+        return LinearTime(base=max(0.0, less - few * slope), per_class=slope)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +108,7 @@ class Outlook:
     steps: tuple[Step, ...]
     image: float
     """Seconds of decoding and encoding one image in the bare tower."""
-    learnings: tuple[Learning, ...]
+    learnings: tuple[LearningCost, ...]
     """One of every method, data set, half and count; the features are not in them."""
     tests: Mapping[Path, float]
     """Seconds of a test by the cell's place, of methods whose images go through the tower at each."""
@@ -127,7 +127,7 @@ def look_ahead(plan: Plan, desk: Desk, say: Callable[[str], None] = lambda text:
     images = desk.images(request.model, request.dtype)
     probe = _Probe(images, desk, say)
     image = probe.image()
-    learnings: dict[tuple[object, ...], Learning] = {}
+    learnings: dict[tuple[object, ...], LearningCost] = {}
     tests: dict[Path, float] = {}
     for cell in plan.cells:
         course, method = cell.course, resolved(cell.course)
@@ -173,7 +173,7 @@ class _Probe:
     def __init__(self, images: Images, desk: Desk, say: Callable[[str], None]) -> None:
         self.images, self.desk, self.say = images, desk, say
         self.steps: dict[tuple[str, int, str], Step] = {}
-        self._tests: dict[str, Line] = {}
+        self._tests: dict[str, LinearTime] = {}
         self._peaks: dict[tuple[object, ...], float] = {}
 
     def image(self) -> float:
@@ -181,7 +181,7 @@ class _Probe:
         self.say("Timing the image tower")
         return self._quickest(lambda: self.images.encode(photographs(TESTED), None)) / TESTED
 
-    def learning(self, course: Course, method: Method) -> Learning | None:
+    def learning(self, course: Course, method: Method) -> LearningCost | None:
         """What a course will take: its steps, each as long as its number of classes says. None: it has no steps."""
         if not isinstance(method.learner, Steps):
             return None
@@ -191,7 +191,7 @@ class _Probe:
         seconds = method.schedule.epochs * per_epoch * line.at(len(names))
         return learning_of(course, course.num_train, seconds, self._peak(course, method, names))
 
-    def test(self, course: Course, method: Method) -> Line:
+    def test(self, course: Course, method: Method) -> LinearTime:
         """Seconds of answering for one image, of a method whose features are not in the cache; by the class where its text depends
         on the image."""
         key = f"{_shape(method.prompt)} {method.at_test}"  # which losses it was learned by makes no difference
@@ -322,7 +322,7 @@ FEWEST_LETTERS = 4
 """Of a word that a stand-in's class may be called by."""
 
 
-def lacking(data: str) -> Row | None:
+def lacking(data: str) -> SetRow | None:
     """The row of a set of the papers that is not on this disk; None: it is there, or `data` means something else."""
     row = catalogue.find(data)
     if row is None or row.name not in FEW_SHOT + SHIFTED or data in pocket.names():
@@ -337,7 +337,7 @@ class SizedDesk(Desk):
 
     def __init__(self, means: Means) -> None:
         super().__init__(means)
-        self.sized: dict[str, Row] = {}
+        self.sized: dict[str, SetRow] = {}
         """Those that are not on disk, as they were asked for."""
         self.instead = ""
         """Why random weights stand in for the papers' model; empty: they do not."""
@@ -367,7 +367,7 @@ class SizedDesk(Desk):
         return super()._halves(data)
 
 
-def stand_in(row: Row) -> Dataset:
+def stand_in(row: SetRow) -> Dataset:
     """A set with a row's published numbers of classes and images, in classes as equal as they can be, whose images cannot be read.
 
     An ImageNet variant has the first of ImageNet's classes; of other sets no class is another's.
@@ -380,7 +380,7 @@ def stand_in(row: Row) -> Dataset:
     return Dataset(name=row.name, class_names=names, template=row.template, train=train, val=val, test=test)
 
 
-def class_names(row: Row) -> tuple[str, ...]:
+def class_names(row: SetRow) -> tuple[str, ...]:
     """As `made_up`, ImageNet's from the first on and each other set's after the set before it."""
     first = 0
     if row.name not in (SOURCE, *SHIFTED):

@@ -28,7 +28,7 @@ TESTED = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Learning:
+class LearningCost:
     """What learning one prompt took, or is going to take by a probe."""
 
     method: str
@@ -61,7 +61,7 @@ class Measured:
         self,
         grid: Grid,
         cells: Iterable[Cell],
-        probed: Sequence[Learning] = (),
+        probed: Sequence[LearningCost] = (),
         tests: Mapping[Path, float] = MappingProxyType({}),
     ) -> None:
         """Prompts are all in the directory, and the probed ones of methods that it lacks. Tests are those of the cells given.
@@ -113,17 +113,17 @@ class Measured:
         return Need(seconds=known, unknown=unknown, peak_mib=max(peaks, default=None))
 
 
-def _read(path: Path) -> Learning | None:
+def _read(path: Path) -> LearningCost | None:
     """A prompt's facts; None where they are another version's."""
     try:
         facts = reading.json_object(path)
-        return reading.typed(Learning, facts | facts.get("learning", {}), str(path))
+        return reading.typed(LearningCost, facts | facts.get("learning", {}), str(path))
     except (UserError, TypeError):
         return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
+class PlanLine:
     """One protocol with one method, as a plan shows it."""
 
     protocol: Protocol
@@ -140,8 +140,8 @@ class Line:
 
 
 def lines(
-    plan: Plan, grid: Grid, probed: Sequence[Learning] = (), tests: Mapping[Path, float] = MappingProxyType({})
-) -> list[Line]:
+    plan: Plan, grid: Grid, probed: Sequence[LearningCost] = (), tests: Mapping[Path, float] = MappingProxyType({})
+) -> list[PlanLine]:
     """The plan by protocol and method; a prompt that two protocols share is counted with the first. `probed` and `tests` (seconds
     by a cell's place) stand for what the directory has not measured."""
     measured, seen = Measured(grid, plan.cells, probed, tests), set[Path]()
@@ -152,7 +152,7 @@ def lines(
         new = {one.course.place: one.course for one in todo if one.course.place not in seen}
         seen |= set(new)
         out.append(
-            Line(
+            PlanLine(
                 protocol=key[0],
                 method=key[1],
                 cells=len(own),
@@ -168,7 +168,7 @@ def lines(
     return out
 
 
-def total(found: Iterable[Line]) -> Need:
+def total(found: Iterable[PlanLine]) -> Need:
     """What all lines need together, in one process."""
     needs = [line.need for line in found]
     peaks = [need.peak_mib for need in needs if need.peak_mib is not None]
@@ -192,7 +192,7 @@ def _to_learn(course: Course, grid: Grid) -> bool:
     return course.shots != 0 and not learned_already(grid.learned(course))
 
 
-def probe(plan: Plan, grid: Grid, desk: Desk) -> tuple[list[Learning], dict[Path, float]]:
+def probe(plan: Plan, grid: Grid, desk: Desk) -> tuple[list[LearningCost], dict[Path, float]]:
     """What the directory has not measured: a few steps of one prompt of every such method, and the seconds of the tests of its cells
     (by their place) where every test passes images through the tower or learns from them. Timed and multiplied; nothing is learned.
     A method without steps has no learning here."""
@@ -242,7 +242,7 @@ def tests_anew(method: Method) -> bool:
     return reach.image_tower or "image" in reach.sees or method.at_test is not None
 
 
-def _probed(course: Course, desk: Desk) -> Learning | None:
+def _probed(course: Course, desk: Desk) -> LearningCost | None:
     images, material = desk.images(course.model, course.dtype), desk.material(course.data)
     sample = restrict(few_shot(material, course.shots, course.seed), course.subset)
     lesson = lesson_of(course, sample.class_names, sample.train, desk)
@@ -265,7 +265,7 @@ def lesson_of(course: Course, names: tuple[str, ...], samples: Sequence[Sample],
     )
 
 
-def learning_of(course: Course, num_train: int, seconds: float, peak_mib: float) -> Learning:
+def learning_of(course: Course, num_train: int, seconds: float, peak_mib: float) -> LearningCost:
     """What a course's prompt is going to take."""
     same = {name: getattr(course, name) for name in ("method", "dataset", "subset", "shots", "variant")}
-    return Learning(num_train=num_train, seconds=seconds, peak_mib=peak_mib, **same)
+    return LearningCost(num_train=num_train, seconds=seconds, peak_mib=peak_mib, **same)

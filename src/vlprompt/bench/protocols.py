@@ -19,7 +19,7 @@ from vlprompt.types import Method
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Refused:
+class Impossible:
     """A combination that cannot be asked for, and why."""
 
     protocol: Protocol
@@ -29,14 +29,14 @@ class Refused:
     reason: str
 
 
-Found = Iterator[Cell | Refused]
+Found = Iterator[Cell | Impossible]
 
 
 def few_shot(maker: Maker, method: str) -> Found:
     """Learned from n images of every class, tested on the test images of the same set and classes."""
     for known in maker.sets:
         if (reason := _unusable(known)) is not None:
-            yield Refused(protocol="few-shot", method=method, data=known.data, reason=reason)
+            yield Impossible(protocol="few-shot", method=method, data=known.data, reason=reason)
             continue
         for course in maker.courses("few-shot", method, known):
             yield maker.cell("few-shot", course, known)
@@ -50,7 +50,7 @@ def base_to_novel(maker: Maker, method: str) -> Found:
             reason = f"{known.name} has {len(known.class_names)} classes; each half needs at least {HALF} to be a classification."
         reason = reason or _unseen(maker, "base-to-novel", method, known.names_of("base"), known.names_of("novel"))
         if reason is not None:
-            yield Refused(protocol="base-to-novel", method=method, data=known.data, reason=reason)
+            yield Impossible(protocol="base-to-novel", method=method, data=known.data, reason=reason)
             continue
         for course in maker.courses("base-to-novel", method, known, subset="base"):
             yield maker.cell("base-to-novel", course, known, subset="base")
@@ -63,7 +63,7 @@ def cross_dataset(maker: Maker, method: str) -> Found:
         targets = [one for one in maker.sets if one.name != source.name]
         if not targets:
             reason = f"there is no set to test on except the source {source.name}. Give others with --data."
-            yield Refused(protocol="cross-dataset", method=method, data=source.data, reason=reason)
+            yield Impossible(protocol="cross-dataset", method=method, data=source.data, reason=reason)
             continue
         yield from _elsewhere("cross-dataset", maker, method, source, targets)
 
@@ -80,12 +80,12 @@ def domain(maker: Maker, method: str) -> Found:
                     f"{one.name} has classes that {source.name} has not (the first: {other!r}); a domain has the source's classes. "
                     f"For other classes there is cross-dataset."
                 )
-                yield Refused(protocol="domain", method=method, data=one.data, reason=reason)
+                yield Impossible(protocol="domain", method=method, data=one.data, reason=reason)
         if not targets:
             reason = (
                 f"no other domain of {source.name} is known. Name sets of its classes with --data and it with --source."
             )
-            yield Refused(protocol="domain", method=method, data=source.data, reason=reason)
+            yield Impossible(protocol="domain", method=method, data=source.data, reason=reason)
             continue
         yield from _elsewhere("domain", maker, method, source, [one for one in targets if fits(one, source)])
 
@@ -102,7 +102,7 @@ def transfer(maker: Maker, method: str) -> Found:
                 for course in maker.courses("transfer", method, known, pretrained=True):
                     yield maker.cell("transfer", course, known)
         if reason is not None:
-            yield Refused(protocol="transfer", method=method, data=known.data, reason=reason)
+            yield Impossible(protocol="transfer", method=method, data=known.data, reason=reason)
 
 
 RULES: dict[Protocol, Callable[[Maker, str], Found]] = {
@@ -118,14 +118,14 @@ def _elsewhere(protocol: Protocol, maker: Maker, method: str, source: Known, tar
     """One prompt of the source on the source and on each target."""
     reason = _unusable(source)
     if reason is not None:
-        yield Refused(protocol=protocol, method=method, data=source.data, reason=reason)
+        yield Impossible(protocol=protocol, method=method, data=source.data, reason=reason)
         return
     courses: list[Course] = list(maker.courses(protocol, method, source))
     answered = False
     for target in targets:
         reason = _untested(target) or _unseen(maker, protocol, method, source.class_names, target.class_names)
         if reason is not None:
-            yield Refused(protocol=protocol, method=method, data=target.data, reason=reason)
+            yield Impossible(protocol=protocol, method=method, data=target.data, reason=reason)
             continue
         answered = True
         yield from (maker.cell(protocol, course, target) for course in courses)
@@ -169,7 +169,7 @@ class Plan:
 
     request: Request
     cells: tuple[Cell, ...]
-    refused: tuple[Refused, ...]
+    refused: tuple[Impossible, ...]
 
 
 def make(request: Request, desk: Desk) -> Plan:
@@ -179,7 +179,7 @@ def make(request: Request, desk: Desk) -> Plan:
     """
     maker = Maker(request, desk)
     cells: dict[Path, Cell] = {}
-    refused: dict[tuple[str, ...], Refused] = {}
+    refused: dict[tuple[str, ...], Impossible] = {}
     for protocol in request.protocols:
         for name in _methods(maker, protocol):
             for found in RULES[protocol](maker, name):
@@ -193,9 +193,9 @@ def make(request: Request, desk: Desk) -> Plan:
     return Plan(request=request, cells=tuple(cells.values()), refused=tuple(refused.values()))
 
 
-def said_of(refused: Iterable[Refused]) -> list[str]:
+def said_of(refused: Iterable[Impossible]) -> list[str]:
     """A sentence for each protocol and method: the first reason, and with how many sets more it is impossible."""
-    groups: dict[tuple[str, str], list[Refused]] = {}
+    groups: dict[tuple[str, str], list[Impossible]] = {}
     for one in refused:
         groups.setdefault((one.protocol, one.method), []).append(one)
     out = []
@@ -206,7 +206,7 @@ def said_of(refused: Iterable[Refused]) -> list[str]:
     return out
 
 
-def _named(one: Refused, request: Request, possible: Collection[str]) -> bool:
+def _named(one: Impossible, request: Request, possible: Collection[str]) -> bool:
     """Whether what is impossible was asked for by name: a method that is possible nowhere, or with a set that was named."""
     if request.whole or not request.named:
         return False

@@ -72,7 +72,7 @@ class Sets:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
+class Reproduced:
     """One published number next to ours."""
 
     published: Published
@@ -142,7 +142,7 @@ def request_of(wanted: Wanted, sets: Sets) -> Request:
     )
 
 
-def lines(wanted: Wanted, records: Iterable[Record]) -> list[Line]:
+def lines(wanted: Wanted, records: Iterable[Record]) -> list[Reproduced]:
     """Every published number of a recipe next to what the records say of it; numbers for shots that were not asked for are left out."""
     recipe = wanted.recipe
     found = scores(records)
@@ -164,7 +164,9 @@ def scores(records: Iterable[Record]) -> dict[Point, dict[int, float]]:
     return found
 
 
-def _line(wanted: Wanted, published: Published, shots: int | None, found: Mapping[Point, Mapping[int, float]]) -> Line:
+def _line(
+    wanted: Wanted, published: Published, shots: int | None, found: Mapping[Point, Mapping[int, float]]
+) -> Reproduced:
     names = averaged(wanted.recipe, published)
     halves = {"base": ("base",), "novel": ("novel",), "harmonic_mean": ("base", "novel")}.get(
         published.metric, ("all",)
@@ -179,7 +181,7 @@ def _line(wanted: Wanted, published: Published, shots: int | None, found: Mappin
         dict.fromkeys(name for (name, _), by_seed in table.items() if any(one not in by_seed for one in seeds))
     )
     if lost or not seeds:
-        return Line(published=published, shots=shots, missing=lost)
+        return Reproduced(published=published, shots=shots, missing=lost)
     by_seed = [_combined([[table[name, half][seed] for name in names] for half in halves]) for seed in seeds]
     ours = _combined([[statistics.fmean(table[name, half].values()) for name in names] for half in halves])
     return judged(published, shots, ours, by_seed, len(wanted.recipe.seeds), learned=learned)
@@ -193,7 +195,7 @@ def judged(
     published_seeds: int,
     *,
     learned: bool = True,
-) -> Line:
+) -> Reproduced:
     """The verdict on a number, from its values of single seeds."""
     difference = ours - published.value
     deviation = statistics.stdev(by_seed) if len(by_seed) > 1 else None
@@ -208,7 +210,7 @@ def judged(
         verdict = "higher" if difference > 0 else "lower"
     else:
         verdict = "agrees" if uncertainty <= WIDEST else "cannot tell"
-    return Line(
+    return Reproduced(
         published=published,
         shots=shots,
         ours=ours,

@@ -18,7 +18,7 @@ from vlprompt.errors import DATA, UserError
 
 if TYPE_CHECKING:
     from vlprompt.data.download import Progress
-    from vlprompt.data.papers.row import Row
+    from vlprompt.data.papers.row import SetRow
 
 
 app = typer.Typer(
@@ -182,7 +182,7 @@ class _Teller:
         return show
 
 
-def _plan(row: Row, folder: Path) -> None:
+def _plan(row: SetRow, folder: Path) -> None:
     """What would be fetched, and what only people can fetch."""
     from vlprompt.data.papers.obtain import by_hand, wanted
 
@@ -211,14 +211,14 @@ def _root() -> Path:
     return root
 
 
-def _papers(rows: Sequence[Row]) -> Table:
+def _papers(rows: Sequence[SetRow]) -> Table:
     title = "The papers' data sets (published sizes; they lie in the data root)"
     sizes = [[f"{size:,}" if size else "-" for size in row.sizes] for row in rows]
     found = [(row.name, row.classes, *numbers, row.licence) for row, numbers in zip(rows, sizes, strict=True)]
     return console.table(title, ("name", *NUMBERS, "licence"), found)
 
 
-def _facts(row: Row) -> dict[str, Any]:
+def _facts(row: SetRow) -> dict[str, Any]:
     return {
         "name": row.name,
         "kind": "papers",

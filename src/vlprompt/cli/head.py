@@ -16,7 +16,7 @@ from vlprompt.errors import UserError
 from vlprompt.methods.options import parse_settings
 
 if TYPE_CHECKING:
-    from vlprompt.head import Head, Scores
+    from vlprompt.head import Head, HeadScores
 
 Run = Annotated[Path | None, option("--run RUN", "Also with the learned prompt of this run.", "no prompt")]
 Towers = Annotated[
@@ -94,7 +94,7 @@ def shown(found: Head) -> list[RenderableType]:
     ]
 
 
-def _table(heads: Mapping[str, Scores], title: str) -> Table:
+def _table(heads: Mapping[str, HeadScores], title: str) -> Table:
     rows = []
     for kind, one in heads.items():
         numbers = (f"{math.exp(min(value, 700)):,.0f}" for value in (one.natural, one.shuffled, one.random))

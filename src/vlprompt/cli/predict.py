@@ -163,11 +163,11 @@ def pictures_of(images: Iterable[str], every: float) -> Iterator[Path | Sample]:
 
 def _fetched(url: str) -> bytes:
     """ValueError: it cannot be had, or is larger than a picture should be."""
-    from vlprompt.data.download import Fetcher, Refused
+    from vlprompt.data.download import AddressRefused, Fetcher
 
     try:
         return Fetcher(tries=2, timeout=20.0).small(url)
-    except Refused as problem:
+    except AddressRefused as problem:
         raise ValueError(str(problem)) from problem
 
 

@@ -35,7 +35,7 @@ def quickstart(
     from vlprompt.cli.explain import read_run, words_and_perplexity
     from vlprompt.report.tables import as_markdown, as_rich
 
-    plan = first.Plan(
+    plan = first.QuickstartPlan(
         out=out,
         data=data,
         model=model,

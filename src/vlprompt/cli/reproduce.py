@@ -17,7 +17,7 @@ from vlprompt.methods.options import parse_settings
 
 if TYPE_CHECKING:
     from vlprompt.bench import Means
-    from vlprompt.bench.reproduce import Line, Sets, Wanted
+    from vlprompt.bench.reproduce import Reproduced, Sets, Wanted
     from vlprompt.records import Record
 
 RecipeName = Annotated[str, argument("RECIPE", "A published row: a name of `vlprompt recipes`.")]
@@ -110,7 +110,7 @@ def _facts(wanted: Wanted, sets: Sets) -> dict[str, object]:
     }
 
 
-def _show(wanted: Wanted, records: Sequence[Record], found: Sequence[Line]) -> None:
+def _show(wanted: Wanted, records: Sequence[Record], found: Sequence[Reproduced]) -> None:
     console.show(Text(f"{wanted.recipe.title} with {wanted.model}", style="bold"), _by_set(records))
     if not found:
         console.note("No number of this row has a public source, so there is nothing to compare with.")
@@ -143,7 +143,7 @@ def _by_set(records: Sequence[Record]) -> Table:
     return console.table("Ours, top-1 in percent", columns, rows)
 
 
-def _beside(found: Sequence[Line], *, changed: bool) -> Table:
+def _beside(found: Sequence[Reproduced], *, changed: bool) -> Table:
     rows = []
     for line in found:
         known = line.ours is not None and line.difference is not None

@@ -17,7 +17,7 @@ from vlprompt.cli.options import option
 from vlprompt.cli.progress import observing
 
 if TYPE_CHECKING:
-    from vlprompt.verify import Check, Result
+    from vlprompt.verify import Check, Compared
 
 FAILED = 1
 NOT_JUDGED = (
@@ -66,7 +66,7 @@ def verify(
         raise typer.Exit(FAILED)
 
 
-def _table(results: Sequence[Result], title: str) -> Table:
+def _table(results: Sequence[Compared], title: str) -> Table:
     """Two rows a case: its values and gradients, or a run's steps and tensors, next to the repository and the file of the source."""
     columns = ("~case", "~source", "~compared", ">error", ">tolerance", "~ok")
     table = console.table(f"Compared with the published implementations, {title}", columns, ())
@@ -92,7 +92,7 @@ def _row(checks: Sequence[Check]) -> tuple[Text, ...]:
     return Text(compared), Text(f"{worst:.1e}"), Text(tolerance), verdict
 
 
-def _as_dict(result: Result) -> dict[str, object]:
+def _as_dict(result: Compared) -> dict[str, object]:
     checks = [
         {
             "what": check.what,

@@ -18,7 +18,7 @@ from vlprompt.cli.progress import observing
 
 if TYPE_CHECKING:
     from vlprompt.bench import Cell, Desk, Grid, Outcome, Outlook, Plan, SizedDesk
-    from vlprompt.bench.estimate import Learning, Line, Need
+    from vlprompt.bench.estimate import LearningCost, Need, PlanLine
 
 SECONDS_BETWEEN_ESTIMATES = 30.0
 HOUR, MIB, GIB = 3600, 2**20, 2**30
@@ -31,7 +31,7 @@ def show_plan(
     cached: tuple[int, int] | None,
     *,
     as_json: bool,
-    probed: Sequence[Learning] = (),
+    probed: Sequence[LearningCost] = (),
     tests: Mapping[Path, float] = MappingProxyType({}),
 ) -> None:
     """What there is to do and what it will take, on stderr; or as JSON on stdout."""
@@ -54,7 +54,7 @@ def show_plan(
         console.note(f"Left out: {sentence}")
 
 
-def _data(plan: Plan, grid: Grid, found: Sequence[Line], cached: tuple[int, int] | None = None) -> dict[str, Any]:
+def _data(plan: Plan, grid: Grid, found: Sequence[PlanLine], cached: tuple[int, int] | None = None) -> dict[str, Any]:
     return {
         "cells": [{**one.planned, "finished": grid.finished(one)} for one in plan.cells],
         "plan": [dataclasses.asdict(line) for line in found],
@@ -63,7 +63,7 @@ def _data(plan: Plan, grid: Grid, found: Sequence[Line], cached: tuple[int, int]
     }
 
 
-def _table(found: Sequence[Line]) -> Any:
+def _table(found: Sequence[PlanLine]) -> Any:
     columns = ("protocol", "method", ">cells", ">finished", ">failed before", ">to learn", ">time", ">memory", "recipe")
     rows = []
     for line in found:
@@ -119,7 +119,7 @@ def show_outlook(plan: Plan, grid: Grid, desk: SizedDesk, jobs: int, *, as_json:
     _show_refused(plan)
 
 
-def _as_data(plan: Plan, grid: Grid, desk: SizedDesk, found: Sequence[Line], ahead: Outlook) -> dict[str, Any]:
+def _as_data(plan: Plan, grid: Grid, desk: SizedDesk, found: Sequence[PlanLine], ahead: Outlook) -> dict[str, Any]:
     from vlprompt.bench import total
 
     whole = total(found)
@@ -143,7 +143,7 @@ def _as_data(plan: Plan, grid: Grid, desk: SizedDesk, found: Sequence[Line], ahe
     }
 
 
-def _show_ahead(found: Sequence[Line], whole: Need, ahead: Outlook, jobs: int) -> None:
+def _show_ahead(found: Sequence[PlanLine], whole: Need, ahead: Outlook, jobs: int) -> None:
     console.err().print(_ahead(found), _steps(ahead), _disk(ahead))
     finished, failed = sum(line.finished for line in found), sum(line.failed for line in found)
     done = f", {finished} finished" if finished else ""
@@ -180,7 +180,7 @@ def _show_refused(plan: Plan) -> None:
         )
 
 
-def _ahead(found: Sequence[Line]) -> Any:
+def _ahead(found: Sequence[PlanLine]) -> Any:
     rows = []
     for line in found:
         need = line.need

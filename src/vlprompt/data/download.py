@@ -58,7 +58,7 @@ class Broken(Exception):
     """A transfer that ended early or was refused for now; another try goes on."""
 
 
-class Refused(Exception):
+class AddressRefused(Exception):
     """An address that does not give the file; another one may."""
 
 
@@ -109,7 +109,7 @@ class Fetcher:
             except Broken as problem:
                 failures = 1 if have() > before else failures + 1
                 if failures >= self.tries:
-                    raise Refused(f"{problem}, {failures} times in a row") from problem
+                    raise AddressRefused(f"{problem}, {failures} times in a row") from problem
                 self.sleep(self.wait * 2 ** (failures - 1))
 
     def _once(self, address: Address, part: Path, progress: Progress) -> str:
@@ -126,9 +126,11 @@ class Fetcher:
                 raise Broken(f"bytes from {have:,} were asked for, those from {answer.start:,} came")
             size = address.size if answer.size is None else answer.size
             if size != (address.size or size):
-                raise Refused(f"the file has {size:,} bytes; stated are {address.size:,}")
+                raise AddressRefused(f"the file has {size:,} bytes; stated are {address.size:,}")
             if size is None and address.checksum == UNKNOWN and not answer.framed:
-                raise Refused("the server does not say how long the file is, so a part would look like the whole")
+                raise AddressRefused(
+                    "the server does not say how long the file is, so a part would look like the whole"
+                )
             if not answer.start:
                 disk.write_json(_tag_file(part), {"tag": answer.tag})
             have = _copy(stream, part, answer.start, self.timeout, progress, size)
@@ -138,7 +140,7 @@ class Fetcher:
 
     def _ask(self, url: str, headers: Mapping[str, str], part: Path) -> _Answer:
         if not is_url(url):
-            raise Refused("only http and https are fetched from")
+            raise AddressRefused("only http and https are fetched from")
         hops = _Hops()
         try:
             request = urllib.request.Request(url, headers=dict(headers))
@@ -149,11 +151,13 @@ class Fetcher:
                 part.unlink(missing_ok=True)
                 raise Broken("the part on disk does not belong to the file on the server") from error
             said = f"the server answers {error.code} {error.reason}"[:SAID]
-            raise Broken(said) if error.code in (408, 425, 429) or error.code >= 500 else Refused(said) from error
+            raise (
+                Broken(said) if error.code in (408, 425, 429) or error.code >= 500 else AddressRefused(said)
+            ) from error
         except (OSError, http.client.HTTPException) as error:
             raise Broken(str(getattr(error, "reason", "") or error or type(error).__name__)[:SAID]) from error
         except ValueError as error:
-            raise Refused(f"it is not an address ({error})") from error
+            raise AddressRefused(f"it is not an address ({error})") from error
         return _Answer.of(stream, hops.sha256)
 
     def small(self, url: str, most: int = SMALL) -> bytes:
@@ -165,7 +169,7 @@ class Fetcher:
                 answer = self._ask(url, {"User-Agent": AGENT, "Accept-Encoding": "identity"}, part)
                 with answer.stream as stream:
                     if stream.status != 200:
-                        raise Refused(f"a part came instead of the file (answer {stream.status})")
+                        raise AddressRefused(f"a part came instead of the file (answer {stream.status})")
                     have = _copy(stream, part, 0, self.timeout, most=most)
                     length = stream.headers.get("Content-Length", "")
                 if length and reading.whole(length) != have:
@@ -187,7 +191,9 @@ class _Hops(urllib.request.HTTPRedirectHandler):
         if re.fullmatch("[0-9a-f]{64}", said):
             self.sha256 = said
         if not is_url(newurl) or (req.full_url.startswith("https:") and not newurl.startswith("https:")):
-            raise Refused(f"it leads from {urlsplit(req.full_url).scheme} to {urlsplit(newurl).scheme or 'nowhere'}")
+            raise AddressRefused(
+                f"it leads from {urlsplit(req.full_url).scheme} to {urlsplit(newurl).scheme or 'nowhere'}"
+            )
         return super().redirect_request(req, fp, code, msg, headers, newurl)  # type: ignore[arg-type]
 
 
@@ -219,7 +225,7 @@ class _Answer:
         if page or packed or (stream.status != 200 and not (stream.status == 206 and part)):
             stream.close()
             came = "a page for people" if page else "a packed body" if packed else f"an answer {stream.status}"
-            raise Refused(f"{came} came instead of the file")
+            raise AddressRefused(f"{came} came instead of the file")
         length = headers.get("Content-Length", "")
         size, start = reading.whole(length), 0
         if stream.status == 206 and part:
@@ -267,7 +273,7 @@ def _copy(
                 return done
             if time.monotonic() - since > timeout:
                 if done - had < LEAST:
-                    raise Refused(f"fewer than {LEAST:,} bytes came in {timeout:.0f} seconds")
+                    raise AddressRefused(f"fewer than {LEAST:,} bytes came in {timeout:.0f} seconds")
                 since, had = time.monotonic(), done
             done += len(block)
             if done > most:
@@ -275,7 +281,7 @@ def _copy(
             file.write(block)
             progress(done, size)
     part.unlink()
-    raise Refused(f"more than {most:,} bytes came")
+    raise AddressRefused(f"more than {most:,} bytes came")
 
 
 class Spool:
@@ -306,7 +312,7 @@ class Spool:
                 if not path.is_file():
                     try:
                         self.fetcher.fetch(address, self.root)
-                    except Refused as problem:
+                    except AddressRefused as problem:
                         raise UserError(f"{place} cannot be fetched ({problem}).", exit_code=DATA) from problem
                     self._trim(path)
         os.utime(path)
@@ -316,7 +322,7 @@ class Spool:
         """A small file's bytes, which are not kept. UserError where it cannot be had."""
         try:
             return self.fetcher.small(url)
-        except Refused as problem:
+        except AddressRefused as problem:
             raise UserError(f"{url} cannot be fetched ({problem}).", exit_code=DATA) from problem
 
     def _trim(self, newest: Path) -> None:
@@ -345,7 +351,7 @@ def _compared(address: Address, path: Path, said: str) -> str:
         own = hashlib.file_digest(file, lambda: hashlib.new(kind, usedforsecurity=False)).hexdigest()
     if own != digest:
         path.unlink()
-        raise Refused(f"what came has {kind} {own}; published is {digest} ({whose})")
+        raise AddressRefused(f"what came has {kind} {own}; published is {digest} ({whose})")
     return f"{published} ({whose})"
 
 

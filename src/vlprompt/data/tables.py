@@ -50,7 +50,7 @@ MISSING = ("nan", "NaN", "NAN", "#N/A", "N/A", "NA", "<NA>", "null", "NULL", "No
 
 
 @dataclass(frozen=True, slots=True)
-class _Row:
+class _TableRow:
     line: int
     path: str
     label: str
@@ -101,7 +101,7 @@ def scan_table(table: Path, asked: Mapping[str, str] | None = None) -> Listing:
     if 0 < len(without) < len(rows):
         raise _bad(table, f"no split on line{'s' * (len(without) > 1)} {some(without)}, though others have one")
     keys_of = _several(table, rows, (asked or {}).get(SEPARATOR))
-    first: dict[str, _Row] = {}
+    first: dict[str, _TableRow] = {}
     places = Places(table.parent)
     entries, skipped, missing = [], [], 0
     for row in rows:
@@ -145,7 +145,7 @@ def scan_table(table: Path, asked: Mapping[str, str] | None = None) -> Listing:
     )
 
 
-def _several(table: Path, rows: Sequence[_Row], separator: str | None) -> dict[str, tuple[str, ...]]:
+def _several(table: Path, rows: Sequence[_TableRow], separator: str | None) -> dict[str, tuple[str, ...]]:
     """Cell -> its classes, the rarest in the table first; the whole cell is one where there is no separator."""
     if separator == "":
         raise _bad(table, "the separator is empty. Give what stands between two labels, as in --columns separator=;")
@@ -286,7 +286,7 @@ def _divides(table: _Table, column: str) -> bool:
     return bool(table.rows) and all(part_of(row.get(column, "")) for _, row in table.rows)
 
 
-def _rows(table: _Table, columns: Mapping[str, str]) -> Iterator[_Row]:
+def _rows(table: _Table, columns: Mapping[str, str]) -> Iterator[_TableRow]:
     for line, row in table.rows:
         cells = {what: row.get(name, "") for what, name in columns.items()}
         for what in ("path", "label"):
@@ -298,7 +298,7 @@ def _rows(table: _Table, columns: Mapping[str, str]) -> Iterator[_Row]:
             if len(cell) > MAX_CELL:
                 raise _bad(table.place, f"line {line}: {what} has {len(cell):,} letters. Allowed are {MAX_CELL:,}")
         path = re.sub(r"^(\./)+", "", cells["path"])
-        yield _Row(
+        yield _TableRow(
             line,
             path,
             unicodedata.normalize("NFC", cells["label"]),

@@ -16,7 +16,7 @@ from vlprompt.losses import after, answers, logits
 from vlprompt.tensors import onto
 from vlprompt.towers import Clip
 from vlprompt.towers.tokens import subset
-from vlprompt.types import Context, Ensemble, Features, Need, Prompted, PromptSpec, Teacher, View
+from vlprompt.types import Context, Ensemble, Features, Need, Prompted, PromptSpec, TeacherAnswer, View
 
 ROWS = 16_384
 """Text rows that are run at once where no gradient is kept."""
@@ -193,21 +193,23 @@ class Forward:
             return text
         return Features(pooled=self.ranks.gather(text.pooled[: len(part)], number), states=text.states)
 
-    def _teacher(self, frozen: Features | None, classes_C: Tensor | None, taught_BE: Tensor | None) -> Teacher | None:
+    def _teacher(
+        self, frozen: Features | None, classes_C: Tensor | None, taught_BE: Tensor | None
+    ) -> TeacherAnswer | None:
         if not self.needs & {"teacher_text", "teacher_image", "teacher_logits"}:
             return None
         if self.taught is not None:
             assert self.taught_text is not None
             assert taught_BE is not None
             there = Features(pooled=taught_BE)
-            return Teacher(logits=logits(there, _of(self.taught_text, classes_C), self.taught.clip.logit_scale))
+            return TeacherAnswer(logits=logits(there, _of(self.taught_text, classes_C), self.taught.clip.logit_scale))
         text = None if self.frozen_text is None else _of(self.frozen_text, classes_C)
         soft = None
         if "teacher_logits" in self.needs:
             assert frozen is not None
             assert text is not None
             soft = logits(frozen, text, self.clip.logit_scale)
-        return Teacher(text=text, image=frozen, logits=soft)
+        return TeacherAnswer(text=text, image=frozen, logits=soft)
 
 
 def asked(

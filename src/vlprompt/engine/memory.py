@@ -26,7 +26,7 @@ UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Estimate:
+class MemoryNeed:
     """What a step is expected to need, in bytes, and the text rows that are run at once."""
 
     total: int
@@ -49,7 +49,7 @@ def parse_bytes(text: str) -> int:
     return int(float(match[1]) * UNITS[match[2].upper()])
 
 
-def estimate(clip: Clip, spec: PromptSpec, tokens: ClassTokens, *, batch: int, limit: int | None = None) -> Estimate:
+def estimate(clip: Clip, spec: PromptSpec, tokens: ClassTokens, *, batch: int, limit: int | None = None) -> MemoryNeed:
     """The memory of one training step; with a limit (bytes) also the number of rows that keeps it.
 
     UserError where not even one class at a time fits.
@@ -78,7 +78,7 @@ def estimate(clip: Clip, spec: PromptSpec, tokens: ClassTokens, *, batch: int, l
                 f"batch (--set batch=...) or model."
             )
     at_once = rows if max_rows is None else max_rows
-    return Estimate(
+    return MemoryNeed(
         total=fixed + at_once * per_row, text=at_once * per_row, image=image_bytes, rows=rows, max_rows=max_rows
     )
 

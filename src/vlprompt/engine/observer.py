@@ -37,7 +37,7 @@ class Silent(Observer):
 SILENT = Silent()
 
 
-class Bars(Observer):
+class TqdmBars(Observer):
     """Bars of tqdm: lines of text that terminals and notebooks show."""
 
     def __init__(self) -> None:
@@ -63,4 +63,4 @@ class Bars(Observer):
 def observing(wanted: bool | None) -> AbstractContextManager[Observer]:
     """Bars where they are wanted; None: on a terminal and in a notebook."""
     shown = "ipykernel" in sys.modules or sys.stderr.isatty() if wanted is None else wanted
-    return Bars() if shown else nullcontext(SILENT)
+    return TqdmBars() if shown else nullcontext(SILENT)

@@ -17,7 +17,7 @@ from vlprompt.types import Features, Prompted, Splice, View
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
+class SeenBatch:
     """A batch as one prompt sees it; the fields are those of `Forward.view`."""
 
     prompted: Prompted
@@ -30,7 +30,7 @@ class Seen:
     taught_BE: Tensor | None
 
 
-def views_of(forwards: Sequence[Forward], seen: Sequence[Seen]) -> list[View]:
+def views_of(forwards: Sequence[Forward], seen: Sequence[SeenBatch]) -> list[View]:
     """The view of each prompt; the towers are run once for all where the prompts fit together, else once each."""
     text = _text(forwards, seen)
     image = _image(forwards, seen)
@@ -49,7 +49,7 @@ def views_of(forwards: Sequence[Forward], seen: Sequence[Seen]) -> list[View]:
     ]
 
 
-def _text(forwards: Sequence[Forward], seen: Sequence[Seen]) -> list[Features] | None:
+def _text(forwards: Sequence[Forward], seen: Sequence[SeenBatch]) -> list[Features] | None:
     """The class features of each prompt, before what is done with them; None: they cannot be had together."""
     first, prompted = forwards[0], [one.prompted for one in seen]
     together = (
@@ -68,7 +68,7 @@ def _text(forwards: Sequence[Forward], seen: Sequence[Seen]) -> list[Features] |
     return [Features(pooled=pooled, states=own) for pooled, own in zip(found.pooled, each, strict=True)]
 
 
-def _image(forwards: Sequence[Forward], seen: Sequence[Seen]) -> list[Features] | None:
+def _image(forwards: Sequence[Forward], seen: Sequence[SeenBatch]) -> list[Features] | None:
     """The image features of each prompt's batch, before what is done with them; None: they cannot be had together."""
     pixels = [one.pixels for one in seen if one.pixels is not None]
     if len(seen) == 1 or len(pixels) < len(seen) or any(one.prompted.weights for one in seen):

@@ -159,7 +159,7 @@ def take(optimiser: torch.optim.Optimizer, parameters: Sequence[Tensor], gradien
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class Moment:
     """Where in a run something happened."""
 
     when: str
@@ -178,7 +178,7 @@ def fetched(losses: Sequence[Tensor], gradients: Gradients) -> tuple[Tensor, lis
     return both[: len(losses)], both[len(losses) :].bool().tolist()
 
 
-def require_finite(losses: Mapping[str, float], fine: Sequence[bool], prompt: nn.Module, place: Place) -> None:
+def require_finite(losses: Mapping[str, float], fine: Sequence[bool], prompt: nn.Module, place: Moment) -> None:
     """Raise UserError, naming term, step and images, if a loss or gradient is not finite; nothing is updated."""
     bad = [f"the loss term {name!r}" for name, loss in losses.items() if not math.isfinite(loss)]
     named = zip(prompt.named_parameters(), fine, strict=True)

@@ -22,16 +22,16 @@ from vlprompt.engine.classes import draw, said_of
 from vlprompt.engine.distributed import ALONE, Alone
 from vlprompt.engine.forward import Forward
 from vlprompt.engine.images import Images
-from vlprompt.engine.memory import Estimate, estimate
+from vlprompt.engine.memory import MemoryNeed, estimate
 from vlprompt.engine.observer import SILENT, Observer
 from vlprompt.engine.optim import batches, lr_at, optimiser_of
 from vlprompt.engine.precision import generator
-from vlprompt.engine.replicas import Seen, views_of
+from vlprompt.engine.replicas import SeenBatch, views_of
 from vlprompt.engine.several import targets
 from vlprompt.engine.step import (
     Balance,
     Gradients,
-    Place,
+    Moment,
     Share,
     accumulate,
     fetched,
@@ -176,7 +176,7 @@ class Lesson(Feed):
                 )
 
 
-def estimate_step(clip: Clip, method: Method, feed: Feed) -> Estimate:
+def estimate_step(clip: Clip, method: Method, feed: Feed) -> MemoryNeed:
     """The memory of one step in this process. UserError where its limit is too small."""
     spec, sampling = method.prompt, method.steps.classes
     tokens = clip.class_tokens(feed.class_names, spec.layout, feed.template)
@@ -381,7 +381,7 @@ class Learner:
     def schedule(self) -> Schedule:
         return self.method.schedule
 
-    def sees(self, step: int) -> Seen:
+    def sees(self, step: int) -> SeenBatch:
         """The batch of a step, the learning rate set, and what the prompt says."""
         epoch, within = divmod(step, self.per_epoch)
         for group in self.optimiser.param_groups:
@@ -397,7 +397,7 @@ class Learner:
         self._images = sum(len(one) for one in everyones)
         self._share = self.feed.ranks.world * len(labels_B) / self._images if self._images else 0.0
         chance = generator("chance", self.feed.seed, epoch, within).initial_seed()
-        return Seen(
+        return SeenBatch(
             prompted=self.forward.ask(self.prompt, frozen_BE, chance),
             labels=labels_B,
             frozen_BE=frozen_BE,
@@ -423,7 +423,7 @@ class Learner:
         self._losses = dict(zip(self._values, (ranks.total(values) / ranks.world).tolist(), strict=True))
         epoch, within = divmod(self._step, self.per_epoch)
         when = f"epoch {epoch + 1}, step {within + 1}"
-        place = Place(when=when, images=self._batch.ids, kept=self.book.kept(self._step, self.per_epoch))
+        place = Moment(when=when, images=self._batch.ids, kept=self.book.kept(self._step, self.per_epoch))
         require_finite(self._losses, fine, self.prompt, place)
         take(self.optimiser, self.parameters, found)
 

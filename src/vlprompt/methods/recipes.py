@@ -58,7 +58,7 @@ class Published:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Case:
+class SpecialCase:
     """Settings that hold on some data sets with some numbers of images alone."""
 
     datasets: tuple[str, ...]
@@ -120,7 +120,7 @@ class Recipe:
     """Shots -> epochs, where they depend on it; another count takes the next larger one's, all images the largest's."""
     datasets: Mapping[str, Mapping[str, Value]] = field(default_factory=dict)
     """Data set -> settings that hold on it alone, over all others."""
-    cases: tuple[Case, ...] = ()
+    cases: tuple[SpecialCase, ...] = ()
     """Settings for some data sets and shots alone, over those too."""
     templates: Mapping[str, str] = field(default_factory=dict)
     """Data set -> words of the zero-shot classifier and teacher, where the source has others than the field's list."""
@@ -344,9 +344,11 @@ def _recipe(name: str, values: Mapping[str, Any], files: tuple[str, ...]) -> Rec
     )
 
 
-def _case(name: str, part: Mapping[str, Any]) -> Case:
+def _case(name: str, part: Mapping[str, Any]) -> SpecialCase:
     parts = Fields(f"{name}, cases", part)
-    return Case(datasets=parts.sets("datasets"), shots=parts.numbers("shots"), settings=parts.settings("settings"))
+    return SpecialCase(
+        datasets=parts.sets("datasets"), shots=parts.numbers("shots"), settings=parts.settings("settings")
+    )
 
 
 def _pretraining(name: str, part: Mapping[str, Any]) -> Pretraining:

@@ -13,12 +13,11 @@ from vlprompt.methods.row import Asked, Host, Overlay
 from vlprompt.methods.sentences import SentenceOptions
 from vlprompt.methods.templates import SIXTY
 from vlprompt.prompts import BareSpec, ConditionedSpec, ContextSpec
-from vlprompt.prompts.adapter import AdapterSpec
+from vlprompt.prompts.after_image import AdapterSpec, ProjectedSpec
 from vlprompt.prompts.attest import Tpt, TptOptions
 from vlprompt.prompts.classaware import ClassAwareSpec
 from vlprompt.prompts.joint import CoupledSpec, IndependentSpec, VisionSpec
 from vlprompt.prompts.lowrank import LowRankSpec
-from vlprompt.prompts.projected import ProjectedSpec
 from vlprompt.prompts.unshared import UnsharedSpec
 from vlprompt.solvers import LinearProbe, LinearSpec, ProbeOptions
 from vlprompt.solvers.blend import BlendedProbe, BlendOptions, BlendSpec

@@ -21,7 +21,7 @@ from vlprompt.engine.images import Images
 from vlprompt.engine.train import Batch, Feed
 from vlprompt.errors import UserError
 from vlprompt.pretrain.config import Views
-from vlprompt.pretrain.order import Plan
+from vlprompt.pretrain.order import StepOrder
 from vlprompt.tensors import onto
 from vlprompt.towers import Clip
 from vlprompt.types import Preprocess, Schedule
@@ -31,7 +31,7 @@ PREPARED = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
+class StepViews:
     """What is seen of an image in its step."""
 
     views: Views
@@ -71,8 +71,8 @@ class Decoding(Dataset[tuple[Batch, Tensor | None]]):
     process runs."""
 
     pool: Pool
-    plan: Plan
-    look: Look
+    plan: StepOrder
+    look: StepViews
     preprocess: Preprocess
     ranks: tuple[int, int]
     """(rank, world)."""
@@ -132,7 +132,7 @@ def labels_of(samples: Sequence[Sample], copies: int) -> Tensor:
     return torch.tensor([sample.label for sample in samples], dtype=torch.int64).repeat_interleave(copies)
 
 
-def _looked(look: Look, sample: Sample, models: Sequence[Preprocess], epoch: int) -> list[Tensor] | str:
+def _looked(look: StepViews, sample: Sample, models: Sequence[Preprocess], epoch: int) -> list[Tensor] | str:
     try:
         image = picture(sample)
         return [look.pixels(image, sample, preprocess, epoch) for preprocess in models]
@@ -159,8 +159,8 @@ class Cached:
     """Batches of the bare image tower's cached features, for prompts of the text tower alone."""
 
     pool: Pool
-    plan: Plan
-    look: Look
+    plan: StepOrder
+    look: StepViews
     images: Images
     ranks: Alone
     teacher: Images | None = None
@@ -228,8 +228,8 @@ class Stream(Feed):
     """A feed of very many images by number, shared by the processes of a step; what does not decode is left out."""
 
     pool: Pool
-    plan: Plan
-    look: Look
+    plan: StepOrder
+    look: StepViews
     cached: bool
     """Whether the images' features come from the cache."""
     workers: int = 0

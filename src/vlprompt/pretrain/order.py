@@ -14,12 +14,12 @@ from torch import Tensor
 from vlprompt.engine.precision import generator
 
 LANES = 64
-"""Most lanes (see `Plan`)."""
+"""Most lanes (see `StepOrder`)."""
 MIXED = 4
 """Shards whose images are mixed in a lane."""
 
 
-class Plan:
+class StepOrder:
     """The images of every step. Each image once per epoch; the last step of an epoch has what is left.
 
     Images in shards are not drawn from everywhere at once. A step is cut into lanes (as many as divide B, at most 64). Each

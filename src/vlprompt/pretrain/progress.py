@@ -19,7 +19,7 @@ from vlprompt.engine.optim import lr_at
 from vlprompt.engine.train import Learner, Taken
 from vlprompt.errors import DATA, UserError
 from vlprompt.pretrain.config import PretrainConfig
-from vlprompt.pretrain.order import Plan
+from vlprompt.pretrain.order import StepOrder
 from vlprompt.records import METRICS, cut_log, log
 from vlprompt.types import Schedule
 
@@ -74,10 +74,10 @@ def cut_logs(directory: Path, step: int) -> None:
 
 
 @dataclass(slots=True, kw_only=True)
-class Steps:
+class StepBook:
     """The book of a run that is read by steps (`engine.train.Book`)."""
 
-    plan: Plan
+    plan: StepOrder
     copies: int
     config: PretrainConfig
     max_skipped: int

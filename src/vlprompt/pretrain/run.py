@@ -28,10 +28,10 @@ from vlprompt.engine.train import Task, estimate_step, forward_of, new_prompt, t
 from vlprompt.errors import DATA, UserError
 from vlprompt.pretrain import progress as record
 from vlprompt.pretrain.config import PretrainConfig, chooses, pretraining_method, said_of_processes, whose_choices
-from vlprompt.pretrain.feed import Look, Stream
+from vlprompt.pretrain.feed import StepViews, Stream
 from vlprompt.pretrain.heldout import Slice, alike, all_classes, zero_shot
-from vlprompt.pretrain.order import Plan
-from vlprompt.pretrain.progress import Progress, Steps
+from vlprompt.pretrain.order import StepOrder
+from vlprompt.pretrain.progress import Progress, StepBook
 from vlprompt.pretrain.source import open_corpus
 from vlprompt.towers import Clip
 from vlprompt.types import Features, Method
@@ -112,7 +112,7 @@ def _run(setup: Setup) -> dict[str, Any]:
     chosen_by_best = chooses(config, setup.corpus.held_out_part)
     state, progress = start or (None, Progress())
     held = _slices(setup, feed, forward)
-    book = Steps(
+    book = StepBook(
         plan=feed.plan,
         copies=feed.copies,
         config=config,
@@ -216,7 +216,7 @@ def _claimed(config: PretrainConfig, document: dict[str, object]) -> tuple[dict[
 def feed_of(setup: Setup) -> Stream:
     """The images and classes of every step. Features come from the cache for fixed views and a prompt of the text tower alone."""
     config, pool, schedule = setup.config, setup.corpus.train, setup.method.schedule
-    look = Look(views=config.seen, copies=config.num_copies, seed=config.seed)
+    look = StepViews(views=config.seen, copies=config.num_copies, seed=config.seed)
     return Stream(
         class_names=setup.corpus.class_names,
         template=setup.template,
@@ -226,7 +226,7 @@ def feed_of(setup: Setup) -> Stream:
         ranks=setup.ranks,
         copies=config.num_copies,
         pool=pool,
-        plan=Plan(len(pool), min(schedule.batch, len(pool)), schedule.epochs, seed=config.seed, runs=pool.runs),
+        plan=StepOrder(len(pool), min(schedule.batch, len(pool)), schedule.epochs, seed=config.seed, runs=pool.runs),
         look=look,
         cached=look.fixed and not setup.method.prompt.reach.image_tower,
         workers=config.workers,

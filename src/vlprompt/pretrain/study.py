@@ -49,7 +49,7 @@ CLASSES = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cell:
+class StudyCell:
     """One setting."""
 
     name: str
@@ -60,21 +60,21 @@ class Cell:
 
 
 METHODS = (
-    Cell(name="pomp", method="pomp"),
-    Cell(name="rpp", method="rpp"),
-    Cell(name="rpp-without-distillation", method="rpp", settings={"weight": "0"}),
-    Cell(name="rpp-shared3x", method="rpp-shared3x"),
-    Cell(name="rpp-text-only", method="rpp", settings={"towers": "text"}),
-    Cell(name="rpp-image-only", method="rpp", settings={"towers": "image"}),
+    StudyCell(name="pomp", method="pomp"),
+    StudyCell(name="rpp", method="rpp"),
+    StudyCell(name="rpp-without-distillation", method="rpp", settings={"weight": "0"}),
+    StudyCell(name="rpp-shared3x", method="rpp-shared3x"),
+    StudyCell(name="rpp-text-only", method="rpp", settings={"towers": "text"}),
+    StudyCell(name="rpp-image-only", method="rpp", settings={"towers": "image"}),
 )
 """Run with every seed; their tests after each epoch are the curves over epochs."""
 DISTILLATION = tuple(
-    Cell(name=f"rpp-weight-{weight}", method="rpp", settings={"weight": weight}, kind="distillation")
+    StudyCell(name=f"rpp-weight-{weight}", method="rpp", settings={"weight": weight}, kind="distillation")
     for weight in ("0.1", "0.3", "3", "10")
 )
 """The weight of the distillation, with the first seed; 0 and 1 are among the methods."""
 DATA = tuple(
-    Cell(name=f"{method}-{shots}-shots", method=method, shots=shots, kind="data")
+    StudyCell(name=f"{method}-{shots}-shots", method=method, shots=shots, kind="data")
     for method in ("pomp", "rpp")
     for shots in (1, 2)
 )
@@ -103,7 +103,7 @@ class Study:
         return (*((HELD_OUT, one) for one in own), *((TRANSFER, one) for one in others))
 
     @property
-    def cells(self) -> tuple[tuple[Cell, int], ...]:
+    def cells(self) -> tuple[tuple[StudyCell, int], ...]:
         every = [(cell, seed) for seed in self.seeds for cell in METHODS]
         return (*every, *((cell, self.seeds[0]) for cell in (*DISTILLATION, *DATA)))
 
@@ -138,7 +138,7 @@ def conclude(out: Path, facts: Mapping[str, Any]) -> None:
     disk.write_text(out / TABLE, render(rows) + "\n" + difference_table(found))
 
 
-def _row(study: Study, cell: Cell, seed: int, observer: Observer) -> dict[str, Any]:
+def _row(study: Study, cell: StudyCell, seed: int, observer: Observer) -> dict[str, Any]:
     place = study.out / PRETRAINED / cell.name / f"seed{seed}"
     config = PretrainConfig(
         method=cell.method,

@@ -7,12 +7,12 @@ import statistics
 from vlprompt.errors import UserError
 from vlprompt.report.bootstrap import MARGIN
 from vlprompt.report.comparison import compare_cells
-from vlprompt.report.grid import Column, Grid, Value, evaluate, shots_in_words
+from vlprompt.report.grid import Column, ReportGrid, Value, evaluate, shots_in_words
 from vlprompt.report.sections import ABSENT, Section
-from vlprompt.report.sides import Cell
+from vlprompt.report.sides import SeedRuns
 
 
-def advice(grid: Grid, section: Section, *, margin: float = MARGIN) -> list[str]:
+def advice(grid: ReportGrid, section: Section, *, margin: float = MARGIN) -> list[str]:
     """A sentence or two for each column of the averages (of the single data set, where there is one), in words.
 
     The best mean wins. Methods whose paired interval against it takes in zero are named with it, and of all these the one with the
@@ -34,7 +34,7 @@ def _asked(section: Section) -> list[Column]:
     return columns if section.protocol in ("few-shot", "base-to-novel") else columns[-1:]
 
 
-def _rows(grid: Grid, column: Column) -> list[int]:
+def _rows(grid: ReportGrid, column: Column) -> list[int]:
     """Methods that were on every data set of a column and learn from training images alone."""
     return [
         row
@@ -45,7 +45,7 @@ def _rows(grid: Grid, column: Column) -> list[int]:
     ]
 
 
-def _said(grid: Grid, section: Section, column: Column, means: dict[int, float], margin: float) -> str:
+def _said(grid: ReportGrid, section: Section, column: Column, means: dict[int, float], margin: float) -> str:
     best = max(means, key=means.__getitem__)
     near = [row for row in means if row != best and _tied(grid, column, best, row, margin)]
     seconds = {row: _seconds(grid, column, row) for row in (best, *near)}
@@ -64,10 +64,10 @@ def _said(grid: Grid, section: Section, column: Column, means: dict[int, float],
     return f"{where}: {named(best)} is best, but it cannot be told from {others}. {cost}{against}."
 
 
-def _tied(grid: Grid, column: Column, best: int, row: int, margin: float) -> bool:
+def _tied(grid: ReportGrid, column: Column, best: int, row: int, margin: float) -> bool:
     """Whether the two cannot be told apart over all data sets of the column, or are the same within the margin."""
     places = [place for place in column.places if place != ABSENT]
-    cells = [tuple(Cell(key=(), runs=grid.runs[one, place]) for one in (best, row)) for place in places]
+    cells = [tuple(SeedRuns(key=(), runs=grid.runs[one, place]) for one in (best, row)) for place in places]
     try:
         found, _ = compare_cells([(one, other) for one, other in cells], margin=margin)
     except UserError:  # other test images, or no seed in common: nothing can be told
@@ -75,7 +75,7 @@ def _tied(grid: Grid, column: Column, best: int, row: int, margin: float) -> boo
     return found[-1].estimate.verdict != "worse"
 
 
-def _seconds(grid: Grid, column: Column, row: int) -> float:
+def _seconds(grid: ReportGrid, column: Column, row: int) -> float:
     """Of learning and testing, a run."""
     return statistics.fmean(
         run.record.seconds for place in column.places if place != ABSENT for run in grid.runs[row, place]

@@ -13,7 +13,7 @@ import numpy as np
 from vlprompt.errors import DATA, UserError, unknown
 from vlprompt.records import Record
 from vlprompt.report.bootstrap import MARGIN, RESAMPLES, Estimate, PairedTest, Table, estimate, paired_test
-from vlprompt.report.sides import FIELDS, Cell, Run, cells, name_of, paired
+from vlprompt.report.sides import FIELDS, Run, SeedRuns, cells, name_of, paired
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +36,7 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class Comparisons:
     """Every comparison, single data sets first, and what was left out."""
 
     comparisons: tuple[Comparison, ...]
@@ -50,7 +50,7 @@ def compare(
     margin: float = MARGIN,
     although: Collection[str] = (),
     resamples: int = RESAMPLES,
-) -> Outcome:
+) -> Comparisons:
     """Sets the runs of one method against those of another, on the same images and with the same seeds.
 
     although: names in `FIELDS` that may differ. UserError with the reason where the two are not comparable.
@@ -63,11 +63,11 @@ def compare(
     fields = [field for field in FIELDS if field not in although]
     pairs, left_out = paired(cells(first, fields), cells(second, fields), fields)
     comparisons, notes = compare_cells(pairs, margin=margin, resamples=resamples)
-    return Outcome(comparisons=comparisons, notes=(*left_out, *notes))
+    return Comparisons(comparisons=comparisons, notes=(*left_out, *notes))
 
 
 def compare_cells(
-    pairs: Sequence[tuple[Cell, Cell]], *, margin: float = MARGIN, resamples: int = RESAMPLES
+    pairs: Sequence[tuple[SeedRuns, SeedRuns]], *, margin: float = MARGIN, resamples: int = RESAMPLES
 ) -> tuple[tuple[Comparison, ...], list[str]]:
     """As `compare`, for cells that are already paired: single data sets, then averages, and notes."""
     singles: list[Comparison] = []
@@ -97,8 +97,8 @@ def compare_cells(
 class _Single:
     """Two cells on one data set."""
 
-    first: Cell
-    second: Cell
+    first: SeedRuns
+    second: SeedRuns
     table: Table
     seeds: tuple[int, ...]
     """Of the table's rows; empty where neither cell depends on one."""
@@ -137,7 +137,7 @@ def _order(one: Comparison) -> tuple[object, ...]:
     return (one.protocol, one.source, one.subset, one.datasets, shots)
 
 
-def paired_table(first: Cell, second: Cell) -> tuple[Table, tuple[int, ...], tuple[int, ...]]:
+def paired_table(first: SeedRuns, second: SeedRuns) -> tuple[Table, tuple[int, ...], tuple[int, ...]]:
     """(S, N) of what the second got right minus what the first did; the seeds S, and those that one side only has.
 
     UserError where images, labels or seeds differ, or predictions are missing.
@@ -206,7 +206,7 @@ def _comparison(group: Sequence[_Single], margin: float, resamples: int) -> Comp
     )
 
 
-def _accuracy(cell: Cell, seeds: tuple[int, ...]) -> float:
+def _accuracy(cell: SeedRuns, seeds: tuple[int, ...]) -> float:
     """Percent, over the seeds that are compared."""
     runs = cell.runs[:1] if cell.fixed else [run for run in cell.runs if run.record.seed in seeds]
     return statistics.fmean(100 * float(run.sorted_images[2].mean()) for run in runs)

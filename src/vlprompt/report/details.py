@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlprompt.records import Predictions
-from vlprompt.report.grid import DIGITS, Grid
+from vlprompt.report.grid import DIGITS, ReportGrid
 from vlprompt.report.sections import ABSENT, Section
 from vlprompt.report.sides import Run
 
@@ -45,7 +45,7 @@ class Classes:
     names: tuple[str, ...]
 
 
-def make_details(grid: Grid, sections: Sequence[Section]) -> tuple[list[Classes], list[Detail]]:
+def make_details(grid: ReportGrid, sections: Sequence[Section]) -> tuple[list[Classes], list[Detail]]:
     """Details of every contender at each data set's place with the most shots."""
     places = dict.fromkeys(
         place for section in sections for column in section.radar for place in (*column.places, *column.others)

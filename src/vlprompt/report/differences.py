@@ -9,9 +9,9 @@ from vlprompt.errors import UserError
 from vlprompt.report.bootstrap import MARGIN
 from vlprompt.report.comparison import Comparison, compare_cells, paired_table
 from vlprompt.report.contenders import ZERO_SHOT
-from vlprompt.report.grid import Grid
+from vlprompt.report.grid import ReportGrid
 from vlprompt.report.sections import ABSENT, Section
-from vlprompt.report.sides import Cell
+from vlprompt.report.sides import SeedRuns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +35,7 @@ class Pair:
 
 
 def make_differences(
-    grid: Grid, sections: Sequence[Section], *, margin: float = MARGIN
+    grid: ReportGrid, sections: Sequence[Section], *, margin: float = MARGIN
 ) -> tuple[list[Pair], list[str]]:
     """Overlays against their hosts, pretrained starts against own ones, everything against zero-shot; at the most shots; and notes.
 
@@ -65,7 +65,9 @@ def make_differences(
     return out, list(dict.fromkeys(notes))
 
 
-def _comparable(cells: Sequence[tuple[Cell, Cell]], where: str, notes: list[str]) -> list[tuple[Cell, Cell]]:
+def _comparable(
+    cells: Sequence[tuple[SeedRuns, SeedRuns]], where: str, notes: list[str]
+) -> list[tuple[SeedRuns, SeedRuns]]:
     """Those that can be set against each other; a note on each that cannot."""
     out = []
     for first, second in cells:
@@ -78,7 +80,7 @@ def _comparable(cells: Sequence[tuple[Cell, Cell]], where: str, notes: list[str]
     return out
 
 
-def pairs(grid: Grid) -> list[tuple[int, int]]:
+def pairs(grid: ReportGrid) -> list[tuple[int, int]]:
     """(first, second): hosts with their overlays, own starts with pretrained ones, then zero-shot with everything."""
     found = grid.contenders
     out = [
@@ -97,7 +99,7 @@ def pairs(grid: Grid) -> list[tuple[int, int]]:
     return out + [(zero[0], other) for other in range(len(found)) if zero and other != zero[0]]
 
 
-def _questions(grid: Grid, section: Section) -> list[tuple[str, list[int]]]:
+def _questions(grid: ReportGrid, section: Section) -> list[tuple[str, list[int]]]:
     """The sets of places that are averaged over: base and novel apart, targets without their source."""
     places = sorted({place for column in section.radar for place in (*column.places, *column.others)} - {ABSENT})
     if section.protocol == "base-to-novel":
@@ -114,5 +116,5 @@ def _questions(grid: Grid, section: Section) -> list[tuple[str, list[int]]]:
     return [("", places)]
 
 
-def _cell(grid: Grid, contender: int, place: int) -> Cell:
-    return Cell(key=(), runs=grid.runs[contender, place])
+def _cell(grid: ReportGrid, contender: int, place: int) -> SeedRuns:
+    return SeedRuns(key=(), runs=grid.runs[contender, place])

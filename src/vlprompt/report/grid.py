@@ -64,7 +64,7 @@ Seeds = dict[int, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Grid:
+class ReportGrid:
     """All cells of a report."""
 
     contenders: tuple[Contender, ...]
@@ -93,7 +93,7 @@ def place_of(run: Run) -> Place:
     )
 
 
-def make_grid(found: Sequence[Contender]) -> Grid:
+def make_grid(found: Sequence[Contender]) -> ReportGrid:
     """Sorts the runs of all contenders into cells. What depends on no seed counts at every place of its data set and classes. A
     method that started from a pretrained prompt is compared with the same method from its own start, as in few-shot."""
     places = _places(found)
@@ -119,7 +119,7 @@ def make_grid(found: Sequence[Contender]) -> Grid:
                     seeds = {} if contender.runs or metric.name != "top1" else _template(found, place)
                 if seeds:
                     values[c, p, metric.name] = seeds
-    return Grid(contenders=tuple(found), places=tuple(places), runs=runs, values=values)
+    return ReportGrid(contenders=tuple(found), places=tuple(places), runs=runs, values=values)
 
 
 def _places(found: Sequence[Contender]) -> list[Place]:
@@ -210,7 +210,7 @@ class Missing:
     want: int
 
 
-def evaluate(grid: Grid, contender: int, column: Column, metric: str = "top1") -> Value | Missing:
+def evaluate(grid: ReportGrid, contender: int, column: Column, metric: str = "top1") -> Value | Missing:
     """A cell of a table. The mean is that of the places' means over seeds; the spread is over seeds of the column's own value."""
     wanted = (*column.places, *column.others)
     cells = [grid.values.get((contender, place, metric)) for place in wanted]

@@ -28,7 +28,7 @@ MOST_CLASSES = 25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class ImageAnswer:
     """One test image and the answers that a run's seeds gave."""
 
     image: str
@@ -71,7 +71,7 @@ class Own:
         return tuple(name or f"class {label + 1}" for label, name in enumerate(known))
 
     @cached_property
-    def answers(self) -> list[Answer]:
+    def answers(self) -> list[ImageAnswer]:
         """Of every test image whose path is known, in the data's order."""
         rows: dict[str, list[tuple[int, int, float, float, bool]]] = {}
         for run in self.runs:
@@ -88,13 +88,13 @@ class Own:
         return [_answer(image, given) for image, given in rows.items()]
 
     @property
-    def mistakes(self) -> list[Answer]:
+    def mistakes(self) -> list[ImageAnswer]:
         """The surest first."""
         wrong = [one for one in self.answers if one.predicted != one.label]
         return sorted(wrong, key=lambda one: -one.probability)
 
     @property
-    def doubtful(self) -> list[Answer]:
+    def doubtful(self) -> list[ImageAnswer]:
         """Images whose label may be wrong, the likeliest first."""
         found = [one for one in self.answers if one.doubtful and self.first.mean_ap is None]
         return sorted(found, key=lambda one: one.label_probability - one.probability)
@@ -152,13 +152,13 @@ def doubtful(one: records.Predictions) -> NDArray[np.bool_]:
     return out & (one.label_probability < mean_C[one.label])
 
 
-def _answer(image: str, given: Sequence[tuple[int, int, float, float, bool]]) -> Answer:
+def _answer(image: str, given: Sequence[tuple[int, int, float, float, bool]]) -> ImageAnswer:
     groups: dict[int, list[float]] = {}
     for _, predicted, probability, _, _ in given:
         groups.setdefault(predicted, []).append(probability)
     said = max(groups, key=lambda label: (len(groups[label]), statistics.fmean(groups[label])))
     label = given[0][0]
-    return Answer(
+    return ImageAnswer(
         image=image,
         label=label,
         predicted=said,
@@ -203,7 +203,7 @@ def wanted(places: Iterable[Path]) -> list[str]:
     return list(dict.fromkeys(one.image for one in (*own.mistakes[:MOST_PICTURES], *own.doubtful[:MOST_DOUBTFUL])))
 
 
-def _table(own: Own, answers: Sequence[Answer]) -> str:
+def _table(own: Own, answers: Sequence[ImageAnswer]) -> str:
     head = ["image", "label", "predicted", "probability", "label_probability", "seeds_wrong", "seeds", "doubtful_label"]
     body = [
         [

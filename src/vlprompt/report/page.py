@@ -16,7 +16,7 @@ from vlprompt.report.comparison import Comparison
 from vlprompt.report.contenders import Contender
 from vlprompt.report.details import Classes, Detail
 from vlprompt.report.differences import Pair
-from vlprompt.report.grid import Grid
+from vlprompt.report.grid import ReportGrid
 from vlprompt.report.sections import Section
 from vlprompt.report.sides import Run
 from vlprompt.report.tables import spread
@@ -38,7 +38,7 @@ def template(name: str) -> jinja2.Template:
 
 
 def render(
-    grid: Grid,
+    grid: ReportGrid,
     sections: Sequence[Section],
     differences: Sequence[Pair],
     classes: Sequence[Classes],
@@ -100,7 +100,7 @@ def _contenders(found: Sequence[Contender]) -> list[dict[str, Any]]:
     ]
 
 
-def _values(grid: Grid) -> list[list[Any]]:
+def _values(grid: ReportGrid) -> list[list[Any]]:
     """[contender, place, seeds, [values of the first metric], ...] with null for what was not measured."""
     out = []
     for contender, place in sorted({(c, p) for c, p, _ in grid.values}):
@@ -110,7 +110,7 @@ def _values(grid: Grid) -> list[list[Any]]:
     return out
 
 
-def _section(grid: Grid, section: Section) -> dict[str, Any]:
+def _section(grid: ReportGrid, section: Section) -> dict[str, Any]:
     return {
         "protocol": section.protocol,
         "title": section.title,
@@ -164,7 +164,7 @@ def _detail(one: Detail) -> dict[str, Any]:
     }
 
 
-def _costs(grid: Grid) -> list[dict[str, Any]]:
+def _costs(grid: ReportGrid) -> list[dict[str, Any]]:
     """What learning took, by contender and shots: means over data sets and seeds of the records that learned something."""
     groups: dict[tuple[int, int | None], list[Run]] = {}
     seen: set[tuple[object, ...]] = set()
@@ -190,7 +190,7 @@ def _costs(grid: Grid) -> list[dict[str, Any]]:
     return out
 
 
-def _facts(grid: Grid) -> dict[str, list[str]]:
+def _facts(grid: ReportGrid) -> dict[str, list[str]]:
     """What the numbers were made with: every distinct value, as text."""
     runs = [run.record for own in grid.runs.values() for run in own]
     versions: dict[str, set[str]] = {}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vlprompt.report.canvas import GRID, INK, MUTED, png
-from vlprompt.report.tables import Row
+from vlprompt.report.tables import TableRow
 
 RIGHT, WRONG = "#1a7f4b", "#c0392b"
 BARS = ("#b8c2cc", "#7aa6d8", "#2f6db3", "#1f4e79")
@@ -33,7 +33,7 @@ class Picture:
     """The class that the learned prompt says."""
 
 
-def quickstart(path: Path, found: Sequence[Row], pictures: Sequence[Picture], *, learned: str) -> Path:
+def quickstart(path: Path, found: Sequence[TableRow], pictures: Sequence[Picture], *, learned: str) -> Path:
     """Draws the figure as a PNG and returns its path; `learned` names the method of the pictures' second opinion."""
     with png(path, SIZE, dpi=DPI, font_size=10) as figure:
         left, right = figure.subfigures(1, 2, width_ratios=(1.0, 2.3), squeeze=False)[0]
@@ -45,7 +45,7 @@ def quickstart(path: Path, found: Sequence[Row], pictures: Sequence[Picture], *,
 PARTS = {"base": "seen classes", "novel": "new classes", "all": "all classes"}
 
 
-def _bars(figure: Any, found: Sequence[Row]) -> None:
+def _bars(figure: Any, found: Sequence[TableRow]) -> None:
     """A group of bars per part of the classes: one bar per method at its mean, a dot per seed."""
     from matplotlib.ticker import MaxNLocator
 
@@ -85,7 +85,7 @@ def _bars(figure: Any, found: Sequence[Row]) -> None:
     _heading(figure, 0.03, "Accuracy", _subtitle(found))
 
 
-def _subtitle(found: Sequence[Row]) -> str:
+def _subtitle(found: Sequence[TableRow]) -> str:
     if not found:
         return ""
     shots = next((f"{one.shots} pictures" for one in found if one.shots), "all pictures")

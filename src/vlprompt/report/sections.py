@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from vlprompt.report.grid import Column, Grid, Place, shots_in_words
+from vlprompt.report.grid import Column, Place, ReportGrid, shots_in_words
 
 AVERAGE = "Average"
 
@@ -58,7 +58,7 @@ WORDS = {
 }
 
 
-def make_sections(grid: Grid) -> list[Section]:
+def make_sections(grid: ReportGrid) -> list[Section]:
     """The sections of a report, in the order of `TITLES`; other protocols are laid out as few-shot."""
     protocols = {place.protocol for place in grid.places}
     order = [name for name in TITLES if name in protocols] + sorted(protocols - set(TITLES))

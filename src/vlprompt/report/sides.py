@@ -97,7 +97,7 @@ def read_side(root: Path, method: str | None = None) -> list[Run]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cell:
+class SeedRuns:
     """One side's runs over seeds, alike in everything else."""
 
     key: Key
@@ -112,7 +112,7 @@ class Cell:
         return tuple(run.record.seed for run in self.runs)
 
 
-def cells(runs: Iterable[Run], fields: Sequence[str]) -> dict[Key, Cell]:
+def cells(runs: Iterable[Run], fields: Sequence[str]) -> dict[Key, SeedRuns]:
     """Runs by the values of `fields`, in the order of seeds. UserError where a seed is there twice."""
     groups: dict[Key, list[Run]] = {}
     for run in runs:
@@ -127,13 +127,13 @@ def cells(runs: Iterable[Run], fields: Sequence[str]) -> dict[Key, Cell]:
                     f"{one.record.dataset}. Name a directory that holds one of them.",
                     exit_code=DATA,
                 )
-        out[key] = Cell(key=key, runs=tuple(group))
+        out[key] = SeedRuns(key=key, runs=tuple(group))
     return out
 
 
 def paired(
-    left: dict[Key, Cell], right: dict[Key, Cell], fields: Sequence[str]
-) -> tuple[list[tuple[Cell, Cell]], list[str]]:
+    left: dict[Key, SeedRuns], right: dict[Key, SeedRuns], fields: Sequence[str]
+) -> tuple[list[tuple[SeedRuns, SeedRuns]], list[str]]:
     """The cells that both sides have, and a note for each that only one has. What depends on no seed goes with any shots.
 
     UserError with what differs where they have none in common.

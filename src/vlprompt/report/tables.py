@@ -38,7 +38,7 @@ def spread(values: Iterable[float | None]) -> Spread | None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class TableRow:
     """One method on one data set with one number of shots, over its seeds."""
 
     method: str
@@ -71,14 +71,14 @@ def in_words(words: str) -> str:
     return repr(words) if "{}" in words else f"{words!r} (the mean of several sentences)"
 
 
-def rows(records: Iterable[Record]) -> list[Row]:
+def rows(records: Iterable[Record]) -> list[TableRow]:
     """One row per method, data set, shots, model and subset, in the order of their first records."""
     groups: dict[tuple[str, str, int | None, str, str], list[Record]] = {}
     for record in records:
         key = (record.method, record.dataset, record.shots, record.model, record.subset)
         groups.setdefault(key, []).append(record)
     return [
-        Row(method=key[0], dataset=key[1], shots=key[2], model=key[3], subset=key[4], records=tuple(group))
+        TableRow(method=key[0], dataset=key[1], shots=key[2], model=key[3], subset=key[4], records=tuple(group))
         for key, group in groups.items()
     ]
 
@@ -144,7 +144,7 @@ LEAST = ("seconds", "macro-F1", "learned numbers", "seeds")
 HEADER = ("method", "learned numbers", "seeds", "zero-shot", "learned", "gain", "macro-F1", "seconds")
 
 
-def _cells(row: Row, seeds: Sequence[int]) -> tuple[str, ...]:
+def _cells(row: TableRow, seeds: Sequence[int]) -> tuple[str, ...]:
     done = sorted(record.seed for record in row.records)
     lacking = sorted(set(seeds) - set(done))
     seconds = spread(record.seconds for record in row.records)
@@ -165,13 +165,13 @@ def _text(value: Spread | None) -> str:
     return NOT_MEASURED if value is None else str(value)
 
 
-def _title(found: Sequence[Row]) -> str:
+def _title(found: Sequence[TableRow]) -> str:
     names = sorted({f"{row.dataset}{'' if row.subset == 'all' else f' ({row.subset} classes)'}" for row in found})
     shots = sorted({"all images" if row.shots is None else f"{row.shots} shots" for row in found})
     return f"Test accuracy in percent: {', '.join(names)}, {', '.join(shots)}" if found else "Test accuracy in percent"
 
 
-def _remark(found: Sequence[Row]) -> str:
+def _remark(found: Sequence[TableRow]) -> str:
     if not found:
         return ""
     first = found[0].records[0]

@@ -8,7 +8,7 @@ from vlprompt import plain
 from vlprompt.report.bootstrap import LEVEL, Estimate
 from vlprompt.report.details import Detail
 from vlprompt.report.differences import Pair
-from vlprompt.report.grid import ANY, METRICS, PRECISION, Grid, Metric, Missing, Value, evaluate, number
+from vlprompt.report.grid import ANY, METRICS, PRECISION, Metric, Missing, ReportGrid, Value, evaluate, number
 from vlprompt.report.sections import Layout, Section
 from vlprompt.report.sides import Run
 from vlprompt.report.tables import MISSING, NOT_MEASURED, spread
@@ -39,13 +39,13 @@ def best(values: Sequence[Value | Missing]) -> set[int]:
     return {row for row, mean in means.items() if mean == max(means.values())}
 
 
-def rows_of(grid: Grid, section: Section) -> list[int]:
+def rows_of(grid: ReportGrid, section: Section) -> list[int]:
     """The contenders that have anything in a section."""
     places = section.places
     return [c for c in range(len(grid.contenders)) if any((c, place, "top1") in grid.values for place in places)]
 
 
-def expected_seeds(grid: Grid, section: Section) -> int:
+def expected_seeds(grid: ReportGrid, section: Section) -> int:
     """How many seeds most cells of a section have, the more where two numbers are as frequent; 0 where no seed is involved."""
     places = section.places
     counts = [
@@ -57,7 +57,7 @@ def expected_seeds(grid: Grid, section: Section) -> int:
 
 
 def as_markdown(
-    grid: Grid,
+    grid: ReportGrid,
     sections: Sequence[Section],
     differences: Sequence[Pair],
     choices: Mapping[str, Sequence[str]],
@@ -86,7 +86,7 @@ def as_markdown(
     return "\n".join(lines)
 
 
-def _table(grid: Grid, layout: Layout, rows: Sequence[int], seeds: int, metric: Metric = METRICS[0]) -> list[str]:
+def _table(grid: ReportGrid, layout: Layout, rows: Sequence[int], seeds: int, metric: Metric = METRICS[0]) -> list[str]:
     """metric: in percent; named where it is not the first, as `REMARK` says."""
     columns: list[list[str]] = []
     for column in layout.columns:
@@ -100,7 +100,7 @@ def _table(grid: Grid, layout: Layout, rows: Sequence[int], seeds: int, metric: 
     return [f"### {plain.markdown(title)}", "", *plain.markdown_rows(head, body, numbers=True), ""]
 
 
-def _differences(grid: Grid, found: Sequence[Pair]) -> list[str]:
+def _differences(grid: ReportGrid, found: Sequence[Pair]) -> list[str]:
     """The average of each pair, or its single data set."""
     head = ["second against first", "", "data sets", "gain", f"{LEVEL:.0%} interval", "verdict", "seeds needed"]
     body = []
@@ -142,7 +142,7 @@ HEADER = ("protocol", "source", "data set", "classes", "shots", "method", "model
 MORE = ("parameters", "epochs", "seconds", "seconds_features", "peak_mib")
 
 
-def as_csv(grid: Grid) -> str:
+def as_csv(grid: ReportGrid) -> str:
     """One line per method and place: mean, standard deviation and number of seeds of every metric; what is missing has no line."""
     numbers = ("zero_shot_top1", *[metric.name for metric in grid.metrics], *MORE)
     parts = [f"{name}_{part}" for name in numbers for part in ("mean", "sd")]
@@ -170,7 +170,7 @@ def _two(runs: Iterable[Run], name: str) -> tuple[str, str]:
     return f"{value.mean:.4f}", "" if value.deviation is None else f"{value.deviation:.4f}"
 
 
-def classes_as_csv(grid: Grid, details: Iterable[Detail]) -> str:
+def classes_as_csv(grid: ReportGrid, details: Iterable[Detail]) -> str:
     """One line per class, method and place with details: mean recall and its standard deviation over seeds."""
     lines: list[Iterable[object]] = [[*HEADER[:6], "class", "recall_mean", "recall_sd"]]
     for one in details:

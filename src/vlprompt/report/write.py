@@ -14,7 +14,7 @@ from vlprompt.report.choice import advice
 from vlprompt.report.contenders import contenders, gather
 from vlprompt.report.details import make_details
 from vlprompt.report.differences import make_differences
-from vlprompt.report.grid import Grid, make_grid
+from vlprompt.report.grid import ReportGrid, make_grid
 from vlprompt.report.page import render
 from vlprompt.report.sections import make_sections
 
@@ -74,7 +74,7 @@ def write_report(root: Path, *, margin: float = MARGIN, title: str = "") -> Writ
     )
 
 
-def whose(grid: Grid) -> list[str]:
+def whose(grid: ReportGrid) -> list[str]:
     """Whose the settings are, by recipe, and where a choice was made on held-out training images. Records of earlier versions say
     neither."""
     runs = [run.record for own in grid.runs.values() for run in own]
@@ -94,7 +94,7 @@ def whose(grid: Grid) -> list[str]:
     )
 
 
-def mixed(grid: Grid) -> list[str]:
+def mixed(grid: ReportGrid) -> list[str]:
     """Warnings where one data set's records disagree on what was tested: their numbers must not be compared."""
     seen: dict[tuple[str, str], list[Record]] = {}
     for (_, place), runs in grid.runs.items():

@@ -15,10 +15,9 @@ from vlprompt.tensors import onto
 from vlprompt.towers.block import Entering, entering_of
 from vlprompt.towers.captions import CAPTIONS
 from vlprompt.towers.config import ClipConfig, TowerConfig
-from vlprompt.towers.recompute import again
 from vlprompt.towers.resnet import ResNetTower
 from vlprompt.towers.scaling import Scaling
-from vlprompt.towers.text import Prefix, TextTower
+from vlprompt.towers.text import Prefix, TextTower, again
 from vlprompt.towers.tokenizer import Tokenizer
 from vlprompt.towers.tokens import ClassTokens, check_length, class_plans, pack, ready, sentence_plans
 from vlprompt.towers.vision import VisionTower

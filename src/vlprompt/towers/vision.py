@@ -32,7 +32,7 @@ from vlprompt.towers.config import ClipConfig, TowerConfig
 from vlprompt.towers.trunk import Trunk
 
 
-class AttentionPool(nn.Module):
+class MapHead(nn.Module):
     """One learned query over all rows, and an MLP behind it (SigLIP's head, arXiv 2303.15343; big_vision's ``MAPHead``)."""
 
     def __init__(self, config: TowerConfig) -> None:
@@ -83,7 +83,7 @@ class VisionTower(nn.Module):
         self.ln_pre = LayerNorm(tower.width, tower.eps) if form.pre_norm else nn.Identity()
         self.transformer = Transformer(tower)
         self.ln_post = LayerNorm(tower.width, tower.eps)
-        self.attn_pool = AttentionPool(tower) if form.pool == "attention" else None
+        self.attn_pool = MapHead(tower) if form.pool == "attention" else None
         projects = form.projection != "none"
         self.proj = nn.Parameter(torch.empty(tower.width, config.embed_dim)) if projects else None
         self.proj_bias = nn.Parameter(torch.empty(config.embed_dim)) if form.projection == "affine" else None

@@ -16,26 +16,26 @@ from vlprompt.losses import logits
 from vlprompt.losses.sampled import Correction, corrected
 from vlprompt.types import Method, View
 from vlprompt.verify.compare import GRAD
-from vlprompt.verify.given import Given
+from vlprompt.verify.given import CaseInputs
 from vlprompt.verify.names import LOSSES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class Computed:
     """What a case computed, under the names of the published numbers."""
 
     values: Mapping[str, Tensor]
     gradients: Mapping[str, Tensor]
 
 
-def answer(given: Given) -> Answer:
+def answer(given: CaseInputs) -> Computed:
     """The forward pass, the losses and the gradients of a case."""
     method, clip = given.method, given.clip
     if method is None:
         text = clip.encode_text(clip.sentence_tokens(given.config["sentences"]))
         image = clip.encode_images(given.pixels)
         values = {"text": text.pooled, "image": image.pooled, "logits_per_image": logits(image, text, clip.logit_scale)}
-        return Answer(values=values, gradients={})
+        return Computed(values=values, gradients={})
     forward = forward_of(clip, method, given.lesson, max_rows=None)
     prompt = new_prompt(clip, method.prompt, len(given.lesson.class_names), given.lesson.seed, method.start)
     with torch.no_grad():
@@ -50,10 +50,10 @@ def answer(given: Given) -> Answer:
         gradients = {f"{GRAD}{given.official[name]}": one for (name, _), one in named if one is not None}
     else:
         gradients = _of_rule(method, losses, parameters)
-    return Answer(values=_values(given, view, losses, drawn), gradients=gradients)
+    return Computed(values=_values(given, view, losses, drawn), gradients=gradients)
 
 
-def sentences(given: Given) -> list[str]:
+def sentences(given: CaseInputs) -> list[str]:
     """What the published code tokenised: words or placeholders, then the name."""
     config = given.config
     if given.method is None:
@@ -62,7 +62,7 @@ def sentences(given: Given) -> list[str]:
     return [f"{config.get('init', words)} {name.replace('_', ' ')}." for name in given.lesson.class_names]
 
 
-def _values(given: Given, view: View, losses: Mapping[str, Tensor], drawn: Tensor | None) -> dict[str, Tensor]:
+def _values(given: CaseInputs, view: View, losses: Mapping[str, Tensor], drawn: Tensor | None) -> dict[str, Tensor]:
     """All that may be published of a forward pass. KgCoOp's anchor is published without its weight."""
     assert given.method is not None
     values = {"logits": view.logits, "text": view.text.unit, "image": view.image.unit}

@@ -47,7 +47,7 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
+class Compared:
     """One case, compared."""
 
     name: str

@@ -30,7 +30,7 @@ CTX = "ctx"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Given:
+class CaseInputs:
     """One case's inputs, on the device."""
 
     name: str
@@ -70,7 +70,7 @@ def telling(where: str) -> Iterator[None]:
         raise UserError(f"{where} is not as parity/README.md has it ({problem}).", exit_code=DATA) from problem
 
 
-def given(folder: Folder, case: Mapping[str, Any], device: str, dtype: str) -> Given:
+def given(folder: Folder, case: Mapping[str, Any], device: str, dtype: str) -> CaseInputs:
     """Rebuild a case's inputs; the towers hold their weights in `dtype` and are shared by all cases. UserError: a malformed case."""
     index, config = folder.index(), case["config"]
     weights, images = index["weights"], index["images"]
@@ -93,7 +93,7 @@ def given(folder: Folder, case: Mapping[str, Any], device: str, dtype: str) -> G
         views="centre",
         order=_order(case, len(labels), len(classes)),
     )
-    found = Given(
+    found = CaseInputs(
         name=case["name"],
         source=case["source"],
         clip=clip,
@@ -106,7 +106,7 @@ def given(folder: Folder, case: Mapping[str, Any], device: str, dtype: str) -> G
     return found if case["method"] == "clip" else _with_method(found, case)
 
 
-def _with_method(found: Given, case: Mapping[str, Any]) -> Given:
+def _with_method(found: CaseInputs, case: Mapping[str, Any]) -> CaseInputs:
     """With the package's own method, its settings and its start as the case has them."""
     asked = names.options(case["method"], found.config) | case.get("schedule", {})
     if "average_mean" in asked:

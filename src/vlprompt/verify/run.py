@@ -11,8 +11,8 @@ import torch
 
 from vlprompt.errors import DATA, NUMERICAL, UserError
 from vlprompt.verify.cases import answer, sentences
-from vlprompt.verify.compare import Check, Result, compare, compare_ids, compare_run
-from vlprompt.verify.given import Given, given, telling
+from vlprompt.verify.compare import Check, Compared, compare, compare_ids, compare_run
+from vlprompt.verify.given import CaseInputs, given, telling
 from vlprompt.verify.parity import OURS, TRAJECTORIES, Folder
 from vlprompt.verify.trajectories import run
 
@@ -45,7 +45,7 @@ def cases_in(folder: Folder = OURS) -> tuple[Case, ...]:
     return tuple(found)
 
 
-def run_case(case: Case, *, device: str = "cpu", dtype: str = "float32") -> Result:
+def run_case(case: Case, *, device: str = "cpu", dtype: str = "float32") -> Compared:
     """Compute a case on `device` with weights held in `dtype`; only float32 is judged by the tolerances.
 
     An operation that the device lacks, or has no memory for, is a failed case that says so, not the end of the others. UserError: a
@@ -61,10 +61,10 @@ def run_case(case: Case, *, device: str = "cpu", dtype: str = "float32") -> Resu
             raise
         what = f"stopped ({' '.join(str(problem).split())[:200]})"
         checks = (Check(what=what, kind="values", error=math.inf),)
-    return Result(name=case.name, source=inputs.source, checks=checks)
+    return Compared(name=case.name, source=inputs.source, checks=checks)
 
 
-def _checks(case: Case, inputs: Given, want: Mapping[str, Any], *, judged: bool) -> tuple[Check, ...]:
+def _checks(case: Case, inputs: CaseInputs, want: Mapping[str, Any], *, judged: bool) -> tuple[Check, ...]:
     """Without cuDNN, whose convolutions round float32 to TF32 by default: the published numbers did not."""
     with torch.backends.cudnn.flags(enabled=False):
         if inputs.trains:

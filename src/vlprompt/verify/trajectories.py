@@ -15,12 +15,12 @@ from vlprompt.engine.observer import Observer
 from vlprompt.engine.train import train
 from vlprompt.types import Rule
 from vlprompt.verify.compare import COSINE
-from vlprompt.verify.given import Given
+from vlprompt.verify.given import CaseInputs
 from vlprompt.verify.names import LOSSES
 
 
 @dataclass(slots=True)
-class Seen(Observer):
+class Recorder(Observer):
     """An observer that keeps the loss of every step, and what the loop saves after every epoch."""
 
     losses: list[float] = field(default_factory=list)
@@ -58,7 +58,7 @@ class Watched:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Course:
+class Trajectory:
     """What a training run came to, under the names of the published numbers."""
 
     steps: Mapping[str, Tensor]
@@ -67,12 +67,12 @@ class Course:
     """After each epoch, and the average."""
 
 
-def run(given: Given) -> Course:
+def run(given: CaseInputs) -> Trajectory:
     """Train as `vlprompt train` does."""
     method, order = given.method, given.lesson.order
     assert method is not None
     assert order is not None
-    steps, seen = method.steps, Seen()
+    steps, seen = method.steps, Recorder()
     rule = Watched(steps.rule) if steps.rule else None
     watch = Watch(after=seen.saved, logged=seen.logged)
     images = Images(given.clip, None, read=lambda samples, *_: given.pixels[[int(one.id) for one in samples]])
@@ -89,4 +89,4 @@ def run(given: Given) -> Course:
         numbers["epoch_weights"] = torch.tensor(steps.average.weights(shape[0]), dtype=torch.float64)
         states["average"] = dict(prompt.named_parameters())
     tensors = {f"{at}:{given.official[name]}": one for at, state in states.items() for name, one in state.items()}
-    return Course(steps=numbers, tensors=tensors)
+    return Trajectory(steps=numbers, tensors=tensors)

@@ -237,7 +237,7 @@ class _Manifest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Row:
+class _ShardRow:
     """One shard in it."""
 
     file: str
@@ -254,7 +254,7 @@ BYTES_PER_SAMPLE = 1024
 
 def _shard(base: str, values: Mapping[str, object]) -> Shard:
     """ValueError: more samples than its bytes can hold, or a file that is somewhere else."""
-    row = reading.typed(_Row, values, base)
+    row = reading.typed(_ShardRow, values, base)
     most = MOST_UNSTATED if row.bytes is None else row.bytes // BYTES_PER_SAMPLE
     if not 0 <= row.samples <= most:
         raise ValueError(f"{reading.shown(row.file)} should have {row.samples:,} samples, which its bytes cannot hold")

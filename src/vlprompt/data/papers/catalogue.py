@@ -13,29 +13,29 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from vlprompt.data.papers.row import CLASS_NAMES, Address, Download, Row
+from vlprompt.data.papers.row import CLASS_NAMES, Address, Download, SetRow
 from vlprompt.errors import DATA, UserError
 
 ROOT_VARIABLE = "VLPROMPT_DATA"
 """The environment variable that names the folder in which all of the papers' data sets lie."""
 
 
-def _row(values: dict[str, Any]) -> Row:
+def _row(values: dict[str, Any]) -> SetRow:
     downloads = tuple(
         Download(gives=tuple(one["gives"]), mirrors=tuple(Address(**address) for address in one["mirrors"]))
         for one in values.pop("downloads", ())
     )
     values["sizes"] = [number or None for number in values["sizes"]]
     lists: dict[str, Any] = {name: tuple(one) if isinstance(one, list) else one for name, one in values.items()}
-    return Row(**lists, downloads=downloads)
+    return SetRow(**lists, downloads=downloads)
 
 
-ROWS: tuple[Row, ...] = tuple(
+ROWS: tuple[SetRow, ...] = tuple(
     map(_row, tomllib.loads(Path(__file__).with_name("sets.toml").read_text(encoding="utf-8"))["sets"])
 )
 
 
-def rows() -> tuple[Row, ...]:
+def rows() -> tuple[SetRow, ...]:
     return ROWS
 
 
@@ -53,7 +53,7 @@ SHIFTED = ("imagenetv2", "imagenet_sketch", "imagenet_a", "imagenet_r")
 """The four variants of ImageNet, for testing only."""
 
 
-def find(name: str) -> Row | None:
+def find(name: str) -> SetRow | None:
     """The row of a name, title, directory or alias, however it is written (``Food-101``, ``food_101``); None: there is none, or it
     is a path (``./dtd``)."""
     if "/" in name or os.sep in name:
@@ -65,7 +65,7 @@ def find(name: str) -> Row | None:
     return None
 
 
-def get(name: str) -> Row:
+def get(name: str) -> SetRow:
     """As `find`; UserError with the nearest name where there is none."""
     row = find(name)
     if row is None:
@@ -86,7 +86,7 @@ def data_root() -> Path | None:
     return Path(own).expanduser() if own else None
 
 
-def directory_of(row: Row, root: Path) -> Path:
+def directory_of(row: SetRow, root: Path) -> Path:
     """Where a set lies below a data root: its published folder, else one under another of its names, however written."""
     if not (root / row.directory).is_dir() and root.is_dir():
         keys = {plain(name) for name in (row.directory, row.name, row.title, *row.aliases)}
@@ -105,7 +105,7 @@ def place(spec: str, root: Path | None) -> Path | None:
     return directory_of(row, root)
 
 
-def recognise(folder: Path) -> Row | None:
+def recognise(folder: Path) -> SetRow | None:
     """The row whose layout a folder has: its split file stands in it, or it has the name and all that belongs with it.
 
     An ImageNet variant is recognised without its class names too, since WordNet ids are not names.
@@ -126,7 +126,7 @@ def flat(folder: Path) -> bool:
     return any(re.fullmatch(r"n\d{8}", child.name) and child.is_dir() for child in folder.iterdir())
 
 
-def absent(row: Row, folder: Path) -> tuple[str, ...]:
+def absent(row: SetRow, folder: Path) -> tuple[str, ...]:
     """What a data set cannot be read without and is not there. The split file is not part of it, where its sources are."""
     images = tuple(f"{one}/" for one in row.images if not (folder / one).is_dir())
     if row.reader in ("wordnet", "numbered") and images and folder.is_dir() and flat(folder):
@@ -148,7 +148,7 @@ def class_names_files(folder: Path) -> tuple[Path, ...]:
     return folder / CLASS_NAMES, above / CLASS_NAMES, above / "imagenet" / CLASS_NAMES
 
 
-def not_there(row: Row, spec: str, folder: Path | None) -> UserError:
+def not_there(row: SetRow, spec: str, folder: Path | None) -> UserError:
     """The error for a set of the table that is not on this disk: where it belongs, and how to get it."""
     if folder is None:
         return UserError(

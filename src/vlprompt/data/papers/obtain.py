@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Protocol
 
 from vlprompt.data import archive
-from vlprompt.data.download import Fetcher, Progress, Refused
+from vlprompt.data.download import AddressRefused, Fetcher, Progress
 from vlprompt.data.papers import catalogue
-from vlprompt.data.papers.row import Download, Row
+from vlprompt.data.papers.row import Download, SetRow
 from vlprompt.errors import DATA, UserError
 
 KEPT = ".downloads"
@@ -35,10 +35,10 @@ class Teller(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class State:
+class SetState:
     """What of a data set is on disk."""
 
-    row: Row
+    row: SetRow
     folder: Path
     missing: tuple[str, ...]
     """Without which it cannot be read."""
@@ -58,19 +58,19 @@ class State:
         return "complete" if self.split else "no split file"
 
 
-def state(row: Row, root: Path) -> State:
+def state(row: SetRow, root: Path) -> SetState:
     """Look at a data set's folder; no image is opened."""
     folder = catalogue.directory_of(row, root)
     missing = catalogue.absent(row, folder)
-    return State(row=row, folder=folder, missing=missing, split=not row.split or (folder / row.split).is_file())
+    return SetState(row=row, folder=folder, missing=missing, split=not row.split or (folder / row.split).is_file())
 
 
-def wanted(row: Row, folder: Path) -> list[Download]:
+def wanted(row: SetRow, folder: Path) -> list[Download]:
     """The files that have something to bring."""
     return [one for one in row.downloads if not all(catalogue.present(folder, gift) for gift in one.gives)]
 
 
-def obtain(row: Row, root: Path, teller: Teller, fetcher: Fetcher | None = None) -> State:
+def obtain(row: SetRow, root: Path, teller: Teller, fetcher: Fetcher | None = None) -> SetState:
     """Fetch what is missing of a data set into `root`. What is there is left as it is.
 
     UserError (exit 3): no address gave a file; the message names each with the reason, and the steps for people.
@@ -86,7 +86,7 @@ def obtain(row: Row, root: Path, teller: Teller, fetcher: Fetcher | None = None)
     return state(row, root)
 
 
-def _one(row: Row, download: Download, folder: Path, kept: Path, teller: Teller, fetcher: Fetcher) -> None:
+def _one(row: SetRow, download: Download, folder: Path, kept: Path, teller: Teller, fetcher: Fetcher) -> None:
     """A file from the first of its mirrors that gives it."""
     failures = []
     for address in download.mirrors:
@@ -96,7 +96,7 @@ def _one(row: Row, download: Download, folder: Path, kept: Path, teller: Teller,
             teller.say(f"checksum: {fetched.checked}" if fetched.checked else "checksum: none is published")
             place(row, download, fetched.path, folder)
             return
-        except Refused as problem:
+        except AddressRefused as problem:
             failures.append(f"{address.url}: {problem}")
             teller.say(f"no: {problem}")
     raise UserError(
@@ -108,19 +108,19 @@ def _one(row: Row, download: Download, folder: Path, kept: Path, teller: Teller,
     )
 
 
-def by_hand(row: Row, folder: Path) -> str:
+def by_hand(row: SetRow, folder: Path) -> str:
     """What people can do: the steps, and what has to stand where in the end."""
     steps = (f"\n  {number}. {step}" for number, step in enumerate(row.manual, 1))
     return f"By hand: put {', '.join(row.wanted)} into {folder}.{''.join(steps)}"
 
 
-def place(row: Row, download: Download, file: Path, folder: Path) -> None:
+def place(row: SetRow, download: Download, file: Path, folder: Path) -> None:
     """Move what a fetched file brings into the data set's folder. Refused: it does not bring what it should."""
     folder.mkdir(parents=True, exist_ok=True)
     if not file.name.endswith((*archive.TAR, *archive.ZIP)):
         if file.name.endswith(".json") and not file.read_bytes().lstrip().startswith(b"{"):
             file.unlink()
-            raise Refused("the answer is not JSON")
+            raise AddressRefused("the answer is not JSON")
         shutil.move(file, folder / download.gives[0])
         return
     unpacked = file.with_name(f"{file.name}.unpacked")
@@ -129,7 +129,7 @@ def place(row: Row, download: Download, file: Path, folder: Path) -> None:
         _unpack(file, unpacked)
         source = _folder_of(unpacked, download.gives)
         if source is None:
-            raise Refused(f"there is no {', '.join(download.gives)} in {file.name}")
+            raise AddressRefused(f"there is no {', '.join(download.gives)} in {file.name}")
         gifts = {gift for one in row.downloads for gift in one.gives}
         for gift in sorted({*download.gives, *gifts, *row.needs}):
             if (source / gift).exists() and not (folder / gift).exists():
@@ -146,7 +146,7 @@ def _unpack(file: Path, into: Path) -> None:
         archive.unpack(file, into)
     except archive.Unsafe as problem:
         file.unlink()
-        raise Refused(f"{file.name} {problem}") from problem
+        raise AddressRefused(f"{file.name} {problem}") from problem
 
 
 def _folder_of(unpacked: Path, gives: Sequence[str]) -> Path | None:

@@ -29,13 +29,13 @@ from vlprompt.data.class_names import read_class_names
 from vlprompt.data.folders import has_image_name, hidden
 from vlprompt.data.listing import Entry, Listing, some
 from vlprompt.data.papers import catalogue
-from vlprompt.data.papers.row import CLASS_NAMES, Row
+from vlprompt.data.papers.row import CLASS_NAMES, SetRow
 from vlprompt.data.places import Places
 from vlprompt.data.samples import PARTS, Part, Skipped
 from vlprompt.errors import DATA, UserError
 
 
-def read(row: Row, folder: Path) -> Listing:
+def read(row: SetRow, folder: Path) -> Listing:
     """All of one of the papers' data sets. UserError: something that it cannot be read without is missing or damaged.
 
     Images that the lists name and the disk has not are skipped. Numbers that are not the published ones become notes.
@@ -84,7 +84,7 @@ def read(row: Row, folder: Path) -> Listing:
     )
 
 
-def differences(row: Row, items: Iterable[Item], num_classes: int) -> list[str]:
+def differences(row: SetRow, items: Iterable[Item], num_classes: int) -> list[str]:
     """Where numbers of classes and images are not the published ones, a sentence each."""
     counts = Counter(item.part for item in items)
     found = [("classes", num_classes, row.classes)]
@@ -115,7 +115,7 @@ def from_split(path: Path) -> Found:
     return Found(items)
 
 
-def class_folders(row: Row, folder: Path) -> Found:
+def class_folders(row: SetRow, folder: Path) -> Found:
     """``IMAGES/class/image``, divided 50/20/30: DTD, EuroSAT, Caltech101, Food101."""
     images = row.images[0]
     skipped: list[Skipped] = []
@@ -128,7 +128,7 @@ def class_folders(row: Row, folder: Path) -> Found:
     return Found(divide(items), skipped, [ruled(row)])
 
 
-def imagenet(row: Row, folder: Path) -> Found:
+def imagenet(row: SetRow, folder: Path) -> Found:
     """``images/train/nXXXXXXXX/``, and ``images/val/`` for testing; there are no separate validation images.
 
     The classes are the folders of train; those of val that train has not are left out.
@@ -144,7 +144,7 @@ def imagenet(row: Row, folder: Path) -> Found:
     return Found(items, skipped, notes)
 
 
-def wordnet(row: Row, folder: Path) -> Found:
+def wordnet(row: SetRow, folder: Path) -> Found:
     """Class folders called after WordNet ids, for testing only; labels count the folders that are there, sorted."""
     images = row.images[0] if (folder / row.images[0]).is_dir() else "."
     skipped: list[Skipped] = []
@@ -152,7 +152,7 @@ def wordnet(row: Row, folder: Path) -> Found:
     return Found(_wordnet_items(folder, images, keys, _class_names(folder), "test", skipped), skipped)
 
 
-def numbered(row: Row, folder: Path) -> Found:
+def numbered(row: SetRow, folder: Path) -> Found:
     """ImageNetV2: class folders called 0 to 999, numbers of the lines of ``classnames.txt``."""
     names = list(_class_names(folder).values())
     images = row.images[0] if (folder / row.images[0]).is_dir() else "."
@@ -199,7 +199,7 @@ def _class_names(folder: Path) -> dict[str, str]:
     return {key: names.split(",")[0].strip() for key, names in read_class_names(path).items()}
 
 
-def _own_lists(row: Row) -> Callable[[Row, Path], Found]:
+def _own_lists(row: SetRow) -> Callable[[SetRow, Path], Found]:
     if row.reader == "21k":
         raise UserError(
             f"{row.title} is for pretraining a prompt, not for few-shot learning: `vlprompt pretrain --data DIR` reads it."
@@ -268,7 +268,7 @@ def _read(folder: str, path: str) -> bytes:
     return Path(folder, path).read_bytes()
 
 
-def pets(row: Row, folder: Path) -> Found:
+def pets(row: SetRow, folder: Path) -> Found:
     """``annotations/trainval.txt`` and ``test.txt``: image, class from 1, species, breed; a fifth of trainval is held out."""
 
     def items(file: str, part: Part) -> list[Item]:
@@ -286,7 +286,7 @@ def pets(row: Row, folder: Path) -> Found:
     return _held_out(row, items("trainval.txt", "train"), items("test.txt", "test"))
 
 
-def cars(row: Row, folder: Path) -> Found:
+def cars(row: SetRow, folder: Path) -> Found:
     """``cars_meta.mat`` and two lists of annotations; the year, last in the name, is put first."""
     meta = _mat(folder / "devkit" / "cars_meta.mat", "class_names")
     names = [" ".join([words[-1], *words[:-1]]) for words in (str(name[0]).split(" ") for name in meta[0])]
@@ -304,7 +304,7 @@ def cars(row: Row, folder: Path) -> Found:
     return _held_out(row, train, items(folder / "cars_test_annos_withlabels.mat", "cars_test", "test"))
 
 
-def flowers(row: Row, folder: Path) -> Found:
+def flowers(row: SetRow, folder: Path) -> Found:
     """``imagelabels.mat`` (a class from 1 for each image in order) and ``cat_to_name.json``, divided 50/20/30."""
     names = _json(folder / "cat_to_name.json")
     labels = [int(one) for one in _mat(folder / "imagelabels.mat", "labels")[0]]
@@ -318,7 +318,7 @@ def flowers(row: Row, folder: Path) -> Found:
     return Found(divide(items), notes=[ruled(row)])
 
 
-def aircraft(row: Row, folder: Path) -> Found:
+def aircraft(row: SetRow, folder: Path) -> Found:
     """``variants.txt`` and one official list per part: the image's number, then the variant."""
     names = [line.strip() for line in lines(folder / "variants.txt")]
     label_of = {name: label for label, name in enumerate(names)}
@@ -333,7 +333,7 @@ def aircraft(row: Row, folder: Path) -> Found:
     return Found(out)
 
 
-def sun(row: Row, folder: Path) -> Found:
+def sun(row: SetRow, folder: Path) -> Found:
     """``ClassName.txt`` and the first official partition; ``/b/bank/indoor`` is class "indoor bank"; a fifth is held out."""
     label_of = {line.strip()[1:]: label for label, line in enumerate(lines(folder / "ClassName.txt"))}
 
@@ -350,7 +350,7 @@ def sun(row: Row, folder: Path) -> Found:
     return _held_out(row, items("Training_01.txt", "train"), items("Testing_01.txt", "test"))
 
 
-def ucf(row: Row, folder: Path) -> Found:
+def ucf(row: SetRow, folder: Path) -> Found:
     """The first official list of videos; "ApplyLipstick/v_x.avi" is the middle frame "Apply_Lipstick/v_x.jpg"."""
     place = folder / "ucfTrainTestlist"
     label_of = {}
@@ -408,7 +408,7 @@ FASHION = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt",
 """Label 0 to 9 of Fashion-MNIST: its README's names in lower case, the first ("T-shirt/top") cut short."""
 
 
-def fashion(row: Row, folder: Path) -> Found:
+def fashion(row: SetRow, folder: Path) -> Found:
     """Four files of arrays; the official test images, and a fifth of the others for validation."""
     items: dict[Part, list[Item]] = {"train": [], "test": []}
     parts: tuple[tuple[Part, str], ...] = (("train", "train"), ("test", "t10k"))
@@ -423,7 +423,7 @@ def fashion(row: Row, folder: Path) -> Found:
     return Found([*hold_out(items["train"]), *items["test"]], notes=[note], image=idx_image)
 
 
-def _held_out(row: Row, train: list[Item], test: list[Item]) -> Found:
+def _held_out(row: SetRow, train: list[Item], test: list[Item]) -> Found:
     return Found([*hold_out(train), *test], notes=[ruled(row)])
 
 
@@ -515,7 +515,7 @@ def _mixed(items: Iterable[Item]) -> list[Item]:
     return sorted(items, key=lambda item: hashlib.sha256(item.path.encode("utf-8", "surrogateescape")).hexdigest())
 
 
-def ruled(row: Row) -> str:
+def ruled(row: SetRow) -> str:
     """The note on a data set that the rule has divided."""
     return (
         f"there is no {row.split}, so the images are divided by the published rule; which image goes where is then this project's "

@@ -45,7 +45,7 @@ class Download:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class SetRow:
     """One data set of the papers."""
 
     name: str

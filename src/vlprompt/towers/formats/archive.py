@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vlprompt.errors import DATA, UserError
 from vlprompt.towers.formats import pickle_reader
-from vlprompt.towers.formats.pickle_reader import Module, Name, Refused, StorageRef, TensorRef
+from vlprompt.towers.formats.pickle_reader import Module, Name, PickleRefused, StorageRef, TensorRef
 
 _DTYPES = {
     "Float": torch.float32,
@@ -57,7 +57,7 @@ def read_archive(path: Path, *, nested: bool = False) -> dict[str, Tensor]:
     try:
         with zipfile.ZipFile(path) as file:
             return _read(_Archive(file), nested)
-    except Refused as error:
+    except PickleRefused as error:
         raise UserError(
             f"{path} {error}. Nothing of the file was executed. Allowed: an archive of tensors by name, as torch.save(model.state_dict(), "
             f"...) writes it, or of a TorchScript module. Get it from its publisher again, or save the state dict anew.",
@@ -77,23 +77,23 @@ class _Archive:
     def __init__(self, file: zipfile.ZipFile) -> None:
         roots = [name[: -len("data.pkl")] for name in file.namelist() if name.endswith("/data.pkl")]
         if len(roots) != 1:
-            raise Refused(f"holds {len(roots)} parts called data.pkl instead of one")
+            raise PickleRefused(f"holds {len(roots)} parts called data.pkl instead of one")
         self.file, self.root = file, roots[0]
         self.storages: dict[StorageRef, Tensor] = {}
         self.declared: dict[Name, set[str] | None] = {}
         if f"{self.root}byteorder" in file.namelist() and self.part("byteorder") != sys.byteorder.encode():
-            raise Refused(f"was written on a machine with another byte order than this one's ({sys.byteorder})")
+            raise PickleRefused(f"was written on a machine with another byte order than this one's ({sys.byteorder})")
 
     def part(self, name: str, size: int | None = None) -> bytes:
         """The bytes of one part; its checksum is compared while it is read."""
         try:
             entry = self.file.getinfo(self.root + name)
         except KeyError:
-            raise Refused(f"is damaged: its part {name} is missing") from None
+            raise PickleRefused(f"is damaged: its part {name} is missing") from None
         if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1:
-            raise Refused(f"has a part {name} that is compressed or encrypted, which torch.save never does")
+            raise PickleRefused(f"has a part {name} that is compressed or encrypted, which torch.save never does")
         if size not in (None, entry.file_size):
-            raise Refused(f"is damaged: its part {name} has {entry.file_size} bytes instead of {size}")
+            raise PickleRefused(f"is damaged: its part {name} has {entry.file_size} bytes instead of {size}")
         return self.file.read(entry)
 
     def tensor(self, ref: TensorRef) -> Tensor:
@@ -103,7 +103,7 @@ class _Archive:
         last = ref.offset + sum((n - 1) * step for n, step in zip(ref.size, ref.stride))
         count = math.prod(ref.size)
         if count > length or (count and last >= length):
-            raise Refused(f"is damaged: a tensor of size {ref.size} in a storage of {length} numbers")
+            raise PickleRefused(f"is damaged: a tensor of size {ref.size} in a storage of {length} numbers")
         if count == 0:
             return torch.empty(ref.size, dtype=dtype)
         if ref.storage not in self.storages:
@@ -136,16 +136,16 @@ def _read(archive: _Archive, nested: bool) -> dict[str, Tensor]:
     inside = next((key for key in NESTED if isinstance(found, Mapping) and isinstance(found.get(key), Mapping)), None)
     if inside is not None:
         if not nested:
-            raise Refused(
+            raise PickleRefused(
                 "is a training checkpoint, which does not say its activation (if it is open_clip's, put it as open_clip_pytorch_model.bin "
                 "into a directory with the model's open_clip_config.json and give that directory)"
             )
         found = {str(name).removeprefix("module."): ref for name, ref in found[inside].items()}
     if not isinstance(found, Mapping):
-        raise Refused(f"holds a {type(found).__name__} instead of tensors by name")
+        raise PickleRefused(f"holds a {type(found).__name__} instead of tensors by name")
     others = [name for name, ref in found.items() if not (isinstance(name, str) and isinstance(ref, TensorRef))]
     if others:
-        raise Refused(f"holds values that are not tensors: {', '.join(map(str, others[:5]))}")
+        raise PickleRefused(f"holds values that are not tensors: {', '.join(map(str, others[:5]))}")
     return {name: archive.tensor(ref) for name, ref in found.items()}
 
 
@@ -156,7 +156,7 @@ def _walk(top: Module, archive: _Archive) -> Iterator[tuple[str, TensorRef]]:
         prefix, module = waiting.pop()
         seen += 1 + len(module.attributes)
         if seen > _MAX_ATTRIBUTES:  # a hostile tree may contain itself
-            raise Refused(f"has more than {_MAX_ATTRIBUTES} attributes")
+            raise PickleRefused(f"has more than {_MAX_ATTRIBUTES} attributes")
         for name, value in module.attributes.items():
             if isinstance(value, Module):
                 waiting.append((f"{prefix}{name}.", value))

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 
-class Refused(Exception):
+class PickleRefused(Exception):
     """What the file asked for and is not done; the message is for people."""
 
 
@@ -99,8 +99,8 @@ def read(pickled: bytes) -> Any:
                 return machine.pop()
             machine.step(opcode.name, argument)
     except (ValueError, IndexError, KeyError, TypeError) as error:
-        raise Refused(f"is damaged: its list of tensors does not parse ({error})") from error
-    raise Refused("is damaged: its list of tensors has no end")
+        raise PickleRefused(f"is damaged: its list of tensors does not parse ({error})") from error
+    raise PickleRefused("is damaged: its list of tensors has no end")
 
 
 class _Machine:
@@ -154,7 +154,7 @@ class _Machine:
         elif op in ("SETITEM", "SETITEMS"):
             items = list(reversed([self.pop(), self.pop()])) if op == "SETITEM" else self.pop_marked()
             if not all(isinstance(key, str | int) for key in items[::2]):
-                raise Refused("is damaged: it names a value by something else than a string or a number")
+                raise PickleRefused("is damaged: it names a value by something else than a string or a number")
             _expect(self.stack[-1], dict).update(zip(items[::2], items[1::2], strict=True))
         elif op in ("APPEND", "APPENDS"):
             items = [self.pop()] if op == "APPEND" else self.pop_marked()
@@ -173,7 +173,7 @@ class _Machine:
         elif op == "BINPERSID":
             self.stack.append(_storage(self.pop()))
         elif op != "PROTO":
-            raise Refused(f"uses the pickle instruction {op}, which no file of tensors needs")
+            raise PickleRefused(f"uses the pickle instruction {op}, which no file of tensors needs")
 
 
 def _name(argument: str) -> Name:
@@ -181,7 +181,7 @@ def _name(argument: str) -> Name:
     module, _, attribute = argument.partition(" ")
     name = Name(module, attribute)
     if name not in _ALLOWED | _INERT and module.split(".")[0] != "__torch__":
-        raise Refused(f"asks for {module}.{attribute}, which no file of tensors needs")
+        raise PickleRefused(f"asks for {module}.{attribute}, which no file of tensors needs")
     return name
 
 
@@ -199,9 +199,9 @@ def _made(name: Name, arguments: tuple[Any, ...], *, new: bool) -> Any:
         storage, offset, size, stride = arguments[:4]
         numbers = (offset, *_expect(size, tuple), *_expect(stride, tuple))
         if len(size) != len(stride) or any(type(n) is not int or n < 0 for n in numbers):
-            raise Refused("is damaged: a tensor whose size, stride and offset are not counts")
+            raise PickleRefused("is damaged: a tensor whose size, stride and offset are not counts")
         return TensorRef(_expect(storage, StorageRef), offset, size, stride)
-    raise Refused(f"calls {name.module}.{name.attribute} in a way that no file of tensors needs")
+    raise PickleRefused(f"calls {name.module}.{name.attribute} in a way that no file of tensors needs")
 
 
 def _storage(reference: Any) -> StorageRef:
@@ -209,7 +209,7 @@ def _storage(reference: Any) -> StorageRef:
     tag, kind, key, _, length = _expect(reference, tuple)
     kind = _expect(kind, Name)
     if tag != "storage" or kind.module != "torch" or not isinstance(key, str) or type(length) is not int:
-        raise Refused("is damaged: a storage without type, name and length")
+        raise PickleRefused("is damaged: a storage without type, name and length")
     return StorageRef(kind.attribute.removesuffix("Storage"), key, length)
 
 

@@ -1,6 +1,8 @@
-"""Image tokens, and a projector into a teacher's space, where the teacher's class features are: PromptKD (arXiv 2403.02781).
+"""Networks after the image tower.
 
-Source: zhengli97/PromptKD, trainers/promptkd.py. Letters: B images, E joint embedding, F the teacher's, N prompt tokens, D image width.
+CLIP-Adapter (arXiv 2110.04544): a small network after the frozen tower. PromptKD (arXiv 2403.02781; zhengli97/PromptKD,
+trainers/promptkd.py): image tokens, and a projector into the teacher's space, where the teacher's class features are.
+Letters: B images, E joint embedding, F the teacher's, H hidden width, N prompt tokens, D image width.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vlprompt.errors import UserError
 from vlprompt.prompts.layers import (
     AUTO,
     checked_depth,
@@ -28,6 +31,50 @@ from vlprompt.types import ModelFacts, Prompted, Reach, Splice
 
 MOMENTUM = 0.1
 """Share of a step in the running mean and variance."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdapterSpec:
+    """CLIP-Adapter's network."""
+
+    reduction: int = 4
+    """The hidden width is E divided by this."""
+    ratio: float = 0.2
+    """The network's share of the image feature; the rest is the frozen tower's."""
+
+    layout = None
+    reach = Reach()
+
+    def __post_init__(self) -> None:
+        if self.reduction < 1:
+            raise UserError(f"reduction={self.reduction}: it must be a whole number of at least 1.")
+        if not 0 < self.ratio <= 1:
+            raise UserError(f"ratio={self.ratio}: it must be a number above 0, at most 1.")
+
+    def build(self, facts: ModelFacts, generator: torch.Generator, num_classes: int) -> Adapter:
+        """Both layers as PyTorch starts them, without biases (as published)."""
+        width, hidden = facts.embed_dim, max(1, facts.embed_dim // self.reduction)
+        return Adapter(uniform(hidden, width, generator), uniform(width, hidden, generator), self.ratio)
+
+
+class Adapter(nn.Module):
+    """``ratio relu(up relu(down x)) + (1 - ratio) x`` of the un-normalised image feature x."""
+
+    def __init__(self, down_HE: Tensor, up_EH: Tensor, ratio: float) -> None:
+        super().__init__()
+        self.down, self.up = nn.Parameter(down_HE), nn.Parameter(up_EH)
+        self.ratio = ratio
+
+    def forward(self) -> Prompted:
+        return Prompted(after_image=self.adapted)
+
+    def adapted(self, image_BE: Tensor) -> Tensor:
+        """The mixture."""
+        hidden_BH = (image_BE @ self.down.T).relu()
+        return self.ratio * (hidden_BH @ self.up.T).relu() + (1 - self.ratio) * image_BE
+
+    def places(self) -> dict[str, str]:
+        return {"down": "after the image tower, first layer", "up": "after the image tower, second layer"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
