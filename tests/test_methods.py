@@ -162,7 +162,7 @@ def test_a_value_that_cannot_be_is_refused_with_what_is_allowed(setting: str, va
     [
         ("cooop", {}, "Did you mean 'coop'?"),
         ("plp+coop", {}, "unknown overlay 'plp'. Did you mean 'plpp'?"),
-        ("coop+plpp", {}, "Write 'plpp+coop'. Methods: zero-shot, linear-probe, coop, "),
+        ("coop+plpp", {}, "Write 'plpp+coop'. Methods: zero-shot, descriptions, linear-probe, "),
         ("plpp", {}, "Write for example 'plpp+coop'"),
         ("coop+coop", {}, "only overlays can be added"),
         ("plpp+plpp+coop", {}, "twice"),

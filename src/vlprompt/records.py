@@ -27,6 +27,8 @@ from vlprompt.errors import DATA, UserError
 SCHEMA = 1
 RESULT, PREDICTIONS, SPLIT, METRICS = "result.json", "predictions.npz", "split.json", "metrics.jsonl"
 CURVE = "curve.json"
+BY_HAND = "zero-shot"
+"""The method of hand-written words."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,6 +136,11 @@ class Record:
     """The standard error over test images of `mean_ap` minus `hand_written_ap`, points (`several.gain_error`)."""
     short_classes: Mapping[str, int] = field(default_factory=dict)
     """Class name -> its training images, for classes that have fewer than `shots`."""
+
+    @property
+    def by_hand(self) -> bool:
+        """Whether the answers are those of hand-written words, which there is nothing to compare with."""
+        return self.method == BY_HAND
 
     @property
     def by_hand_top1(self) -> float | None:

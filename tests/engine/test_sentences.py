@@ -10,14 +10,18 @@ import pytest
 import torch
 
 from tests.engine.made import config
-from vlprompt import artifact
+from vlprompt import artifact, pocket
+from vlprompt.data import open_dataset
 from vlprompt.engine.evaluate import Classifier, classifier_of
 from vlprompt.engine.forward import zero_shot_text
 from vlprompt.engine.run import train_run
 from vlprompt.errors import UserError
 from vlprompt.methods.resolve import resolve
+from vlprompt.methods.sentences import read_sentences
+from vlprompt.pocket import descriptions
 from vlprompt.prompts import Bare, BareSpec
 from vlprompt.towers import Clip
+from vlprompt.types import plain_name
 
 NAMES, OWN = ("cat", "a red dog", "bird"), "a {}, a type of pet."
 
@@ -118,8 +122,8 @@ def write(path: Path, kind: str) -> Path:
 
 @pytest.mark.parametrize("kind", ["json", "toml", "csv"])
 def test_a_class_is_the_mean_of_its_own_sentences(clip: Clip, tmp_path: Path, kind: str) -> None:
-    method = resolve("zero-shot", {"templates": str(write(tmp_path, kind))})
-    method = resolve("zero-shot", method.options)  # as an artifact keeps it, without the file
+    method = resolve("descriptions", {"sentences": str(write(tmp_path, kind))})
+    method = resolve("descriptions", method.options)  # as an artifact keeps it, without the file
     text = classifier_of(clip, method, Bare(), NAMES, OWN).text
     assert text is not None
     plain = [["a small pet with whiskers", "a cat in the tree"], ["a red animal"], ["it sings"]]
@@ -140,9 +144,31 @@ def test_a_class_is_the_mean_of_its_own_sentences(clip: Clip, tmp_path: Path, ki
         ("a.toml", "cat = 3", "not a list of sentences"),
         ("a.csv", "name,text\ncat,x\n", "the columns class and sentence"),
         ("a.csv", "class,sentence\ncat\n", "not a list of sentences"),
+        ("a.txt", "a cat", "allowed are pocket .* and a file that ends in .json, .toml, .csv"),
     ],
 )
 def test_other_files_of_sentences_are_refused(tmp_path: Path, name: str, text: str, message: str) -> None:
     (tmp_path / name).write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match=message):
-        resolve("zero-shot", {"templates": str(tmp_path / name)})
+        resolve("descriptions", {"sentences": str(tmp_path / name)})
+
+
+def test_a_file_by_class_is_no_list_of_templates(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--method descriptions --sentences"):
+        resolve("zero-shot", {"templates": str(write(tmp_path, "json"))})
+
+
+def test_an_artifact_from_before_the_method_still_answers(clip: Clip) -> None:
+    given = json.dumps(DESCRIBED)
+    before = classifier_of(clip, resolve("zero-shot", {"templates": given}), Bare(), NAMES, OWN).text
+    now = classifier_of(clip, resolve("descriptions", {"sentences": given}), Bare(), NAMES, OWN).text
+    assert before is not None
+    assert now is not None
+    assert torch.equal(before.pooled, now.pooled)
+
+
+def test_every_class_of_the_embedded_sets_is_described() -> None:
+    known = read_sentences(descriptions())
+    sets = [name for name in pocket.names() if pocket.info(name).role != "pretraining"]
+    assert {plain_name(name) for one in sets for name in open_dataset(one).class_names} == set(known)
+    assert {len(some) for some in known.values()} == {3}

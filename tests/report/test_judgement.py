@@ -95,8 +95,11 @@ def test_more_seeds_on_the_same_images_make_it_no_narrower() -> None:
 
 def test_without_test_images_or_anything_learned_there_is_no_gain() -> None:
     assert judge([dataclasses.replace(record(), top1=None, parameters=10)]).word == "untested"
-    nothing = judge([dataclasses.replace(record(), parameters=0, gained=0, lost=0)])
+    nothing = judge([dataclasses.replace(record(), method="zero-shot", parameters=0, gained=0, lost=0)])
     assert (nothing.word, nothing.gain) == ("untested", None)
+    described = judge([dataclasses.replace(record(), method="descriptions", parameters=0, gained=40, lost=2)])
+    assert "the method descriptions is better than hand-written words" in described.sentence
+    assert "descriptions " in lines(described)[0]
     assert "Nothing is learned" in lines(nothing)[0]
 
 

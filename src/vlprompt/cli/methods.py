@@ -46,6 +46,7 @@ def methods(
 GUIDE = (
     ("method", "for whom", "new classes", "needs validation", "learning runs"),
     ("zero-shot", "no images at all; the bar that all others must pass", "yes", "no", "nothing"),
+    ("descriptions", "no images, and names that say little: describe each class", "yes", "no", "nothing"),
     ("coop", "a first learned prompt: few images, and a list of classes that may change", "yes", "no", "text tower"),
     ("linear-probe", "many images of classes that stay", "no", "yes", "features alone"),
     (

@@ -14,6 +14,7 @@ from vlprompt.cli.progress import observing
 from vlprompt.errors import UserError
 from vlprompt.methods.options import parse_settings
 
+DESCRIPTIONS = "descriptions"
 TELLING = 60.0
 """AUROC in percent from which on `train` suggests a threshold for `predict --reject` (project's choice)."""
 
@@ -39,7 +40,7 @@ Sentences = Annotated[
     str | None,
     option(
         "--sentences FILE",
-        "Several sentences for each class (JSON, TOML or CSV); zero-shot compares with their mean.",
+        "Several sentences for each class (JSON, TOML or CSV): the method descriptions compares with their mean.",
         "the template alone",
     ),
 ]
@@ -129,7 +130,7 @@ def _config(asked: dict[str, Any]) -> RunConfig:
     own = [name for name in ("epochs", "lr", "batch", "settings", "init", "teacher") if asked[name] is not None]
     new_classes = asked["subset"] != "all"
     method = asked["method"] or (
-        "zero-shot"
+        DESCRIPTIONS
         if asked["sentences"]
         else usual(asked["recipe"], of_one=bool(own) or new_classes or bool(asked["folds"]))
     )
@@ -137,11 +138,12 @@ def _config(asked: dict[str, Any]) -> RunConfig:
         one = f"--{own[0].replace('settings', 'set')}"
         raise UserError(f"{one} belongs to one method, and --method auto chooses one. Name the method.")
     if asked["sentences"]:
-        if method != "zero-shot":
+        if method != DESCRIPTIONS:
             raise UserError(
-                f"--sentences is for zero-shot, which learns nothing; {method!r} does not read it. Leave out one of them."
+                f"--sentences is for the method {DESCRIPTIONS}, which learns nothing; {method!r} does not read it. Leave out one of "
+                f"them."
             )
-        short.append(f"templates={asked['sentences']}")
+        short.append(f"sentences={asked['sentences']}")
     made = {
         "method": method,
         "data": options.with_columns(data, asked["columns"], asked["class_names"]),
@@ -252,8 +254,9 @@ def _next(config: RunConfig, word: Word, rival: str, *, learned: bool, few: bool
     if word in ("worse", "useless"):
         other = rival if config.method != rival.split()[0] else "coop"
         return [f"{again} --method {other}", f"vlprompt data check {data}", *see]
-    if word == "unclear" and few:
+    if word == "unclear" and few and learned:
         return [f"{again} --method {config.method} --shots all --folds 5", *use, *see]
     if word == "unclear":
-        return [f"{again} --method {config.method} --seeds 1,2,3", f"{again} --method {rival}", *use]
+        seeds = [f"{again} --method {config.method} --seeds 1,2,3"] if learned else []
+        return [*seeds, f"{again} --method {rival}", *use]
     return [*use, *see, f"vlprompt eval {place} --data OTHER_FOLDER"]

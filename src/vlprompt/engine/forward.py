@@ -255,8 +255,8 @@ def _described(clip: Clip, class_names: Sequence[str], ensemble: Ensemble) -> Fe
     each = [ensemble.sentences(name) for name in class_names]
     if missing := [name for name, found in zip(class_names, each, strict=True) if not found]:
         raise UserError(
-            f"{len(missing)} of {len(class_names)} classes have no sentence: {', '.join(map(repr, missing[:5]))}. Add them to the file of "
-            f"--sentences.",
+            f"{len(missing)} of {len(class_names)} classes have no sentence: {', '.join(map(repr, missing[:5]))}. Write some "
+            f"for every class into a file, and give it with --sentences FILE.",
             exit_code=DATA,
         )
     flat = [

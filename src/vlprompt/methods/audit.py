@@ -14,6 +14,8 @@ from vlprompt.types import Steps
 FREE = ("per_class", "words")
 """Options that a recipe need not state: off by default, and stated where a source has them on."""
 STEPS = ("epochs", "lr", "batch")
+OWN_FILES = ("descriptions",)
+"""Methods whose settings are a file of the user's: only the embedded sets have one here."""
 PRETRAINED_ON = "imagenet21k"
 
 
@@ -61,7 +63,9 @@ def _missing() -> Iterator[str]:
 
 
 def possible(method: str, protocol: str) -> bool:
-    """Whether a method can be run by a protocol at all."""
+    """Whether a method can be run by a protocol as it comes."""
+    if method in OWN_FILES:
+        return protocol == ANY
     made = resolve(method)
     if protocol == "pretraining":
         return (

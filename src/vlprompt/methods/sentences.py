@@ -1,16 +1,18 @@
-"""Zero-shot's options: which sentences stand for a class."""
+"""Which sentences stand for a class: one list for all, or several for each."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from vlprompt import reading
 from vlprompt.errors import DATA, UserError
 from vlprompt.methods.templates import IMAGENET, SELECTED, SIXTY
+from vlprompt.pocket import descriptions
 from vlprompt.types import Ensemble, plain_name
 
 LISTS = {
@@ -21,6 +23,7 @@ LISTS = {
     "imagenet-80": Ensemble(templates=IMAGENET, unit=True),
 }
 """Option -> sentences; None: the data set's template alone."""
+POCKET = "pocket"
 SUFFIXES = (".json", ".toml", ".csv")
 BY_CLASS = '{"'
 """How sentences by class begin where they are kept in one line."""
@@ -34,17 +37,19 @@ class SentenceOptions:
 
     templates: str = "own"
     """`own`: the data set's; the mean of several, each feature normalised: `selected` (7 and the data set's; `selected-alone`
-    without it, as published for ImageNet), `imagenet-60`, `imagenet-80`; a file with one per line; a .json, .toml or .csv file with
-    sentences for each class (`--sentences FILE`); or the sentences themselves, with " | " between them."""
+    without it, as published for ImageNet), `imagenet-60`, `imagenet-80`; a file with one per line; or the sentences themselves, with
+    " | " between them."""
 
     def __post_init__(self) -> None:
         """A file is read at once: its sentences are what is kept, so an artifact needs no file next to it."""
         path = Path(self.templates).expanduser()
-        if self.templates.startswith(BY_CLASS):
+        if self.templates.startswith(BY_CLASS):  # as artifacts have them that were written before `descriptions`
             return
         if path.suffix in SUFFIXES:
-            object.__setattr__(self, "templates", json.dumps(read_sentences(path), ensure_ascii=False))
-            return
+            raise UserError(
+                f"templates={self.templates}: a file of sentences for each class is for the method descriptions "
+                f"(--method descriptions --sentences {self.templates}). Allowed here: a text file with a sentence per line."
+            )
         if self.templates not in LISTS and "{}" not in self.templates:
             object.__setattr__(self, "templates", BETWEEN.join(_read(path)))
         bad = [one for one in _listed(self.templates) if one.count("{}") != 1]
@@ -56,9 +61,39 @@ class SentenceOptions:
         if self.templates in LISTS:
             return LISTS[self.templates]
         if self.templates.startswith(BY_CLASS):
-            found = checked_sentences(reading.json_value(self.templates, "templates"), "templates")
-            return Ensemble(templates=(), unit=True, by_class={name: tuple(some) for name, some in found.items()})
+            return _by_class(checked_sentences(reading.json_value(self.templates, "templates"), "templates"))
         return Ensemble(templates=_listed(self.templates), unit=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DescriptionOptions:
+    """What may be chosen about descriptions of classes."""
+
+    sentences: str = POCKET
+    """A .json, .toml or .csv file with sentences for each class; `pocket`: those of the embedded data sets' classes."""
+
+    def __post_init__(self) -> None:
+        """A file is read at once, as that of `SentenceOptions`."""
+        if self.sentences == POCKET or self.sentences.startswith(BY_CLASS):
+            return
+        path = Path(self.sentences).expanduser()
+        if path.suffix not in SUFFIXES:
+            raise UserError(
+                f"sentences={self.sentences}: allowed are {POCKET} (the embedded sets) and a file that ends in "
+                f"{', '.join(SUFFIXES)}, with sentences for each class.",
+                exit_code=DATA,
+            )
+        object.__setattr__(self, "sentences", json.dumps(read_sentences(path), ensure_ascii=False))
+
+    @property
+    def ensemble(self) -> Ensemble:
+        if self.sentences == POCKET:
+            return _by_class(read_sentences(descriptions()))
+        return _by_class(checked_sentences(reading.json_value(self.sentences, "sentences"), "sentences"))
+
+
+def _by_class(found: Mapping[str, Sequence[str]]) -> Ensemble:
+    return Ensemble(templates=(), unit=True, by_class={name: tuple(some) for name, some in found.items()})
 
 
 def read_sentences(path: Path) -> dict[str, list[str]]:

@@ -10,7 +10,7 @@ from vlprompt.losses.plpp import PlppOptions, plpp_cost, plpp_notes, plpp_terms
 from vlprompt.losses.rules import GaussianAverage, ProGradOptions, Projection, teacher_term
 from vlprompt.losses.sampled import SamplingOptions, sampled_terms
 from vlprompt.methods.row import Asked, Host, Overlay
-from vlprompt.methods.sentences import SentenceOptions
+from vlprompt.methods.sentences import DescriptionOptions, SentenceOptions
 from vlprompt.methods.templates import SIXTY
 from vlprompt.prompts import BareSpec, ConditionedSpec, ContextSpec
 from vlprompt.prompts.after_image import AdapterSpec, ProjectedSpec
@@ -47,6 +47,15 @@ HOSTS: tuple[Host, ...] = (
         source="CLIP, arXiv 2103.00020",
         prompt=BareSpec(),
         options=SentenceOptions(),
+        asks=lambda options, _: Asked(terms=(), teacher=options.ensemble),
+    ),
+    Host(
+        name="descriptions",
+        summary="several sentences that describe each class, such as a language model writes",
+        learns="nothing",
+        source="CuPL, arXiv 2209.03320",
+        prompt=BareSpec(),
+        options=DescriptionOptions(),
         asks=lambda options, _: Asked(terms=(), teacher=options.ensemble),
     ),
     Host(

@@ -16,7 +16,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-__all__ = ["PocketRow", "PocketSet", "Role", "info", "model_dir", "model_names", "names", "read", "rows"]
+__all__ = [
+    "PocketRow",
+    "PocketSet",
+    "Role",
+    "descriptions",
+    "info",
+    "model_dir",
+    "model_names",
+    "names",
+    "read",
+    "rows",
+]
 
 SMALL = "pocket-s"
 """The faster of the embedded models, which knows drawings alone."""
@@ -109,6 +120,11 @@ def read(key: str) -> bytes:
 def model_names() -> list[str]:
     """Names of the shipped models, sorted."""
     return sorted(path.parent.name for path in _HERE.glob("*/config.json"))
+
+
+def descriptions() -> Path:
+    """The file of three sentences for each class of the sets, all but the pretraining set's. Written with a language model."""
+    return _HERE / "descriptions.json"
 
 
 def model_dir(name: str = SMALL) -> Path:

@@ -17,6 +17,7 @@ FEW = 50
 """Test images: with fewer nothing is called useless, and folds are advised where the judgement is unclear (project's choice)."""
 UNEVEN = 3
 """Times as many test images as another class has on average, from which on the largest class hides the others (project's choice)."""
+LEARNED = "the learned prompt"
 Word = Literal["better", "worse", "unclear", "useless", "untested"]
 
 
@@ -38,6 +39,8 @@ class Judgement:
     high: float | None = None
     macro: float | None = None
     """The learned prompt's mean recall over classes, percent, where test images are so unbalanced that it matters; else None."""
+    subject: str = LEARNED
+    """What is judged."""
     several: str = ""
     """Of images with several labels: how well classes are found, in a line."""
     accuracy: tuple[float, float] | None = None
@@ -50,7 +53,7 @@ def judge(records: Sequence[Record]) -> Judgement:
 
     The interval is `half_width`'s.
     """
-    if records and not any(one.parameters for one in records):
+    if records and all(one.by_hand for one in records):
         return Judgement(word="untested", sentence="Nothing is learned here: the words alone answer.")
     tested = [one for one in records if one.top1 is not None and one.gained is not None and one.lost is not None]
     if not tested:
@@ -76,7 +79,8 @@ def judge(records: Sequence[Record]) -> Judgement:
         "points of mean average precision" if precision else "points",
         _asked(first),
     )
-    sentence = _sentence(word, *shown, majority, chance)
+    subject = LEARNED if first.parameters else f"the method {first.method}"
+    sentence = _sentence(word, *shown, majority, chance, subject)
     if word == "useless" and macro is not None and _word(learned, n, chance, low, high) != "useless":
         word = "unclear"
         sentence = _depends(learned, majority, chance, macro)
@@ -88,6 +92,7 @@ def judge(records: Sequence[Record]) -> Judgement:
         hand_written=by_hand,
         words=first.hand_written or first.template,
         learned=learned,
+        subject=subject,
         several=_several(first),
         macro=macro,
         gain=gain,
@@ -171,7 +176,7 @@ def _asked(record: Record) -> str:
 
 
 def _sentence(
-    word: Word, shown: tuple[float, float, float], unit: str, asked: str, majority: float, chance: float
+    word: Word, shown: tuple[float, float, float], unit: str, asked: str, majority: float, chance: float, subject: str
 ) -> str:
     gain, low, high = shown
     interval = f"{gain:+.1f} {unit}, 95 % interval {low:+.1f} to {high:+.1f}, {asked}"
@@ -181,20 +186,21 @@ def _sentence(
             f"({chance:.1f} % by chance). Against hand-written words: {interval}."
         )
     if word == "better":
-        return f"Worth using: the learned prompt is better than hand-written words ({interval})."
+        return f"Worth using: {subject} is better than hand-written words ({interval})."
     if word == "worse":
-        return f"Do not use it: the learned prompt is worse than hand-written words ({interval})."
-    return f"Cannot tell: with these test images the learned prompt may be better or worse than hand-written words ({interval})."
+        return f"Do not use it: {subject} is worse than hand-written words ({interval})."
+    return f"Cannot tell: with these test images {subject} may be better or worse than hand-written words ({interval})."
 
 
 def lines(found: Judgement) -> list[str]:
     """The judgement for a person: the levels in one line, then the sentence."""
     if found.learned is None:
         return [found.sentence]
+    name = "learned" if found.subject == LEARNED else found.subject.removeprefix("the method ")
     between = f", 95 % interval {found.accuracy[0]:.1f} to {found.accuracy[1]:.1f}" if found.accuracy else ""
     return [
         f"{'' if found.several else f'chance {found.chance:.1f}, '}always the most frequent class {found.majority:.1f}, "
-        f"hand-written words {found.hand_written:.1f}, learned {found.learned:.1f}{between} (percent; hand-written: "
+        f"hand-written words {found.hand_written:.1f}, {name} {found.learned:.1f}{between} (percent; hand-written: "
         f"{in_words(found.words)})",
         *([found.several] if found.several else []),
         *([f"macro accuracy, where every class counts the same: {found.macro:.1f}"] if found.macro is not None else []),

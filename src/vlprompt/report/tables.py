@@ -155,7 +155,7 @@ def _cells(row: TableRow, seeds: Sequence[int]) -> tuple[str, ...]:
         ", ".join(map(str, done)) + (f" ({', '.join(map(str, lacking))} {MISSING})" if lacking else ""),
         _text(row.zero_shot and Spread(row.zero_shot.mean, None, 1)),
         _text(row.top1),
-        NOT_MEASURED if gain is None or not row.records[0].parameters else f"{gain.mean:+.1f}",
+        NOT_MEASURED if gain is None or row.records[0].by_hand else f"{gain.mean:+.1f}",
         _text(spread(record.macro_f1 for record in row.records)),
         NOT_MEASURED if seconds is None else f"{seconds.mean:.1f}",
     )
