@@ -44,3 +44,8 @@ def unknown(kind: str, name: str, allowed: Iterable[str], *, always: Iterable[st
         )
         return UserError(f"unknown {kind} {name!r}.{hint}{first} the nearest: {', '.join(some)}.")
     return UserError(f"unknown {kind} {name!r}.{hint} Allowed: {', '.join(choices)}.")
+
+
+def reason_of(error: BaseException) -> str:
+    """What an error of a library says, in one line without a full stop; its name where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".:")

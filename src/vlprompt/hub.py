@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from vlprompt import artifact
-from vlprompt.errors import DATA, UserError
+from vlprompt.errors import DATA, UserError, reason_of
 
 FILES = (artifact.FACTS, artifact.TENSORS, artifact.CARD)
 
@@ -121,8 +121,7 @@ def card(place: Path, facts: Mapping[str, Any], repo_id: str, licence: str) -> s
 
 
 def _refuse(what: str, error: Exception) -> NoReturn:
-    reason = (str(error) or type(error).__name__).strip().splitlines()[0].rstrip(".:")
     hint = "Check the id and the network; a private or gated one needs `hf auth login`."
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON"):
         hint = "HF_HUB_OFFLINE is set: unset it to go online."
-    raise UserError(f"{what}: {reason}. {hint}", exit_code=DATA) from error
+    raise UserError(f"{what}: {reason_of(error)}. {hint}", exit_code=DATA) from error

@@ -22,8 +22,8 @@ def terminal(text: str) -> str:
 def markdown(text: str) -> str:
     """A name in Markdown: no link, image, code, HTML or table comes of it; bold stays."""
     one_line = " ".join(terminal(text).split())
-    quoted = one_line.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")
-    return _LIVE.sub(r"\\\1", quoted).replace("://", ":&#47;&#47;").replace("www.", "www&#46;")
+    quoted = _LIVE.sub(r"\\\1", one_line.replace("&", "&amp;").replace("<", "&lt;")).replace("|", "\\|")
+    return quoted.replace("://", ":&#47;&#47;").replace("www.", "www&#46;")
 
 
 def markdown_rows(head: Sequence[str], body: Iterable[Sequence[str]], *, numbers: bool = False) -> list[str]:

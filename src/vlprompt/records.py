@@ -169,7 +169,9 @@ def write(directory: Path, record: Record, predictions: Predictions | None = Non
     """Write the predictions, then the record: from then on the run is finished."""
     if predictions is not None:
         buffer = io.BytesIO()
-        np.savez_compressed(buffer, **{one.name: getattr(predictions, one.name) for one in _fields(Predictions)})
+        np.savez_compressed(
+            buffer, **{one.name: getattr(predictions, one.name) for one in dataclasses.fields(Predictions)}
+        )
         disk.write_bytes(directory / PREDICTIONS, buffer.getvalue())
     disk.write_json(directory / RESULT, dataclasses.asdict(record))
 
@@ -199,7 +201,7 @@ def read(path: Path) -> Record:
 def _out_of_range(record: Record) -> list[str]:
     """Numbers that no run can have, each in words: percentages beyond 0 to 100, negative counts and times, no method or data set."""
     wrong = [f"{name} is empty" for name in ("method", "dataset", "model") if not getattr(record, name).strip()]
-    texts = [one for one in (getattr(record, each.name) for each in _fields(Record)) if isinstance(one, str)]
+    texts = [one for one in (getattr(record, each.name) for each in dataclasses.fields(Record)) if isinstance(one, str)]
     wrong += [f"{reading.shown(one)} is too long" for one in (*texts, *record.per_class) if len(one) > MAX_TEXT]
     for name in PERCENT:
         value = getattr(record, name)
@@ -363,7 +365,3 @@ def find(root: Path) -> Iterator[tuple[Path, Record]]:
     """Every finished run at or below `root`: its directory and its record, in the order of their paths."""
     for path in sorted(root.rglob(RESULT)):
         yield path.parent, read(path)
-
-
-def _fields(kind: type) -> tuple[dataclasses.Field[object], ...]:
-    return dataclasses.fields(kind)

@@ -25,6 +25,7 @@ from vlprompt.bench import (
     look_ahead,
     make,
     work_off,
+    workspace,
 )
 from vlprompt.bench.dry_run import Step, held
 from vlprompt.data import open_dataset
@@ -206,7 +207,7 @@ def test_the_papers_model_is_stood_in_for_only_where_the_data_are_not_there(
     def load(model: str, **_: object) -> None:
         raise UserError(f"cannot fetch {model!r}: no network")
 
-    monkeypatch.setattr(dry_run, "load", load)
+    monkeypatch.setattr(workspace, "load", load)
     monkeypatch.setattr(dry_run, "draw_clip", lambda **means: draw_clip(TINY, **means))
     desk = SizedDesk(Means(device="cpu"))
     with pytest.raises(UserError, match="cannot fetch"):

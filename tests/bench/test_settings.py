@@ -15,7 +15,7 @@ import vlprompt
 from tests.bench.made import request
 from tests.bench.test_outlook import TINY
 from vlprompt import cli
-from vlprompt.bench import PAPERS_MODEL, PROTOCOLS, Cell, Means, Plan, Request, SizedDesk, dry_run, make
+from vlprompt.bench import PAPERS_MODEL, PROTOCOLS, Cell, Means, Plan, Request, SizedDesk, dry_run, make, workspace
 from vlprompt.bench.request import EVERY
 from vlprompt.data.papers import catalogue
 from vlprompt.errors import UserError
@@ -84,7 +84,7 @@ def patch_to_nothing(patch: pytest.MonkeyPatch) -> None:
         for row in catalogue.ROWS
     ]
     patch.setattr(catalogue, "ROWS", tuple(rows))
-    patch.setattr(dry_run, "load", load)
+    patch.setattr(workspace, "load", load)
     patch.setattr(dry_run, "draw_clip", lambda **means: draw_clip(SMALL, **means))
     patch.delenv("VLPROMPT_DATA", raising=False)
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.bench.test_outlook import TINY
 from tests.cli.conftest import Vlprompt
-from vlprompt.bench import PAPERS_MODEL, dry_run
+from vlprompt.bench import PAPERS_MODEL, dry_run, workspace
 from vlprompt.bench.request import DEFAULT_METHODS
 from vlprompt.data.papers import catalogue
 from vlprompt.data.papers.catalogue import FEW_SHOT, SHIFTED
@@ -33,7 +33,7 @@ def nothing_here(monkeypatch: pytest.MonkeyPatch) -> None:
         for row in catalogue.ROWS
     )
     monkeypatch.setattr(catalogue, "ROWS", rows)
-    monkeypatch.setattr(dry_run, "load", load)
+    monkeypatch.setattr(workspace, "load", load)
     monkeypatch.setattr(dry_run, "draw_clip", lambda **means: draw_clip(TINY, **means))
     for name, value in (("FEW", 2), ("MANY", 4), ("VERY_MANY", 5), ("ENOUGH", 0.0), ("QUICK", 60.0)):
         monkeypatch.setattr(dry_run, name, value)

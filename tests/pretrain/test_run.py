@@ -114,7 +114,7 @@ def test_other_options_are_refused_and_a_finished_run_is_read_back(root: Path, t
         pretrain_run(small(root, out, "coop", seed=43))
     assert pretrain_run(small(root, out, "coop", log_every=3, save_every=50)) == done
     (out / "best" / "prompt.json").unlink()
-    with pytest.raises(UserError, match=r"finished record \(pretraining.json\), but the prompt in best/ is gone"):
+    with pytest.raises(UserError, match=r"has a finished record, but its prompt \(best.prompt.json\) is gone"):
         pretrain_run(small(root, out, "coop"))
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.tex").touch()

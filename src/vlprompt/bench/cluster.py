@@ -28,7 +28,7 @@ from vlprompt.bench.pulse import ASKING, Gone, Pulse, require_somebody, within
 from vlprompt.bench.work import failure, run_cells
 from vlprompt.bench.workspace import Desk
 from vlprompt.engine.job import Means
-from vlprompt.errors import DATA, UserError
+from vlprompt.errors import DATA, UserError, reason_of
 from vlprompt.records import RESULT
 
 LOCAL = "local"
@@ -96,7 +96,7 @@ def joined(cluster: Cluster) -> Iterator[Carrier]:
             within(SECONDS_TO_JOIN, lambda: ray.init(address=cluster.address, **quiet))
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         raise UserError(
-            f"no Ray cluster at {cluster.address!r}: {_reason(error)}. Start one with `ray start --head`, join machines with "
+            f"no Ray cluster at {cluster.address!r}: {reason_of(error)}. Start one with `ray start --head`, join machines with "
             "`ray start --address=HEAD:6379`, or use --ray local.",
             exit_code=DATA,
         ) from error
@@ -107,10 +107,6 @@ def joined(cluster: Cluster) -> Iterator[Carrier]:
             within(SECONDS_TO_LEAVE, ray.shutdown)
         except TimeoutError:
             atexit.unregister(ray.shutdown)  # it would wait again
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 
 
 def _ray() -> Any:
@@ -150,7 +146,7 @@ def _carried(ray: Any, cluster: Cluster, batches: Sequence[Batch], grid: Grid) -
                 elif batch and not isinstance(found, ray.exceptions.LocalRayletDiedError) and pulse.answers():
                     yield from (_lost(cell, found) for cell in batch)
                 else:
-                    raise lost(cluster, pulse.lost() or _reason(found), grid) from found
+                    raise lost(cluster, pulse.lost() or reason_of(found), grid) from found
     finally:
         tasks.leave()
         token.unlink(missing_ok=True)

@@ -6,7 +6,6 @@ classes. A line through them gives the image side and the rest at no class, and 
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import io
 import re
@@ -31,7 +30,7 @@ from vlprompt.data.papers.row import SetRow
 from vlprompt.engine.duration import stepping
 from vlprompt.engine.evaluate import Classifier
 from vlprompt.engine.forward import Forward, reads_frozen
-from vlprompt.engine.images import Images, open_images
+from vlprompt.engine.images import Images
 from vlprompt.engine.job import Means
 from vlprompt.engine.optim import batches
 from vlprompt.engine.precision import device_name, resolve_device, synchronize
@@ -39,7 +38,7 @@ from vlprompt.engine.step import gradients_of
 from vlprompt.engine.train import estimate_step, new_prompt, view_of
 from vlprompt.errors import UserError
 from vlprompt.methods.resolve import resolve
-from vlprompt.towers import load
+from vlprompt.towers import Clip
 from vlprompt.towers.clip_vocabulary import clip_tokenizer
 from vlprompt.towers.random_clip import draw_clip
 from vlprompt.types import Fit, Method, PromptSpec, Steps
@@ -342,29 +341,21 @@ class SizedDesk(Desk):
         self.instead = ""
         """Why random weights stand in for the papers' model; empty: they do not."""
 
-    def images(self, model: str, dtype: str) -> Images:
-        """As `Desk.images`; the papers' model in random weights where it cannot be had and the data are not there either."""
-        if (model, dtype) not in self._images:
-            device = resolve_device(self.means.device)
-            try:
-                clip = load(model, device=device, dtype=dtype)
-            except UserError as problem:
-                if model != PAPERS_MODEL or not self.sized:
-                    raise
-                self.instead = str(problem)
-                clip = draw_clip(device=device, dtype=dtype)
-            self._images[model, dtype] = open_images(clip, self.means.cache)
-        return self._images[model, dtype]
+    def _loaded(self, model: str, dtype: str) -> Clip:
+        """The papers' model in random weights where it cannot be had and the data are not there either."""
+        try:
+            return super()._loaded(model, dtype)
+        except UserError as problem:
+            if model != PAPERS_MODEL or not self.sized:
+                raise
+            self.instead = str(problem)
+            return draw_clip(device=resolve_device(self.means.device), dtype=dtype)
 
-    def _halves(self, data: str) -> tuple[Dataset, Dataset]:
-        if data not in self._datasets and (row := lacking(data)) is not None:
-            self.sized[data] = row
-            whole = stand_in(row)
-            self._datasets[data] = (
-                dataclasses.replace(whole, test=()),
-                dataclasses.replace(whole, train=(), val=()),
-            )
-        return super()._halves(data)
+    def _opened(self, data: str) -> Dataset:
+        if (row := lacking(data)) is None:
+            return super()._opened(data)
+        self.sized[data] = row
+        return stand_in(row)
 
 
 def stand_in(row: SetRow) -> Dataset:

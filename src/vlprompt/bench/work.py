@@ -277,15 +277,10 @@ def learn_together(cells: Sequence[Cell], grid: Grid, desk: Desk, observer: Obse
 
 
 def _save(course: Course, directory: Path, found: Learned, learning: dict[str, Any], desk: Desk) -> None:
+    same = ("dataset", "shots", "seed", "subset", "variant", "recipe", "choices")
     learning["peak_mib"] = peak_mib(desk.images(course.model, course.dtype).clip.device)
     facts = {
-        "dataset": course.dataset,
-        "shots": course.shots,
-        "seed": course.seed,
-        "subset": course.subset,
-        "variant": course.variant,
-        "recipe": course.recipe,
-        "choices": course.choices,
+        **{name: getattr(course, name) for name in same},
         "init": course.init_hash,
         "metrics": {"val_top1": learning["val_top1"]},
         "learning": learning,

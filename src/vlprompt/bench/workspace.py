@@ -15,10 +15,11 @@ import torch
 
 from vlprompt.data import Dataset, Sample, open_dataset, split_by_rule
 from vlprompt.disk import LOCK, one_at_a_time
-from vlprompt.engine.images import Images, open_model
+from vlprompt.engine.images import Images, open_images
 from vlprompt.engine.job import Means
+from vlprompt.engine.precision import resolve_device
 from vlprompt.engine.teacher import Teacher, open_teacher
-from vlprompt.towers import Clip
+from vlprompt.towers import Clip, load
 from vlprompt.types import Method
 
 NAME = 24
@@ -42,8 +43,11 @@ class Desk:
     def images(self, model: str, dtype: str) -> Images:
         """Images as that model sees them; the features that it gives are shared by all cells, and on disk by all processes."""
         if (model, dtype) not in self._images:
-            self._images[model, dtype] = open_model(model, dtype, self.means.device, self.means.cache)
+            self._images[model, dtype] = open_images(self._loaded(model, dtype), self.means.cache)
         return self._images[model, dtype]
+
+    def _loaded(self, model: str, dtype: str) -> Clip:
+        return load(model, device=resolve_device(self.means.device), dtype=dtype)
 
     def teacher(self, teacher: str, method: Method, model: str, dtype: str) -> Teacher:
         """Another model or run that teaches. UserError as `open_teacher`."""
@@ -80,9 +84,12 @@ class Desk:
 
     def _halves(self, data: str) -> tuple[Dataset, Dataset]:
         if data not in self._datasets:
-            dataset = split_by_rule(open_dataset(data))
+            dataset = self._opened(data)
             self._datasets[data] = (
                 dataclasses.replace(dataset, test=(), tested=None),
                 dataclasses.replace(dataset, train=(), val=()),
             )
         return self._datasets[data]
+
+    def _opened(self, data: str) -> Dataset:
+        return split_by_rule(open_dataset(data))

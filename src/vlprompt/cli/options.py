@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from vlprompt.records import Record
 
 
-RecipeName = Literal["auto", "published", "pocket"]
-RECIPES: tuple[RecipeName, ...] = ("auto", "published", "pocket")
 SubsetName = Literal["all", "base", "novel"]
 SUBSETS: tuple[SubsetName, ...] = ("all", "base", "novel")
 Choice = TypeVar("Choice", bound=str)
@@ -87,8 +85,6 @@ Classes = Annotated[
         "those it was learned on",
     ),
 ]
-Method = Annotated[str, option("--method NAME", "The method; plpp+METHOD adds the terms of PLPP to one.")]
-
 AllAnswers = Annotated[bool, option("--predictions", "Write predictions.csv too: every test image with its answer.")]
 
 

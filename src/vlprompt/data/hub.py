@@ -19,7 +19,7 @@ from urllib.parse import parse_qsl
 
 from vlprompt.data.listing import Entry, Listing, some
 from vlprompt.data.samples import Part, Skipped, part_of
-from vlprompt.errors import DATA, UserError
+from vlprompt.errors import DATA, UserError, reason_of
 
 if TYPE_CHECKING:
     from datasets import Dataset as Table
@@ -108,10 +108,9 @@ def _load(place: str, config: str | None, revision: str | None) -> Mapping[str, 
     try:
         found = load_dataset(place, config, revision=revision)
     except Exception as error:  # the library and those below it raise what they meet
-        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
         raise UserError(
-            f"hub:{place} cannot be opened: {reason}. Check the id (owner/name), accept the set's terms on its page and log in with "
-            "`hf auth login` where it asks for that, or give ?config=NAME.",
+            f"hub:{place} cannot be opened: {reason_of(error)}. Check the id (owner/name), accept the set's terms on its page and log in "
+            "with `hf auth login` where it asks for that, or give ?config=NAME.",
             exit_code=DATA,
         ) from error
     return found if isinstance(found, DatasetDict) else {"train": found}

@@ -6,7 +6,7 @@ import json
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -49,6 +49,12 @@ class Checkpoints:
     directory: Path
     config_hash: str
     every: int = 1
+    curves: Curves | None = field(default=None, repr=False)
+    """TensorBoard's, which get every line of the log as well."""
+
+    def kept(self, epoch: int) -> str:
+        """What of a run is safe after an epoch: a sentence that begins with a space."""
+        return f" The state after epoch {epoch} is kept in {self.path}."
 
     @property
     def path(self) -> Path:
@@ -74,6 +80,8 @@ class Checkpoints:
     def log(self, values: Mapping[str, object]) -> None:
         """Append one epoch to `metrics.jsonl`."""
         records.log(self.directory / METRICS, values)
+        if self.curves is not None:
+            self.curves.log(values)
 
 
 def packed(state: State, numbers: Mapping[str, object]) -> bytes:
@@ -271,17 +279,6 @@ def _numbers(values: Mapping[str, object], prefix: str = "") -> dict[str, float]
     return found
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tracked(Checkpoints):
-    """Checkpoints whose log goes to TensorBoard as well."""
-
-    curves: Curves = field(repr=False)
-
-    def log(self, values: Mapping[str, object]) -> None:
-        Checkpoints.log(self, values)
-        self.curves.log(values)
-
-
 @contextmanager
 def tracked(checkpoints: Checkpoints, track: Track | None) -> Iterator[Checkpoints]:
     """The checkpoints as they are, or with curves that are closed in the end."""
@@ -290,12 +287,7 @@ def tracked(checkpoints: Checkpoints, track: Track | None) -> Iterator[Checkpoin
         return
     curves = Curves(checkpoints.directory / FOLDER)
     try:
-        yield Tracked(
-            directory=checkpoints.directory,
-            config_hash=checkpoints.config_hash,
-            every=checkpoints.every,
-            curves=curves,
-        )
+        yield replace(checkpoints, curves=curves)
     finally:
         curves.close()
 
@@ -313,6 +305,9 @@ class Watch(Checkpoints):
     """What the loop would write to `metrics.jsonl`."""
     directory: Path = Path()
     config_hash: str = ""
+
+    def kept(self, epoch: int) -> str:
+        return ""
 
     def save(self, state: State) -> None:
         self.after(state)

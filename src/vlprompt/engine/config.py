@@ -11,7 +11,7 @@ from typing import Literal
 
 from vlprompt import reading
 from vlprompt.engine.precision import DTYPES
-from vlprompt.errors import UserError, unknown
+from vlprompt.errors import DATA, UserError, unknown
 from vlprompt.methods import recipes
 from vlprompt.methods.resolve import RECIPES
 from vlprompt.types import Views
@@ -193,6 +193,23 @@ def another(directory: Path, changed: Sequence[str]) -> UserError:
     )
 
 
-def refuse_unfinished(directory: Path) -> None:
-    """UserError: there is a checkpoint, and nobody said to continue with it."""
-    raise UserError(f"{directory} holds unfinished work. Continue it with --resume, or use another --out.")
+def claimed(
+    path: Path, now: Mapping[str, object], *, result: Path, prompts: Sequence[Path], begun: bool, resume: bool
+) -> bool:
+    """Whether the work that `path` describes is finished: `result` is there. begun: a state to continue from is there.
+
+    UserError: it is another configuration's; it is finished, and one of its prompts is gone; it is unfinished without `resume`.
+    """
+    same_work(path, now)
+    directory = path.parent
+    if not result.is_file():
+        if begun and not resume:
+            raise UserError(f"{directory} holds unfinished work. Continue it with --resume, or use another --out.")
+        return False
+    if gone := [one.relative_to(directory) for one in prompts if not one.is_file()]:
+        raise UserError(
+            f"{directory} has a finished record, but its prompt ({gone[0]}) is gone. Remove {result.name} to learn it "
+            "again, or put the prompt back.",
+            exit_code=DATA,
+        )
+    return True

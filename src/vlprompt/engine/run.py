@@ -14,7 +14,7 @@ from vlprompt.disk import locked
 from vlprompt.engine.checkpoint import CHECKPOINT
 from vlprompt.engine.choose import AUTO, CHOICE, as_dict, choose
 from vlprompt.engine.confidence import Confidence
-from vlprompt.engine.config import RunConfig, another, differences, refuse_unfinished, require_own, same_work
+from vlprompt.engine.config import RunConfig, another, claimed, differences, require_own
 from vlprompt.engine.evaluate import best_words
 from vlprompt.engine.images import Images, open_model
 from vlprompt.engine.job import (
@@ -32,7 +32,7 @@ from vlprompt.engine.job import (
 )
 from vlprompt.engine.observer import SILENT, Observer
 from vlprompt.engine.prospect import PARTS, by_folds, can_measure, cheap, in_folds, measure_curve, pooled
-from vlprompt.errors import DATA, UserError
+from vlprompt.errors import UserError
 from vlprompt.methods import recipes
 from vlprompt.methods.resolve import ignored, recipe_of, resolve
 from vlprompt.records import CURVE, Record
@@ -219,24 +219,18 @@ def _tested(work: Work, learned: Learned, learning: Learning, *, protocol: str, 
 
 
 def _claim(work: Work, means: Means, *, resume: bool) -> Record | None:
-    """The record of a finished seed; None: there is something to do.
-
-    UserError: another configuration's work is there, or unfinished work and nobody said to continue with it.
-    """
+    """The record of a finished seed; None: there is something to do. UserError as `claimed`."""
     directory = work.directory
     done, begun = records.finished(directory), (directory / CHECKPOINT).is_file()
     if not done and not begun:
         return None
-    same_work(directory / CONFIG, work.job.document(work.drawn, means))
-    if done:
-        record = records.read(directory)
-        if record.parameters and not (directory / artifact.FACTS).is_file():
-            raise UserError(
-                f"{directory} has a finished record, but its prompt ({artifact.FACTS}) is gone. Remove {records.RESULT} to learn it "
-                "again, or put the prompt back.",
-                exit_code=DATA,
-            )
-        return record
-    if not resume:
-        refuse_unfinished(directory)
-    return None
+    record = records.read(directory) if done else None
+    claimed(
+        directory / CONFIG,
+        work.job.document(work.drawn, means),
+        result=directory / records.RESULT,
+        prompts=[directory / artifact.FACTS] if record and record.parameters else [],
+        begun=begun,
+        resume=resume,
+    )
+    return record

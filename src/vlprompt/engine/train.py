@@ -475,9 +475,7 @@ class Epochs:
         self._ratios: Mapping[str, float] = {}
 
     def kept(self, taken: int, per_epoch: int) -> str:
-        if self.checkpoints is None:
-            return ""
-        return f" The state after epoch {taken // per_epoch} is kept in {self.checkpoints.path}."
+        return "" if self.checkpoints is None else self.checkpoints.kept(taken // per_epoch)
 
     def counts(self, taken: Taken) -> Mapping[str, float]:
         for name, value in taken.losses.items():

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from vlprompt import reading
 from vlprompt.errors import DATA, UserError, unknown
@@ -353,19 +353,14 @@ def _case(name: str, part: Mapping[str, Any]) -> SpecialCase:
 
 def _pretraining(name: str, part: Mapping[str, Any]) -> Pretraining:
     parts = Fields(f"{name}, pretrain", part)
-    allowed = [one.name for one in fields(Pretraining)]
+    hints = get_type_hints(Pretraining)
     for key, value in part.items():
-        if key not in allowed:
-            raise parts.wrong(key, f"left out: [pretrain] has {', '.join(allowed)}")
-        words = {
-            "views": ("published", "crops", "centre"),
-            "correction": ("natural", "log10", "none"),
-            "keep": ("best", "last"),
-        }
-        if key in words and not (key == "views" and type(value) is int):
-            parts.one_of(key, words[key])
-        elif type(value) is not int or value < 0:
-            raise parts.wrong(key, "a whole number of at least 0")
+        if key not in hints:
+            raise parts.wrong(key, f"left out: [pretrain] has {', '.join(hints)}")
+        kinds = (one for one in (hints[key], *get_args(hints[key])) if get_origin(one) is Literal)
+        words = [word for kind in kinds for word in get_args(kind)]
+        if not reading.fits(value, hints[key]) or (type(value) is int and value < 0):
+            raise parts.wrong(key, f"one of {', '.join(words)}" if words else "a whole number of at least 0")
     return Pretraining(**part)
 
 

@@ -17,7 +17,7 @@ from vlprompt.artifact import Learned
 from vlprompt.data import Corpus
 from vlprompt.disk import default_root, locked
 from vlprompt.engine.checkpoint import State
-from vlprompt.engine.config import hashed, refuse_unfinished, require_own, same_work
+from vlprompt.engine.config import claimed, hashed, require_own
 from vlprompt.engine.distributed import Alone, joined, own_device, restarted
 from vlprompt.engine.forward import Forward
 from vlprompt.engine.images import Images, open_model
@@ -197,20 +197,16 @@ def _claim(setup: Setup, document: dict[str, object]) -> tuple[dict[str, Any] | 
 def _claimed(config: PretrainConfig, document: dict[str, object]) -> tuple[dict[str, Any] | None, bytes | None]:
     out = config.out
     require_own(out, CONFIG, "pretraining")
-    if not same_work(out / CONFIG, document):
-        return None, None
-    if (out / SUMMARY).is_file():
-        if gone := [name for name in (BEST, LAST) if not (out / name / artifact.FACTS).is_file()]:
-            raise UserError(
-                f"{out} has a finished record ({SUMMARY}), but the prompt in {gone[0]}/ is gone. Remove {SUMMARY} to learn it again, or "
-                "put the prompt back.",
-                exit_code=DATA,
-            )
-        return reading.json_object(out / SUMMARY), None
     data = record.read(out)
-    if data is not None and not (config.resume or restarted()):
-        refuse_unfinished(out)
-    return None, data
+    done = claimed(
+        out / CONFIG,
+        document,
+        result=out / SUMMARY,
+        prompts=[out / name / artifact.FACTS for name in (BEST, LAST)],
+        begun=data is not None,
+        resume=config.resume or restarted(),
+    )
+    return (reading.json_object(out / SUMMARY), None) if done else (None, data)
 
 
 def feed_of(setup: Setup) -> Stream:
@@ -337,12 +333,8 @@ def _summary(
         "epochs": epochs,
         "skipped": len(progress.skipped),
         "held_out_part": corpus.held_out_part if progress.tests else None,
-        "zero_shot_top1": base.get("zero_shot_top1"),
-        "zero_shot_train_top1": base.get("zero_shot_train_top1"),
-        "top1": last.get("top1"),
-        "train_top1": last.get("train_top1"),
-        "largest_loss": last.get("largest_loss"),
-        "train_largest_loss": last.get("train_largest_loss"),
+        **{name: base.get(name) for name in ("zero_shot_top1", "zero_shot_train_top1")},
+        **{name: last.get(name) for name in ("top1", "train_top1", "largest_loss", "train_largest_loss")},
         "best_top1": progress.best_top1,
         "best_step": progress.best_step,
         "kept": BEST if progress.tests and chooses(setup.config, corpus.held_out_part) else LAST,

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from vlprompt import plain
 from vlprompt.records import Record, harmonic
 
 MISSING = "missing"
@@ -226,15 +227,5 @@ def as_rich(table: Table, width: int | None = None) -> RichTable:
 
 def as_markdown(table: Table) -> str:
     """As a Markdown table with its title and remark as paragraphs."""
-    lines = [
-        f"{table.title}.",
-        "",
-        _line(table.header),
-        _line(["---", *["---:"] * (len(table.header) - 1)]),
-        *map(_line, table.cells),
-    ]
+    lines = [f"{table.title}.", "", *plain.markdown_rows(table.header, table.cells, numbers=True)]
     return "\n".join(lines + (["", table.remark] if table.remark else [])) + "\n"
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from vlprompt.errors import DATA, UserError
+from vlprompt.errors import DATA, UserError, reason_of
 from vlprompt.towers.formats import huggingface, openclip
 
 _SMALL = (*huggingface.SMALL, openclip.CONFIG)
@@ -66,9 +66,8 @@ def _fetch(model: str, names: Sequence[str]) -> Path:
             f"{model!r} is neither a Hub id (owner/name) nor a directory: {error}.", exit_code=DATA
         ) from error
     except Exception as error:  # the HTTP library, and so its errors, differs between versions of huggingface_hub
-        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
         raise UserError(
-            f"cannot fetch {model!r} from the Hub, and it is not in the local cache: {reason}. Go online once, or copy "
+            f"cannot fetch {model!r} from the Hub, and it is not in the local cache: {reason_of(error)}. Go online once, or copy "
             f"{', '.join(huggingface.FILES)} into a directory and give its path.",
             exit_code=DATA,
         ) from error
