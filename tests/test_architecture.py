@@ -147,6 +147,11 @@ def test_a_class_name_is_one_thing() -> None:
         for node in ast.walk(tree(path)):
             if isinstance(node, ast.ClassDef):
                 found.setdefault(node.name, []).append(str(path.relative_to(PACKAGE)))
+        values = [node for node in tree(path).body if isinstance(node, ast.Assign)]
+        aliases = [node.targets[0] for node in values if not ast.unparse(node.value).startswith("TypeVar(")]
+        for name in [] if "cli" in path.parts else aliases:  # the command line's are options
+            if isinstance(name, ast.Name) and re.fullmatch("[A-Z][a-z]+.*", name.id):
+                found.setdefault(name.id, []).append(str(path.relative_to(PACKAGE)))
     assert len(found) > 300
     assert not {name: places for name, places in found.items() if len(places) > 1}
 

@@ -39,7 +39,6 @@ from vlprompt.types import (
     LowRank,
     Method,
     ModelFacts,
-    Part,
     Prompted,
     Reach,
     Schedule,
@@ -47,6 +46,7 @@ from vlprompt.types import (
     Steps,
     TextLayout,
     View,
+    WeightPart,
 )
 
 
@@ -111,7 +111,7 @@ class _LowRankSpec:
 class _LowRank(nn.Module):
     def __init__(self, facts: ModelFacts, generator: torch.Generator) -> None:
         super().__init__()
-        self.places: tuple[tuple[Literal["text", "image"], Part], ...] = (
+        self.places: tuple[tuple[Literal["text", "image"], WeightPart], ...] = (
             ("text", "q"),
             ("image", "v"),
             ("image", "fc"),

@@ -39,7 +39,7 @@ LISTS = 8
 """Class lists whose features are kept."""
 HEAT_SIDE, HEAT_RATIO, HEAT_RIVALS = 512, 6, 4
 """Of a heat map: pixels of the long edge; how many times the short edge that may be; likeliest classes that share its scale."""
-Look = tuple[Sample, Tensor]
+Looked = tuple[Sample, Tensor]
 """A picture and its test view (3, S, S)."""
 
 
@@ -65,7 +65,7 @@ class Server:
     def takes_names(self) -> bool:
         return not self.classifier.learned.method.prompt.reach.own_classes
 
-    async def answer(self, look: Look, names: Sequence[str], by_hand: bool) -> list[list[float]]:
+    async def answer(self, look: Looked, names: Sequence[str], by_hand: bool) -> list[list[float]]:
         """Probabilities of the learned prompt and, by_hand, of hand-written words. HTTPException 503: too many wait."""
         if self.queue.qsize() >= WAITING:
             raise HTTPException(503, "too many pictures are waiting. Try again in a moment.", {"Retry-After": "1"})
@@ -104,7 +104,7 @@ class Server:
             else:
                 done.set_result(rows[number])
 
-    def _rows(self, looks: list[Look], names: tuple[str, ...], by_hand: bool) -> list[list[list[float]]]:
+    def _rows(self, looks: list[Looked], names: tuple[str, ...], by_hand: bool) -> list[list[list[float]]]:
         samples = [sample for sample, _ in looks]
         images = self.classifier.seen({sample.id: view for sample, view in looks})
         answers = [probabilities(self.asked(names, False).logits(samples, images), self.classifier.learned.temperature)]
@@ -124,7 +124,7 @@ class Server:
             del self.made[next(iter(self.made))]
         return made
 
-    def look(self, data: bytes) -> Look:
+    def look(self, data: bytes) -> Looked:
         """The picture of a request. HTTPException: 413 too many pixels, 415 no picture, 422 damaged."""
         self.size(data)
         sample = Sample(id="the picture", label=0, source=data.__bytes__)

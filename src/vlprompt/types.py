@@ -55,7 +55,7 @@ class Splice:
         return self.q.shape[-2]
 
 
-Part = Literal["q", "k", "v", "o", "fc", "proj"]
+WeightPart = Literal["q", "k", "v", "o", "fc", "proj"]
 """A weight matrix of a block: attention's four, and the two of the MLP (into the hidden layer, and out of it)."""
 
 
@@ -118,7 +118,7 @@ class Prompted:
     """Layer (from 0) -> tokens of the image tower."""
     layout: TextLayout | None = None
     """None: the text tower reads whole sentences (a template) instead of learned tokens."""
-    weights: Mapping[tuple[Literal["text", "image"], int, Part], LowRank] = field(default_factory=dict)
+    weights: Mapping[tuple[Literal["text", "image"], int, WeightPart], LowRank] = field(default_factory=dict)
     """(tower, layer from 0, matrix) -> its change."""
     after_text: Callable[[Tensor], Tensor] | None = None
     """What is done with the class features, (C, E) or (B, C, E), un-normalised; None: nothing."""

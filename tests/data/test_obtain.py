@@ -16,7 +16,7 @@ import pytest
 from tests.data import layouts
 from tests.data.serving import Behaviour, Server, serving
 from vlprompt.data import open_dataset
-from vlprompt.data.download import Fetcher, Progress
+from vlprompt.data.download import Advance, Fetcher
 from vlprompt.data.papers import catalogue
 from vlprompt.data.papers.obtain import obtain, state, wanted
 from vlprompt.data.papers.row import Address, Download, SetRow
@@ -35,7 +35,7 @@ class Told:
     def say(self, text: str) -> None:
         self.lines.append(text)
 
-    def progress(self, name: str) -> Progress:
+    def progress(self, name: str) -> Advance:
         return lambda done, size: None
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from vlprompt.report import bootstrap
-from vlprompt.report.bootstrap import PairedTest, Table, draws, estimate, paired_test, seed_part
+from vlprompt.report.bootstrap import Gains, PairedTest, draws, estimate, paired_test, seed_part
 
 
 def table(
@@ -25,7 +25,7 @@ def table(
     of_seed: float,
     of_image: float,
     of_prompt_S: NDArray[np.float64] | float = 0.0,
-) -> tuple[Table, float]:
+) -> tuple[Gains, float]:
     """A simulated table: the second method is right with `gain` points more, moved by each seed and by each image.
 
     of_seed, of_image: standard deviations (points) of the gain over seeds and over images. of_prompt_S: what each seed's prompt gains
@@ -118,7 +118,7 @@ def test_resampling_three_seeds_alone_would_not_cover() -> None:
     assert held / 200 < 0.85
 
 
-def literal_draws(tables: list[Table], resamples: int, seed: int) -> list[float]:
+def literal_draws(tables: list[Gains], resamples: int, seed: int) -> list[float]:
     """Images drawn one by one, all sums written out."""
     rng = random.Random(seed)
     out = []

@@ -16,7 +16,7 @@ from vlprompt.records import harmonic
 SHARE = 0.95
 MISSING = "missing"
 
-Pair = tuple[str, int]
+SetSeed = tuple[str, int]
 """A data set and a seed: what settings are compared on."""
 
 
@@ -104,7 +104,7 @@ def halves(cells: Sequence[AblationCell]) -> list[str]:
     return lines
 
 
-def _zero_shot_row(table: Mapping[str, Mapping[Pair, AblationCell]]) -> str:
+def _zero_shot_row(table: Mapping[str, Mapping[SetSeed, AblationCell]]) -> str:
     cells = {cell.dataset: cell for found in table.values() for cell in found.values()}.values()
     base, novel = ([cell.zero_shot[part] for cell in cells] for part in ("base", "novel"))
     both = [*map(harmonic, base, novel)]
@@ -168,15 +168,15 @@ def speed(cells: Sequence[AblationCell]) -> list[str]:
     return lines
 
 
-def by_setting(cells: Iterable[AblationCell], subset: str) -> dict[str, dict[Pair, AblationCell]]:
-    table: dict[str, dict[Pair, AblationCell]] = {}
+def by_setting(cells: Iterable[AblationCell], subset: str) -> dict[str, dict[SetSeed, AblationCell]]:
+    table: dict[str, dict[SetSeed, AblationCell]] = {}
     for cell in cells:
         if cell.subset == subset:
             table.setdefault(cell.setting, {})[cell.dataset, cell.seed] = cell
     return table
 
 
-def over_seeds(found: Mapping[Pair, AblationCell], value: Callable[[AblationCell], float]) -> str:
+def over_seeds(found: Mapping[SetSeed, AblationCell], value: Callable[[AblationCell], float]) -> str:
     """Mean and standard deviation over seeds of the mean over sets."""
     seeds = sorted({seed for _, seed in found})
     return _spread([statistics.fmean(value(cell) for pair, cell in found.items() if pair[1] == seed) for seed in seeds])
@@ -199,7 +199,7 @@ def difference(values: Sequence[float]) -> str:
     return f"**{text}**" if abs(mean) > half else text
 
 
-def _ratio(found: Mapping[Pair, AblationCell], term: str) -> str:
+def _ratio(found: Mapping[SetSeed, AblationCell], term: str) -> str:
     values = [cell.gradient_ratios[term] for cell in found.values() if term in cell.gradient_ratios]
     return f"{statistics.fmean(values):.2g}" if values else "-"
 

@@ -24,9 +24,9 @@ from vlprompt.bench.work import check_all, run_cells
 from vlprompt.bench.workspace import Desk
 from vlprompt.engine.observer import SILENT, Observer
 
-Batch = tuple[Cell, ...]
+CellBatch = tuple[Cell, ...]
 Outcomes = Generator[Outcome, None, None]
-Carrier = Callable[[Sequence[Batch], Grid], Outcomes]
+Carrier = Callable[[Sequence[CellBatch], Grid], Outcomes]
 """Does batches in any order, those of one batch one after the other; an outcome for each cell."""
 SECONDS_TO_STOP = 30.0
 """What a process gets to end after Ctrl-C, before it is terminated."""
@@ -40,7 +40,7 @@ def carrier(jobs: int, observer: Observer = SILENT, desk: Desk | None = None) ->
     return lambda batches, grid: in_this_process(batches, grid, observer, desk or Desk(grid.means))
 
 
-def in_this_process(batches: Sequence[Batch], grid: Grid, observer: Observer, desk: Desk) -> Outcomes:
+def in_this_process(batches: Sequence[CellBatch], grid: Grid, observer: Observer, desk: Desk) -> Outcomes:
     for batch in batches:
         yield from run_cells(batch, grid, desk, observer)
 
@@ -54,7 +54,7 @@ class _Worker:
     left: deque[Cell] = field(default_factory=deque)
 
 
-def in_processes(batches: Sequence[Batch], grid: Grid, jobs: int) -> Outcomes:
+def in_processes(batches: Sequence[CellBatch], grid: Grid, jobs: int) -> Outcomes:
     """Batches in up to `jobs` processes. One that dies takes its cell with it, and a new one continues with the rest."""
     todo = deque(batches)
     workers = [_start(grid) for _ in range(min(jobs, len(todo)))]
@@ -95,7 +95,7 @@ def _start(grid: Grid) -> _Worker:
     return _Worker(process=process, pipe=ours)
 
 
-def _give(worker: _Worker, todo: deque[Batch]) -> None:
+def _give(worker: _Worker, todo: deque[CellBatch]) -> None:
     if todo:
         batch = todo.popleft()
         worker.left.extend(batch)

@@ -22,7 +22,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from vlprompt import artifact, disk
-from vlprompt.bench.carry import Batch, Carrier, Outcomes
+from vlprompt.bench.carry import Carrier, CellBatch, Outcomes
 from vlprompt.bench.cells import Cell, Grid, Outcome
 from vlprompt.bench.pulse import ASKING, Gone, Pulse, require_somebody, within
 from vlprompt.bench.work import failure, run_cells
@@ -119,7 +119,7 @@ def _ray() -> Any:
     return ray
 
 
-def _carried(ray: Any, cluster: Cluster, batches: Sequence[Batch], grid: Grid) -> Outcomes:
+def _carried(ray: Any, cluster: Cluster, batches: Sequence[CellBatch], grid: Grid) -> Outcomes:
     """All batches as tasks; outcomes as tasks end. UserError: the cluster is lost."""
     grid.out.mkdir(parents=True, exist_ok=True)
     token = grid.out / f".ray-{secrets.token_hex(8)}"
@@ -157,14 +157,14 @@ class _Tasks:
 
     def __init__(self, ray: Any, cluster: Cluster, around: Surroundings) -> None:
         self._ray, self._cluster, self._around = ray, cluster, around
-        self.ended: SimpleQueue[tuple[Batch, tuple[list[Outcome], Files] | Exception]] = SimpleQueue()
+        self.ended: SimpleQueue[tuple[CellBatch, tuple[list[Outcome], Files] | Exception]] = SimpleQueue()
         """A batch and what it gave; no batch and an error: no more are to come."""
         self._left = threading.Event()
         self._taken = (1.0, 0.0)
         self._own = ""
         self._thread = threading.Thread(daemon=True)
 
-    def begin(self, batches: Sequence[Batch], grid: Grid) -> None:
+    def begin(self, batches: Sequence[CellBatch], grid: Grid) -> None:
         self._thread = threading.Thread(target=self._carry, args=(batches, grid), name=ASKING, daemon=True)
         self._thread.start()
 
@@ -186,7 +186,7 @@ class _Tasks:
             return ""
         return f"none of its {len(there)} machines has the {cpus:g} CPUs and {gpus:g} GPUs of a task"
 
-    def _carry(self, batches: Sequence[Batch], grid: Grid) -> None:
+    def _carry(self, batches: Sequence[CellBatch], grid: Grid) -> None:
         ray, cpus = self._ray, self._cluster.cpus
         try:
             gpus = _gpus(self._cluster, grid.means, ray.cluster_resources())
@@ -218,7 +218,7 @@ def lost(cluster: Cluster, why: str, grid: Grid) -> UserError:
     )
 
 
-def work_batch(batch: Batch, grid: Grid, around: Surroundings, given: Files) -> tuple[list[Outcome], Files]:
+def work_batch(batch: CellBatch, grid: Grid, around: Surroundings, given: Files) -> tuple[list[Outcome], Files]:
     """In a worker: the outcomes of a batch, and the files that the driver has to put in place (none where the directory is
     shared). given: what is there already of the course, for a worker that cannot see it."""
     os.environ.update(around.variables)
@@ -239,7 +239,7 @@ def work_batch(batch: Batch, grid: Grid, around: Surroundings, given: Files) -> 
         shutil.rmtree(scratch.out, ignore_errors=True)
 
 
-def files_of(grid: Grid, batch: Batch) -> Files:
+def files_of(grid: Grid, batch: CellBatch) -> Files:
     """What stands in the directories of a batch's cells and of their courses, hidden files left out."""
     places = {*(grid.learned(cell.course) for cell in batch), *(grid.of(cell) for cell in batch)}
     return {

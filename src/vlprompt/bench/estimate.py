@@ -43,7 +43,7 @@ class LearningCost:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Need:
+class Cost:
     """What some cells will take."""
 
     seconds: float
@@ -98,7 +98,7 @@ class Measured:
         """Whether a finished cell says how long the method's tests take."""
         return method in self._rates
 
-    def need(self, cells: Sequence[Cell], grid: Grid, new: Iterable[Course]) -> Need:
+    def need(self, cells: Sequence[Cell], grid: Grid, new: Iterable[Course]) -> Cost:
         """What unfinished cells still need: their tests, and the learning of those of the courses `new` whose prompt is not
         there."""
         courses = {course.place: course for course in new}
@@ -110,7 +110,7 @@ class Measured:
             known, unknown = (known, unknown + 1) if seconds is None else (known + seconds, unknown)
         names = {cell.course.method for cell in cells}
         peaks = [one.peak_mib for one in self.learnings if one.method in names]
-        return Need(seconds=known, unknown=unknown, peak_mib=max(peaks, default=None))
+        return Cost(seconds=known, unknown=unknown, peak_mib=max(peaks, default=None))
 
 
 def _read(path: Path) -> LearningCost | None:
@@ -134,7 +134,7 @@ class PlanLine:
     """Of those to do, cells with a failed attempt behind them."""
     prompts: int
     """Still to be learned."""
-    need: Need
+    need: Cost
     recipe: str
     """The file that its settings come from, and whose they are."""
 
@@ -168,11 +168,11 @@ def lines(
     return out
 
 
-def total(found: Iterable[PlanLine]) -> Need:
+def total(found: Iterable[PlanLine]) -> Cost:
     """What all lines need together, in one process."""
     needs = [line.need for line in found]
     peaks = [need.peak_mib for need in needs if need.peak_mib is not None]
-    return Need(
+    return Cost(
         seconds=sum(need.seconds for need in needs),
         unknown=sum(need.unknown for need in needs),
         peak_mib=max(peaks, default=None),

@@ -29,10 +29,10 @@ class Impossible:
     reason: str
 
 
-Found = Iterator[Cell | Impossible]
+Planned = Iterator[Cell | Impossible]
 
 
-def few_shot(maker: Maker, method: str) -> Found:
+def few_shot(maker: Maker, method: str) -> Planned:
     """Learned from n images of every class, tested on the test images of the same set and classes."""
     for known in maker.sets:
         if (reason := _unusable(known)) is not None:
@@ -42,7 +42,7 @@ def few_shot(maker: Maker, method: str) -> Found:
             yield maker.cell("few-shot", course, known)
 
 
-def base_to_novel(maker: Maker, method: str) -> Found:
+def base_to_novel(maker: Maker, method: str) -> Planned:
     """Learned from the base half, tested on the base and on the novel half, each among its own classes alone."""
     for known in maker.sets:
         reason = _unusable(known)
@@ -57,7 +57,7 @@ def base_to_novel(maker: Maker, method: str) -> Found:
             yield maker.cell("base-to-novel", course, known, subset="novel")
 
 
-def cross_dataset(maker: Maker, method: str) -> Found:
+def cross_dataset(maker: Maker, method: str) -> Planned:
     """Learned from all classes of the source, tested on the source and on all classes of every other set."""
     for source in maker.sources("cross-dataset"):
         targets = [one for one in maker.sets if one.name != source.name]
@@ -68,7 +68,7 @@ def cross_dataset(maker: Maker, method: str) -> Found:
         yield from _elsewhere("cross-dataset", maker, method, source, targets)
 
 
-def domain(maker: Maker, method: str) -> Found:
+def domain(maker: Maker, method: str) -> Planned:
     """Learned from all classes of the source, tested on the source and on sets of the same classes (or some of them) from
     elsewhere."""
     for source in maker.sources("domain"):
@@ -90,7 +90,7 @@ def domain(maker: Maker, method: str) -> Found:
         yield from _elsewhere("domain", maker, method, source, [one for one in targets if fits(one, source)])
 
 
-def transfer(maker: Maker, method: str) -> Found:
+def transfer(maker: Maker, method: str) -> Planned:
     """A pretrained prompt on the test images of every set at once, and after fine-tuning on n images of every class."""
     for known in maker.sets:
         reason = _untested(known) or _unanswered(maker.pretrained_resolved, maker.pretrained_names, known.class_names)
@@ -105,7 +105,7 @@ def transfer(maker: Maker, method: str) -> Found:
             yield Impossible(protocol="transfer", method=method, data=known.data, reason=reason)
 
 
-RULES: dict[Protocol, Callable[[Maker, str], Found]] = {
+RULES: dict[Protocol, Callable[[Maker, str], Planned]] = {
     "few-shot": few_shot,
     "base-to-novel": base_to_novel,
     "cross-dataset": cross_dataset,
@@ -114,7 +114,7 @@ RULES: dict[Protocol, Callable[[Maker, str], Found]] = {
 }
 
 
-def _elsewhere(protocol: Protocol, maker: Maker, method: str, source: Known, targets: list[Known]) -> Found:
+def _elsewhere(protocol: Protocol, maker: Maker, method: str, source: Known, targets: list[Known]) -> Planned:
     """One prompt of the source on the source and on each target."""
     reason = _unusable(source)
     if reason is not None:

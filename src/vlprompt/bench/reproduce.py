@@ -32,7 +32,7 @@ WIDEST = 2.0
 WITHOUT_SEEDS = 0.1
 """Points that a method which learns nothing may differ by: half precision and image libraries (project's choice)."""
 MEAN = "mean of "
-Verdict = Literal["agrees", "higher", "lower", "cannot tell", "incomplete"]
+Agreement = Literal["agrees", "higher", "lower", "cannot tell", "incomplete"]
 Point = tuple[str, str, int | None]
 """Data set, classes (all, base, novel), images per class."""
 
@@ -86,7 +86,7 @@ class Reproduced:
     """Points, either way."""
     num_seeds: int = 0
     missing: tuple[str, ...] = ()
-    verdict: Verdict = "incomplete"
+    verdict: Agreement = "incomplete"
 
 
 def sets_of(wanted: Wanted) -> Sets:
@@ -203,7 +203,7 @@ def judged(
     if learned and deviation is not None:
         factor = float(stdtrit(len(by_seed) - 1, (1 + LEVEL) / 2))
         uncertainty = factor * deviation * math.sqrt(1 / len(by_seed) + 1 / max(published_seeds, 1))
-    verdict: Verdict
+    verdict: Agreement
     if uncertainty is None:
         verdict = "cannot tell"
     elif abs(difference) > uncertainty:

@@ -17,7 +17,7 @@ from vlprompt.cli.progress import SECONDS_BETWEEN_LINES, counting
 from vlprompt.errors import DATA, UserError
 
 if TYPE_CHECKING:
-    from vlprompt.data.download import Progress
+    from vlprompt.data.download import Advance
     from vlprompt.data.papers.row import SetRow
 
 
@@ -170,7 +170,7 @@ class _Teller:
     def say(self, text: str) -> None:
         console.note(text)
 
-    def progress(self, name: str) -> Progress:
+    def progress(self, name: str) -> Advance:
         spoken = time.monotonic()
 
         def show(done: int, size: int | None) -> None:

@@ -13,7 +13,7 @@ from vlprompt.errors import UserError
 
 if TYPE_CHECKING:
     from vlprompt.engine.class_vectors import Form
-    from vlprompt.engine.deploy import Kind
+    from vlprompt.engine.deploy import Deployable
 
 app = typer.Typer(help="Files for other programs: a model that answers, class vectors.", no_args_is_help=True)
 Classes = Annotated[
@@ -110,7 +110,7 @@ def torch_export(
     _write(run, out, names, model, "torch-export", half=False)
 
 
-def _write(run: Path, out: Path, names: Path | None, model: str | None, kind: Kind, *, half: bool) -> None:
+def _write(run: Path, out: Path, names: Path | None, model: str | None, kind: Deployable, *, half: bool) -> None:
     from vlprompt.engine.class_vectors import read_names
     from vlprompt.engine.deploy import deployed, write
     from vlprompt.towers import load

@@ -17,7 +17,7 @@ from vlprompt.methods.options import parse_settings
 if TYPE_CHECKING:
     from vlprompt.losses.sampled import Correction
     from vlprompt.methods.recipes import Recipe as ARecipe
-    from vlprompt.pretrain.config import PretrainConfig, Views
+    from vlprompt.pretrain.config import PretrainConfig, PretrainViews
 
 Data = Annotated[
     str | None,
@@ -180,7 +180,7 @@ def _correction(text: str | None) -> Correction | None:
     return None if text is None else options.one_of("--correction", text, CORRECTIONS)
 
 
-def _views(text: str | None) -> Views | None:
+def _views(text: str | None) -> PretrainViews | None:
     from vlprompt.pretrain.config import WORDS
 
     if text is None or text.isdecimal():

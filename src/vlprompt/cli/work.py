@@ -18,7 +18,7 @@ from vlprompt.cli.progress import observing
 
 if TYPE_CHECKING:
     from vlprompt.bench import Cell, Desk, Grid, Outcome, Outlook, Plan, SizedDesk
-    from vlprompt.bench.estimate import LearningCost, Need, PlanLine
+    from vlprompt.bench.estimate import Cost, LearningCost, PlanLine
 
 SECONDS_BETWEEN_ESTIMATES = 30.0
 HOUR, MIB, GIB = 3600, 2**20, 2**30
@@ -74,7 +74,7 @@ def _table(found: Sequence[PlanLine]) -> Any:
     return console.table(None, columns, rows, ruled=False)
 
 
-def _time(need: Need, jobs: int, *, brief: bool = False) -> str:
+def _time(need: Cost, jobs: int, *, brief: bool = False) -> str:
     known = f"about {_duration(need.seconds / jobs)}" if need.seconds else ""
     if not need.unknown:
         return known or "seconds"
@@ -84,7 +84,7 @@ def _time(need: Need, jobs: int, *, brief: bool = False) -> str:
     return f"{known}, and {missing}" if known else missing
 
 
-def _memory(need: Need, jobs: int, *, brief: bool = False) -> str:
+def _memory(need: Cost, jobs: int, *, brief: bool = False) -> str:
     if need.peak_mib is None:
         return "unknown" if brief else "memory unknown"
     size = f"{need.peak_mib * jobs / 1024:.1f} GiB"
@@ -143,7 +143,7 @@ def _as_data(plan: Plan, grid: Grid, desk: SizedDesk, found: Sequence[PlanLine],
     }
 
 
-def _show_ahead(found: Sequence[PlanLine], whole: Need, ahead: Outlook, jobs: int) -> None:
+def _show_ahead(found: Sequence[PlanLine], whole: Cost, ahead: Outlook, jobs: int) -> None:
     console.err().print(_ahead(found), _steps(ahead), _disk(ahead))
     finished, failed = sum(line.finished for line in found), sum(line.failed for line in found)
     done = f", {finished} finished" if finished else ""
@@ -167,7 +167,7 @@ def _show_ahead(found: Sequence[PlanLine], whole: Need, ahead: Outlook, jobs: in
     console.note(f"Disk for cached features: {_size(size)}.")
 
 
-def _size_of(need: Need) -> str:
+def _size_of(need: Cost) -> str:
     return "unknown" if need.peak_mib is None else f"{need.peak_mib / 1024:.1f} GiB"
 
 

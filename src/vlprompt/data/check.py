@@ -205,15 +205,7 @@ def _decode_all(listing: Listing, progress: Callable[[int], None] | None) -> tup
             fine.append(sample)
             looks.append(look)
         good[part] = tuple(fine)
-    whole = Dataset(
-        name=dataset.name,
-        class_names=dataset.class_names,
-        train=good["train"],
-        val=good["val"],
-        test=good["test"],
-        divided=dataset.divided,
-    )
-    return whole, looks, damaged
+    return dataclasses.replace(dataset, train=good["train"], val=good["val"], test=good["test"]), looks, damaged
 
 
 def _each(

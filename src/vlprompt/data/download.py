@@ -41,7 +41,7 @@ MOST_UNSTATED, SMALL = 1 << 36, 1 << 26
 """Bytes: of a file whose size nobody states, and of one that is read into memory."""
 HUB_DIGEST = "X-Linked-ETag"
 """Where the Hub says a file's SHA-256, on the answer that sends on to the storage."""
-Progress = Callable[[int, int | None], None]
+Advance = Callable[[int, int | None], None]
 """Called with the bytes that are there by now, and the file's size where it is known."""
 T = TypeVar("T")
 
@@ -81,7 +81,7 @@ class Fetcher:
     timeout: float = TIMEOUT
     sleep: Callable[[float], None] = field(default=time.sleep)
 
-    def fetch(self, address: Address, folder: Path, progress: Progress = lambda done, size: None) -> Fetched:
+    def fetch(self, address: Address, folder: Path, progress: Advance = lambda done, size: None) -> Fetched:
         """The file of an address, in `folder`; a part that is there from before is gone on with.
 
         Refused: the address gives no file, another than the published one, or breaks off again and again.
@@ -91,7 +91,7 @@ class Fetcher:
         said = "" if target.is_file() else self._transfer(address, target, progress)
         return Fetched(address=address, path=target, checked=_compared(address, target, said))
 
-    def _transfer(self, address: Address, target: Path, progress: Progress) -> str:
+    def _transfer(self, address: Address, target: Path, progress: Advance) -> str:
         """Get the whole file. The SHA-256 that the Hub says it has; empty where it says none."""
         part = target.with_name(f"{target.name}.part")
         said = self._tried(lambda: self._once(address, part, progress), lambda: _size(part))
@@ -112,7 +112,7 @@ class Fetcher:
                     raise AddressRefused(f"{problem}, {failures} times in a row") from problem
                 self.sleep(self.wait * 2 ** (failures - 1))
 
-    def _once(self, address: Address, part: Path, progress: Progress) -> str:
+    def _once(self, address: Address, part: Path, progress: Advance) -> str:
         """One request: from the end of what is there, or from the beginning. Broken: more has to come. Refused: too much came."""
         tag = _tag_of(part)
         have = _size(part) if tag else 0
@@ -248,7 +248,7 @@ def _copy(
     part: Path,
     start: int,
     timeout: float,
-    progress: Progress = lambda done, size: None,
+    progress: Advance = lambda done, size: None,
     size: int | None = None,
     most: int = MOST_UNSTATED,
 ) -> int:

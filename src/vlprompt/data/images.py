@@ -19,7 +19,7 @@ from vlprompt import reading
 from vlprompt.data.samples import Decoding, Sample
 from vlprompt.errors import DATA, UserError
 
-Source = bytes | str | Path | Image.Image | NDArray[Any] | torch.Tensor
+PictureSource = bytes | str | Path | Image.Image | NDArray[Any] | torch.Tensor
 WHITE = (255, 255, 255, 255)
 Image.init()
 FORMATS = tuple(
@@ -36,7 +36,7 @@ MAX_SIDE = 1 << 20
 _one_large = threading.RLock()
 
 
-def open_image(source: Source, *, name: str | None = None, decoding: Decoding = "upright") -> Image.Image:
+def open_image(source: PictureSource, *, name: str | None = None, decoding: Decoding = "upright") -> Image.Image:
     """An image as 8-bit RGB.
 
     Files (a path or the bytes): the first frame, turned as EXIF says; transparency on white; 16-bit grey scaled, not
@@ -52,7 +52,7 @@ def open_image(source: Source, *, name: str | None = None, decoding: Decoding = 
 
 @contextmanager
 def opened(
-    source: Source, *, name: str | None = None, decoding: Decoding = "upright", least: int = 0
+    source: PictureSource, *, name: str | None = None, decoding: Decoding = "upright", least: int = 0
 ) -> Iterator[Image.Image]:
     """As `open_image`, for as long as the image is worked with: threads hold one image of more than 16 megapixels at a time.
 

@@ -23,7 +23,7 @@ from vlprompt.errors import DATA, UserError
 from vlprompt.losses import after, answers
 from vlprompt.towers import Clip
 
-Kind = Literal["onnx", "torch-export"]
+Deployable = Literal["onnx", "torch-export"]
 INPUT, PROBABILITY, LOGITS = "pixels", "probability", "logits"
 OPSET = 18
 
@@ -87,7 +87,7 @@ def deployed(
     return module.eval().requires_grad_(False), facts
 
 
-def write(path: Path, kind: Kind, module: Deployed, facts: dict[str, str], *, half: bool = False) -> None:
+def write(path: Path, kind: Deployable, module: Deployed, facts: dict[str, str], *, half: bool = False) -> None:
     """Write one file for any number of images at once; `half` keeps the weights in float16 (ONNX only).
 
     UserError where the packages of the extra `onnx` are not installed, or the path cannot be written.

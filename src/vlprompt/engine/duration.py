@@ -25,7 +25,7 @@ from vlprompt.types import Method, View
 ENOUGH = 0.25
 """Seconds after which a probe stops: one slow step or image is enough, quick ones are repeated (project's choice)."""
 MOST_STEPS = 5
-Gradients = Callable[[Method, Mapping[str, Tensor], Sequence[Tensor]], object]
+Differentiate = Callable[[Method, Mapping[str, Tensor], Sequence[Tensor]], object]
 """How a step turns its losses into gradients."""
 
 
@@ -74,13 +74,13 @@ def measure(
     )
 
 
-def stepping(forward: Forward, method: Method, lesson: Lesson, images: Images) -> Callable[[Gradients], float]:
+def stepping(forward: Forward, method: Method, lesson: Lesson, images: Images) -> Callable[[Differentiate], float]:
     """A step of the lesson's first batch that can be taken again and again: it gives its seconds, and learns nothing."""
     prompt = new_prompt(forward.clip, forward.spec, len(lesson.class_names), lesson.seed)
     index = batches(len(lesson.samples), method.schedule.batch, seed=lesson.seed, epoch=0)[0]
     batch = [lesson.samples[i] for i in index.tolist()]
 
-    def take(gradients: Gradients) -> float:
+    def take(gradients: Differentiate) -> float:
         began = time.perf_counter()
         losses = weighted(method.terms, _view(forward, method, lesson, images, batch, prompt))
         gradients(method, losses, list(prompt.parameters()))

@@ -147,15 +147,7 @@ def divided(dataset: Dataset, data: str, place: Path, learned: Learned, observer
     observer.note(
         f"{data} has no test folder and no image that {learned.method.name} has seen: tested on all its images."
     )
-    return Dataset(
-        name=dataset.name,
-        class_names=dataset.class_names,
-        template=dataset.template,
-        train=(),
-        test=dataset.train,
-        several=dataset.several,
-        skipped=dataset.skipped,
-    )
+    return dataclasses.replace(dataset, train=(), test=dataset.train, divided=True)
 
 
 @dataclass(frozen=True, slots=True)

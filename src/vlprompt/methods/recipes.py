@@ -14,16 +14,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 from vlprompt import reading
 from vlprompt.errors import DATA, UserError, unknown
 
-Protocol = Literal["few-shot", "base-to-novel", "cross-dataset", "domain", "pretraining", "any"]
+if TYPE_CHECKING:
+    from vlprompt.types import Views
+
+RecipeProtocol = Literal["few-shot", "base-to-novel", "cross-dataset", "domain", "pretraining", "any"]
 Choices = Literal["published", "project"]
-Views = int | Literal["epochs", "centre"]
-Value = str | int | float | bool
-PROTOCOLS: tuple[str, ...] = get_args(Protocol)
+Plain = str | int | float | bool
+PROTOCOLS: tuple[str, ...] = get_args(RecipeProtocol)
 ANY = "any"
 """The protocol of recipes that hold for all of them: those of the small models inside the package."""
 POCKET = "pocket"
@@ -63,7 +65,7 @@ class SpecialCase:
 
     datasets: tuple[str, ...]
     shots: tuple[int, ...]
-    settings: Mapping[str, Value]
+    settings: Mapping[str, Plain]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +96,7 @@ class Recipe:
     title: str
     method: str
     """As `--method` takes it, overlays included."""
-    protocol: Protocol
+    protocol: RecipeProtocol
     choices: Choices
     """Whose settings: `published` in the code named as source, or the `project`'s own, as `note` says."""
     source: str
@@ -112,13 +114,13 @@ class Recipe:
     """Data sets that it is learned on, one run for each."""
     test: tuple[str, ...] = ()
     """Other data sets that each run is tested on; empty: the one it was learned on."""
-    options: Mapping[str, Value] = field(default_factory=dict)
+    options: Mapping[str, Plain] = field(default_factory=dict)
     """The method's options, as `--set` names them."""
-    schedule: Mapping[str, Value] = field(default_factory=dict)
+    schedule: Mapping[str, Plain] = field(default_factory=dict)
     """Epochs, learning rate, batch and so on, as `--set` names them."""
     epochs: Mapping[int, int] = field(default_factory=dict)
     """Shots -> epochs, where they depend on it; another count takes the next larger one's, all images the largest's."""
-    datasets: Mapping[str, Mapping[str, Value]] = field(default_factory=dict)
+    datasets: Mapping[str, Mapping[str, Plain]] = field(default_factory=dict)
     """Data set -> settings that hold on it alone, over all others."""
     cases: tuple[SpecialCase, ...] = ()
     """Settings for some data sets and shots alone, over those too."""
@@ -132,7 +134,7 @@ class Recipe:
     hash: str = ""
     """SHA-256 (hex) of the bytes of those files, one after the other."""
 
-    def settings(self, *, shots: int | None = None, dataset: str = "") -> dict[str, Value]:
+    def settings(self, *, shots: int | None = None, dataset: str = "") -> dict[str, Plain]:
         """Option -> value for one run: options, schedule, epochs by shots, then what holds on this data set, and with these shots."""
         chosen = {**self.options, **self.schedule}
         if self.epochs:
@@ -429,14 +431,14 @@ class Fields:
             raise self.wrong(key, "a table")
         return value
 
-    def settings(self, key: str) -> dict[str, Value]:
+    def settings(self, key: str) -> dict[str, Plain]:
         return self.settings_of(key, self.table(key))
 
-    def settings_of(self, key: str, part: Any) -> dict[str, Value]:
+    def settings_of(self, key: str, part: Any) -> dict[str, Plain]:
         """Option -> plain value; an overlay's options are a table within: `[options.plpp]`."""
         if not isinstance(part, dict):
             raise self.wrong(key, "a table")
-        flat: dict[str, Value] = {}
+        flat: dict[str, Plain] = {}
         for option, value in part.items():
             inner = self.settings_of(f"{key}.{option}", value) if isinstance(value, dict) else None
             flat |= {option: value} if inner is None else {f"{option}.{one}": each for one, each in inner.items()}

@@ -17,7 +17,7 @@ from vlprompt.methods import recipes
 from vlprompt.methods.resolve import options, parse, recipe_of, resolve, takes_steps
 from vlprompt.types import Method, ModelFacts
 
-Views = int | Literal["published", "crops", "centre"]
+PretrainViews = int | Literal["published", "crops", "centre"]
 WORDS: tuple[Literal["published", "crops", "centre"], ...] = ("published", "crops", "centre")
 CORRECTIONS: tuple[Correction, ...] = ("natural", "log10", "none")
 OTHERS = "coop-pretraining"
@@ -48,7 +48,7 @@ class PretrainConfig:
     correction: Correction | None = None
     """None: the recipe's."""
     template: str | None = None
-    views: Views | None = None
+    views: PretrainViews | None = None
     """What an image looks like: `published` (fresh crop, flip and two operations), `crops` (fresh crop and flip), a number of fixed
     crops and flips, or `centre`; None: the recipe's."""
     copies: int | None = None
@@ -111,7 +111,7 @@ class PretrainConfig:
         return recipes.read(self.recipe_name or OTHERS)
 
     @property
-    def seen(self) -> Views:
+    def seen(self) -> PretrainViews:
         """The views with the default resolved."""
         return self.known.pretrain.views if self.views is None else self.views
 

@@ -20,7 +20,7 @@ from vlprompt.engine.forward import Forward
 from vlprompt.engine.images import Images
 from vlprompt.engine.train import Batch, Feed
 from vlprompt.errors import UserError
-from vlprompt.pretrain.config import Views
+from vlprompt.pretrain.config import PretrainViews
 from vlprompt.pretrain.order import StepOrder
 from vlprompt.tensors import onto
 from vlprompt.towers import Clip
@@ -34,7 +34,7 @@ PREPARED = 4096
 class StepViews:
     """What is seen of an image in its step."""
 
-    views: Views
+    views: PretrainViews
     copies: int
     seed: int
     """A run's own crops begin at it, as those of `vlprompt train`."""
@@ -66,7 +66,7 @@ class StepViews:
 
 
 @dataclass(slots=True)
-class Decoding(Dataset[tuple[Batch, Tensor | None]]):
+class Decoder(Dataset[tuple[Batch, Tensor | None]]):
     """Step -> this rank's batch with pixels, and the same views as a teacher sees them if its images are made otherwise: what a worker
     process runs."""
 
@@ -140,7 +140,7 @@ def _looked(look: StepViews, sample: Sample, models: Sequence[Preprocess], epoch
         return str(error)
 
 
-def decoded(dataset: Decoding, start: int, workers: int) -> Iterator[tuple[Batch, Tensor | None]]:
+def decoded(dataset: Decoder, start: int, workers: int) -> Iterator[tuple[Batch, Tensor | None]]:
     """Every step's batch from `start` on; each worker process decodes every so-many-th step ahead."""
     steps = range(start, dataset.plan.steps)
     if not workers:
@@ -252,10 +252,10 @@ class Stream(Feed):
             other = self.teacher.clip.preprocess
         own = (self.ranks.rank, self.ranks.world)
         return self._decoded(
-            Decoding(self.pool, self.plan, self.look, images.clip.preprocess, own, other), forward, start
+            Decoder(self.pool, self.plan, self.look, images.clip.preprocess, own, other), forward, start
         )
 
-    def _decoded(self, source: Decoding, forward: Forward, start: int) -> Iterator[Batch]:
+    def _decoded(self, source: Decoder, forward: Forward, start: int) -> Iterator[Batch]:
         """With the bare tower's features where they are read, and the teacher's, which of fixed views are computed once."""
         for step, (batch, others) in enumerate(decoded(source, start, self.workers), start):
             assert batch.pixels is not None

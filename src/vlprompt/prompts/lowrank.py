@@ -13,9 +13,9 @@ from torch import nn
 
 from vlprompt.errors import UserError
 from vlprompt.prompts.layers import require_image_prompts, uniform
-from vlprompt.types import LowRank, ModelFacts, Part, Prompted, Reach
+from vlprompt.types import LowRank, ModelFacts, Prompted, Reach, WeightPart
 
-NAMES: dict[str, Part] = {"q": "q", "k": "k", "v": "v", "o": "o"}
+NAMES: dict[str, WeightPart] = {"q": "q", "k": "k", "v": "v", "o": "o"}
 WORDS = {"q": "queries", "k": "keys", "v": "values", "o": "output"}
 
 
@@ -75,7 +75,7 @@ class LowRankPrompt(nn.Module):
                     pair["up"] = nn.Parameter(torch.zeros(width, spec.rank))
 
     def forward(self, chance: int | None) -> Prompted:
-        weights: dict[tuple[Literal["text", "image"], int, Part], LowRank] = {}
+        weights: dict[tuple[Literal["text", "image"], int, WeightPart], LowRank] = {}
         towers: tuple[Literal["text", "image"], ...] = ("text", "image")
         for tower in towers:
             for layer, parts in getattr(self, tower).items():

@@ -37,7 +37,7 @@ MARGIN = 0.5
 """Points: a difference that stays within it, either way, counts as none (project's choice)."""
 SEED = 1
 MOST_SEEDS = 999
-Table = NDArray[np.int8]
+Gains = NDArray[np.int8]
 Verdict = Literal["better", "worse", "same", "cannot tell"]
 
 
@@ -67,7 +67,7 @@ class PairedTest:
         return self.image_share**2 * spread / self.num_images
 
 
-def paired_test(difference_SN: Table, *, fixed: bool = False) -> PairedTest:
+def paired_test(difference_SN: Gains, *, fixed: bool = False) -> PairedTest:
     """Takes a table of -1, 0 and +1 apart.
 
     fixed: neither method depends on a seed, so the one row is all there is to know about seeds.
@@ -93,7 +93,7 @@ def paired_test(difference_SN: Table, *, fixed: bool = False) -> PairedTest:
     )
 
 
-def _two_way(difference_SN: Table) -> tuple[float, float]:
+def _two_way(difference_SN: Gains) -> tuple[float, float]:
     """The image factor and the squared standard error over seeds, from the mean squares of the two-way table."""
     num_seeds, num_images = difference_SN.shape
     mean = difference_SN.mean()

@@ -12,7 +12,7 @@ import numpy as np
 
 from vlprompt.errors import DATA, UserError, unknown
 from vlprompt.records import Record
-from vlprompt.report.bootstrap import MARGIN, RESAMPLES, Estimate, PairedTest, Table, estimate, paired_test
+from vlprompt.report.bootstrap import MARGIN, RESAMPLES, Estimate, Gains, PairedTest, estimate, paired_test
 from vlprompt.report.sides import FIELDS, Run, SeedRuns, cells, name_of, paired
 
 
@@ -99,7 +99,7 @@ class _Single:
 
     first: SeedRuns
     second: SeedRuns
-    table: Table
+    table: Gains
     seeds: tuple[int, ...]
     """Of the table's rows; empty where neither cell depends on one."""
 
@@ -137,7 +137,7 @@ def _order(one: Comparison) -> tuple[object, ...]:
     return (one.protocol, one.source, one.subset, one.datasets, shots)
 
 
-def paired_table(first: SeedRuns, second: SeedRuns) -> tuple[Table, tuple[int, ...], tuple[int, ...]]:
+def paired_table(first: SeedRuns, second: SeedRuns) -> tuple[Gains, tuple[int, ...], tuple[int, ...]]:
     """(S, N) of what the second got right minus what the first did; the seeds S, and those that one side only has.
 
     UserError where images, labels or seeds differ, or predictions are missing.
@@ -160,7 +160,7 @@ def paired_table(first: SeedRuns, second: SeedRuns) -> tuple[Table, tuple[int, .
     return _table(rows), tuple(run.record.seed for run, _ in rows), tuple(lone)
 
 
-def _table(rows: Sequence[tuple[Run, Run]]) -> Table:
+def _table(rows: Sequence[tuple[Run, Run]]) -> Gains:
     """(S, N): what the second got right minus what the first did."""
     hashes, labels, _ = rows[0][0].sorted_images
     out = []

@@ -173,7 +173,7 @@ def _template(found: Sequence[Contender], place: Place) -> Seeds:
     return {ANY: seen.pop()} if len(seen) == 1 else {}
 
 
-Kind = Literal["mean", "harmonic", "mean harmonic"]
+Averaging = Literal["mean", "harmonic", "mean harmonic"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,7 +182,7 @@ class Column:
     data sets, or for each data set and then averaged."""
 
     label: str
-    kind: Kind = "mean"
+    kind: Averaging = "mean"
     datasets: tuple[str, ...]
     places: tuple[int, ...]
     """One for each data set."""
@@ -228,7 +228,7 @@ def evaluate(grid: ReportGrid, contender: int, column: Column, metric: str = "to
     )
 
 
-def _combine(kind: Kind, values: Sequence[float]) -> float:
+def _combine(kind: Averaging, values: Sequence[float]) -> float:
     if kind == "mean":
         return statistics.fmean(values)
     half = len(values) // 2

@@ -74,11 +74,11 @@ def make_sections(grid: ReportGrid) -> list[Section]:
     return out
 
 
-Places = dict[int, Place]
+PlacesByNumber = dict[int, Place]
 
 
-def _groups(places: Places, key: Callable[[Place], object]) -> list[Places]:
-    groups: dict[object, Places] = {}
+def _groups(places: PlacesByNumber, key: Callable[[Place], object]) -> list[PlacesByNumber]:
+    groups: dict[object, PlacesByNumber] = {}
     for number, place in places.items():
         groups.setdefault(key(place), {})[number] = place
     return list(groups.values())
@@ -92,7 +92,7 @@ def _datasets(places: Iterable[Place]) -> list[str]:
     return list(dict.fromkeys(place.dataset for place in places))
 
 
-def _few_shot(protocol: str, places: Places) -> list[Section]:
+def _few_shot(protocol: str, places: PlacesByNumber) -> list[Section]:
     """A table per data set with a column per number of shots, the average first."""
     out = []
     for group in _groups(places, lambda place: (place.subset, place.source)):
@@ -127,7 +127,7 @@ def _layout(names: Sequence[str], columns: Sequence[Column]) -> Layout:
     return Layout(title=title, average=average, columns=tuple(columns))
 
 
-def _base_to_novel(places: Places) -> list[Section]:
+def _base_to_novel(places: PlacesByNumber) -> list[Section]:
     """A table per data set with base, novel and H; the average has H of the means and the mean of H under their own names."""
     out = []
     for group in _groups(places, lambda place: (place.source, place.shots)):
@@ -162,7 +162,7 @@ def _halves(index: Mapping[tuple[str, str], int], names: Sequence[str]) -> list[
     return columns
 
 
-def _targets(protocol: str, places: Places) -> list[Section]:
+def _targets(protocol: str, places: PlacesByNumber) -> list[Section]:
     """One table per source: the source, every target, and the average of the targets."""
     out = []
     averages = {"domain": "OOD average", "transfer": AVERAGE}

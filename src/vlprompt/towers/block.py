@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlprompt.towers.config import TowerConfig
-from vlprompt.types import LowRank, Part, Prompted, Splice
+from vlprompt.types import LowRank, Prompted, Splice, WeightPart
 
 
 def full(x: Tensor) -> Tensor:
@@ -23,7 +23,7 @@ def full(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
 
 
-Changes = Mapping[Part, LowRank]
+Changes = Mapping[WeightPart, LowRank]
 UNCHANGED: Changes = {}
 Put = Callable[[Tensor, Tensor], Tensor]
 """Rows (G, L, D) and a splice's tokens -> the rows with the tokens in their places."""
@@ -63,7 +63,7 @@ class Entering:
 
 def entering_of(prompted: Prompted, tower: Literal["text", "image"]) -> Entering:
     """What a prompt puts into one tower."""
-    weights: dict[int, dict[Part, LowRank]] = {}
+    weights: dict[int, dict[WeightPart, LowRank]] = {}
     for (where, layer, part), one in prompted.weights.items():
         if where == tower:
             weights.setdefault(layer, {})[part] = one

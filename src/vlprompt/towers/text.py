@@ -210,7 +210,7 @@ def _by_class(x: Tensor, rows: int) -> Tensor:
     return x.reshape(*x.shape[:2], x.shape[2] // rows, rows, x.shape[-1])
 
 
-Run = Callable[[ClassTokens, Prefix, Entering], Tensor]
+TextRun = Callable[[ClassTokens, Prefix, Entering], Tensor]
 
 
 class _Again(torch.autograd.Function):
@@ -237,7 +237,7 @@ class _Again(torch.autograd.Function):
         return None, *(next(found) if need else None for need in needed)
 
 
-def again(run: Run, part: ClassTokens, prefix: Prefix, entered: Entering) -> Tensor:
+def again(run: TextRun, part: ClassTokens, prefix: Prefix, entered: Entering) -> Tensor:
     """`run(part, prefix, entered)`, the same value and gradient, computed once more in the backward pass."""
     layers = len(prefix.keys)
 

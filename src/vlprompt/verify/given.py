@@ -161,11 +161,11 @@ def require(what: str, numbers: Sequence[int], below: int) -> None:
         raise ValueError(f"{what} {numbers}: each must be a whole number from 0 to {below - 1}")
 
 
-Rows = tuple[tuple[str, tuple[int, ...]], ...]
+Manifest = tuple[tuple[str, tuple[int, ...]], ...]
 
 
 @cache
-def _towers(rows: Rows, seed: int, device: str, dtype: str) -> Clip:
+def _towers(rows: Manifest, seed: int, device: str, dtype: str) -> Clip:
     where, weights = "the manifest", _weights(rows, seed)
     config = config_of(weights, where)
     return assemble(
@@ -181,6 +181,6 @@ def _towers(rows: Rows, seed: int, device: str, dtype: str) -> Clip:
 
 
 @cache
-def _weights(rows: Rows, seed: int) -> dict[str, Tensor]:
+def _weights(rows: Manifest, seed: int) -> dict[str, Tensor]:
     """Drawn once per process; float32 towers on the CPU share their memory."""
     return {name: torch.from_numpy(values) for name, values in drawn_weights(rows, seed).items()}

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from vlprompt.data import archive
-from vlprompt.data.download import AddressRefused, Fetcher, Progress
+from vlprompt.data.download import AddressRefused, Advance, Fetcher
 from vlprompt.data.papers import catalogue
 from vlprompt.data.papers.row import Download, SetRow
 from vlprompt.errors import DATA, UserError
@@ -29,7 +29,7 @@ class Teller(Protocol):
         """A line: what is fetched from where, and what came of it."""
         ...
 
-    def progress(self, name: str) -> Progress:
+    def progress(self, name: str) -> Advance:
         """A counter for one file."""
         ...
 
