@@ -334,6 +334,25 @@ def test_options_that_cannot_be_are_refused(name: str, settings: dict[str, objec
         resolve(name, settings)
 
 
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("clip-adapter", {"ratio": 1.0}),
+        ("clip-adapter", {"reduction": 1}),
+        ("tip-adapter-f", {"alphas": 1}),
+        ("lp-plus-plus", {"steps": 1}),
+        ("clip-lora", {"rank": 1}),
+        ("clip-lora", {"dropout": 0.0}),
+        ("tcp", {"n_ctx": 1}),
+        ("tpt", {"share": 1.0}),
+        ("tpt", {"views": 1, "share": 0.5}),
+        ("tpt", {"rate": 0.0}),
+    ],
+)
+def test_options_at_their_edge_are_taken(name: str, settings: dict[str, object]) -> None:
+    assert resolve(name, settings).options.items() >= settings.items()
+
+
 def test_adams_and_the_cosine_by_steps_are_torchs() -> None:
     """AdamW with a cosine from step to step, as `CosineAnnealingLR` after every step has it; Adam's decay is in the gradient."""
     schedule = Schedule(
