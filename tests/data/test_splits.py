@@ -28,7 +28,7 @@ from vlprompt.data import (
     split_hash,
     write_split,
 )
-from vlprompt.data.splits import _parts_of, fewer_tests
+from vlprompt.data.splits import _parts_of, fewer_tests, said_of_uneven
 from vlprompt.engine.sampling import said_of_short, said_of_skipped
 from vlprompt.errors import DATA, UserError
 
@@ -53,7 +53,7 @@ def published(data: Dataset, shots: int, seed: int) -> tuple[list[Sample], list[
 @pytest.mark.parametrize("shots", [1, 2, 4, 8, 16])
 @pytest.mark.parametrize("seed", [0, 1, 2, 3])
 def test_few_shot_is_the_published_sampling(shots: int, seed: int) -> None:
-    data = dataset({"a": 20, "b": 5, "c": 40}, val={"c": 9, "a": 3, "b": 6})
+    data = dataset({"a": 20, "b": 5, "c": 40, "d": 8, "e": 16}, val={"c": 9, "a": 3, "b": 6, "d": 4, "e": 2})
     few = few_shot(data, shots, seed)
     assert (list(few.train), list(few.val)) == published(data, shots, seed)
 
@@ -90,6 +90,31 @@ def test_fewer_images_than_shots_are_all_taken_and_reported() -> None:
 
 def test_no_validation_set_is_normal() -> None:
     assert few_shot(dataset({"a": 4, "b": 4}), 2, 1).val == ()
+
+
+def test_validation_images_are_held_out_only_where_there_are_none() -> None:
+    without, own = dataset({"a": 4, "b": 4}), dataset({"a": 4, "b": 4}, val={"a": 3, "b": 3})
+    held = few_shot(without, 2, 1, hold_out=True)
+    assert held.held_out
+    assert len(held.val) == 4
+    assert not {one.id for one in held.train} & {one.id for one in held.val}
+    assert {one.id for one in held.val} <= {one.id for one in without.train}
+    kept = few_shot(own, 2, 1, hold_out=True)
+    assert not kept.held_out
+    assert {one.id for one in kept.val} <= {one.id for one in own.val}
+    assert kept == few_shot(own, 2, 1)
+    assert not few_shot(dataset({"a": 2, "b": 2}), 2, 1, hold_out=True).held_out, "no image is left for them"
+
+
+@pytest.mark.parametrize(
+    ("least", "most", "said"), [(1, 5, True), (2, 10, True), (2, 9, False), (3, 3, False), (0, 50, False)]
+)
+def test_classes_of_very_different_sizes_are_said(least: int, most: int, said: bool) -> None:
+    """Five times as many or more; a class without images is another complaint."""
+    found = said_of_uneven({"cat": most, "owl": least, "dog": most})
+    assert bool(found) is said
+    if said:
+        assert f"{least} training images of owl, {most} of cat" in found
 
 
 def test_shots_none_is_everything() -> None:

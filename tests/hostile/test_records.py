@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 import torch
 
+from tests.hostile import records as small
 from tests.hostile import values
 from tests.report import made
 from vlprompt import records
 from vlprompt.engine.checkpoint import METRICS, Checkpoints, State
+from vlprompt.errors import UserError
 from vlprompt.report.write import write_report
 
 
@@ -120,3 +122,27 @@ def test_a_damaged_log_never_stops_a_resume(tmp_path: Path, line: bytes) -> None
     (tmp_path / METRICS).write_bytes(good + line + b"\n")
     assert checkpoints.load() is not None
     assert (tmp_path / METRICS).read_bytes() == good
+
+
+@pytest.mark.parametrize("file", small.FILES, ids=lambda one: one.name)
+def test_small_files_of_runs_and_grids_are_values_or_user_errors(file: small.File, tmp_path: Path) -> None:
+    small.good(file, tmp_path)
+    ended = {"value": 0, "refused": 0}
+    for number in range(60):
+        try:
+            small.tries(file, random.Random(number))
+            ended["value"] += 1
+        except UserError:
+            ended["refused"] += 1
+    assert ended["value"] > 0
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [{"seconds": "long"}, {"method": 3}, {"overrides": [1]}, {"sentence": None}, {"asked": "same"}, {"seconds": {}}],
+)
+def test_a_choice_with_a_value_of_another_type_is_named(tmp_path: Path, odd: dict[str, object]) -> None:
+    file = small.FILES[0]
+    (tmp_path / file.name).write_text(json.dumps(file.good | odd), encoding="utf-8")
+    with pytest.raises(UserError, match=rf"choice\.json.*{next(iter(odd))}"):
+        file.read(tmp_path)

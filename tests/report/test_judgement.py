@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import statistics
 
 import pytest
 
@@ -79,6 +80,17 @@ def test_the_accuracy_of_folds_has_agresti_and_coulls_interval(right: float, n: 
     half = Z * math.sqrt(share * (1 - share) / count)
     wanted = (max(0.0, 100 * (share - half)), min(100.0, 100 * (share + half)))
     assert found.accuracy == pytest.approx(wanted)
+    assert f"{n} images in 4 folds" in found.sentence
+    assert f"{n} test images" in judge([measured(0, 0, top1=right, n=n)]).sentence
+
+
+def test_two_seeds_that_differ_widen_the_interval_by_the_variance_of_their_mean() -> None:
+    found = judge([measured(40, 20, top1=60.0, seed=1), measured(80, 20, top1=60.0, seed=2)])
+    gains = [20 / 402, 60 / 402]
+    within = statistics.fmean(((a + 20 + 1) / 402 - gain**2) / 402 for a, gain in zip((40, 80), gains))
+    half = 100 * Z * math.sqrt(within + statistics.variance(gains) / 2)
+    assert found.low == pytest.approx(10 - half)
+    assert found.high == pytest.approx(10 + half)
 
 
 def test_more_seeds_on_the_same_images_make_it_no_narrower() -> None:

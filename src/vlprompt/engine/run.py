@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from vlprompt import artifact, disk, reading, records
@@ -72,6 +73,17 @@ def train_run(config: RunConfig, observer: Observer = SILENT) -> list[Record]:
         return out
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Told:
+    """What is read of `choice.json`."""
+
+    method: str
+    overrides: Mapping[str, object]
+    sentence: str = ""
+    seconds: float = 0.0
+    asked: Mapping[str, object] | None = None
+
+
 def chosen(config: RunConfig, observer: Observer) -> tuple[RunConfig, tuple[Dataset, Images] | None]:
     """The configuration with a method in place of `auto`, and what was opened to choose it.
 
@@ -82,9 +94,8 @@ def chosen(config: RunConfig, observer: Observer) -> tuple[RunConfig, tuple[Data
     asked = {name: getattr(config, name) for name in ("model", "shots", "recipe", "subset", "template", "views")}
     asked["data"] = Path(config.data).name
     if path.is_file():
-        told, opened = reading.json_object(path), None
-        before = told.get("asked", asked)
-        if changed := differences(before if isinstance(before, dict) else {}, asked):
+        told, opened = reading.typed(_Told, reading.json_object(path), str(path)), None
+        if told.asked is not None and (changed := differences(told.asked, asked)):
             raise another(config.out, changed)
     else:
         opened = open_all(config, observer)
@@ -98,12 +109,11 @@ def chosen(config: RunConfig, observer: Observer) -> tuple[RunConfig, tuple[Data
             observer=observer,
             **given,
         )
-        told = as_dict(choice) | {"asked": asked}
-        disk.write_json(path, told)
-    observer.note(f"Chosen: {told.get('sentence')} It took {told.get('seconds', 0):.0f} s. Another one: --method NAME.")
-    method, overrides = str(told.get("method")), told.get("overrides")
-    own = overrides if isinstance(overrides, dict) else {}
-    return dataclasses.replace(config, method=method, overrides={**own, **config.overrides}), opened
+        stored = as_dict(choice) | {"asked": asked}
+        disk.write_json(path, stored)
+        told = reading.typed(_Told, stored, str(path))
+    observer.note(f"Chosen: {told.sentence} It took {told.seconds:.0f} s. Another one: --method NAME.")
+    return dataclasses.replace(config, method=told.method, overrides={**told.overrides, **config.overrides}), opened
 
 
 def open_all(config: RunConfig, observer: Observer, *, val_as_test: bool = True) -> tuple[Dataset, Images]:

@@ -24,6 +24,7 @@ NORMALIZERS = frozenset(
     ("Precompiled", "NFC", "NFD", "NFKC", "NFKD", "Lowercase", "Strip", "StripAccents", "Nmt", "BertNormalizer")
 )
 MAX_STEPS = 16
+"""Of each part of a tokenizer."""
 
 
 def require_buildable(config: ClipConfig, preprocess: Preprocess, weights: Mapping[str, Tensor], where: str) -> None:
@@ -49,6 +50,12 @@ def require_buildable(config: ClipConfig, preprocess: Preprocess, weights: Mappi
                 )
             if not 0 < tower.eps < 1:
                 wrong.append(f"{part} epsilon is {tower.eps}")
+    if config.trunk is not None:
+        wrong += _off("trunk stem", config.trunk.stem, MOST) + _off("trunk head", config.trunk.head, MOST)
+        for stage in config.trunk.stages:
+            wrong += _off("trunk blocks", stage.blocks, len(weights)) + _off("trunk stride", stage.stride, MAX_SIDE)
+            for name in ("expansion", "channels", "kernel"):
+                wrong += _off(f"trunk {name}", getattr(stage, name), MOST)
     if not wrong and config.patch_size > config.image_size:
         wrong.append(f"patches of {config.patch_size} pixels in images of {config.image_size}")
     wrong += _off("resize", preprocess.resize, MAX_SIDE) + _off("crop", preprocess.crop, MAX_SIDE)
@@ -91,26 +98,67 @@ def checked_tokenizer(path: Path) -> str:
     """The text of a `tokenizer.json` whose steps cannot make a text longer than a few times its length. UserError: others."""
     content = reading.text(path, most=1 << 26)
     value = reading.json_value(content, str(path))
-    steps = list(_steps(value.get("normalizer"))) if isinstance(value, dict) else []
-    odd = [one for one in steps if not _harmless(one)]
-    if not isinstance(value, dict) or odd or len(steps) > MAX_STEPS:
-        said = reading.shown(json.dumps(odd[0])) if odd else f"{len(steps)} steps"
+    if not isinstance(value, dict):
         raise UserError(
-            f"cannot read the tokenizer {path}: its normalizer has {said}. Allowed are at most {MAX_STEPS} of "
-            f"{', '.join(sorted(NORMALIZERS))}, and a Replace by at most one letter. Use CLIP's own tokenizer.json.",
-            exit_code=DATA,
+            f"cannot read the tokenizer {path}: it holds no JSON object. Fetch the file again.", exit_code=DATA
         )
+    for part, inside in STEPS.items():
+        steps = list(_steps(value.get(part), inside))
+        odd = [one for one in steps if not _harmless(one, part)]
+        growing = [name for name in map(_growing, steps) if name]
+        many = next((name for name in GROWING if growing.count(name) > GROWING[name]), None)
+        if odd or many or len(steps) > MAX_STEPS:
+            said = (
+                reading.shown(json.dumps(odd[0]))
+                if odd
+                else f"{growing.count(many)} of {many}"
+                if many
+                else f"{len(steps)} steps"
+            )
+            raise UserError(
+                f"cannot read the tokenizer {path}: its {part} has {said}. Allowed are at most {MAX_STEPS} steps; {ALLOWED[part]}. Use "
+                "CLIP's own tokenizer.json.",
+                exit_code=DATA,
+            )
     return content
 
 
-def _steps(value: Any) -> list[Any]:
+STEPS = {
+    "normalizer": "normalizers",
+    "pre_tokenizer": "pretokenizers",
+    "post_processor": "processors",
+    "decoder": "decoders",
+}
+"""Part of a tokenizer -> where a sequence of its steps stands."""
+GROWING = {"Precompiled": 1, "Metaspace": 1, "ByteLevel": 1, "Replace by Regex": 4}
+"""Steps that may make a text longer, and how many of each a part may have. A pattern may match between any two letters, so a replacement
+may double a text; bytes beyond ASCII are written as two letters; and a space is put before each piece."""
+MAX_PIECES, MAX_TABLE = 16, 1 << 21
+"""Of a template; and letters of a precompiled table, each of whose entries may be as long."""
+ALLOWED = {
+    "normalizer": f"{', '.join(sorted(NORMALIZERS))}, and a Replace by at most one letter; one Precompiled, four patterns",
+    "pre_tokenizer": "one ByteLevel and one Metaspace",
+    "post_processor": f"templates of at most {MAX_PIECES} pieces",
+    "decoder": "a Replace by at most one letter; four patterns",
+}
+
+
+def _steps(value: Any, inside: str) -> list[Any]:
     if isinstance(value, dict) and value.get("type") == "Sequence":
-        inner = value.get("normalizers")
-        return [step for one in inner for step in _steps(one)] if isinstance(inner, list) else [value]
+        inner = value.get(inside)
+        return [step for one in inner for step in _steps(one, inside)] if isinstance(inner, list) else [value]
     return [] if value is None else [value]
 
 
-def _harmless(step: Any) -> bool:
+def _growing(step: Any) -> str:
+    """The step's name among `GROWING`; "": it cannot make a text longer."""
+    kind = step.get("type") if isinstance(step, dict) else None
+    if kind == "Replace":
+        return "Replace by Regex" if "Regex" in (step.get("pattern") or {}) and step.get("content") else ""
+    return kind if isinstance(kind, str) and kind in GROWING else ""
+
+
+def _harmless(step: Any, part: str) -> bool:
     kind = step.get("type") if isinstance(step, dict) else None
     if kind == "Prepend":
         return isinstance(step.get("prepend"), str) and len(step["prepend"]) <= 1
@@ -118,4 +166,9 @@ def _harmless(step: Any) -> bool:
         content, pattern = step.get("content"), step.get("pattern")
         text = next(iter(pattern.values()), "") if isinstance(pattern, dict) else ""
         return isinstance(content, str) and len(content) <= 1 and isinstance(text, str) and 0 < len(text) <= 64
-    return isinstance(kind, str) and kind in NORMALIZERS
+    if kind == "Precompiled":
+        table = step.get("precompiled_charsmap")
+        return table is None or (isinstance(table, str) and len(table) <= MAX_TABLE)
+    if kind == "TemplateProcessing":
+        return all(isinstance(step.get(one), list) and len(step[one]) <= MAX_PIECES for one in ("single", "pair"))
+    return isinstance(kind, str) and (part != "normalizer" or kind in NORMALIZERS)

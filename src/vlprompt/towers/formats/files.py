@@ -78,9 +78,9 @@ def read_tokenizer(directory: Path, manner: Manner = "clip") -> Tokenizer | None
         lines = lines[1:] if lines[0].startswith("#version") else lines
         pairs = [(left, right) for left, right in (line.split() for line in lines if line.strip())]
         return byte_pair_tokenizer(read_json(vocab), pairs)
-    except UserError:
+    except (UserError, KeyboardInterrupt):
         raise
-    except Exception as error:  # the tokenizers library raises bare Exception
+    except BaseException as error:  # the library raises bare Exception, and its own panic, which is none
         raise UserError(
             f"cannot build the tokenizer of {vocab} and {merges}: {error}. Fetch both files again.", exit_code=DATA
         ) from error
