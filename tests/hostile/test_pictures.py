@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -64,7 +66,47 @@ def test_a_large_picture_is_the_same_by_rows(mode: str, monkeypatch: pytest.Monk
         picture.info["transparency"] = 3
     whole = open_image(picture).tobytes()
     monkeypatch.setattr(images, "LARGE", 100)
+    monkeypatch.setattr(images, "STRIP", 100)
     assert open_image(picture).tobytes() == whole
+
+
+@pytest.mark.parametrize("kind", ["WEBP", "AVIF"])
+def test_formats_that_are_decoded_whole_have_a_limit(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = io.BytesIO()
+    Image.new("RGB", (40, 30), (9, 99, 200)).save(out, kind)
+    monkeypatch.setitem(images.MOST_WHOLE, kind, 40 * 30)
+    found = open_image(out.getvalue())
+    assert found.size == (40, 30)
+    assert getattr(found, "_decoder", None) is None, "the decoder holds two more copies"
+    monkeypatch.setitem(images.MOST_WHOLE, kind, 40 * 30 - 1)
+    with pytest.raises(UserError, match=rf"too many pixels for {kind} \(40 x 30\).*or as JPEG") as problem:
+        open_image(out.getvalue(), name="large")
+    assert problem.value.exit_code == DATA
+
+
+PEAK = """
+import re, sys
+from pathlib import Path
+from vlprompt.data import open_image
+def now(name):
+    return int(re.search(name + r":\\s+(\\d+)", Path("/proc/self/status").read_text(encoding="utf-8"))[1]) * 1024
+before = now("VmRSS")
+image = open_image(sys.argv[1])
+assert (image.mode, image.size) == ("RGB", (4500, 4000))
+print((now("VmHWM") - before) / (4500 * 4000))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak is read as Linux counts it")
+@pytest.mark.parametrize(("kind", "most"), [("WEBP", 18), ("PNG", 10)])
+def test_the_peak_of_a_large_transparent_picture(kind: str, most: int, tmp_path: Path) -> None:
+    """Bytes for each pixel: a WebP decoder's copies (16), or a PNG's pixels and the result (8); no further copy on top."""
+    Image.new("RGBA", (4500, 4000), (9, 99, 200, 128)).save(
+        tmp_path / "large", kind, **{"method": 0} if kind == "WEBP" else {}
+    )
+    asked = [sys.executable, "-c", PEAK, str(tmp_path / "large")]
+    done = subprocess.run(asked, capture_output=True, text=True, check=True)
+    assert 4 <= float(done.stdout) < most
 
 
 def test_torn_pictures_are_pictures_or_user_errors() -> None:

@@ -30,6 +30,10 @@ FORMATS = tuple(
 """What is opened, whatever a file is called: Pillow knows more, and hands PostScript to another program."""
 LARGE = 1 << 24
 """Pixels; above it, one image at a time is decoded, and converted by rows."""
+STRIP = LARGE >> 4
+"""Pixels that are converted at once of such a picture: a conversion holds four copies of them."""
+MOST_WHOLE = {"WEBP": 1 << 26, "AVIF": 1 << 26}
+"""Format -> pixels; their decoders cannot decode at a smaller size, and hold 16 bytes for each pixel: 1 GiB here."""
 MAX_BYTES = 1 << 30
 MAX_SIDE = 1 << 20
 """Pixels of an edge: Pillow keeps 8 bytes for each row of every copy, and no camera makes such strips."""
@@ -115,6 +119,8 @@ def _as_rgb(image: Image.Image, name: str, decoding: Decoding = "upright", *, ow
     _require_few(image, name)
     try:
         image.load()
+        if own:
+            _let_go(image)
         _require_few(image, name)  # an icon may hold a larger picture than it says
         if decoding == "published":
             image.info.pop("transparency", None)  # Pillow warns of it, and then leaves it away
@@ -122,17 +128,29 @@ def _as_rgb(image: Image.Image, name: str, decoding: Decoding = "upright", *, ow
         upright = _upright(image, own)
         if own and upright.mode == "RGB" and "transparency" not in upright.info:
             return upright
-        rows = max(1, LARGE // upright.width)
-        if upright.height <= rows:
+        if upright.width * upright.height <= LARGE:
             return _flatten(upright)
-        return _flatten_by_rows(upright, rows)
+        return _flatten_by_rows(upright, max(1, STRIP // upright.width))
     except MemoryError:
         raise
     except Exception as error:  # as above, for images that were opened elsewhere and are read only now
         raise _bad(name, _reason(error)) from error
 
 
+def _let_go(image: Image.Image) -> None:
+    """Drop the decoder, which Pillow keeps for further frames: it holds two frames of a WebP or AVIF file, 8 bytes for each pixel."""
+    if getattr(image, "_decoder", None) is not None:
+        image._decoder = None  # type: ignore[attr-defined]
+
+
 def _require_few(image: Image.Image, name: str) -> None:
+    whole = MOST_WHOLE.get(image.format or "")
+    if whole is not None and image.width * image.height > whole:
+        raise _bad(
+            name,
+            f"too many pixels for {image.format} ({image.width} x {image.height}); the limit is {whole}, since it cannot be decoded at a "
+            "smaller size. Save it smaller, or as JPEG",
+        )
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and image.width * image.height > limit:
         raise _bad(name, f"too many pixels ({image.width} x {image.height}); the limit is {limit}")
@@ -144,7 +162,7 @@ def _flatten_by_rows(image: Image.Image, rows: int) -> Image.Image:
     """As `_flatten`, some rows at a time: a conversion of a whole large picture holds several copies of it."""
     scale = None
     if _is_deep(image):  # 20 bytes and more for a pixel of the part
-        rows = max(1, rows // 8)
+        rows = max(1, rows // 2)
         scale = _scale(np.asarray(part) for _, part in _parts(image, rows))
     out = Image.new("RGB", image.size)
     for top, part in _parts(image, rows):
