@@ -70,6 +70,8 @@ def test_more_words_than_tokens_are_refused(clip: Clip) -> None:
 
 def test_a_linear_layer_starts_uniformly_within_one_over_the_root_of_its_inputs() -> None:
     made = linear(100, 400, torch.Generator().manual_seed(0))
-    for tensor in (made.weight.detach(), made.bias.detach()):
+    alone = uniform(400, 100, torch.Generator().manual_seed(0))
+    assert alone.shape == made.weight.shape
+    for tensor in (made.weight.detach(), made.bias.detach(), alone):
         assert -0.1001 < float(tensor.min()) < -0.09
         assert 0.09 < float(tensor.max()) < 0.1001

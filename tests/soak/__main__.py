@@ -13,7 +13,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from tests.soak import clusters, files, kills, long, mutants, ranks
+from tests.soak import clusters, coverage, files, kills, long, mutants, ranks
 from vlprompt import disk, reading
 from vlprompt.engine.precision import versions
 
@@ -26,6 +26,10 @@ FOUND = (
     "",
     "- A list of shards with a file name of more than 255 letters ended in a traceback. Now that shard is left out.",
     "- A disk that filled up in the middle of a grid's cell counted as a failed attempt. Now it does not.",
+    "- A `tokenizer.json` of a few hundred bytes took all memory: its steps doubled a text again and again. Now it is refused.",
+    "- A trunk's configuration, an older vocabulary and `choice.json` with a value of another kind ended in a traceback. Now they end",
+    "  in a message.",
+    "- The table of `tune` ended in a traceback where a trial had failed. Now it shows the trial as failed.",
     "",
 )
 STEPS = "2,500 steps in one process, time after time: memory and open files"
@@ -128,6 +132,7 @@ def page(record: dict[str, Any]) -> str:
             *([] if not missing else [_filled(f"Not part of this run: {'; '.join(missing)}."), ""]),
             *(["What was wrong:", "", *wrong, ""] if wrong else []),
             *FOUND,
+            *(coverage.lines() if coverage.RECORD.is_file() else []),
             *(mutants.lines(reading.json_object(mutants.RECORD)) if mutants.RECORD.is_file() else []),
             "A longer run: `make soak SECONDS=36000 SEED=2`.",
             "",

@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 import random
+import resource
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +16,8 @@ from tarfile import REGTYPE
 import torch
 
 from tests.data.make import noise
+from tests.hostile import models as layouts
+from tests.hostile import records as small_files
 from tests.hostile import values
 from tests.hostile.test_archives import manifest, read_all, tar, zipped
 from tests.report import made
@@ -23,10 +27,11 @@ from vlprompt.data.archive import Unsafe, unpack
 from vlprompt.engine.checkpoint import Checkpoints, State
 from vlprompt.errors import UserError
 from vlprompt.methods.resolve import resolve
-from vlprompt.pocket import model_dir
 from vlprompt.towers import load
 
 EXPECTED = (UserError, Unsafe)
+SECONDS, MEMORY = 60.0, 1 << 20
+"""What a try may take at most: seconds, and KiB by which the peak of the process may rise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,19 +134,19 @@ def checkpoints(folder: Path) -> Callable[[random.Random], None]:
 
 
 def models(folder: Path) -> Callable[[random.Random], None]:
-    model = Path(shutil.copytree(model_dir("pocket-s"), folder / "model"))
-    names = ("config.json", "preprocessor_config.json")
-    wholes = {name: json.loads((model / name).read_bytes()) for name in names}
+    made: dict[str, Callable[[random.Random], None]] = {}
 
     def one(stream: random.Random) -> None:
-        for name, good in wholes.items():
-            (model / name).write_bytes(values.written(good))
-        name = stream.choice(names)
-        way = stream.choice(list(values.places(wholes[name])))
-        (model / name).write_bytes(values.written(values.put(wholes[name], way, stream.choice(values.ODD))))
-        load(model).tokenizer.encode("a dog")
+        name = stream.choice(list(layouts.LAYOUTS))
+        if name not in made:
+            made[name] = layouts.tries(name, folder / f"model{len(made)}")
+        made[name](stream)
 
     return one
+
+
+def small(folder: Path) -> Callable[[random.Random], None]:
+    return lambda stream: small_files.tries(stream.choice(small_files.FILES), stream)
 
 
 def archives(folder: Path) -> Callable[[random.Random], None]:
@@ -186,7 +191,8 @@ KINDS = (
     Kind("result.json and predictions.npz, torn or one value changed", results),
     Kind("prompt.json and prompt.safetensors, torn or one value changed", artifacts),
     Kind("checkpoints, torn", checkpoints),
-    Kind("model configurations, one value changed", models),
+    Kind("configurations and tokenizers of models in five layouts, torn or one value changed, used", models),
+    Kind("choice, course, cell, attempts, split and curve of a run, torn or one value changed", small),
     Kind("tar, tar.gz and zip, torn, unpacked", archives),
     Kind("shards.json and shards, torn or one value changed", shards),
 )
@@ -196,13 +202,19 @@ def tries(kind: Kind, folder: Path, stream: random.Random) -> Iterator[str]:
     """Endless tries of one kind: an empty string where a try ended as it should, else what happened."""
     one = kind.make(folder)
     while True:
+        said, began, peak = "", time.monotonic(), _peak()
         try:
             one(stream)
         except EXPECTED:
-            yield ""
+            said = ""
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt):
                 raise
-            yield f"{type(error).__name__}: {str(error)[:200]}"
-        else:
-            yield ""
+            said = f"{type(error).__name__}: {str(error)[:200]}"
+        if (took := time.monotonic() - began) > SECONDS or _peak() - peak > MEMORY:
+            said = f"{took:.0f} s, {(_peak() - peak) >> 10} MiB more"
+        yield said
+
+
+def _peak() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
