@@ -120,3 +120,10 @@ def test_any_bytes_are_a_value_or_a_user_error(content: bytes) -> None:
             read(content, "f")
         except UserError:
             continue
+
+
+@pytest.mark.parametrize("number", ["nan", "-inf", "inf", "1e999", "9" * 5000])
+def test_toml_has_finite_numbers_as_json(number: str) -> None:
+    with pytest.raises(UserError, match="damaged or no TOML"):
+        reading.toml_value(f"a = {number}", "f")
+    assert reading.toml_value("a = 1.5e3", "f") == {"a": 1500.0}

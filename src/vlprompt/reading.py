@@ -74,7 +74,7 @@ def json_value(content: str | bytes, where: str) -> Any:
 def toml_value(content: str, where: str) -> dict[str, Any]:
     """A TOML document. UserError as `json_value`."""
     try:
-        value = tomllib.loads(content)
+        value = tomllib.loads(content, parse_float=_finite)
     except (ValueError, RecursionError) as problem:
         raise UserError(f"{where} is damaged or no TOML ({_short(problem)}).", exit_code=DATA) from problem
     _require_shallow(value, where)

@@ -174,6 +174,9 @@ def test_the_frames_of_a_video(vlprompt: Vlprompt, trained: Path, tmp_path: Path
     assert [one["path"] for one in found] == [f"{path} at {second} s" for second in range(3)]
     with pytest.raises(UserError, match=r"at most 10,000. Write --every"):
         frames.frames(path, 0.0001)
+    (tmp_path / "list.mp4").write_text("ffconcat version 1.0\nfile a.mp4\n", encoding="utf-8")
+    with pytest.raises(UserError, match="cannot be read as a video"):
+        frames.frames(tmp_path / "list.mp4", 1)  # FFmpeg would open the files of the list
     path.write_bytes(b"no video")
     assert "cannot be read as a video" in vlprompt("predict", trained, path).err
 

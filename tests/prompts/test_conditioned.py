@@ -7,7 +7,7 @@ import torch
 
 from vlprompt.errors import UserError
 from vlprompt.prompts import ConditionedSpec, ContextSpec
-from vlprompt.prompts.layers import linear, words_last
+from vlprompt.prompts.layers import linear, uniform, words_last
 from vlprompt.towers import Clip
 
 NAMES = ("cat", "a red dog", "bird")

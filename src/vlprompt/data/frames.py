@@ -13,6 +13,9 @@ from vlprompt.errors import DATA, UserError
 
 ENDINGS = frozenset((".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".ts", ".3gp"))
 MOST = 10_000
+FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm,mpeg,mpegts,mpegvideo,asf"
+OPTIONS = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
+"""Of FFmpeg: what is opened, whatever a file is called. It knows lists of other files too (concat, HLS), and would open those."""
 
 
 def is_video(name: str) -> bool:
@@ -49,7 +52,7 @@ def _opened(path: Path) -> Any:
             exit_code=DATA,
         ) from missing
     try:
-        container = av.open(str(path))
+        container = av.open(str(path), options=dict(OPTIONS))
     except (OSError, ValueError) as problem:  # PyAV's errors are of these
         raise UserError(f"{path} cannot be read as a video ({problem}).", exit_code=DATA) from problem
     if not container.streams.video:
