@@ -62,12 +62,14 @@ open-clip-test: install ## Every model that open_clip lists, against open_clip i
 soak: install ## Damage files, kill processes and fill the disk for SECONDS; writes docs/reliability.md
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.soak --seconds $(SECONDS) --seed $(SEED)
 
-coverage: install ## Which branches the quick tests take, by file
+coverage: install ## Which branches the quick tests take, by file; writes docs/reliability.md
 	$(BIN)/python -m pip install --quiet 'coverage>=7.10'
 	$(BIN)/coverage erase
 	OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest -m "not slow"
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --skip-covered --ignore-errors
+	$(BIN)/python -m tests.soak.coverage
+	$(BIN)/python -m tests.soak --page
 
 docs: install ## Build the documentation site into site/ (no network)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

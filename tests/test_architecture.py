@@ -10,6 +10,7 @@ import pkgutil
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -341,3 +342,18 @@ def test_pictures_are_opened_as_one_of_the_named_formats() -> None:
         for node in ast.walk(tree(path)):
             if isinstance(node, ast.Call) and ast.unparse(node.func) in ("Image.open", "PIL.Image.open"):
                 assert any(one.arg == "formats" for one in node.keywords), f"{path}:{node.lineno}"
+
+
+def test_what_a_test_is_skipped_without_is_installed_for_development() -> None:
+    """A package that only some people have is in the extra `dev`, so `make install` brings it and its tests run."""
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    dev = {
+        re.split(r"[<>=\[]", one)[0].replace("-", "_")
+        for one in tomllib.loads(text)["project"]["optional-dependencies"]["dev"]
+    }
+    wanted = {
+        name.partition(".")[0]: path.name
+        for path in (ROOT / "tests").rglob("*.py")
+        for name in re.findall(r'importorskip\("([\w.]+)"', path.read_text(encoding="utf-8"))
+    }
+    assert {name: file for name, file in wanted.items() if name not in dev} == {}

@@ -66,7 +66,8 @@ def run(seconds: float, seed: int, most: int, *, trainings: bool = True, only: i
 
     only: the number of one harness (from 0), whose row is put into the record that is there.
     """
-    found = [] if only is None or not RECORD.is_file() else reading.json_object(RECORD)["harnesses"]
+    known = reading.json_object(RECORD) if only is not None and RECORD.is_file() else {}
+    found = known.get("harnesses", [])
     todo = harnesses()
     each = seconds * (1 - SHARE_OF_TRAININGS * trainings) / len(todo)
     if trainings:
@@ -87,20 +88,21 @@ def run(seconds: float, seed: int, most: int, *, trainings: bool = True, only: i
                     break
         took = time.monotonic() - began
         result = {"name": name, "tried": tried, "wrong": len(wrong), "first": wrong[:SHOWN], "seconds": round(took, 1)}
-        result |= {"fact": fact} if fact else {}
+        result |= {"date": date.today().isoformat(), "seed": seed} | ({"fact": fact} if fact else {})
         print(json.dumps(result), flush=True)
         names = [one for one, _ in todo]
         found = sorted(
             [*(one for one in found if one["name"] != name), result], key=lambda one: names.index(one["name"])
         )
         about = {"date": date.today().isoformat(), "seed": seed, "seconds": seconds, "versions": versions()}
-        disk.write_json(RECORD, {**about, "harnesses": found})  # a run that is stopped keeps what it has
+        note = {"note": known["note"]} if known.get("note") else {}
+        disk.write_json(RECORD, {**about, **note, "harnesses": found})  # a run that is stopped keeps what it has
 
 
 def page(record: dict[str, Any]) -> str:
     """docs/reliability.md from the record."""
     rows = [
-        f"| {one['name']}{_fact(one)} | {one['tried']:,} | {one['wrong']} | {one['seconds']:,} |"
+        f"| {one['name']}{_fact(one)} | {one['tried']:,} | {one['wrong']} | {one['seconds']:,} | {one['date']} | {one['seed']} |"
         for one in record["harnesses"]
     ]
     missing = [
@@ -117,16 +119,18 @@ def page(record: dict[str, Any]) -> str:
             "`make soak` damages files in random ways, kills processes, fills the disk, takes data away and moves clocks. This",
             "page is made from its record, `docs/records/soak.json`. `make test` has small versions of all of it (`tests/hostile/`).",
             "",
-            f"Run on {record['date']}, seed {record['seed']}, {record['seconds']:,.0f} seconds.",
+            f"Last run on {record['date']}, for {record['seconds']:,.0f} seconds: each harness has its share, and makes its least",
+            "number of tries however long they take.",
             "",
             *([_filled(record["note"]), ""] if record.get("note") else []),
             f"Versions: {facts}.",
             "",
             "A try must end in a value or in a message for the user. It is wrong if it ends in another exception, in other",
-            "bits, in a file that is neither the old nor the new one, or in a path outside its folder.",
+            "bits, in a file that is neither the old nor the new one, or in a path outside its folder. A try with a damaged file is",
+            f"also wrong if it takes more than {files.SECONDS:.0f} seconds, or {files.MEMORY >> 10:,} MiB.",
             "",
-            "| harness | tries | wrong | seconds |",
-            "|---|---:|---:|---:|",
+            "| harness | tries | wrong | seconds | run on | seed |",
+            "|---|---:|---:|---:|---|---:|",
             *rows,
             "",
             *([] if not missing else [_filled(f"Not part of this run: {'; '.join(missing)}."), ""]),

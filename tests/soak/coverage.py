@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import textwrap
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,7 @@ def lines() -> list[str]:
     parts = {kind: (one[f"{kind}_taken"], one[kind]) for kind in ("statements", "branches")}
     rows = [f"| {kind} | {of:,} | {taken:,} | {100 * taken / of:.1f} |" for kind, (taken, of) in parts.items()]
     taken, of = (sum(values) for values in zip(*parts.values()))
-    low = "; ".join(f"`{name}` {percent:.0f} %" for name, percent in one["low"].items())
+    low = "; ".join(f"`{name}` {percent:.1f} %" for name, percent in one["low"].items())
     return [
         "## What the quick tests run",
         "",
@@ -64,9 +65,13 @@ def lines() -> list[str]:
         *rows,
         f"| both | {of:,} | {taken:,} | {100 * taken / of:.1f} |",
         "",
-        *([f"Files below {LOW:.0f} %: {low}.", ""] if low else []),
-        *([one["note"], ""] if one.get("note") else []),
+        *([_filled(f"Files below {LOW:.0f} %: {low}."), ""] if low else []),
+        *([_filled(one["note"]), ""] if one.get("note") else []),
     ]
+
+
+def _filled(text: str) -> str:
+    return textwrap.fill(text, 118, break_long_words=False, break_on_hyphens=False)
 
 
 if __name__ == "__main__":
