@@ -74,7 +74,7 @@ def train_run(config: RunConfig, observer: Observer = SILENT) -> list[Record]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Told:
+class _Chosen:
     """What is read of `choice.json`."""
 
     method: str
@@ -94,7 +94,7 @@ def chosen(config: RunConfig, observer: Observer) -> tuple[RunConfig, tuple[Data
     asked = {name: getattr(config, name) for name in ("model", "shots", "recipe", "subset", "template", "views")}
     asked["data"] = Path(config.data).name
     if path.is_file():
-        told, opened = reading.typed(_Told, reading.json_object(path), str(path)), None
+        told, opened = reading.typed(_Chosen, reading.json_object(path), str(path)), None
         if told.asked is not None and (changed := differences(told.asked, asked)):
             raise another(config.out, changed)
     else:
@@ -111,7 +111,7 @@ def chosen(config: RunConfig, observer: Observer) -> tuple[RunConfig, tuple[Data
         )
         stored = as_dict(choice) | {"asked": asked}
         disk.write_json(path, stored)
-        told = reading.typed(_Told, stored, str(path))
+        told = reading.typed(_Chosen, stored, str(path))
     observer.note(f"Chosen: {told.sentence} It took {told.seconds:.0f} s. Another one: --method NAME.")
     return dataclasses.replace(config, method=told.method, overrides={**told.overrides, **config.overrides}), opened
 
