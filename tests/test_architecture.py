@@ -356,4 +356,6 @@ def test_what_a_test_is_skipped_without_is_installed_for_development() -> None:
         for path in (ROOT / "tests").rglob("*.py")
         for name in re.findall(r'importorskip\("([\w.]+)"', path.read_text(encoding="utf-8"))
     }
-    assert {name: file for name, file in wanted.items() if name not in dev} == {}
+    assert {name: file for name, file in wanted.items() if name not in dev} == {
+        "open_clip": "test_openclip_library.py"  # `make open-clip-test` brings it, apart from all else
+    }
