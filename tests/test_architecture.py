@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tools import files_table
 
 import vlprompt
 
@@ -178,6 +179,11 @@ def test_a_short_file_has_several_importers() -> None:
         and len(importers[name]) < 2
     ]
     assert not alone, f"fold them into their importers: {alone}"
+
+
+def test_the_page_has_a_line_for_every_file() -> None:
+    text = files_table.PAGE.read_text(encoding="utf-8")
+    assert files_table.filled(text) == text, "python tools/files_table.py"
 
 
 def text_calls_without_encoding(path: Path) -> Iterator[int]:

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and locks on directories."""
 
 from __future__ import annotations
 

@@ -7,10 +7,10 @@ import dataclasses
 import json
 import os
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, cast
 from urllib.parse import parse_qsl, urlencode
 
 import typer
@@ -228,6 +228,15 @@ def as_typed(data: str) -> str:
     columns = ",".join(f"{name}={column}" for name, column in pairs.items())
     asked = (("--columns", columns), ("--class-names", names))
     return " ".join([shlex.quote(place), *(f"{option} {shlex.quote(value)}" for option, value in asked if value)])
+
+
+Config = TypeVar("Config")
+
+
+def config_of(kind: type[Config], asked: Mapping[str, Any], made: Mapping[str, Any]) -> Config:
+    """A configuration of a command's options by their names; made: what is read from their text, and goes before it."""
+    known = {field.name for field in dataclasses.fields(cast(Any, kind))}
+    return kind(**{name: value for name, value in {**asked, **made}.items() if name in known})
 
 
 def dump_records(records: Iterable[Record]) -> None:

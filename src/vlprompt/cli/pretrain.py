@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import shlex
 from pathlib import Path
@@ -138,7 +137,6 @@ def _config(asked: dict[str, Any]) -> PretrainConfig:
 
     if asked["all_classes"] and asked["classes_per_step"] is not None:
         raise UserError("--all-classes and --classes-per-step exclude each other: give one.")
-    known = {field.name for field in dataclasses.fields(PretrainConfig)}
     recipe = _recipe(asked["recipe"])
     usual = {"method": "rpp", "model": options.DEFAULT_MODEL, "data": "pocket", "shots": 16, "seed": 42}
     if recipe is not None:
@@ -155,7 +153,7 @@ def _config(asked: dict[str, Any]) -> PretrainConfig:
         "correction": _correction(asked["correction"]),
         "views": _views(asked["views"]),
     }
-    return PretrainConfig(**{name: value for name, value in asked.items() if name in known} | made)
+    return options.config_of(PretrainConfig, asked, made)
 
 
 def _recipe(name: str) -> ARecipe | None:

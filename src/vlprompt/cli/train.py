@@ -155,8 +155,7 @@ def _config(asked: dict[str, Any]) -> RunConfig:
         "views": options.parse_views(asked["views"]),
         "track": options.parse_track(asked["track"]),
     }
-    known = {field.name for field in dataclasses.fields(RunConfig)}
-    return RunConfig(**{name: value for name, value in asked.items() if name in known} | made)
+    return options.config_of(RunConfig, asked, made)
 
 
 def _learn(config: RunConfig, *, all_answers: bool, as_json: bool) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shlex
 import statistics
 from pathlib import Path
@@ -78,8 +77,7 @@ def _tune(asked: dict[str, Any]) -> None:
         "seeds": options.parse_seeds(asked["seeds"]),
         "views": options.parse_views(asked["views"]),
     }
-    known = {field.name for field in dataclasses.fields(RunConfig)}
-    config = RunConfig(**{name: value for name, value in asked.items() if name in known} | made)
+    config = options.config_of(RunConfig, asked, made)
     named = recipe_of(method, config.protocol, config.model, config.recipe)
     ranges = {name: text for name, text in given.items() if name not in fixed}
     ranges = ranges or usual_ranges(resolve(method, fixed, shots=config.shots, recipe=named), fixed)

@@ -1,4 +1,4 @@
-"""The state after an epoch on disk, from which a resumed run gives the same bits; and the lock on a run directory."""
+"""The state after an epoch on disk, from which a resumed run gives the same bits; and learning curves for TensorBoard."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How several losses become one gradient: ProGrad's projection (arXiv 2205.14865)."""
+"""How several losses become one gradient (ProGrad, arXiv 2205.14865), and the prompts of all epochs one (PromptSRC)."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ function drawClasses() {
   }
   element("class-controls").replaceChildren(
     menu("Data", "place", places.map((place) => [place, placeText(place)])), menu("Method", "method", rows.map(name)),
-    ...(rows.length > 1 ? [menu("beside", "other", rows.filter((row) => row !== view.method).map(name))] : []),
+    ...(rows.length > 1 ? [menu("next to", "other", rows.filter((row) => row !== view.method).map(name))] : []),
     menu("Classes by", "order", [["difference", "difference"], ["recall", "recall"], ["name", "name"]]));
   for (const id of ["recall", "confusion", "reliability"]) element(id).hidden = false;
   drawRecall();
