@@ -46,7 +46,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "losses": {"errors", "types"},
     "solvers": {"errors", "types"},
     "data": {"errors", "types", "pocket", "disk", "reading"},
-    "methods": {"errors", "types", "reading", "pocket", "prompts", "losses", "solvers"},
+    "methods": {"errors", "types", "reading", "pocket", "prompts", "losses", "solvers", "data"},
     "artifact": MODELS | {"methods"},
     "convert": MODELS | {"methods", "artifact"},
     "head": {"errors", "types", "towers", "losses"},

@@ -13,11 +13,12 @@ from vlprompt import artifact, pocket
 from vlprompt.bench.cells import Cell, Course, Protocol
 from vlprompt.bench.workspace import Desk
 from vlprompt.data import Dataset, Subset, halves, restrict, split_hash
+from vlprompt.data.papers.catalogue import SHIFTED
 from vlprompt.engine.config import default_views
 from vlprompt.engine.job import recipe_template
 from vlprompt.errors import DATA, UserError
 from vlprompt.methods.options import options_of
-from vlprompt.methods.recipes import FOUR, GROUPS
+from vlprompt.methods.recipes import GROUPS
 from vlprompt.methods.resolve import every, ignored, options, recipe_of, resolve, whose
 from vlprompt.types import Method, Views
 
@@ -403,7 +404,7 @@ def benchmark_sets() -> tuple[str, ...]:
 def domain_sets(source: str) -> tuple[str, ...]:
     """The sets of a source's classes from elsewhere that are known: the pocket's, and ImageNet's four."""
     if source == "imagenet":
-        return FOUR
+        return SHIFTED
     return tuple(name for name in pocket.names() if pocket.info(name).domain_of == source)
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 from vlprompt import reading
+from vlprompt.data.papers.catalogue import FEW_SHOT, SHIFTED
 from vlprompt.errors import DATA, UserError, unknown
 
 if TYPE_CHECKING:
@@ -33,14 +34,13 @@ POCKET = "pocket"
 ENDING = ".toml"
 FOLDER = resources.files("vlprompt") / "recipes"
 
-ELEVEN = (
-    *("imagenet", "caltech101", "oxford_pets", "stanford_cars", "oxford_flowers", "food101", "fgvc_aircraft"),
-    *("sun397", "dtd", "eurosat", "ucf101"),
-)
-"""The data sets of few-shot and base-to-novel tables, by CoOp's names for them; the last ten are cross-dataset's targets."""
-FOUR = ("imagenetv2", "imagenet_sketch", "imagenet_a", "imagenet_r")
-"""Domain generalisation's targets."""
-GROUPS = {"eleven": ELEVEN, "ten": ELEVEN[1:], "four": FOUR, "fourteen": ELEVEN[1:] + FOUR, "papers": ELEVEN + FOUR}
+GROUPS = {
+    "eleven": FEW_SHOT,
+    "ten": FEW_SHOT[1:],
+    "four": SHIFTED,
+    "fourteen": FEW_SHOT[1:] + SHIFTED,
+    "papers": FEW_SHOT + SHIFTED,
+}
 """Words that a recipe may use for a list of data sets."""
 
 
