@@ -35,10 +35,10 @@ from vlprompt import pocket
 from vlprompt.data import FeatureStore, few_shot, load_pixels, open_dataset
 from vlprompt.data.views import first_view
 from vlprompt.engine.checkpoint import State, Watch
-from vlprompt.engine.config import DEFAULT_VIEWS
+from vlprompt.engine.config import DEFAULT_VIEWS, Means
 from vlprompt.engine.evaluate import Classifier, accuracy
 from vlprompt.engine.images import Images
-from vlprompt.engine.job import Job, Means, learn, prepare
+from vlprompt.engine.job import Job, learn, prepare
 from vlprompt.engine.optim import batches, lr_at
 from vlprompt.engine.train import new_prompt, prompt_at
 from vlprompt.towers import Clip, load

@@ -15,7 +15,8 @@ from benchmarks.feature_cache import write_images
 from benchmarks.methods_sides import SMALL, random_clip
 from benchmarks.text_tower import KINDS, shares
 
-from vlprompt.engine.job import Means, learn
+from vlprompt.engine.config import Means
+from vlprompt.engine.job import learn
 
 FIGURE = {"name": "ratio", "value": 2.5, "unit": "times"}
 

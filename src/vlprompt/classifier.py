@@ -24,6 +24,7 @@ from vlprompt.data.folders import refusal
 from vlprompt.data.views import ahead, pixels
 from vlprompt.engine.choose import AUTO, Choice, choose, usual
 from vlprompt.engine.confidence import confidence_of
+from vlprompt.engine.config import Means
 from vlprompt.engine.evaluate import (
     Classifier,
     accuracy,
@@ -34,7 +35,7 @@ from vlprompt.engine.evaluate import (
     zero_shot,
 )
 from vlprompt.engine.images import Images, open_images
-from vlprompt.engine.job import Drawn, Learning, Means, learn, prepare, with_teacher
+from vlprompt.engine.job import Drawn, Learning, learn, prepare, with_teacher
 from vlprompt.engine.observer import SILENT, observing
 from vlprompt.engine.precision import resolve_device
 from vlprompt.engine.sampling import said_of_skipped

@@ -19,10 +19,10 @@ from vlprompt.ablate.table import render
 from vlprompt.data import Dataset, Subset, open_dataset, restrict, split_by_rule, split_hash
 from vlprompt.disk import locked
 from vlprompt.engine.checkpoint import State, Watch
-from vlprompt.engine.config import default_views, hashed
+from vlprompt.engine.config import Means, default_views, hashed
 from vlprompt.engine.evaluate import Classifier, accuracy
 from vlprompt.engine.images import Images, open_model
-from vlprompt.engine.job import Job, Means, Work, learn_all, prepare
+from vlprompt.engine.job import Job, Work, learn_all, prepare
 from vlprompt.engine.observer import SILENT, Observer
 from vlprompt.engine.train import new_prompt, prompt_at
 from vlprompt.errors import DATA, NUMERICAL, UserError, unknown

@@ -8,7 +8,7 @@ from vlprompt.bench.protocols import Plan, cached_features, done, make, said_of
 from vlprompt.bench.request import Request, expand
 from vlprompt.bench.work import run_cell, run_cells
 from vlprompt.bench.workspace import Desk
-from vlprompt.engine.job import Means
+from vlprompt.engine.config import Means
 
 __all__ = [
     "PAPERS_MODEL",

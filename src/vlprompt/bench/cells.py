@@ -20,7 +20,7 @@ from typing import Literal
 
 from vlprompt import records
 from vlprompt.data import Subset
-from vlprompt.engine.job import Means
+from vlprompt.engine.config import Means
 from vlprompt.methods import recipes
 from vlprompt.types import Views
 

@@ -27,7 +27,7 @@ from vlprompt.bench.cells import Cell, Grid, Outcome
 from vlprompt.bench.pulse import ASKING, Gone, Pulse, require_somebody, within
 from vlprompt.bench.work import failure, run_cells
 from vlprompt.bench.workspace import Desk
-from vlprompt.engine.job import Means
+from vlprompt.engine.config import Means
 from vlprompt.errors import DATA, UserError, reason_of
 from vlprompt.records import RESULT
 

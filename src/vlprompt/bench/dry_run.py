@@ -27,11 +27,11 @@ from vlprompt.data import Dataset, FewShot, Sample, Subset, few_shot
 from vlprompt.data.papers import catalogue
 from vlprompt.data.papers.catalogue import FEW_SHOT, SHIFTED
 from vlprompt.data.papers.row import SetRow
+from vlprompt.engine.config import Means
 from vlprompt.engine.duration import stepping
 from vlprompt.engine.evaluate import Classifier
 from vlprompt.engine.forward import Forward, reads_frozen
 from vlprompt.engine.images import Images
-from vlprompt.engine.job import Means
 from vlprompt.engine.optim import batches
 from vlprompt.engine.precision import device_name, resolve_device, synchronize
 from vlprompt.engine.step import gradients_of

@@ -15,8 +15,8 @@ import torch
 
 from vlprompt.data import Dataset, Sample, open_dataset, split_by_rule
 from vlprompt.disk import LOCK, one_at_a_time
+from vlprompt.engine.config import Means
 from vlprompt.engine.images import Images, open_images
-from vlprompt.engine.job import Means
 from vlprompt.engine.precision import resolve_device
 from vlprompt.engine.teacher import Teacher, open_teacher
 from vlprompt.towers import Clip, load

@@ -1,4 +1,4 @@
-"""One run, every field given or default; and whether a directory may be worked in."""
+"""One run, every field given or default, and its means; whether a directory may be worked in."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from vlprompt import reading
+from vlprompt.engine.checkpoint import Track
 from vlprompt.engine.precision import DTYPES
 from vlprompt.errors import DATA, UserError, unknown
 from vlprompt.methods import recipes
@@ -33,8 +34,28 @@ def default_views(recipe: str, dataset: str, *, wanted: str = "auto") -> Views:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunConfig:
-    """What `vlprompt train` is asked to do."""
+class Means:
+    """How the work is done; nothing of it decides a result."""
+
+    device: str = "auto"
+    cache: Path | None = None
+    """Root of the feature cache; None: the user's."""
+    max_memory: int | None = None
+    """Bytes that a process may take: text rows are then run a part at a time, with the same gradient; None: no limit."""
+    track: Track | None = None
+    """Where learning curves go, in addition to `metrics.jsonl`."""
+    threads: int | None = None
+    """Of each process; None: torch's choice."""
+    save_every: int = 1
+    """Epochs between checkpoints."""
+    replicas: int = 1
+    """Prompts that are learned together where they differ in their seed alone: quicker on small models, equal to about 1e-6, not to
+    the bit (project's choice)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunConfig(Means):
+    """What `vlprompt train` is asked to do, and the means of it."""
 
     method: str
     """A name of `vlprompt methods`, overlays included: ``plpp+coop``."""
@@ -64,11 +85,8 @@ class RunConfig:
     views: Views | None = None
     """Fixed random crops per training image, cycled by epoch; ``epochs``: a fresh one each epoch, as published; ``centre``: the test
     view, never a crop; None: the recipe's (`default_views`)."""
-    device: str = "auto"
     dtype: str = "float32"
     """Of the frozen weights; what is learned is always float32."""
-    cache: Path | None = None
-    """Root of the feature cache; None: the user's cache directory."""
     folds: int = 0
     """Folds of all images but test images, which are asked about in turn in the place of test images; 0: none."""
     curve: bool | None = None
@@ -79,14 +97,6 @@ class RunConfig:
     """Whether an image that cannot be used is an error instead of a listed skip."""
     resume: bool = False
     """Whether to continue with unfinished work in `out`."""
-    max_memory: int | None = None
-    """Bytes that the process may take: text rows are then run a part at a time, with the same gradient; None: no limit."""
-    save_every: int = 1
-    """Epochs between checkpoints."""
-    replicas: int = 1
-    """Seeds that are learned together, as `Means.replicas`."""
-    track: Literal["tensorboard"] | None = None
-    """Where learning curves go, in addition to `metrics.jsonl`."""
 
     @property
     def protocol(self) -> Literal["few-shot", "base-to-novel"]:

@@ -5,8 +5,8 @@
     learned, learning = learn(job, drawn, means)    the prompt, and how it was learned
     record, answers = test(learned, learning, questions, images)
 
-`Job` is all that decides a result, `Means` what does not. Who calls: a run directory (`engine.run`), a cell of a grid (`bench.work`),
-`PromptClassifier.fit`, the ablation; `test` serves saved prompts too (`engine.test`).
+`Job` is all that decides a result, `Means` (`engine.config`) what does not. Who calls: a run directory (`engine.run`), a cell of a
+grid (`bench.work`), `PromptClassifier.fit`, the ablation; `test` serves saved prompts too (`engine.test`).
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from vlprompt import artifact, disk
 from vlprompt.artifact import Learned
 from vlprompt.data import Dataset, FewShot, Sample, Split, restrict, write_split
 from vlprompt.data.splits import Subset, said_of_uneven
-from vlprompt.engine.checkpoint import Checkpoints, Track, tracked, weights_found
+from vlprompt.engine.checkpoint import Checkpoints, tracked, weights_found
 from vlprompt.engine.confidence import Confidence, confidence_of
-from vlprompt.engine.config import default_views, hashed
+from vlprompt.engine.config import Means, default_views, hashed
 from vlprompt.engine.duration import Duration, measure
 from vlprompt.engine.evaluate import Classifier, Told, check_classes, classifier_of, examine, training_hash
 from vlprompt.engine.images import Images
@@ -53,26 +53,6 @@ from vlprompt.towers import Clip
 from vlprompt.types import Method, Steps, Views
 
 CONFIG, SPLIT = "config.json", "split.json"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Means:
-    """How the work is done; nothing of it decides a result."""
-
-    device: str = "auto"
-    cache: Path | None = None
-    """Root of the feature cache; None: the user's."""
-    max_memory: int | None = None
-    """Bytes that a process may take for learning; None: no limit."""
-    track: Track | None = None
-    """Where learning curves go, in addition to `metrics.jsonl`."""
-    threads: int | None = None
-    """Of each process; None: torch's choice."""
-    save_every: int = 1
-    """Epochs between checkpoints."""
-    replicas: int = 1
-    """Prompts that are learned together where they differ in their seed alone: quicker on small models, equal to about 1e-6, not to
-    the bit (project's choice)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,7 @@ from vlprompt.disk import locked
 from vlprompt.engine.checkpoint import CHECKPOINT
 from vlprompt.engine.choose import AUTO, CHOICE, as_dict, choose
 from vlprompt.engine.confidence import Confidence
-from vlprompt.engine.config import RunConfig, another, claimed, differences, require_own
+from vlprompt.engine.config import Means, RunConfig, another, claimed, differences, require_own
 from vlprompt.engine.evaluate import best_words
 from vlprompt.engine.images import Images, open_model
 from vlprompt.engine.job import (
@@ -23,7 +23,6 @@ from vlprompt.engine.job import (
     Drawn,
     Job,
     Learning,
-    Means,
     Questions,
     Work,
     learn_all,
@@ -157,13 +156,6 @@ def learned_and_tested(
 
     Finished ones are read back. A place has the error where that job failed; `drawings` gets what each one drew.
     """
-    means = Means(
-        device=config.device,
-        cache=config.cache,
-        max_memory=config.max_memory,
-        track=config.track,
-        save_every=config.save_every,
-    )
     found: dict[Path, Record | UserError] = {}
     works = []
     for job, at in placed:
@@ -171,11 +163,11 @@ def learned_and_tested(
         drawn = in_folds(drawn, job) if config.folds else drawn
         work = Work(job=job, drawn=drawn, at=at)
         drawings[at] = drawn
-        if (done := _claim(work, means, resume=config.resume)) is not None:
+        if (done := _claim(work, config, resume=config.resume)) is not None:
             found[at] = done
         else:
             works.append(work)
-    for work, new in zip(works, learn_all(works, means, observer=observer) if works else [], strict=True):
+    for work, new in zip(works, learn_all(works, config, observer=observer) if works else [], strict=True):
         part_of = protocol or config.protocol
         ended = new if isinstance(new, UserError) else _tested(work, *new, protocol=part_of, observer=observer)
         found[work.directory] = ended

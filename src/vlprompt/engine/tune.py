@@ -18,9 +18,9 @@ from vlprompt import disk
 from vlprompt.data import Dataset, split_by_rule
 from vlprompt.data.samples import Tested
 from vlprompt.disk import locked
-from vlprompt.engine.config import RunConfig, hashed, require_own, same_work
+from vlprompt.engine.config import Means, RunConfig, hashed, require_own, same_work
 from vlprompt.engine.images import Images
-from vlprompt.engine.job import Job, Means
+from vlprompt.engine.job import Job
 from vlprompt.engine.observer import SILENT, Observer
 from vlprompt.engine.run import job_of, learned_and_tested, open_all
 from vlprompt.errors import DATA, UserError
