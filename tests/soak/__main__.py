@@ -61,10 +61,10 @@ def harnesses() -> list[tuple[str, Callable[[Path, random.Random], Iterator[str]
 TRAININGS = "`vlprompt train` killed at random moments, resumed, compared bit for bit"
 
 
-def run(seconds: float, seed: int, most: int, *, trainings: bool = True, only: int | None = None) -> None:
+def run(seconds: float, seed: int, most: int, *, trainings: bool = True, only: str | None = None) -> None:
     """Write the record of all harnesses, after each of them; trainings: also those that run the command, for a third of the time.
 
-    only: the number of one harness (from 0), whose row is put into the record that is there.
+    only: words of the name of one harness, whose row is put into the record that is there.
     """
     known = reading.json_object(RECORD) if only is not None and RECORD.is_file() else {}
     found = known.get("harnesses", [])
@@ -72,8 +72,10 @@ def run(seconds: float, seed: int, most: int, *, trainings: bool = True, only: i
     each = seconds * (1 - SHARE_OF_TRAININGS * trainings) / len(todo)
     if trainings:
         todo.append((TRAININGS, kills.trainings))
+    if only is not None and not any(only in name for name, _ in todo):
+        raise SystemExit(f"no harness is called {only!r}. There are:\n" + "\n".join(name for name, _ in todo))
     for number, (name, harness) in enumerate(todo):
-        if only not in (None, number):
+        if only is not None and only not in name:
             continue
         own = seconds * SHARE_OF_TRAININGS if name == TRAININGS else each
         stream, began, tried, wrong, fact = random.Random(seed * 1000 + number), time.monotonic(), 0, [], ""
@@ -158,7 +160,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--most", type=int, default=10_000, help="Tries of a harness.")
     parser.add_argument("--no-trainings", dest="trainings", action="store_false", help="Leave killed trainings out.")
-    parser.add_argument("--only", type=int, help="The number of one harness, from 0; its row is put into the record.")
+    parser.add_argument("--only", help="Words of the name of one harness; its row is put into the record.")
     parser.add_argument("--page", action="store_true", help="Make the page of the record that is there.")
     given = parser.parse_args()
     if not given.page:

@@ -249,7 +249,7 @@ def lines(record: dict[str, Any]) -> list[str]:
         rows.append(f"| {' | '.join(map(str, cells))} | {lost - since} |")
     told = [
         textwrap.fill(
-            f"- `{one['file']}`, `{one['fault']}`: {EXPLAINED.get((one['file'], one['fault']), 'open.')}",
+            f"- `{one['file']}`, `{one['fault']}`: {EXPLAINED.get((one['file'], one['fault'], part['seed']), 'open.')}",
             118,
             subsequent_indent="  ",
             break_long_words=False,
