@@ -211,6 +211,21 @@ def test_every_module_says_what_it_is(path: Path) -> None:
     assert ast.get_docstring(tree(path)), "no docstring"
 
 
+def test_names_in_backquotes_are_there() -> None:
+    """`vlprompt.a.b` of a docstring or a page is a module, or something in one."""
+    lost = []
+    for path in [*SOURCES, *(ROOT / "docs").rglob("*.md")]:
+        for name in re.findall(r"`(vlprompt(?:\.\w+)+)`", path.read_text(encoding="utf-8")):
+            module, _, last = name.rpartition(".")
+            try:
+                there = hasattr(importlib.import_module(module), last) or importlib.import_module(name)
+            except ImportError:
+                there = False
+            if not there:
+                lost.append(f"{path.relative_to(ROOT)}: {name}")
+    assert not lost, lost
+
+
 def test_every_module_can_be_imported() -> None:
     names = [info.name for info in pkgutil.walk_packages(vlprompt.__path__, "vlprompt.")]
     assert "vlprompt.engine.run" in names

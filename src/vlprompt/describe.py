@@ -85,12 +85,9 @@ class Description:
         return sum(tensor.count for tensor in self.tensors)
 
     def as_dict(self) -> dict[str, object]:
+        first = ("name", "summary", "source", "model", "num_classes")
         return {
-            "name": self.name,
-            "summary": self.summary,
-            "source": self.source,
-            "model": self.model,
-            "num_classes": self.num_classes,
+            **{name: getattr(self, name) for name in first},
             "parameters": self.count,
             "tensors": [
                 {

@@ -89,11 +89,6 @@ class Head:
     def raw(self) -> HeadScores:
         return self.heads["raw"]
 
-    @property
-    def warning(self) -> str | None:
-        """One sentence where natural captions are not the least surprising to the raw head."""
-        return self.raw.verdict if self.raw.misled else None
-
     def line(self) -> str:
         raw = self.raw
         return (

@@ -226,11 +226,8 @@ PERCENT = (
     *("hand_written_top1", "majority_top1", "ece_before", "reject_auroc", "mean_ap", "hand_written_ap"),
 )
 COUNTS = (
-    *(
-        *("shots", "seed", "num_classes", "num_test", "test_of", "folds", "num_train", "num_val", "epochs"),
-        *("parameters", "gained", "lost"),
-    ),
-    *("seconds", "seconds_features", "peak_mib", "ap_gain_error"),
+    *("shots", "seed", "num_classes", "num_test", "test_of", "folds", "num_train", "num_val", "epochs"),
+    *("parameters", "gained", "lost", "seconds", "seconds_features", "peak_mib", "ap_gain_error"),
 )
 MAX_ROWS = 4_000_000
 """Test images of one run, and classes."""

@@ -108,7 +108,8 @@ class Maker:
         return tuple(one for one in self._given if one.material.train)
 
     def sources(self, protocol: Protocol) -> tuple[Known, ...]:
-        """The sets that are learned from where others are tested: those asked for, else by `_default_source`."""
+        """The sets that are learned from where others are tested: those asked for, else of a domain grid those that
+        have domains, else the one with most classes."""
         if self.request.source is not None:
             return tuple(self._open(name) for name in expand(self.request.source))
         learnable = [one for one in self._given if one.material.train]

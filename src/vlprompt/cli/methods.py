@@ -176,7 +176,7 @@ def _lengths(about: Description) -> str:
 
 
 def _reach(about: Description) -> Table:
-    """Which term trains which tensor, as measured by `vlprompt.explain`."""
+    """Which term trains which tensor, as measured by `vlprompt.describe`."""
     rows = (
         (one.name, " x ".join(map(str, one.shape)), one.place, *(one.reach(term.name) for term in about.terms))
         for one in about.tensors

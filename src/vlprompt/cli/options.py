@@ -311,7 +311,7 @@ def parse_views(text: str | None) -> int | Literal["epochs", "centre"] | None:
 ANYWHERE = "Anywhere in a command: --data-root DIR, where the papers' data sets lie, and --debug."
 """Stands below the options of every command."""
 VARIABLE = "VLPROMPT_DATA"
-"""As `vlprompt.data.catalogue.ROOT_VARIABLE`; not read from there, so `--help` imports nothing heavy."""
+"""As `vlprompt.data.papers.catalogue.ROOT_VARIABLE`; not read from there, so `--help` imports nothing heavy."""
 
 
 @contextmanager

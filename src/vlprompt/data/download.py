@@ -84,7 +84,7 @@ class Fetcher:
     def fetch(self, address: Address, folder: Path, progress: Advance = lambda done, size: None) -> Fetched:
         """The file of an address, in `folder`; a part that is there from before is gone on with.
 
-        Refused: the address gives no file, another than the published one, or breaks off again and again.
+        AddressRefused: the address gives no file, another than the published one, or breaks off again and again.
         """
         folder.mkdir(parents=True, exist_ok=True)
         target = folder / address.file
@@ -100,7 +100,7 @@ class Fetcher:
         return said
 
     def _tried(self, once: Callable[[], T], have: Callable[[], int]) -> T:
-        """What `once` gives, tried again where it is broken. Refused: so many times in a row without a new byte."""
+        """What `once` gives, tried again where it is broken. AddressRefused: so many times in a row without a new byte."""
         failures = 0
         while True:
             before = have()
@@ -113,7 +113,7 @@ class Fetcher:
                 self.sleep(self.wait * 2 ** (failures - 1))
 
     def _once(self, address: Address, part: Path, progress: Advance) -> str:
-        """One request: from the end of what is there, or from the beginning. Broken: more has to come. Refused: too much came."""
+        """One request: from the end of what is there, or from the beginning. Broken: more has to come. AddressRefused: too much came."""
         tag = _tag_of(part)
         have = _size(part) if tag else 0
         headers = {"User-Agent": AGENT, "Accept-Encoding": "identity"}
@@ -161,7 +161,7 @@ class Fetcher:
         return _Answer.of(stream, hops.sha256)
 
     def small(self, url: str, most: int = SMALL) -> bytes:
-        """A small file's bytes. Refused: it cannot be had, or is larger than `most`."""
+        """A small file's bytes. AddressRefused: it cannot be had, or is larger than `most`."""
         with tempfile.TemporaryDirectory() as folder:
             part = Path(folder, "file")
 
@@ -214,7 +214,7 @@ class _Answer:
 
     @classmethod
     def of(cls, stream: Any, sha256: str) -> _Answer:
-        """Refused: it is a page for people, packed although nobody asked for that, or a part that does not say which."""
+        """AddressRefused: it is a page for people, packed although nobody asked for that, or a part that does not say which."""
         headers = stream.headers
         part = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", headers.get("Content-Range", ""))
         packed = headers.get("Content-Encoding", "identity").strip().lower() not in ("", "identity")
@@ -254,7 +254,7 @@ def _copy(
 ) -> int:
     """Append what comes at `start`; the bytes that are there in the end.
 
-    Broken: it broke off. Refused: more came than stated, or fewer than `LEAST` bytes in `timeout` seconds.
+    Broken: it broke off. AddressRefused: more came than stated, or fewer than `LEAST` bytes in `timeout` seconds.
     """
     done, most = start, most if size is None else size
     since, had = time.monotonic(), done
@@ -340,7 +340,7 @@ class Spool:
 
 
 def _compared(address: Address, path: Path, said: str) -> str:
-    """Which checksum a file has been compared with. Refused, and the file is gone: it has another."""
+    """Which checksum a file has been compared with. AddressRefused, and the file is gone: it has another."""
     published, whose = address.checksum, address.checksum_source
     if published == UNKNOWN and said:
         published, whose = f"sha256:{said}", "the Hub"

@@ -115,7 +115,7 @@ def by_hand(row: SetRow, folder: Path) -> str:
 
 
 def place(row: SetRow, download: Download, file: Path, folder: Path) -> None:
-    """Move what a fetched file brings into the data set's folder. Refused: it does not bring what it should."""
+    """Move what a fetched file brings into the data set's folder. AddressRefused: it does not bring what it should."""
     folder.mkdir(parents=True, exist_ok=True)
     if not file.name.endswith((*archive.TAR, *archive.ZIP)):
         if file.name.endswith(".json") and not file.read_bytes().lstrip().startswith(b"{"):
@@ -141,7 +141,7 @@ def place(row: SetRow, download: Download, file: Path, folder: Path) -> None:
 
 
 def _unpack(file: Path, into: Path) -> None:
-    """Refused: damaged, or with a member that would leave the folder."""
+    """AddressRefused: damaged, or with a member that would leave the folder."""
     try:
         archive.unpack(file, into)
     except archive.Unsafe as problem:

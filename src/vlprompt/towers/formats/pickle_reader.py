@@ -91,7 +91,7 @@ _PUT, _GET = {"BINPUT", "LONG_BINPUT"}, {"BINGET", "LONG_BINGET"}
 
 
 def read(pickled: bytes) -> Any:
-    """The value of a pickle: plain containers, numbers, strings, `TensorRef`s and `Module`s. Raises Refused."""
+    """The value of a pickle: plain containers, numbers, strings, `TensorRef`s and `Module`s. Raises PickleRefused."""
     machine = _Machine()
     try:
         for opcode, argument, _ in pickletools.genops(pickled):
