@@ -125,7 +125,7 @@ def test_a_step_computes_nothing_that_is_not_needed(clip: Clip, name: str, monke
         train._step(0, [one], SILENT)
     assert sorted(asked) == ["encode_images", "encode_text"]
     with Products() as forward, torch.no_grad():
-        one.forward.view(one.prompt(), torch.tensor([0, 3, 3, 1]), torch.randn(4, 32), torch.randn(4, 3, 32, 32))
+        one.forward(one.prompt, torch.tensor([0, 3, 3, 1]), torch.randn(4, 32), torch.randn(4, 3, 32, 32))
     # Gradients of rows cost as much as the rows did, and attention's a little more; of weights they would cost as much again.
     assert forward.flops < whole.flops < 2.3 * forward.flops
 

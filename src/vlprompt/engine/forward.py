@@ -25,11 +25,22 @@ TEMPLATE = Ensemble(templates=(), own=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answered:
-    """What the towers have answered already; None: not yet."""
+class SeenBatch:
+    """A batch as one prompt sees it."""
 
-    text: Features | None = None
-    image: Features | None = None
+    prompted: Prompted
+    labels: Tensor
+    """(B,), on the CPU, as `drawn` and `others`: the classes in view are found there."""
+    frozen_BE: Tensor | None
+    """The bare tower's features, where `Forward.reads_frozen`."""
+    pixels: Tensor | None
+    """(B, 3, S, S): where the prompt enters the image tower."""
+    drawn: Tensor | None = None
+    """The classes that are in view in addition to the images' own; None: all are."""
+    others: Sequence[Tensor] = ()
+    """Labels of the step's images in other processes."""
+    taught_BE: Tensor | None = None
+    """The images' features in the other model that teaches."""
 
 
 class Teaches(Protocol):
@@ -103,42 +114,35 @@ class Forward:
         chance: int | None = None,
         taught_BE: Tensor | None = None,
     ) -> View:
-        """labels (B,). frozen_BE: the bare tower's features, where `reads_frozen`. pixels (B, 3, S, S): where the prompt enters
-        the image tower. drawn: the classes that are in view in addition to the images' own; None: all are. others: labels of the step's
-        images in other processes. chance: the step's seed, for a prompt that asks for it. taught_BE: the images' features in the other
-        model that teaches."""
-        prompted = self.ask(prompt, frozen_BE, chance)
-        return self.view(prompted, labels, frozen_BE, pixels, drawn, others, taught_BE)
+        """The arguments are those of `SeenBatch`; chance: the step's seed, for a prompt that asks for it."""
+        seen = SeenBatch(
+            prompted=self.ask(prompt, frozen_BE, chance),
+            labels=labels,
+            frozen_BE=frozen_BE,
+            pixels=pixels,
+            drawn=drawn,
+            others=others,
+            taught_BE=taught_BE,
+        )
+        return self.view(seen)
 
     def ask(self, prompt: nn.Module, frozen_BE: Tensor | None, chance: int | None = None) -> Prompted:
         """What the prompt says, called with what it asked to see."""
         frozen = None if frozen_BE is None else Features(pooled=frozen_BE)
         return asked(prompt, self.spec, frozen, self.frozen_text, chance)
 
-    def view(
-        self,
-        prompted: Prompted,
-        labels: Tensor,
-        frozen_BE: Tensor | None,
-        pixels: Tensor | None,
-        drawn: Tensor | None = None,
-        others: Sequence[Tensor] = (),
-        taught_BE: Tensor | None = None,
-        answered: Answered | None = None,
-    ) -> View:
-        """As `__call__`, of a prompt that was asked. answered: what the towers answered where several prompts went through at once."""
-        device = self.clip.device
-        chosen = None if drawn is None else in_view(labels, drawn, self.tokens.num_classes, others)
+    def view(self, seen: SeenBatch, text: Features | None = None, image: Features | None = None) -> View:
+        """text, image: what the towers answered where several prompts went through at once."""
+        device, prompted, labels = self.clip.device, seen.prompted, seen.labels
+        chosen = None
+        if seen.drawn is not None:
+            chosen = in_view(labels, seen.drawn, self.tokens.num_classes, seen.others)
         classes_C = None if chosen is None else chosen.classes_C
-        frozen = None if frozen_BE is None else Features(pooled=frozen_BE)
-        done = answered or Answered()
-        image = after(prompted.after_image, done.image or self._image(prompted, frozen, pixels))
+        frozen = None if seen.frozen_BE is None else Features(pooled=seen.frozen_BE)
+        image = after(prompted.after_image, image or self._image(prompted, frozen, seen.pixels))
         host = "host_states" in self.needs
-        text = (
-            after(prompted.after_text, done.text)
-            if done.text
-            else self.class_features(prompted, classes_C, states=host)
-        )
+        own = None if text is None else after(prompted.after_text, text)
+        text = own or self.class_features(prompted, classes_C, states=host)
         context = None
         if host:
             context = host_context(prompted, text)
@@ -152,7 +156,7 @@ class Forward:
             prompted=prompted,
             vocabulary=self.clip.vocabulary,
             context=context,
-            teacher=self._teacher(frozen, classes_C, taught_BE),
+            teacher=self._teacher(frozen, classes_C, seen.taught_BE),
             sampled=None if chosen is None else replace(chosen.sampled, seen=onto(chosen.sampled.seen, device)),
         )
 

@@ -7,27 +7,13 @@ same calls for all of them. What belongs to one prompt (its images, losses, opti
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from vlprompt.engine.forward import Answered, Forward
+from vlprompt.engine.forward import Forward, SeenBatch
 from vlprompt.types import Features, Prompted, Splice, View
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SeenBatch:
-    """A batch as one prompt sees it; the fields are those of `Forward.view`."""
-
-    prompted: Prompted
-    labels: Tensor
-    """On the CPU, as `drawn` and `others`: the classes in view are found there."""
-    frozen_BE: Tensor | None
-    pixels: Tensor | None
-    drawn: Tensor | None
-    others: Sequence[Tensor]
-    taught_BE: Tensor | None
 
 
 def views_of(forwards: Sequence[Forward], seen: Sequence[SeenBatch]) -> list[View]:
@@ -35,16 +21,7 @@ def views_of(forwards: Sequence[Forward], seen: Sequence[SeenBatch]) -> list[Vie
     text = _text(forwards, seen)
     image = _image(forwards, seen)
     return [
-        forward.view(
-            one.prompted,
-            one.labels,
-            one.frozen_BE,
-            one.pixels,
-            one.drawn,
-            one.others,
-            taught_BE=one.taught_BE,
-            answered=Answered(text=text[place] if text else None, image=image[place] if image else None),
-        )
+        forward.view(one, text[place] if text else None, image[place] if image else None)
         for place, (forward, one) in enumerate(zip(forwards, seen, strict=True))
     ]
 

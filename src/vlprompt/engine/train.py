@@ -20,13 +20,13 @@ from vlprompt.data.views import first_view
 from vlprompt.engine.checkpoint import Checkpoints, State, capture, put_back, restore
 from vlprompt.engine.classes import draw, said_of
 from vlprompt.engine.distributed import ALONE, Alone
-from vlprompt.engine.forward import Forward
+from vlprompt.engine.forward import Forward, SeenBatch
 from vlprompt.engine.images import Images
 from vlprompt.engine.memory import MemoryNeed, estimate
 from vlprompt.engine.observer import SILENT, Observer
 from vlprompt.engine.optim import batches, lr_at, optimiser_of
 from vlprompt.engine.precision import generator
-from vlprompt.engine.replicas import SeenBatch, views_of
+from vlprompt.engine.replicas import views_of
 from vlprompt.engine.several import targets
 from vlprompt.engine.step import (
     Balance,
