@@ -15,7 +15,7 @@ import pytest
 
 from tests.bench.made import grid_of, plan_of, request
 from vlprompt import records
-from vlprompt.bench import Grid, Means, Plan, cluster, pulse, work_off
+from vlprompt.bench import Grid, Means, Plan, cluster, driver, pulse, work_off
 from vlprompt.bench.carry import carrier
 from vlprompt.bench.cells import batches
 from vlprompt.bench.cluster import Cluster, Surroundings, files_of, keep, work_batch
@@ -78,7 +78,7 @@ def test_a_killed_worker_and_the_records_of_the_local_run(clip_dir: Path, sets: 
     there = grid_of(tmp_path / "there", sets)
     killed: list[int] = []
     killer = threading.Thread(target=kill_one, args=(there.out, killed))
-    with cluster.joined(Cluster(address="local", workers=2)) as carry:
+    with driver.joined(Cluster(address="local", workers=2)) as carry:
         killer.start()
         outcomes = work_off(plan.cells, there, carry)
         killer.join()
@@ -161,7 +161,7 @@ def test_what_a_task_takes(device: str, there: int, asked: float | None, gpus: f
 
 def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(UserError, match=r"vlprompt\[scale\]"), cluster.joined(Cluster(address="local")):
+    with pytest.raises(UserError, match=r"vlprompt\[scale\]"), driver.joined(Cluster(address="local")):
         pass
 
 
@@ -169,7 +169,7 @@ def test_an_address_where_another_program_listens_ends_soon(monkeypatch: pytest.
     monkeypatch.setattr(pulse, "SECONDS_TO_GREET", 1.0)
     with socket.create_server(("127.0.0.1", 0)) as other:
         place = f"127.0.0.1:{other.getsockname()[1]}"
-        with pytest.raises(UserError, match="it takes calls, and says nothing"), cluster.joined(Cluster(address=place)):
+        with pytest.raises(UserError, match="it takes calls, and says nothing"), driver.joined(Cluster(address=place)):
             pass
-    with pytest.raises(UserError, match="nobody answers"), cluster.joined(Cluster(address=place)):
+    with pytest.raises(UserError, match="nobody answers"), driver.joined(Cluster(address=place)):
         pass

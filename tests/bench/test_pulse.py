@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +16,6 @@ from tests.bench.made import grid_of, plan_of, request
 from vlprompt.bench import Outcome, cluster, pulse
 from vlprompt.bench.cells import batches
 from vlprompt.bench.cluster import Cluster
-from vlprompt.cli import clusters
 from vlprompt.errors import DATA, UserError
 
 HERE = {"NodeID": "here", "Alive": True, "Resources": {"CPU": 2.0}}
@@ -65,6 +62,7 @@ class Ray:
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pulse, "SECONDS_OF_SILENCE", 0.3)
     monkeypatch.setattr(pulse, "SECONDS_BETWEEN_BEATS", 0.05)
+    monkeypatch.setattr(pulse, "SECONDS_TO_ANSWER", 0.1)
     monkeypatch.setattr(cluster, "SECONDS_BETWEEN_LOOKS", 0.05)
 
 
@@ -74,6 +72,13 @@ def endless() -> Iterator[Callable[[], Any]]:
     over = threading.Event()
     yield lambda: over.wait() and None
     over.set()
+
+
+@pytest.fixture
+def raylet() -> Iterator[int]:
+    """The port of a process that is stopped."""
+    with socket.create_server(("127.0.0.1", 0)) as stopped:
+        yield stopped.getsockname()[1]
 
 
 def carried(ray: Ray, clip_dir: Path, sets: Path, out: Path) -> list[Outcome]:
@@ -90,18 +95,22 @@ def carried(ray: Ray, clip_dir: Path, sets: Path, out: Path) -> list[Outcome]:
         ("angry", "its head has not answered for"),
         ("out", "this machine is no longer part of it"),
         ("small", "none of its 1 machines has the 1 CPUs and 0 GPUs of a task"),
+        ("stopped", r"Ray's process on this machine \(raylet\) has not answered for"),
     ],
 )
 def test_a_lost_cluster_ends_the_grid(
-    clip_dir: Path, sets: Path, tmp_path: Path, endless: Callable[[], Any], state: str, said: str
+    clip_dir: Path, sets: Path, tmp_path: Path, endless: Callable[[], Any], raylet: int, state: str, said: str
 ) -> None:
-    """Whatever a task is waited for: the head hangs, raises, has dropped this machine, or has no machine that can do a task."""
+    """Whatever a task is waited for: the head hangs, raises, has dropped this machine, has no machine that can do a task, or this
+    machine's raylet is stopped: it takes calls, and says nothing."""
 
     def nodes() -> list[dict[str, Any]]:
         if state == "silent":
             endless()
         if state == "angry":
             raise RayError
+        if state == "stopped":
+            return [{**HERE, "NodeManagerAddress": "127.0.0.1", "NodeManagerPort": raylet}]
         return [{**HERE, "Alive": state != "out", "Resources": {"CPU": 0.5}}]
 
     with pytest.raises(UserError, match=said) as found:
@@ -155,31 +164,75 @@ def test_a_short_silence_is_not_a_loss(clip_dir: Path, sets: Path, tmp_path: Pat
     assert carried(Ray(nodes, get), clip_dir, sets, tmp_path / "out") == []
 
 
+@pytest.mark.usefixtures("hurried")
+def test_a_task_that_ray_waits_for_in_vain_is_begun_again(
+    clip_dir: Path, sets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As often as a cell may fail."""
+    waited: list[object] = []
+
+    def wait(tasks: Sequence[object], **_: object) -> tuple[list[object], list[object]]:
+        (task,) = tasks
+        waited[:] = [*waited, task] if task not in waited else waited
+        time.sleep(0.01)
+        return ([task], []) if len(waited) > 2 else ([], [])
+
+    def look(watch: Any, alive: Sequence[str]) -> list[str]:
+        assert list(alive) == ["here"]
+        return [f"{watch._prefix}:{plan.cells[0].place.as_posix()}"]
+
+    monkeypatch.setattr(cluster.Watch, "look", look)
+    grid = grid_of(tmp_path / "out", sets)
+    plan = plan_of(request(clip_dir, sets), grid)
+    ray = Ray(lambda: [HERE], lambda: ([], {}))
+    monkeypatch.setattr(ray, "wait", wait)
+    assert carried(ray, clip_dir, sets, grid.out) == []
+    assert len(ray.cancelled) == 2
+    assert ray.cancelled == waited[:2]
+    waited.clear()
+    monkeypatch.setattr(ray, "wait", lambda tasks, **_: (time.sleep(0.01), ([], []))[1])
+    (outcome,) = carried(ray, clip_dir, sets, tmp_path / "other")
+    assert (outcome.state, outcome.again, outcome.reason) == ("failed", True, "its Ray task was lost (TimeoutError)")
+
+
 def test_what_is_not_answered_in_time(endless: Callable[[], Any]) -> None:
     assert pulse.within(5, lambda: 3) == 3
     with pytest.raises(KeyError):
         pulse.within(5, lambda: {}["x"])
     with pytest.raises(TimeoutError, match="no answer within 0 s"):
         pulse.within(0.01, endless)
-    assert pulse.unanswered()
 
 
-def test_a_process_that_would_hang_at_its_end_ends_at_once(
-    monkeypatch: pytest.MonkeyPatch, endless: Callable[[], Any]
+def test_a_process_that_runs_greets_and_one_that_is_stopped_does_not(
+    monkeypatch: pytest.MonkeyPatch, raylet: int
 ) -> None:
-    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace())
-    ended: list[int] = []
-    monkeypatch.setattr(os, "_exit", ended.append)
-    monkeypatch.setattr(threading, "enumerate", lambda: [threading.main_thread()])
-    clusters.end(3)
-    assert ended == []
-    monkeypatch.undo()
-    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace())
-    monkeypatch.setattr(os, "_exit", ended.append)
-    with pytest.raises(TimeoutError):
-        pulse.within(0.01, endless)
-    clusters.end(3)
-    assert ended == [3]
+    monkeypatch.setattr(pulse, "SECONDS_TO_ANSWER", 0.1)
+    assert not pulse.greets("127.0.0.1", raylet)
+    with socket.create_server(("127.0.0.1", 0)) as running:
+
+        def answer() -> None:
+            call, _ = running.accept()
+            with call:
+                assert call.recv(len(pulse.GREETING)) == pulse.GREETING
+                call.sendall(bytes(9))
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        assert pulse.greets("127.0.0.1", running.getsockname()[1])
+        thread.join()
+    assert not pulse.greets("127.0.0.1", 1)  # nobody listens
+    monkeypatch.setenv("RAY_USE_TLS", "1")
+    assert pulse.greets("127.0.0.1", raylet)
+
+
+def test_the_time_in_which_the_command_stood_still_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(pulse.time, "monotonic", lambda: now[0])
+    one = pulse.Pulse(lambda: "")
+    for later, lost in ((3.0, False), (1000.0, False), (4.0, False), *[(4.0, False)] * 5, (4.0, True)):
+        now[0] += later
+        one.awake()
+        assert bool(one.lost()) == lost, now
 
 
 @pytest.mark.parametrize("address", ["{}", "auto"])
@@ -213,7 +266,6 @@ def test_what_is_no_address(monkeypatch: pytest.MonkeyPatch, address: str) -> No
 
 
 def test_rays_client_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace())
-    monkeypatch.setattr(cluster, "find_spec", lambda _: None)
-    with pytest.raises(UserError, match=r"ray\[client\]"), cluster.joined(Cluster(address="ray://head:10001")):
-        pass
+    monkeypatch.setattr(cluster, "find_spec", {"ray": True}.get)
+    with pytest.raises(UserError, match=r"ray\[client\]"):
+        cluster.require_ray("ray://head:10001")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,8 +18,9 @@ from vlprompt.engine.train import Lesson, train
 from vlprompt.errors import UserError
 from vlprompt.methods.resolve import resolve
 from vlprompt.prompts import ContextSpec
-from vlprompt.towers import Clip
+from vlprompt.towers import Clip, text
 
+ROOT = Path(__file__).resolve().parents[2]
 NAMES = [f"{a} {b}" for a in ("red", "green", "blue") for b in ("cat", "dog house", "bird", "tree")]
 
 
@@ -57,7 +61,18 @@ def test_a_limit_does_not_change_what_is_learned(clip: Clip, folder: Path, tmp_p
     spec = method.prompt
     assert spec is not None
     need = estimate(clip, spec, clip.class_tokens(sample.class_names, spec.layout), batch=4)
-    limit = need.total - need.text // 2
+    limit = need.total - need.text // 3
     whole, bounded = (train(clip, method, replace(lesson, max_memory=size), images) for size in (None, limit))
     for a, b in zip(whole.parameters(), bounded.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(text.TRIM is None, reason="what is freed stays with the process where malloc_trim is missing")
+def test_a_process_stays_below_its_limit() -> None:
+    """At ViT-B/16's text size. Before freed memory was given back, this limit was overstepped by 2.6 %."""
+    command = [sys.executable, "-m", "benchmarks.estimates", "--classes", "1000", "--limit", "1200M", "--steps", "1"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT)
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert 0 < found["max_rows"] < 5000
+    assert found["peak"] < 1200

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.soak import files, kills, long, ranks
+from tests.soak import clusters, files, kills, long, ranks
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
@@ -47,6 +47,15 @@ def test_some_tries_of_what_takes_long(tmp_path: Path, name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the processes to kill in /proc")
 def test_a_rank_that_is_killed_and_one_that_hangs(tmp_path: Path) -> None:
-    """The other faults, and those of a Ray cluster: `python -m tests.soak --only 14` and `15`."""
+    """The other faults: `python -m tests.soak --only 14`."""
     kinds = ("rank 0 killed", "a rank stopped")
     assert list(islice(ranks.faults(tmp_path, random.Random(1), kinds), len(kinds))) == [""] * len(kinds)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the processes to kill in /proc")
+def test_a_ray_cluster_that_loses_a_machine_and_one_that_loses_its_head(tmp_path: Path) -> None:
+    """The other faults: `python -m tests.soak --only 15`."""
+    pytest.importorskip("ray", reason="needs the extra scale")
+    kinds = ("a machine killed", "the head killed")
+    assert list(islice(clusters.faults(tmp_path, random.Random(1), kinds), len(kinds))) == [""] * len(kinds)

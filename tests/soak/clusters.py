@@ -1,6 +1,7 @@
 """A grid on a Ray cluster of a head and two machines (all of them here) of which a part is killed or stopped at random moments.
 
-`python -m tests.soak.clusters ARGUMENTS` is `vlprompt ARGUMENTS` that takes a head of `SILENCE` seconds without a word for lost.
+`python -m tests.soak.clusters ARGUMENTS` is `vlprompt ARGUMENTS` that takes a head, or a task, of `SILENCE` seconds without a word for
+lost.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from pathlib import Path
 
 from tests.soak import processes
 from tests.soak.processes import strike
-from vlprompt.bench import pulse
+from vlprompt.bench import hung, pulse
 from vlprompt.cli import main
 
 SILENCE, BETWEEN = 6.0, 0.5
@@ -32,12 +33,29 @@ LIMIT = 300.0
 """Seconds after which a grid counts as one that hangs."""
 SOON = 60.0
 """Seconds within which a grid without a head has to end."""
-FAULTS = ("a task killed", "a machine killed", "the head killed", "the head stopped", "the head's registry killed")
+FAULTS = (
+    "a task killed",
+    "a task stopped",
+    "a machine killed",
+    "a machine stopped",
+    "the head killed",
+    "the head stopped",
+    "the head's registry killed",
+    "the head's registry stopped",
+    "the head's raylet stopped",
+    "the process that speaks to the head killed",
+)
 GRID = (
     *("bench", "few-shot", "--model", "pocket-s", "--data", "emoji-food,emoji-symbols", "--methods", "coop"),
     *("--shots", "1", "--seeds", "1,2", "--set", "epochs=40", "--device", "cpu"),
 )
 CELLS = 4
+IMPATIENT = {"RAY_health_check_timeout_ms": "2000", "RAY_health_check_failure_threshold": "3"}
+"""A head strikes a silent machine off after a quarter of a minute, not after one."""
+TRIES = 3
+"""To start a cluster."""
+RAYLET = "raylet/raylet "
+"""In the command line of every machine's."""
 TIMES = ("seconds", "seconds_features", "peak_mib")
 
 
@@ -53,38 +71,52 @@ class Cluster:
 @contextmanager
 def cluster() -> Iterator[Cluster]:
     """A head without processors, and two machines with one each; nothing of it is left afterwards."""
-    place = Path(tempfile.mkdtemp(prefix="v"))  # short: sockets lie in it
+    there, said = None, ""
+    for _ in range(
+        TRIES
+    ):  # a machine that is busy may take longer than Ray waits, and a free port may be taken meanwhile
+        place = Path(tempfile.mkdtemp(prefix="v"))  # short: sockets lie in it
+        try:
+            if isinstance(there := _started(place), Cluster):
+                yield there
+                return
+            said = there
+        finally:
+            strike(_of(place), signal.SIGKILL)
+            shutil.rmtree(place, ignore_errors=True)
+    raise AssertionError(f"no cluster after {TRIES} tries: {said[-2000:]}")
+
+
+def _started(place: Path) -> Cluster | str:
+    """A new cluster whose files lie here, or what Ray said instead."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    try:
-        _ray("--head", "--port", address.rpartition(":")[2], "--num-cpus", "0", "--temp-dir", str(place))
-        head = _of(place)
-        for _ in range(2):
-            _ray("--address", address, "--num-cpus", "1")
-        raylets = [
-            number for number, (_, said) in processes.table().items() if "raylet/raylet " in said and str(place) in said
-        ]
-        yield Cluster(address, head, [one for one in raylets if one not in head])
-    finally:
-        ours = _of(place)
-        strike(ours, signal.SIGKILL)
-        shutil.rmtree(place, ignore_errors=True)
+    joins = ("--address", address, "--num-cpus", "1")
+    begins = ("--head", "--port", address.rpartition(":")[2], "--num-cpus", "0", "--temp-dir", str(place))
+    head: list[int] = []
+    for arguments in ((*begins, "--include-dashboard=false"), joins, joins):
+        size = ("--object-store-memory", str(128 << 20), "--disable-usage-stats")
+        command = [sys.executable, "-m", "ray.scripts.scripts", "start", *arguments, *size]
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", env=_surroundings())
+        if done.returncode:
+            return done.stdout + done.stderr
+        head = head or _of(place)
+    raylets = [number for number, (_, said) in processes.table().items() if RAYLET in said and str(place) in said]
+    return Cluster(address, head, [one for one in raylets if one not in head])
+
+
+def _surroundings() -> dict[str, str]:
+    """Variables of everything here.
+
+    One thread, as a task has: the number of threads changes the last bits. No token: where one lies in ~/.ray, as any local cluster
+    leaves it there, `ray start --head` asks for it, and `ray start --address` does not give it.
+    """
+    return {**os.environ, **IMPATIENT, "OMP_NUM_THREADS": "1", "RAY_AUTH_MODE": "disabled"}
 
 
 def _of(place: Path) -> list[int]:
     named = [number for number, (_, said) in processes.table().items() if str(place) in said]
     return [*named, *processes.below(*named)]
-
-
-def _ray(*arguments: str) -> None:
-    size = ("--object-store-memory", str(128 << 20), "--disable-usage-stats", "--include-dashboard=false")
-    size = size if "--head" in arguments else size[:3]
-    for last in (False, False, True):  # a machine that is busy may take too long for Ray
-        done = subprocess.run(
-            [sys.executable, "-m", "ray.scripts.scripts", "start", *arguments, *size], check=last, capture_output=True
-        )
-        if not done.returncode:
-            return
 
 
 def faults(folder: Path, stream: random.Random, kinds: tuple[str, ...] = FAULTS) -> Iterator[str]:
@@ -112,7 +144,9 @@ def _struck(out: Path, fault: str, stream: random.Random) -> str:
             time.sleep(0.05)
         time.sleep(stream.uniform(0, 1 if "head" in fault else 3))
         hit = _hit(there, fault)
-        strike(hit, signal.SIGSTOP if fault == "the head stopped" else signal.SIGKILL)
+        if fault == "the process that speaks to the head killed":
+            hit = [one for one in processes.below(grid.pid) if "spawn_main" in processes.table().get(one, (0, ""))[1]]
+        strike(hit, signal.SIGSTOP if fault.endswith("stopped") else signal.SIGKILL)
         struck = time.monotonic()
         try:
             code = grid.wait(LIMIT)
@@ -136,12 +170,14 @@ def _hit(there: Cluster, fault: str) -> list[int]:
     """Processes of a fault."""
     table = processes.table()
     match fault:
-        case "a task killed":
+        case "a task killed" | "a task stopped":
             found = processes.below(*there.machines)
             return [one for one in found if table.get(one, (0, ""))[1].startswith("ray::vlprompt")][:1]
-        case "a machine killed":
+        case "a machine killed" | "a machine stopped":
             return [there.machines[0], *processes.below(there.machines[0])]
-        case "the head's registry killed":
+        case "the head's raylet stopped":  # the one that the command speaks to
+            return [one for one in there.head if RAYLET in table.get(one, (0, ""))[1]]
+        case "the head's registry killed" | "the head's registry stopped":
             return [one for one in there.head if "gcs_server" in table.get(one, (0, ""))[1]]
         case _:
             return there.head
@@ -164,7 +200,7 @@ def _begun(out: Path, address: str | None) -> subprocess.Popen[bytes]:
             ],
             stdout=log,
             stderr=log,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},  # as a task has: the number of threads changes the last bits
+            env=_surroundings(),
         )
 
 
@@ -188,6 +224,8 @@ def _state(out: Path) -> dict[str, object]:
     return found
 
 
-if __name__ == "__main__":
+if __name__ in ("__main__", "__mp_main__"):  # also in the process that speaks to Ray
     pulse.SECONDS_OF_SILENCE, pulse.SECONDS_BETWEEN_BEATS = SILENCE, BETWEEN
+    hung.SECONDS_OF_HANGING = hung.SECONDS_FOR_RAY = SILENCE
+if __name__ == "__main__":
     main()

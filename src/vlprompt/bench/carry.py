@@ -89,7 +89,7 @@ def _start(grid: Grid) -> _Worker:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(theirs, grid), daemon=True)
-    with _ignoring_interrupts():  # until it has its own handler: libraries take seconds to load
+    with ignoring_interrupts():  # until it has its own handler: libraries take seconds to load
         process.start()
     theirs.close()
     return _Worker(process=process, pipe=ours)
@@ -123,7 +123,7 @@ def _died(worker: _Worker) -> Outcome:
 
 
 @contextlib.contextmanager
-def _ignoring_interrupts() -> Iterator[None]:
+def ignoring_interrupts() -> Iterator[None]:
     """What is started meanwhile ignores Ctrl-C. Only the main thread may say so; others start processes that do not."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -157,7 +157,7 @@ def _stop(workers: Sequence[_Worker]) -> None:
 
 def _serve(pipe: Connection, grid: Grid) -> None:
     """A process: batches come in, an outcome per cell goes out, until the pipe is closed or Ctrl-C is pressed."""
-    signal.signal(signal.SIGINT, _interrupt)
+    signal.signal(signal.SIGINT, interrupt_once)
     with contextlib.suppress(KeyboardInterrupt, EOFError, BrokenPipeError, ConnectionResetError):
         desk = Desk(grid.means)
         while True:
@@ -165,7 +165,7 @@ def _serve(pipe: Connection, grid: Grid) -> None:
                 pipe.send(outcome)
 
 
-def _interrupt(*_: object) -> None:
+def interrupt_once(*_: object) -> None:
     """Stop once: the terminal tells every process, and so does the first one."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     raise KeyboardInterrupt

@@ -7,14 +7,14 @@ directory it goes on from the last checkpoint.
 
 from __future__ import annotations
 
-import atexit
-import contextlib
 import os
 import secrets
 import shutil
 import tempfile
 import threading
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
@@ -24,7 +24,8 @@ from typing import Any
 from vlprompt import artifact, disk
 from vlprompt.bench.carry import Carrier, CellBatch, Outcomes
 from vlprompt.bench.cells import Cell, Grid, Outcome
-from vlprompt.bench.pulse import ASKING, Gone, Pulse, require_somebody, within
+from vlprompt.bench.hung import TASK, UNHEARD, Watch, living
+from vlprompt.bench.pulse import ASKING, Gone, Pulse, Silent, greets, within
 from vlprompt.bench.work import failure, run_cells
 from vlprompt.bench.workspace import Desk
 from vlprompt.engine.config import Means
@@ -77,52 +78,58 @@ SECONDS_TO_JOIN, SECONDS_TO_LEAVE = 20.0, 10.0
 SECONDS_BETWEEN_LOOKS = 1.0
 
 
-@contextlib.contextmanager
+@contextmanager
 def joined(cluster: Cluster) -> Iterator[Carrier]:
-    """The carrier of a cluster, as long as the block lasts; a local one ends with it. UserError: the extra is missing, no cluster
-    is there, or it was lost."""
-    ray = _ray()
+    """The carrier of a cluster, as long as the block lasts; a local one ends with it. In a process that Ray may freeze or end, and that
+    ends without Python's clearing up: `driver.joined` has one. UserError: no cluster is there, or it was lost."""
+    # Else a late question to a cluster that was left starts another one.
+    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    if cluster.address.startswith("ray://") and find_spec("grpc") is None:
-        raise UserError("an address with ray:// needs Ray's client: pip install 'ray[client]'.", exit_code=DATA)
-    if cluster.address != LOCAL:
-        require_somebody(cluster.address)
-    quiet = {"logging_level": "ERROR", "log_to_driver": False}
+    import ray
+
+    quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
     try:
         if cluster.address == LOCAL:
-            size = {"num_cpus": cluster.workers * cluster.cpus, "object_store_memory": STORE}
+            size: dict[str, Any] = {"num_cpus": cluster.workers * cluster.cpus, "object_store_memory": STORE}
             ray.init(include_dashboard=False, **size, **quiet)
         else:
             within(SECONDS_TO_JOIN, lambda: ray.init(address=cluster.address, **quiet))
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        raise UserError(
-            f"no Ray cluster at {cluster.address!r}: {reason_of(error)}. Start one with `ray start --head`, join machines with "
-            "`ray start --address=HEAD:6379`, or use --ray local.",
-            exit_code=DATA,
-        ) from error
+        raise unreachable(cluster.address, reason_of(error)) from error
     try:
         yield lambda batches, grid: _carried(ray, cluster, batches, grid)
     finally:
-        try:
+        with suppress(TimeoutError):
             within(SECONDS_TO_LEAVE, ray.shutdown)
-        except TimeoutError:
-            atexit.unregister(ray.shutdown)  # it would wait again
 
 
-def _ray() -> Any:
-    # Else a late question to a cluster that was left starts another one.
-    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
+def require_ray(address: str) -> None:
+    """UserError where Ray, or what it needs for an address, is not installed."""
+    if not _installed("ray"):
+        raise UserError(f"--ray needs Ray, which is not installed: {INSTALL}.", exit_code=DATA)
+    if address.startswith("ray://") and not _installed("grpc"):
+        raise UserError("an address with ray:// needs Ray's client: pip install 'ray[client]'.", exit_code=DATA)
+
+
+def _installed(name: str) -> bool:
     try:
-        import ray
-    except ImportError as error:
-        raise UserError(f"--ray needs Ray, which is not installed: {INSTALL}.", exit_code=DATA) from error
-    return ray
+        return find_spec(name) is not None
+    except ValueError:  # something else stands under its name
+        return False
+
+
+def unreachable(address: str, why: str) -> UserError:
+    return UserError(
+        f"no Ray cluster at {address!r}: {why}. Start one with `ray start --head`, join machines with "
+        "`ray start --address=HEAD:6379`, or use --ray local.",
+        exit_code=DATA,
+    )
 
 
 def _carried(ray: Any, cluster: Cluster, batches: Sequence[CellBatch], grid: Grid) -> Outcomes:
     """All batches as tasks; outcomes as tasks end. UserError: the cluster is lost."""
     grid.out.mkdir(parents=True, exist_ok=True)
-    token = grid.out / f".ray-{secrets.token_hex(8)}"
+    token = grid.out / f"{tokens_of(os.getpid())}{secrets.token_hex(8)}"
     token.touch()
     variables = {name: os.environ[name] for name in PASSED if name in os.environ}
     around = Surroundings(place=os.getcwd(), token=token.name, variables=variables)
@@ -132,6 +139,7 @@ def _carried(ray: Any, cluster: Cluster, batches: Sequence[CellBatch], grid: Gri
             tasks.begin(batches, grid)
             left = len(batches)
             while left:
+                pulse.awake()
                 try:
                     batch, found = tasks.ended.get(timeout=SECONDS_BETWEEN_LOOKS)
                 except Empty:
@@ -152,6 +160,11 @@ def _carried(ray: Any, cluster: Cluster, batches: Sequence[CellBatch], grid: Gri
         token.unlink(missing_ok=True)
 
 
+def tokens_of(process: int) -> str:
+    """How the name of each token of a process begins."""
+    return f".ray-{process}-"
+
+
 class _Tasks:
     """The tasks of a grid. All that Ray is asked is asked in a thread: any call to a cluster that is lost may last for ever."""
 
@@ -162,6 +175,7 @@ class _Tasks:
         self._left = threading.Event()
         self._taken = (1.0, 0.0)
         self._own = ""
+        self._watch, self._abandoned = Watch(ray, around.token), SimpleQueue[str]()
         self._thread = threading.Thread(daemon=True)
 
     def begin(self, batches: Sequence[CellBatch], grid: Grid) -> None:
@@ -177,14 +191,38 @@ class _Tasks:
     def hindered(self) -> str:
         """What keeps the cluster from doing a task, or nothing. Gone: this machine is out of it."""
         self._own = self._own or self._ray.get_runtime_context().get_node_id()
-        alive = {one["NodeID"]: one["Resources"] for one in self._ray.nodes() if one["Alive"]}
+        nodes = self._ray.nodes()
+        alive = {one["NodeID"]: one["Resources"] for one in nodes if one["Alive"]}
         if self._own not in alive:
             raise Gone("this machine is no longer part of it")
+        self._require_own_raylet(nodes)
+        with suppress(Exception):  # the head answers; what is asked here can wait
+            for key in self._watch.look(alive):
+                self._abandoned.put(key)
         there = alive.values()
         cpus, gpus = self._taken
         if any(one.get("CPU", 0) >= cpus and one.get("GPU", 0) >= gpus for one in there):
             return ""
         return f"none of its {len(there)} machines has the {cpus:g} CPUs and {gpus:g} GPUs of a task"
+
+    def _given_up(self, tasks: Mapping[Any, CellBatch]) -> list[tuple[Any, CellBatch, bool]]:
+        """The tasks that Ray waits for and nobody does, and whether a worker had begun them."""
+        keys, found = set(), []
+        while not self._abandoned.empty():
+            keys.add(self._abandoned.get())
+        for one, batch in tasks.items() if keys else ():
+            key = _key(self._around, batch)
+            if key in keys or (UNHEARD in keys and not self._watch.heard(key)):
+                found.append((one, batch, key in keys))
+        return found
+
+    def _require_own_raylet(self, nodes: Sequence[Mapping[str, Any]]) -> None:
+        """Silent where this machine's raylet hangs, which the head finds out after a minute. (With ray:// it is another machine's.)"""
+        own = next(one for one in nodes if one["NodeID"] == self._own)
+        if self._cluster.address.startswith("ray://") or "NodeManagerPort" not in own:
+            return
+        if not greets(own["NodeManagerAddress"], own["NodeManagerPort"]):
+            raise Silent("Ray's process on this machine (raylet)")
 
     def _carry(self, batches: Sequence[CellBatch], grid: Grid) -> None:
         ray, cpus = self._ray, self._cluster.cpus
@@ -192,10 +230,16 @@ class _Tasks:
             gpus = _gpus(self._cluster, grid.means, ray.cluster_resources())
             self._taken = (cpus, gpus)
             grid = replace(grid, means=_means(grid.means, cpus, gpus))
-            task = ray.remote(work_batch).options(
-                name="vlprompt", num_cpus=cpus, num_gpus=gpus, max_retries=grid.attempts
-            )
-            tasks = {task.remote(batch, grid, self._around, files_of(grid, batch)): batch for batch in batches}
+            work, tasks, again = ray.remote(work_batch), {}, Counter[str]()
+
+            def begin(batch: CellBatch) -> None:
+                # Tasks that differ in nothing share what was asked of machines, also of one that will never answer: so a byte more.
+                apart = {"memory": again[""]} if again[""] else {}
+                task = work.options(name=TASK, num_cpus=cpus, num_gpus=gpus, max_retries=grid.attempts, **apart)
+                tasks[task.remote(batch, grid, self._around, files_of(grid, batch))] = batch
+
+            for batch in batches:
+                begin(batch)
             while tasks and not self._left.is_set():
                 done, _ = ray.wait(list(tasks), num_returns=1, timeout=SECONDS_BETWEEN_LOOKS)
                 for one in done:
@@ -204,6 +248,17 @@ class _Tasks:
                         self.ended.put((batch, ray.get(one)))
                     except ray.exceptions.RayError as error:
                         self.ended.put((batch, error))
+                given_up = self._given_up(tasks)
+                again[""] += bool(given_up)
+                for one, batch, begun in given_up:
+                    tasks.pop(one)
+                    with suppress(Exception):
+                        ray.cancel(one)
+                    again[_key(self._around, batch)] += begun
+                    if again[_key(self._around, batch)] < grid.attempts:
+                        begin(batch)
+                    else:
+                        self.ended.put((batch, TimeoutError("its worker is silent")))
             for one in tasks:
                 ray.cancel(one)
         except Exception as error:
@@ -221,6 +276,11 @@ def lost(cluster: Cluster, why: str, grid: Grid) -> UserError:
 def work_batch(batch: CellBatch, grid: Grid, around: Surroundings, given: Files) -> tuple[list[Outcome], Files]:
     """In a worker: the outcomes of a batch, and the files that the driver has to put in place (none where the directory is
     shared). given: what is there already of the course, for a worker that cannot see it."""
+    with living(_key(around, batch)):
+        return _worked(batch, grid, around, given)
+
+
+def _worked(batch: CellBatch, grid: Grid, around: Surroundings, given: Files) -> tuple[list[Outcome], Files]:
     os.environ.update(around.variables)
     if Path(around.place).is_dir():
         os.chdir(around.place)
@@ -237,6 +297,10 @@ def work_batch(batch: CellBatch, grid: Grid, around: Surroundings, given: Files)
         return outcomes, {name: data for name, data in files_of(scratch, batch).items() if given.get(name) != data}
     finally:
         shutil.rmtree(scratch.out, ignore_errors=True)
+
+
+def _key(around: Surroundings, batch: CellBatch) -> str:
+    return f"{around.token}:{batch[0].place.as_posix()}"
 
 
 def files_of(grid: Grid, batch: CellBatch) -> Files:

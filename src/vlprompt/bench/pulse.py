@@ -26,14 +26,11 @@ SECONDS_TO_ANSWER, SECONDS_TO_GREET = 5.0, 35.0
 SECONDS_OF_SILENCE = 30.0
 """Without an answer of the head, or without a machine that can do a task, a cluster is lost. After 60, Ray ends the process."""
 SECONDS_BETWEEN_BEATS = 2.0
+SECONDS_OF_STANDSTILL = 5.0
+"""Between two looks of a process that runs lies about one."""
 ASKING = "vlprompt asks Ray"
 """Name of every thread that a cluster may never answer."""
-
-
-def unanswered() -> bool:
-    """Whether a thread still waits for a cluster. The process then has to end without its usual clearing up, in which Ray hangs or
-    crashes."""
-    return any(one.name == ASKING for one in threading.enumerate())
+HEAD = "its head"
 
 
 def within(seconds: float, call: Callable[[], Thing]) -> Thing:
@@ -115,6 +112,27 @@ def _greeted(place: str, **variables: str) -> str:
     return (done.stderr or "failed") if done.returncode else ""
 
 
+GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\x04\0\0\0\0\0"
+"""What opens HTTP/2, Ray's protocol: its preface and empty settings. A process that runs answers at once with its own settings."""
+
+
+def greets(host: str, port: int) -> bool:
+    """Whether a process of Ray that listens here also runs: the system takes calls for one that is stopped. True where Ray speaks TLS,
+    in which this cannot be asked."""
+    if os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true"):
+        return True
+    try:
+        with socket.create_connection((host, port), timeout=SECONDS_TO_ANSWER) as call:
+            call.sendall(GREETING)
+            return bool(call.recv(1))
+    except OSError:
+        return False
+
+
+class Silent(Exception):
+    """Somebody else than the head does not answer; the message says who."""
+
+
 class Gone(Exception):
     """A cluster says itself that it is lost to us; the message says how."""
 
@@ -123,11 +141,12 @@ class Pulse:
     """Asks a cluster every few seconds, as long as the block lasts, whether it is there and can do a task."""
 
     def __init__(self, ask: Callable[[], str]) -> None:
-        """ask: what keeps the cluster from doing a task, empty where nothing does; Gone; raises anything else, or never ends, where
-        nobody answers."""
+        """ask: what keeps the cluster from doing a task, empty where nothing does; Gone; Silent; raises anything else, or never
+        ends, where its head does not answer."""
         self._ask, self._end = ask, threading.Event()
-        self._heard = self._able = time.monotonic()
+        self._heard = self._able = self._awake = time.monotonic()
         self._why = self._gone = ""
+        self._silent = HEAD
         self._thread = threading.Thread(target=self._beat, name=ASKING, daemon=True)
 
     def __enter__(self) -> Pulse:
@@ -148,16 +167,25 @@ class Pulse:
                 self._able = self._able if self._why else self._heard
             except Gone as error:
                 self._gone = str(error)
+            except Silent as error:
+                self._silent = str(error)
             except Exception:  # whatever Ray says where its head is gone
-                continue
+                self._silent = HEAD
             finally:
                 self._end.wait(SECONDS_BETWEEN_BEATS)
+
+    def awake(self) -> None:
+        """Called all the time: while this process stood still (Ctrl-Z), nobody could answer it."""
+        now = time.monotonic()
+        if (gap := now - self._awake) > SECONDS_OF_STANDSTILL:
+            self._heard, self._able = min(now, self._heard + gap), min(now, self._able + gap)
+        self._awake = now
 
     def lost(self) -> str:
         """Why the cluster counts as lost; empty as long as it does not."""
         now = time.monotonic()
         if self._gone or now - self._heard > SECONDS_OF_SILENCE:
-            return self._gone or f"its head has not answered for {SECONDS_OF_SILENCE:.0f} s"
+            return self._gone or f"{self._silent} has not answered for {SECONDS_OF_SILENCE:.0f} s"
         return self._why if now - self._able > SECONDS_OF_SILENCE else ""
 
     def answers(self) -> bool:

@@ -58,31 +58,21 @@ def carrying(ray: str | None, jobs: int, observer: Observer, desk: Desk) -> Iter
     if ray is None:
         yield bench.carrier(jobs, observer, desk)
         return
-    from vlprompt.bench import cluster
+    from vlprompt.bench import driver
 
-    with cluster.joined(parse(ray, jobs)) as carry:
+    with driver.joined(parse(ray, jobs)) as carry:
         yield carry
 
 
 def end(code: int) -> None:
-    """End the process at once where its usual clearing up would hang or crash.
+    """End the process of a rank at once.
 
-    A thread still waits for a cluster that is gone. Or this is a rank: about two in seventy were ended there with SIGABRT, and
-    torchrun counted finished work as failed. The likely cause is a thread of Gloo that asks for Python while it ends.
+    Where Python cleared up, about two ranks in seventy were ended with SIGABRT, and torchrun counted finished work as failed. The
+    likely cause is a thread of Gloo that asks for Python while it ends.
     """
-    rank = "torch" in sys.modules and {"RANK", "WORLD_SIZE"} <= os.environ.keys()
-    if rank:
+    if "torch" in sys.modules and {"RANK", "WORLD_SIZE"} <= os.environ.keys():
         atexit._run_exitfuncs()
-    if rank or _waits_for_ray():
         with suppress(OSError):
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(code)
-
-
-def _waits_for_ray() -> bool:
-    if "ray" not in sys.modules:
-        return False
-    from vlprompt.bench.pulse import unanswered
-
-    return unanswered()

@@ -17,9 +17,9 @@ from vlprompt.types import PromptSpec
 
 KEPT = 13.3
 """Numbers kept per row, layer and unit of width (measured: 13.0 to 13.6 at ViT-B/16's text size in float32 with 5,400 rows)."""
-PARTED = 1.25
-"""The same, times this, if rows are run a part at a time: a part cannot use all that the one before freed. Measured with OVERHEAD:
-1.18 to 1.28 with 600 to 2,500 rows at once."""
+PARTED = 1.28
+"""The same, times this, if rows are run a part at a time: a part cannot use all that the one before freed. Measured with OVERHEAD, what
+was freed given back to the system: 1.15 to 1.26 with 900 to 3,300 rows at once (1.34 if it is kept)."""
 OVERHEAD = 384 * 2**20
 """Bytes besides weights and kept rows: the interpreter, libraries and the allocator's slack (measured at ViT-B/16's size)."""
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}

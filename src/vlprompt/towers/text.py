@@ -11,6 +11,7 @@ last layer the pooled row of each class alone.
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -213,6 +214,22 @@ def _by_class(x: Tensor, rows: int) -> Tensor:
 TextRun = Callable[[ClassTokens, Prefix, Entering], Tensor]
 
 
+def _trim() -> Callable[[int], int] | None:
+    try:
+        return cast(Callable[[int], int], ctypes.CDLL(None).malloc_trim)
+    except (AttributeError, OSError, TypeError):  # only glibc has it
+        return None
+
+
+TRIM = _trim()
+
+
+def _give_back(tensors: tuple[Tensor, ...]) -> None:
+    """Give the system what earlier parts have freed: glibc keeps it, and a part cannot use all of it. 17 ms at ViT-B/16's text size."""
+    if TRIM is not None and tensors[0].device.type == "cpu":
+        TRIM(0)
+
+
 class _Again(torch.autograd.Function):
     """Forward: run without a graph. Backward: run with one, and differentiate it. Tensors that `run` reads otherwise are frozen.
 
@@ -222,12 +239,14 @@ class _Again(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, run: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+        _give_back(inputs)
         ctx.run = run
         ctx.save_for_backward(*inputs)
         return run(*inputs)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        _give_back(grads)
         needed = ctx.needs_input_grad[1:]
         inputs = [x.detach().requires_grad_(need) for x, need in zip(ctx.saved_tensors, needed, strict=True)]
         with torch.enable_grad():
