@@ -65,7 +65,7 @@ def ray_of(table: Table, ended: list[tuple[str, int]]) -> Any:
 def test_a_worker_that_gives_no_sign_is_ended_and_others_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
     now, table, ended = [0.0], Table(), list[tuple[str, int]]()
     monkeypatch.setattr(hung.time, "monotonic", lambda: now[0])
-    watch = hung.Watch(ray_of(table, ended), "token")
+    watch = hung.SignWatch(ray_of(table, ended), "token")
     for second in range(0, 60, 20):
         now[0] = float(second)
         table._internal_kv_put("token:1", json.dumps({"node": "here", "process": 7, "signs": 0}))
@@ -88,7 +88,7 @@ def test_a_worker_that_gives_no_sign_is_ended_and_others_are_not(monkeypatch: py
 def test_a_worker_that_outlives_its_end_and_one_without_a_machine_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     now, table, ended = [0.0], Table(), list[tuple[str, int]]()
     monkeypatch.setattr(hung.time, "monotonic", lambda: now[0])
-    watch = hung.Watch(ray_of(table, ended), "token")
+    watch = hung.SignWatch(ray_of(table, ended), "token")
     table._internal_kv_put("token:1", json.dumps({"node": "here", "process": 7, "signs": 0}))
     table._internal_kv_put("token:2", json.dumps({"node": "there", "process": 8, "signs": 0}))
     with warnings.catch_warnings(action="ignore", category=UserWarning):
@@ -103,7 +103,7 @@ def test_tasks_without_signs_are_begun_again_after_a_machine_has_left(monkeypatc
     """Ray may wait for ever for a machine's answer to whether it takes a task."""
     now, table = [0.0], Table()
     monkeypatch.setattr(hung.time, "monotonic", lambda: now[0])
-    watch = hung.Watch(ray_of(table, []), "token")
+    watch = hung.SignWatch(ray_of(table, []), "token")
     for second, machines, lost in (
         (0, ["here", "there"], []),
         (300, ["here", "there"], []),

@@ -181,7 +181,7 @@ def test_a_task_that_ray_waits_for_in_vain_is_begun_again(
         assert list(alive) == ["here"]
         return [f"{watch._prefix}:{plan.cells[0].place.as_posix()}"]
 
-    monkeypatch.setattr(cluster.Watch, "look", look)
+    monkeypatch.setattr(cluster.SignWatch, "look", look)
     grid = grid_of(tmp_path / "out", sets)
     plan = plan_of(request(clip_dir, sets), grid)
     ray = Ray(lambda: [HERE], lambda: ([], {}))

@@ -24,8 +24,8 @@ from typing import Any
 from vlprompt import artifact, disk
 from vlprompt.bench.carry import Carrier, CellBatch, Outcomes
 from vlprompt.bench.cells import Cell, Grid, Outcome
-from vlprompt.bench.hung import TASK, UNHEARD, Watch, living
-from vlprompt.bench.pulse import ASKING, Gone, Pulse, Silent, greets, within
+from vlprompt.bench.hung import TASK, UNHEARD, SignWatch, living
+from vlprompt.bench.pulse import ASKING, Gone, Pulse, Unheard, greets, within
 from vlprompt.bench.work import failure, run_cells
 from vlprompt.bench.workspace import Desk
 from vlprompt.engine.config import Means
@@ -175,7 +175,7 @@ class _Tasks:
         self._left = threading.Event()
         self._taken = (1.0, 0.0)
         self._own = ""
-        self._watch, self._abandoned = Watch(ray, around.token), SimpleQueue[str]()
+        self._watch, self._abandoned = SignWatch(ray, around.token), SimpleQueue[str]()
         self._thread = threading.Thread(daemon=True)
 
     def begin(self, batches: Sequence[CellBatch], grid: Grid) -> None:
@@ -217,12 +217,12 @@ class _Tasks:
         return found
 
     def _require_own_raylet(self, nodes: Sequence[Mapping[str, Any]]) -> None:
-        """Silent where this machine's raylet hangs, which the head finds out after a minute. (With ray:// it is another machine's.)"""
+        """Unheard where this machine's raylet hangs, which the head finds out after a minute. (With ray:// it is another machine's.)"""
         own = next(one for one in nodes if one["NodeID"] == self._own)
         if self._cluster.address.startswith("ray://") or "NodeManagerPort" not in own:
             return
         if not greets(own["NodeManagerAddress"], own["NodeManagerPort"]):
-            raise Silent("Ray's process on this machine (raylet)")
+            raise Unheard("Ray's process on this machine (raylet)")
 
     def _carry(self, batches: Sequence[CellBatch], grid: Grid) -> None:
         ray, cpus = self._ray, self._cluster.cpus

@@ -67,7 +67,7 @@ def living(key: str) -> Iterator[None]:
 
 
 @dataclass(slots=True)
-class _Seen:
+class _Sign:
     """Of a worker: its last sign, when it came, and the task that ends it."""
 
     said: bytes
@@ -75,13 +75,13 @@ class _Seen:
     ending: Any = None
 
 
-class Watch:
+class SignWatch:
     """The signs of life of a grid's workers, as the driver sees them by its own clock."""
 
     def __init__(self, ray: Any, prefix: str) -> None:
         """prefix: of the keys."""
         self._ray, self._prefix = ray, prefix
-        self._seen: dict[bytes, _Seen] = {}
+        self._seen: dict[bytes, _Sign] = {}
         self._machines: frozenset[str] = frozenset()
         self._due, self._soon = math.inf, True
         """When tasks that nobody gives signs of are to be begun again, and whether others that work do not put that off."""
@@ -101,7 +101,7 @@ class Watch:
                 continue
             seen = before.get(key)
             if seen is None or seen.said != said:
-                seen = _Seen(said, now)
+                seen = _Sign(said, now)
             silent, worker = now - seen.since, json.loads(said)
             away = worker["node"] not in alive and silent > SECONDS_FOR_RAY
             over = seen.ending is not None and bool(self._ray.wait([seen.ending], timeout=0)[0])

@@ -129,7 +129,7 @@ def greets(host: str, port: int) -> bool:
         return False
 
 
-class Silent(Exception):
+class Unheard(Exception):
     """Somebody else than the head does not answer; the message says who."""
 
 
@@ -141,7 +141,7 @@ class Pulse:
     """Asks a cluster every few seconds, as long as the block lasts, whether it is there and can do a task."""
 
     def __init__(self, ask: Callable[[], str]) -> None:
-        """ask: what keeps the cluster from doing a task, empty where nothing does; Gone; Silent; raises anything else, or never
+        """ask: what keeps the cluster from doing a task, empty where nothing does; Gone; Unheard; raises anything else, or never
         ends, where its head does not answer."""
         self._ask, self._end = ask, threading.Event()
         self._heard = self._able = self._awake = time.monotonic()
@@ -167,7 +167,7 @@ class Pulse:
                 self._able = self._able if self._why else self._heard
             except Gone as error:
                 self._gone = str(error)
-            except Silent as error:
+            except Unheard as error:
                 self._silent = str(error)
             except Exception:  # whatever Ray says where its head is gone
                 self._silent = HEAD
