@@ -12,6 +12,7 @@ from vlprompt.ablate.records import AblationCell
 from vlprompt.ablate.sweep import CENTRE, HOST, ONE_WAY
 from vlprompt.errors import DATA, UserError
 from vlprompt.records import harmonic
+from vlprompt.report.tables import spread
 
 SHARE = 0.95
 MISSING = "missing"
@@ -130,7 +131,7 @@ def _per_set(cells: Sequence[AblationCell]) -> list[str]:
         for name in names:
             here = [cell for cell in found.values() if cell.dataset == name]
             base, novel = ([cell.accuracy[part] for cell in here] for part in ("base", "novel"))
-            columns.append(f"{_spread(base)} / {_spread(novel)}" if here else MISSING)
+            columns.append(f"{spread(base)} / {spread(novel)}" if here else MISSING)
         lines.append(f"| {setting} | {' | '.join(columns)} |")
     return lines
 
@@ -179,12 +180,9 @@ def by_setting(cells: Iterable[AblationCell], subset: str) -> dict[str, dict[Set
 def over_seeds(found: Mapping[SetSeed, AblationCell], value: Callable[[AblationCell], float]) -> str:
     """Mean and standard deviation over seeds of the mean over sets."""
     seeds = sorted({seed for _, seed in found})
-    return _spread([statistics.fmean(value(cell) for pair, cell in found.items() if pair[1] == seed) for seed in seeds])
-
-
-def _spread(values: Sequence[float]) -> str:
-    mean = f"{statistics.fmean(values):.1f}"
-    return f"{mean} +- {statistics.stdev(values):.1f}" if len(values) > 1 else mean
+    return str(
+        spread([statistics.fmean(value(cell) for pair, cell in found.items() if pair[1] == seed) for seed in seeds])
+    )
 
 
 def difference(values: Sequence[float]) -> str:
@@ -209,7 +207,7 @@ def _reached(epochs: Sequence[int | None]) -> str:
     if not reached:
         return "never" if epochs else MISSING
     never = len(epochs) - len(reached)
-    return _spread([float(epoch) for epoch in reached]) + (f" ({never} of {len(epochs)} never)" if never else "")
+    return str(spread([float(epoch) for epoch in reached])) + (f" ({never} of {len(epochs)} never)" if never else "")
 
 
 def _listed(values: Iterable[str]) -> str:

@@ -34,7 +34,6 @@ from vlprompt.engine.forward import Forward, reads_frozen
 from vlprompt.engine.images import Images
 from vlprompt.engine.optim import batches
 from vlprompt.engine.precision import device_name, resolve_device, synchronize
-from vlprompt.engine.step import gradients_of
 from vlprompt.engine.train import estimate_step, new_prompt, view_of
 from vlprompt.errors import UserError
 from vlprompt.methods.resolve import resolve
@@ -219,7 +218,7 @@ class _Probe:
         clip, names, words = self.images.clip, lesson.class_names, lesson.template
         forward = Forward(clip, method.prompt, method.needs, names, words, max_rows=rows)
         take = stepping(forward, method, lesson, self.images)
-        return self._quickest(lambda: take(gradients_of))
+        return self._quickest(take)
 
     def _answer(self, course: Course, method: Method, classes: int) -> float:
         clip = self.images.clip

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from vlprompt.data import Sample
 from vlprompt.engine.classes import draw
@@ -17,7 +17,7 @@ from vlprompt.engine.images import BATCH, Images
 from vlprompt.engine.optim import batches
 from vlprompt.engine.precision import synchronize
 from vlprompt.engine.several import targets
-from vlprompt.engine.step import gradients_of, measured_gradients, weighted
+from vlprompt.engine.step import Share, gradients_of_all, measured_gradients_of_all, weighted
 from vlprompt.engine.train import Lesson, new_prompt, view_of
 from vlprompt.towers import Clip
 from vlprompt.types import Method, View
@@ -25,8 +25,6 @@ from vlprompt.types import Method, View
 ENOUGH = 0.25
 """Seconds after which a probe stops: one slow step or image is enough, quick ones are repeated (project's choice)."""
 MOST_STEPS = 5
-Differentiate = Callable[[Method, Mapping[str, Tensor], Sequence[Tensor]], object]
-"""How a step turns its losses into gradients."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,16 +72,19 @@ def measure(
     )
 
 
-def stepping(forward: Forward, method: Method, lesson: Lesson, images: Images) -> Callable[[Differentiate], float]:
-    """A step of the lesson's first batch that can be taken again and again: it gives its seconds, and learns nothing."""
+def stepping(forward: Forward, method: Method, lesson: Lesson, images: Images) -> Callable[..., float]:
+    """A step of the lesson's first batch that can be taken again and again: it gives its seconds, and learns nothing.
+
+    measured: each term's gradient is measured as well."""
     prompt = new_prompt(forward.clip, forward.spec, len(lesson.class_names), lesson.seed)
     index = batches(len(lesson.samples), method.schedule.batch, seed=lesson.seed, epoch=0)[0]
     batch = [lesson.samples[i] for i in index.tolist()]
 
-    def take(gradients: Differentiate) -> float:
+    def take(*, measured: bool = False) -> float:
         began = time.perf_counter()
         losses = weighted(method.terms, _view(forward, method, lesson, images, batch, prompt))
-        gradients(method, losses, list(prompt.parameters()))
+        share = Share(method=method, losses=losses, parameters=list(prompt.parameters()))
+        (measured_gradients_of_all if measured else gradients_of_all)([share])
         synchronize(forward.clip.device)
         return time.perf_counter() - began
 
@@ -96,12 +97,12 @@ def _step(forward: Forward, method: Method, lesson: Lesson, images: Images, per_
     The first step of an epoch differentiates the terms one by one; it counts by its share of the epoch.
     """
     take = stepping(forward, method, lesson, images)
-    took = [take(gradients_of)]
+    took = [take()]
     while sum(took) < ENOUGH and len(took) <= MOST_STEPS:
-        took.append(take(gradients_of))
+        took.append(take())
     seconds = statistics.median(took[1:] or took)
     if len(method.terms) > 1:
-        seconds += max(0.0, take(measured_gradients) - seconds) / per_epoch
+        seconds += max(0.0, take(measured=True) - seconds) / per_epoch
     return seconds, max(1, len(took) - 1)
 
 

@@ -64,19 +64,8 @@ def gradients_of_all(shares: Sequence[Share]) -> list[Gradients]:
     return by_rules(known, [one.losses for one in shares], parameters)
 
 
-def measured_gradients(
-    method: Method,
-    losses: Mapping[str, Tensor],
-    parameters: Sequence[Tensor],
-    places: Mapping[str, Sequence[int]] = MappingProxyType({}),
-) -> tuple[Gradients, dict[str, float]]:
-    """As `gradients_of`, and each term's length against cross-entropy's; places: as `labelled` gives them."""
-    (found,) = measured_gradients_of_all([Share(method=method, losses=losses, parameters=parameters, places=places)])
-    return found
-
-
 def measured_gradients_of_all(shares: Sequence[Share]) -> list[tuple[Gradients, dict[str, float]]]:
-    """`measured_gradients` of every prompt of a step.
+    """As `gradients_of_all`, each with every term's length against cross-entropy's.
 
     Without a rule the terms' gradients are added, so measuring costs no second pass through what they share.
     """
