@@ -112,6 +112,9 @@ def test_tasks_without_signs_are_begun_again_after_a_machine_has_left(monkeypatc
         (322, ["here"], [hung.UNHEARD]),
         (380, ["here"], []),
         (383, ["here"], [hung.UNHEARD]),
+        (444, ["here"], []),
+        (502, ["here"], []),
+        (504, ["here"], [hung.UNHEARD]),
     ):
         now[0] = float(second)
         table._internal_kv_put("token:1", json.dumps({"node": "here", "process": 7, "signs": second}))
@@ -119,7 +122,7 @@ def test_tasks_without_signs_are_begun_again_after_a_machine_has_left(monkeypatc
             table.rows.clear()
         assert watch.look(machines) == lost, second
         assert watch.heard("token:1") == (second <= 322)
-    for second in range(390, 600, 10):
+    for second in range(510, 900, 10):
         now[0] = float(second)
         table._internal_kv_put("token:2", json.dumps({"node": "here", "process": 7, "signs": second}))
         assert watch.look(["here"]) == []

@@ -47,7 +47,7 @@ def test_some_tries_of_what_takes_long(tmp_path: Path, name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the processes to kill in /proc")
 def test_a_rank_that_is_killed_and_one_that_hangs(tmp_path: Path) -> None:
-    """The other faults: `python -m tests.soak --only 14`."""
+    """The other faults: `python -m tests.soak --only pretraining`."""
     kinds = ("rank 0 killed", "a rank stopped")
     assert list(islice(ranks.faults(tmp_path, random.Random(1), kinds), len(kinds))) == [""] * len(kinds)
 
@@ -55,7 +55,7 @@ def test_a_rank_that_is_killed_and_one_that_hangs(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the processes to kill in /proc")
 def test_a_ray_cluster_that_loses_a_machine_and_one_that_loses_its_head(tmp_path: Path) -> None:
-    """The other faults: `python -m tests.soak --only 15`."""
+    """The other faults: `python -m tests.soak --only Ray`."""
     pytest.importorskip("ray", reason="needs the extra scale")
     kinds = ("a machine killed", "the head killed")
     assert list(islice(clusters.faults(tmp_path, random.Random(1), kinds), len(kinds))) == [""] * len(kinds)

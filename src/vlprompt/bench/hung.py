@@ -85,6 +85,7 @@ class SignWatch:
         self._machines: frozenset[str] = frozenset()
         self._due, self._soon = math.inf, True
         """When tasks that nobody gives signs of are to be begun again, and whether others that work do not put that off."""
+        self._wait = SECONDS_OF_HANGING
 
     def look(self, alive: Collection[str]) -> list[str]:
         """End the workers that hang, with a warning for each. alive: the machines that the cluster has.
@@ -116,10 +117,12 @@ class SignWatch:
         if self._machines - set(alive):
             self._due, self._soon = now + SECONDS_FOR_RAY, True
         elif self._seen and not self._soon:
-            self._due = now + SECONDS_OF_HANGING
+            self._wait = SECONDS_OF_HANGING
+            self._due = now + self._wait
         if now > self._due:
             lost.append(UNHEARD)
-            self._due, self._soon = now + SECONDS_OF_HANGING, False
+            self._due, self._soon = now + self._wait, False
+            self._wait *= 2  # a worker that takes long to start is not to be stopped for ever
         self._machines = frozenset(alive)
         return lost
 
