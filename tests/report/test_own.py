@@ -13,7 +13,7 @@ import pytest
 
 from tests.report.made import record, scored
 from vlprompt.records import Predictions, id_hashes, images_of, losses, write
-from vlprompt.report.own import MOST_CLASSES, doubtful, wanted, write_own
+from vlprompt.report.own import MOST_CLASSES, doubtful, title_of, wanted, write_own
 
 
 def answers(label: list[int], predicted: list[int], ids: list[str]) -> Predictions:
@@ -86,6 +86,11 @@ def test_many_classes_show_the_ones_with_mistakes(tmp_path: Path) -> None:
     assert f"The {MOST_CLASSES} of 100 classes with the most mistakes" in page
     assert "kind 70 taken for kind 00" in page
     assert page.count("<figure>") >= 2
+
+
+def test_what_saw_no_training_image_says_so() -> None:
+    assert title_of(record(method="descriptions", num_train=0)).endswith(", without training images")
+    assert title_of(record(method="coop", num_train=8)).endswith("images of each class")
 
 
 def test_names_are_harmless(tmp_path: Path) -> None:

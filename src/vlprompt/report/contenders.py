@@ -14,8 +14,8 @@ from vlprompt.report.sides import Run, seedless
 
 ZERO_SHOT = "zero-shot"
 ORDER = (
-    *(ZERO_SHOT, "linear-probe", "lp-plus-plus", "tip-adapter", "tip-adapter-f", "clip-adapter", "coop"),
-    *("cocoop", "kgcoop", "prograd", "tcp", "pomp", "vpt", "vpt-deep", "ivlp", "maple", "promptsrc", "rpp"),
+    *(ZERO_SHOT, "descriptions", "linear-probe", "lp-plus-plus", "tip-adapter", "tip-adapter-f", "clip-adapter"),
+    *("coop", "cocoop", "kgcoop", "prograd", "tcp", "pomp", "vpt", "vpt-deep", "ivlp", "maple", "promptsrc", "rpp"),
     *("clip-lora", "promptkd", "tpt"),
 )
 """Rows in the papers' order; what is not named here comes after, by name. An overlay follows the method it is laid on."""

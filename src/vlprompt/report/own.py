@@ -217,6 +217,8 @@ def _table(own: Own, answers: Sequence[ImageAnswer]) -> str:
 
 
 def title_of(record: Record) -> str:
+    if not record.num_train:
+        return f"{record.method} on {record.dataset}, without training images"
     shots = "all images" if record.shots is None else f"{record.shots} images of each class"
     return f"{record.method} on {record.dataset}, learned from {shots}"
 

@@ -168,8 +168,9 @@ def _text(value: Spread | None) -> str:
 
 def _title(found: Sequence[TableRow]) -> str:
     names = sorted({f"{row.dataset}{'' if row.subset == 'all' else f' ({row.subset} classes)'}" for row in found})
-    shots = sorted({"all images" if row.shots is None else f"{row.shots} shots" for row in found})
-    return f"Test accuracy in percent: {', '.join(names)}, {', '.join(shots)}" if found else "Test accuracy in percent"
+    learned = [row for row in found if any(one.num_train or one.parameters for one in row.records)]
+    shots = sorted({"all images" if row.shots is None else f"{row.shots} shots" for row in learned})
+    return f"Test accuracy in percent: {', '.join([*names, *shots])}" if found else "Test accuracy in percent"
 
 
 def _remark(found: Sequence[TableRow]) -> str:
