@@ -14,6 +14,7 @@ from vlprompt.bench.cells import Cell, Course, Grid, Protocol
 from vlprompt.bench.request import HALF, Known, Maker, Request, fits
 from vlprompt.bench.workspace import Desk
 from vlprompt.engine.evaluate import check_classes
+from vlprompt.engine.forward import require_sentences
 from vlprompt.errors import UserError
 from vlprompt.types import Method
 
@@ -35,7 +36,8 @@ Planned = Iterator[Cell | Impossible]
 def few_shot(maker: Maker, method: str) -> Planned:
     """Learned from n images of every class, tested on the test images of the same set and classes."""
     for known in maker.sets:
-        if (reason := _unusable(known)) is not None:
+        reason = _unusable(known) or _undescribed(maker, "few-shot", method, known.class_names)
+        if reason is not None:
             yield Impossible(protocol="few-shot", method=method, data=known.data, reason=reason)
             continue
         for course in maker.courses("few-shot", method, known):
@@ -49,6 +51,7 @@ def base_to_novel(maker: Maker, method: str) -> Planned:
         if reason is None and len(known.class_names) < 2 * HALF:
             reason = f"{known.name} has {len(known.class_names)} classes; each half needs at least {HALF} to be a classification."
         reason = reason or _unseen(maker, "base-to-novel", method, known.names_of("base"), known.names_of("novel"))
+        reason = reason or _undescribed(maker, "base-to-novel", method, known.class_names)
         if reason is not None:
             yield Impossible(protocol="base-to-novel", method=method, data=known.data, reason=reason)
             continue
@@ -116,7 +119,7 @@ RULES: dict[Protocol, Callable[[Maker, str], Planned]] = {
 
 def _elsewhere(protocol: Protocol, maker: Maker, method: str, source: Known, targets: list[Known]) -> Planned:
     """One prompt of the source on the source and on each target."""
-    reason = _unusable(source)
+    reason = _unusable(source) or _undescribed(maker, protocol, method, source.class_names)
     if reason is not None:
         yield Impossible(protocol=protocol, method=method, data=source.data, reason=reason)
         return
@@ -124,6 +127,7 @@ def _elsewhere(protocol: Protocol, maker: Maker, method: str, source: Known, tar
     answered = False
     for target in targets:
         reason = _untested(target) or _unseen(maker, protocol, method, source.class_names, target.class_names)
+        reason = reason or _undescribed(maker, protocol, method, target.class_names)
         if reason is not None:
             yield Impossible(protocol=protocol, method=method, data=target.data, reason=reason)
             continue
@@ -143,6 +147,15 @@ def _unseen(
 def _unanswered(resolved: Method, learned: tuple[str, ...], asked: tuple[str, ...]) -> str | None:
     try:
         check_classes(resolved.prompt, learned, asked, labelled=True)
+    except UserError as problem:
+        return str(problem)
+    return None
+
+
+def _undescribed(maker: Maker, protocol: Protocol, method: str, asked: tuple[str, ...]) -> str | None:
+    """Why a method that reads sentences of each class cannot be asked about these; None where it can."""
+    try:
+        require_sentences(maker.method(method, protocol).teacher, asked)
     except UserError as problem:
         return str(problem)
     return None

@@ -254,15 +254,22 @@ def ensemble_text(clip: Clip, class_names: Sequence[str], ensemble: Ensemble, te
     return Features(pooled=torch.stack(each).mean(dim=0))
 
 
-@torch.no_grad()
-def _described(clip: Clip, class_names: Sequence[str], ensemble: Ensemble) -> Features:
-    each = [ensemble.sentences(name) for name in class_names]
-    if missing := [name for name, found in zip(class_names, each, strict=True) if not found]:
+def require_sentences(ensemble: Ensemble | None, class_names: Sequence[str]) -> None:
+    """UserError where classes have their own sentences, and one of these has none."""
+    if ensemble is None or ensemble.by_class is None:
+        return
+    if missing := [name for name in class_names if not ensemble.sentences(name)]:
         raise UserError(
             f"{len(missing)} of {len(class_names)} classes have no sentence: {', '.join(map(repr, missing[:5]))}. Write some "
-            f"for every class into a file, and give it with --sentences FILE.",
+            f"for every class into a file, and give it with --sentences FILE (bench: --set sentences=FILE).",
             exit_code=DATA,
         )
+
+
+@torch.no_grad()
+def _described(clip: Clip, class_names: Sequence[str], ensemble: Ensemble) -> Features:
+    require_sentences(ensemble, class_names)
+    each = [ensemble.sentences(name) for name in class_names]
     flat = [
         sentence.replace("{}", name.replace("_", " "))
         for name, own in zip(class_names, each, strict=True)
