@@ -12,9 +12,12 @@ from tests.images import write_squares
 from vlprompt import cli, records
 from vlprompt.methods.resolve import HOSTS
 
-SETTINGS: dict[str, list[str]] = {"promptsrc": ["teacher=template"], "linear-probe": [], "zero-shot": []}
-"""PromptSRC's 60 sentences a class are left to smaller models; methods without steps have no epochs."""
 NAMES = ("cat", "red tree")
+SETTINGS: dict[str, list[str]] = {
+    "promptsrc": ["teacher=template"],
+    "descriptions": [f"sentences={json.dumps({name: [f'a {name}'] for name in NAMES})}"],
+}
+"""PromptSRC's 60 sentences a class are left to smaller models; nobody has described these classes."""
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +56,7 @@ def test_every_row_learns_and_predicts(
     assert cli.run(["train", *where, *how, *settings]) == 0
     record = records.read(out / "seed1")
     assert (record.method, record.num_test, record.num_classes) == (name, 2, 2)
-    assert (record.parameters > 0) == (name != "zero-shot")
+    assert (record.parameters > 0) == (name not in ("zero-shot", "descriptions"))
     capsys.readouterr()
     assert cli.run(["predict", str(out), str(folder / "test" / "cat"), "--device", "cpu", "--json"]) == 0
     (found,) = json.loads(capsys.readouterr().out)
