@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from vlprompt.bench import hung
+from vlprompt.bench import cluster, hung
+from vlprompt.bench.cells import Outcome
 
 
 class Table:
@@ -156,3 +157,24 @@ def test_only_a_task_is_ended() -> None:
             found = process.wait() if code else process.poll()
             process.kill()
         assert found == code
+
+
+def test_a_lock_that_a_hung_worker_has_ends_the_cell_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its machine hangs, so nobody can end it; other processes may hold a cell as long as they like."""
+
+    class RayError(Exception):
+        pass
+
+    busy, done = (Outcome(place=Path(name), state=state) for name, state in (("a", "busy"), ("b", "done")))
+    ray = SimpleNamespace(get=lambda _: ([busy, done], {}), exceptions=SimpleNamespace(RayError=RayError))
+    around = cluster.Surroundings(place="", token="t", variables={})
+    tasks = cluster._Tasks(ray, cluster.Cluster(address="auto"), around)
+    batch: Any = (SimpleNamespace(place=Path("a")), SimpleNamespace(place=Path("b")))
+    assert tasks._found(None, batch, begun_before=False) == ([busy, done], {})
+    assert tasks._found(None, batch, begun_before=True) is None, "it may let go"
+    monkeypatch.setattr(hung, "SECONDS_OF_HANGING", 0.0)
+    found = tasks._found(None, batch, begun_before=True)
+    assert isinstance(found, tuple)
+    first, second = found[0]
+    assert (first.state, first.exit_code, first.again, second) == ("failed", 3, False, done)
+    assert "its machine hangs" in first.reason

@@ -154,11 +154,13 @@ def _struck(out: Path, fault: str, stream: random.Random) -> str:
             grid.kill()
             return "it hangs"
         took = time.monotonic() - struck
-    if code and "head" not in fault:
+    told = " ".join(_told(out).split())
+    held = fault == "a machine stopped" and code == 3 and "gives no sign of life: its machine hangs" in told
+    if code and "head" not in fault and not held:
         return f"exit {code}: {_told(out)[-300:]}"
-    if code and (code != 3 or "is lost" not in _told(out)):
+    if code and not held and (code != 3 or "is lost" not in told):
         return f"it ended unclearly (exit {code}): {_told(out)[-300:]}"
-    if code and took > SOON:
+    if code and not held and took > SOON:
         return f"it ended after {took:.0f} s"
     if code:
         with cluster() as again:

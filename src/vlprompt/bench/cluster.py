@@ -12,6 +12,7 @@ import secrets
 import shutil
 import tempfile
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -22,6 +23,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from vlprompt import artifact, disk
+from vlprompt.bench import hung
 from vlprompt.bench.carry import Carrier, CellBatch, Outcomes
 from vlprompt.bench.cells import Cell, Grid, Outcome
 from vlprompt.bench.hung import TASK, UNHEARD, SignWatch, living
@@ -176,6 +178,7 @@ class _Tasks:
         self._taken = (1.0, 0.0)
         self._own = ""
         self._watch, self._abandoned = SignWatch(ray, around.token), SimpleQueue[str]()
+        self._held_since: dict[str, float] = {}
         self._thread = threading.Thread(daemon=True)
 
     def begin(self, batches: Sequence[CellBatch], grid: Grid) -> None:
@@ -224,6 +227,22 @@ class _Tasks:
         if not greets(own["NodeManagerAddress"], own["NodeManagerPort"]):
             raise Unheard("Ray's process on this machine (raylet)")
 
+    def _found(
+        self, task: Any, batch: CellBatch, *, begun_before: bool
+    ) -> tuple[list[Outcome], Files] | Exception | None:
+        """What a task gave. begun_before: by a worker that was given up. None: that one has a cell's lock, and may let go of it yet."""
+        try:
+            outcomes, files = self._ray.get(task)
+        except self._ray.exceptions.RayError as error:
+            return error  # type: ignore[no-any-return]
+        if not begun_before or all(outcome.state != "busy" for outcome in outcomes):
+            return outcomes, files
+        since = self._held_since.setdefault(_key(self._around, batch), time.monotonic())
+        if time.monotonic() < since + hung.SECONDS_OF_HANGING:
+            return None
+        cells = {cell.place: cell for cell in batch}
+        return [_held(cells[one.place]) if one.state == "busy" else one for one in outcomes], files
+
     def _carry(self, batches: Sequence[CellBatch], grid: Grid) -> None:
         ray, cpus = self._ray, self._cluster.cpus
         try:
@@ -238,16 +257,23 @@ class _Tasks:
                 task = work.options(name=TASK, num_cpus=cpus, num_gpus=gpus, max_retries=grid.attempts, **apart)
                 tasks[task.remote(batch, grid, self._around, files_of(grid, batch))] = batch
 
+            held: list[CellBatch] = []
             for batch in batches:
                 begin(batch)
-            while tasks and not self._left.is_set():
-                done, _ = ray.wait(list(tasks), num_returns=1, timeout=SECONDS_BETWEEN_LOOKS)
+            while (tasks or held) and not self._left.is_set():
+                done = ray.wait(list(tasks), num_returns=1, timeout=SECONDS_BETWEEN_LOOKS)[0] if tasks else []
+                if held:
+                    self._left.wait(SECONDS_BETWEEN_LOOKS)
+                    for batch in held:
+                        begin(batch)
+                    held = []
                 for one in done:
                     batch = tasks.pop(one)
-                    try:
-                        self.ended.put((batch, ray.get(one)))
-                    except ray.exceptions.RayError as error:
-                        self.ended.put((batch, error))
+                    found = self._found(one, batch, begun_before=again[_key(self._around, batch)] > 0)
+                    if found is None:
+                        held.append(batch)
+                    else:
+                        self.ended.put((batch, found))
                 given_up = self._given_up(tasks)
                 again[""] += bool(given_up)
                 for one, batch, begun in given_up:
@@ -328,6 +354,18 @@ def keep(files: Files, grid: Grid) -> None:
 def _lost(cell: Cell, error: Exception) -> Outcome:
     """The outcome of a cell whose task Ray could not finish."""
     return replace(failure(cell, error), reason=f"its Ray task was lost ({type(error).__name__})", again=True)
+
+
+def _held(cell: Cell) -> Outcome:
+    """The outcome of a cell that a worker holds which hangs and which nobody can end."""
+    return failure(
+        cell,
+        UserError(
+            "a worker of this grid holds it, and gives no sign of life: its machine hangs. End the machine's Ray processes (`ray stop "
+            "--force` there), and give the same command: it does what is missing.",
+            exit_code=DATA,
+        ),
+    )
 
 
 def _gpus(cluster: Cluster, means: Means, resources: Mapping[str, float]) -> float:
