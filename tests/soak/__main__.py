@@ -32,6 +32,8 @@ FOUND = (
     "  Now they end in a message.",
     "- A video file that lists other files made FFmpeg open them. Now it is refused.",
     "- The table of `tune` ended in a traceback where a trial had failed. Now it shows the trial as failed.",
+    "- A machine of a Ray cluster that hung while its task held a cell's lock kept the grid waiting for ever. Now that cell",
+    "  fails with a message, and the same command does it later.",
     "",
 )
 STEPS = "2,500 steps in one process, time after time: memory and open files"
