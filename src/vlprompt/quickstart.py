@@ -15,12 +15,11 @@ from vlprompt.bench import Cell, Grid
 from vlprompt.data import Sample, Subset, open_dataset, picture, restrict
 from vlprompt.engine.observer import Observer
 from vlprompt.errors import UserError
-from vlprompt.records import Predictions, Record, id_hashes, read_predictions
+from vlprompt.records import BY_HAND, Predictions, Record, id_hashes, read_predictions
 from vlprompt.report import plots, tables
 from vlprompt.report.write import write_report
 
-ZERO_SHOT = "zero-shot"
-METHODS = (ZERO_SHOT, "coop", "plpp+coop", "rpp")
+METHODS = (BY_HAND, "coop", "plpp+coop", "rpp")
 WORDS = "plpp+coop"
 """Its words are shown: PLPP asks for tokens that a reader would expect."""
 HALVES: tuple[Subset, ...] = ("base", "novel")
@@ -92,7 +91,7 @@ def run(plan: QuickstartPlan, observer: Observer, hear: Callable[[Cell, bench.Ou
 
 def _best(records: Sequence[Record]) -> str:
     """The learned method with the best mean accuracy on validation images; test images do not count."""
-    found: dict[str, list[float]] = {name: [] for name in METHODS if name != ZERO_SHOT}
+    found: dict[str, list[float]] = {name: [] for name in METHODS if name != BY_HAND}
     for record in records:
         if record.val_top1 is not None and record.method in found:
             found[record.method].append(record.val_top1)
@@ -117,7 +116,7 @@ def _pictures(plan: QuickstartPlan, grid: Grid, cells: Sequence[Cell], best: str
         part = restrict(dataset, half)
         before, after = (
             _answers(read_predictions(next(grid.of(one) for one in cells if (one.course.method, one.subset) == wanted)))
-            for wanted in ((ZERO_SHOT, half), (best, half))
+            for wanted in ((BY_HAND, half), (best, half))
         )
         hashed = zip(part.test, map(str, id_hashes([one.id for one in part.test])), strict=True)  # as records know them
         for sample, key in _one_per_class([one for one in hashed if one[1] in before.keys() & after.keys()]):

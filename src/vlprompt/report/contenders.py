@@ -9,12 +9,11 @@ from pathlib import Path
 
 from vlprompt import records
 from vlprompt.errors import UserError
-from vlprompt.records import Record
+from vlprompt.records import BY_HAND, Record
 from vlprompt.report.sides import Run, seedless
 
-ZERO_SHOT = "zero-shot"
 ORDER = (
-    *(ZERO_SHOT, "descriptions", "linear-probe", "lp-plus-plus", "tip-adapter", "tip-adapter-f", "clip-adapter"),
+    *(BY_HAND, "descriptions", "linear-probe", "lp-plus-plus", "tip-adapter", "tip-adapter-f", "clip-adapter"),
     *("coop", "cocoop", "kgcoop", "prograd", "tcp", "pomp", "vpt", "vpt-deep", "ivlp", "maple", "promptsrc", "rpp"),
     *("clip-lora", "promptkd", "tpt"),
 )
@@ -72,7 +71,7 @@ def contenders(runs: Sequence[Run]) -> tuple[list[Contender], list[str]]:
         fixed = all(seedless(run.record) for run in kept)
         out.append(Contender(name=name, method=method, host=host, overlay=overlay, seedless=fixed, runs=tuple(kept)))
     if runs and not several_models and not any(one.seedless for one in out):
-        out.append(Contender(name=ZERO_SHOT, method=ZERO_SHOT, host=ZERO_SHOT, overlay="", seedless=True, runs=()))
+        out.append(Contender(name=BY_HAND, method=BY_HAND, host=BY_HAND, overlay="", seedless=True, runs=()))
     return sorted(out, key=_rank), notes
 
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vlprompt.errors import UserError
+from vlprompt.records import BY_HAND
 from vlprompt.report.bootstrap import MARGIN
 from vlprompt.report.comparison import Comparison, compare_cells, paired_table
-from vlprompt.report.contenders import ZERO_SHOT
 from vlprompt.report.grid import ReportGrid
 from vlprompt.report.sections import ABSENT, Section
 from vlprompt.report.sides import SeedRuns
@@ -95,7 +95,7 @@ def pairs(grid: ReportGrid) -> list[tuple[int, int]]:
         for number, one in enumerate(found)
         if one.method in plain and any(run.record.init for run in one.runs)
     ]
-    zero = [number for number, one in enumerate(found) if one.host == ZERO_SHOT and one.runs]
+    zero = [number for number, one in enumerate(found) if one.host == BY_HAND and one.runs]
     return out + [(zero[0], other) for other in range(len(found)) if zero and other != zero[0]]
 
 
