@@ -21,7 +21,7 @@ from vlprompt import artifact, hub, pocket
 from vlprompt.artifact import Learned
 from vlprompt.data import Sample
 from vlprompt.data.folders import refusal
-from vlprompt.data.views import ahead, pixels
+from vlprompt.data.views import AnyView, ahead, pixels
 from vlprompt.engine.choose import AUTO, Choice, choose, usual
 from vlprompt.engine.confidence import confidence_of
 from vlprompt.engine.config import Means
@@ -530,7 +530,7 @@ class PromptClassifier:
     def seen(self, views: Mapping[str, torch.Tensor]) -> Images:
         """Pictures whose test views (3, S, S) are made already, by id; a method that learns from each picture makes others of it."""
 
-        def read(samples: Sequence[Sample], preprocess: Preprocess, view: int | None) -> torch.Tensor:
+        def read(samples: Sequence[Sample], preprocess: Preprocess, view: AnyView) -> torch.Tensor:
             given = (views[one.id] if view is None else pixels(one, preprocess, view, enough=True) for one in samples)
             return torch.stack(list(given))
 

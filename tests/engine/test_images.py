@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.data.make import sample
-from vlprompt.data import FeatureStore
+from vlprompt.data import FeatureStore, views
 from vlprompt.engine.evaluate import classifier_of
 from vlprompt.engine.images import BLOCK, Images, in_blocks
 from vlprompt.engine.precision import generator
@@ -58,3 +58,25 @@ def test_cells_are_kept_alike(tmp_path: Path) -> None:
     alone = Images(model, FeatureStore(tmp_path / "alone"))
     together = Images(model, FeatureStore(tmp_path / "together")).pixels(samples, None)
     assert all(torch.equal(alone.pixels([one], None)[0], cells) for one, cells in zip(samples, together, strict=True))
+
+
+def test_the_views_of_an_image_are_decoded_once_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clip = load("pocket-s")
+    samples = [sample(f"image {number}") for number in range(3)]
+    decoded = []
+    opened = views.opened
+    monkeypatch.setattr(views, "opened", lambda data, **how: decoded.append(how["name"]) or opened(data, **how))
+    kept = Images(clip, FeatureStore(tmp_path / "cache"))
+    found = kept.views(samples, 5)
+    assert sorted(decoded) == sorted(one.id for one in samples)
+    loose = Images(clip, None)
+    assert torch.equal(found, loose.views(samples, 5))
+    assert torch.equal(found[2], loose.views(samples[2:], 5)[0])
+    for place, view in enumerate([None, 0, 1, 2, 3, 4]):
+        torch.testing.assert_close(found[:, place], loose.features(samples, view), rtol=1e-4, atol=1e-4)
+    decoded.clear()
+    again = Images(clip, FeatureStore(tmp_path / "cache"))
+    assert torch.equal(again.views(samples, 5), found)
+    assert decoded == []
+    again.views(samples[:1], 6)
+    assert len(decoded) == 1

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from vlprompt import disk, reading
 from vlprompt.data.samples import Sample
-from vlprompt.data.views import AUGMENTATION_VERSION, ahead, pixels
+from vlprompt.data.views import AUGMENTATION_VERSION, AnyView, ahead, pixels
 from vlprompt.errors import NUMERICAL, UserError
 from vlprompt.types import Preprocess
 
@@ -68,7 +68,7 @@ class FeatureStore:
         self,
         samples: Sequence[Sample],
         *,
-        view: int | None,
+        view: AnyView,
         model_key: str,
         preprocess: Preprocess,
         encode: Callable[[Tensor], Tensor],
@@ -77,7 +77,8 @@ class FeatureStore:
     ) -> Tensor:
         """(n, E) float32: features of the test view (`view` None) or of training view `view` of every sample, in order.
 
-        `encode` maps (B, 3, S, S) float32 on the CPU to (B, E), each row from its own image alone; `model_key` must name
+        `encode` maps what `load_pixels` gives, (B, 3, S, S) float32 on the CPU, to (B, E), each row from its own image alone (a range
+        of views is one row: (B, 1 + V, 3, S, S) to (B, (1 + V) E)); `model_key` must name
         all that decides its result (weights and their dtype). `progress` is called with the number of images just done.
         UserError: an image that cannot be read, features that are not finite (exit code 4).
         """
@@ -99,18 +100,18 @@ class FeatureStore:
             self.stats.seconds += time.perf_counter() - started
         return torch.from_numpy(np.stack([rows[content] for content in hashes]))
 
-    def known(self, *, model_key: str, preprocess: Preprocess, view: int | None) -> Set[str]:
+    def known(self, *, model_key: str, preprocess: Preprocess, view: AnyView) -> Set[str]:
         """Picture hashes of the images whose features are there, and which therefore could be decoded once."""
         space = self._space(model_key, preprocess, view)
         space.refresh()
         return space.place.keys()
 
-    def _space(self, model_key: str, preprocess: Preprocess, view: int | None) -> _Space:
+    def _space(self, model_key: str, preprocess: Preprocess, view: AnyView) -> _Space:
         facts = {
             "schema": SCHEMA,
             "model": model_key,
             "preprocess": preprocess.settings,
-            "view": view,
+            "view": [None, *view] if isinstance(view, range) else view,
             "augmentation": None if view is None else AUGMENTATION_VERSION,
         }
         key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
@@ -133,7 +134,7 @@ def _compute(
     space: _Space,
     missing: dict[str, Sample],
     preprocess: Preprocess,
-    view: int | None,
+    view: AnyView,
     encode: Callable[[Tensor], Tensor],
     batch: int,
     progress: Callable[[int], None] | None,

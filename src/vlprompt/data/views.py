@@ -102,8 +102,12 @@ def crop_box(width: int, height: int, draws: Iterator[float]) -> tuple[int, int,
     return (width - w) // 2, (height - h) // 2, w, h
 
 
-def load_pixels(samples: Sequence[Sample], preprocess: Preprocess, view: int | None) -> Tensor:
-    """(B, 3, S, S) float32: the test view (`view` None) or training view number `view` of every sample.
+AnyView = int | range | None
+"""Of an image: a training view's number; None: the test view; a range: the test view, and then these training views."""
+
+
+def load_pixels(samples: Sequence[Sample], preprocess: Preprocess, view: AnyView) -> Tensor:
+    """(B, 3, S, S) float32: the test view (`view` None) or training view number `view` of every sample; (B, 1 + V, 3, S, S) of a range.
 
     UserError with the image's id where one cannot be read.
     """
@@ -114,14 +118,20 @@ ENOUGH = 2
 """Times the model's own size: what a JPEG file is decoded at where that is enough, as Pillow's `thumbnail` does by default."""
 
 
-def pixels(sample: Sample, preprocess: Preprocess, view: int | None, *, enough: bool = False) -> Tensor:
-    """(3, S, S) float32: one sample's view, as `load_pixels`. enough: large JPEG files are decoded at `ENOUGH` times the size that
-    the model sees, not whole: much faster for pictures of a camera, and not the same pixels."""
+def pixels(sample: Sample, preprocess: Preprocess, view: AnyView, *, enough: bool = False) -> Tensor:
+    """(3, S, S) float32: one sample's view, as `load_pixels`; it is decoded once for all views of a range.
+
+    enough: large JPEG files are decoded at `ENOUGH` times the size that the model sees, not whole: much faster for pictures of a
+    camera, and not the same pixels.
+    """
     least = ENOUGH * max(preprocess.resize, preprocess.crop) if enough else 0
     with opened(sample.read(), name=sample.id, decoding=sample.decoding, least=least) as image:
-        if view is None:
-            return test_view(image, preprocess)
-        return train_view(image, preprocess, sample.content_hash, view)
+        views = [None, *view] if isinstance(view, range) else [view]
+        made = [
+            test_view(image, preprocess) if one is None else train_view(image, preprocess, sample.content_hash, one)
+            for one in views
+        ]
+    return torch.stack(made) if isinstance(view, range) else made[0]
 
 
 def in_threads(work: Callable[[Sample], Result], samples: Sequence[Sample]) -> list[Result]:

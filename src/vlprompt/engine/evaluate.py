@@ -75,7 +75,8 @@ class Classifier:
         if not samples:
             return torch.empty(0, len(self.class_names))
         if self.at_test is not None:
-            return torch.cat([self._adapted(sample, images, self.at_test) for sample in samples])
+            starts = range(0, len(samples), BATCH)
+            return torch.cat([self._adapted(samples[at : at + BATCH], images, self.at_test) for at in starts])
         frozen_NE = images.features(samples, None) if reads_frozen(self.spec, frozenset()) else None
         out = []
         for start in range(0, len(samples), BATCH):
@@ -87,19 +88,24 @@ class Classifier:
                 out.append(self._chunk(frozen, seen).float().cpu())
         return torch.cat(out)
 
-    def _adapted(self, sample: Sample, images: Images, at_test: AtTest) -> Tensor:
-        """(1, C): the answer of a copy of the prompt that has learned from the views of this image. The views are not kept."""
-        views = [None, *range(at_test.views)]
-        pixels, frozen = None, None
-        if self.spec.reach.image_tower:
-            pixels = torch.cat([images.pixels([sample], view) for view in views])
-        if reads_frozen(self.spec, frozenset()):
-            frozen = torch.cat([images.encode([sample], view).cpu() for view in views])
+    def _adapted(self, samples: Sequence[Sample], images: Images, at_test: AtTest) -> Tensor:
+        """(N, C): for each image the answer of a copy of the prompt that has learned from its views."""
+        frozen_NVE = images.views(samples, at_test.views) if reads_frozen(self.spec, frozenset()) else None
+        out = []
+        for n, sample in enumerate(samples):
+            pixels = None
+            if self.spec.reach.image_tower:
+                pixels = images.read([sample], self.clip.preprocess, range(at_test.views))[0]
+            out.append(self._after_step(at_test, None if frozen_NVE is None else frozen_NVE[n], pixels))
+        return torch.cat(out)
+
+    def _after_step(self, at_test: AtTest, frozen_VE: Tensor | None, pixels: Tensor | None) -> Tensor:
+        """(1, C): the answer to the first view."""
         module = copy.deepcopy(self.prompt).requires_grad_(True)
         with torch.enable_grad():
-            at_test.adapt(module, lambda: self._chunk(frozen, pixels, module))
-        one, first = (None if x is None else x[:1] for x in (frozen, pixels))
-        return self._chunk(one, first, module).float().cpu()
+            at_test.adapt(module, lambda: self._chunk(frozen_VE, pixels, module))
+        frozen, first = (None if x is None else x[:1] for x in (frozen_VE, pixels))
+        return self._chunk(frozen, first, module).float().cpu()
 
     def _chunk(self, frozen_BE: Tensor | None, pixels: Tensor | None, module: nn.Module | None = None) -> Tensor:
         """module: another one than the prompt's, whose text features are not known yet."""

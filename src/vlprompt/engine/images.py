@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from vlprompt.data import FeatureStore, Sample, load_pixels, verify
+from vlprompt.data.views import AnyView
 from vlprompt.disk import default_root
 from vlprompt.engine.observer import SILENT, Observer
 from vlprompt.engine.precision import resolve_device, slow_note
@@ -31,7 +32,7 @@ class Images:
         clip: Clip,
         store: FeatureStore | None,
         observer: Observer = SILENT,
-        read: Callable[[Sequence[Sample], Preprocess, int | None], Tensor] = load_pixels,
+        read: Callable[[Sequence[Sample], Preprocess, AnyView], Tensor] = load_pixels,
     ) -> None:
         """store None: nothing is remembered, every question encodes again (loose pictures to predict). read: where the pixels of
         samples come from; with a store its own reading counts."""
@@ -88,6 +89,25 @@ class Images:
     @torch.no_grad()
     def _encode(self, pixels_B3SS: Tensor) -> Tensor:
         return self.clip.encode_images(onto(pixels_B3SS, self.clip.device)).pooled
+
+    def views(self, samples: Sequence[Sample], number: int) -> Tensor:
+        """(N, 1 + V, E) float32 on the CPU: the bare tower's features of the test view and the first `number` training views.
+
+        An image is decoded once, and its views pass the tower together, so they have the same bits in whatever company it is asked for.
+        """
+        view = range(number)
+        if self.store is None:
+            rows = [self._encode(self.read([one], self.clip.preprocess, view)[0]).cpu() for one in samples]
+            return torch.stack(rows)
+        rows_NF = self.store.features(
+            samples,
+            view=view,
+            model_key=self.model_key,
+            preprocess=self.clip.preprocess,
+            encode=lambda pixels: self._encode(pixels[0]).flatten()[None],
+            batch=1,
+        )
+        return rows_NF.reshape(len(samples), 1 + number, -1)
 
     def pixels(self, samples: Sequence[Sample], view: int | None) -> Tensor:
         """What a prompted image tower reads, float32 on the CPU: pixels (N, 3, S, S), or a trunk's cells (N, L, C) from the cache."""
