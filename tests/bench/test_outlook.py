@@ -19,7 +19,7 @@ from vlprompt.bench import (
     Request,
     SizedDesk,
     carrier,
-    dry_run,
+    estimate,
     expand,
     lines,
     look_ahead,
@@ -27,7 +27,7 @@ from vlprompt.bench import (
     work_off,
     workspace,
 )
-from vlprompt.bench.dry_run import Step, held
+from vlprompt.bench.estimate import Step, held
 from vlprompt.data import open_dataset
 from vlprompt.data.papers import catalogue
 from vlprompt.data.views import first_view
@@ -139,20 +139,21 @@ def test_a_grid_leaves_as_many_features_as_were_counted(clip_dir: Path, sets: Pa
 
 
 def test_a_line_goes_through_both_times() -> None:
-    line = Step(method="coop", batch=32, timed={10: 2.0, 110: 7.0}).line
-    assert (line.at(10), line.at(110), line.at(1000)) == pytest.approx((2.0, 7.0, 51.5))
-    assert Step(method="coop", batch=32, timed={10: 2.0, 110: 1.9}).line.at(1000) == pytest.approx(2.0), "level"
+    step = Step(method="coop", batch=32, timed={10: 2.0, 110: 7.0})
+    assert (step.at(10), step.at(110), step.at(1000)) == pytest.approx((2.0, 7.0, 51.5))
+    assert Step(method="coop", batch=32, timed={10: 2.0, 110: 1.9}).at(1000) == pytest.approx(2.0), "level"
 
 
 def test_time_follows_from_the_steps_that_were_timed(
     clip_dir: Path, sets: Path, small_rows: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     for name, value in (("FEW", 2), ("MANY", 4), ("VERY_MANY", 5), ("ENOUGH", 0.0)):
-        monkeypatch.setattr(dry_run, name, value)
+        monkeypatch.setattr(estimate, name, value)
     wanted = asked(clip_dir, sets, seeds=(1, 2))
     plan = make(wanted, desk := SizedDesk(Means(device="cpu", cache=tmp_path / "cache")))
     said: list[str] = []
-    ahead = look_ahead(plan, desk, said.append)
+    grid = grid_of(tmp_path / "none", sets)
+    ahead = look_ahead(plan, grid, desk, said.append)
     assert Counter(said) == {
         "Timing the image tower": 1,
         "Timing steps of coop": 2,
@@ -171,11 +172,11 @@ def test_time_follows_from_the_steps_that_were_timed(
     assert [one.variant for one in found] == ["", "cross-dataset"]
     for one, step in zip(found, timed, strict=True):
         assert one.num_train == 10
-        assert one.seconds == pytest.approx(3 * (10 // step.batch) * step.line.at(5))
+        assert one.seconds == pytest.approx(3 * (10 // step.batch) * step.at(5))
     assert set(ahead.tests) == {cell.place for cell in plan.cells if cell.course.method in ("maple", "promptsrc")}, (
         "others read the cache"
     )
-    shown = lines(plan, grid_of(tmp_path / "none", sets), ahead.learnings, ahead.tests)
+    shown = lines(plan, grid, ahead)
     assert {line.method for line in shown if line.need.unknown} == {"linear-probe"}, "it takes no steps"
     coop = [line for line in shown if line.method == "coop" and line.prompts]
     own = {
@@ -208,7 +209,7 @@ def test_the_papers_model_is_stood_in_for_only_where_the_data_are_not_there(
         raise UserError(f"cannot fetch {model!r}: no network")
 
     monkeypatch.setattr(workspace, "load", load)
-    monkeypatch.setattr(dry_run, "draw_clip", lambda **means: draw_clip(TINY, **means))
+    monkeypatch.setattr(workspace, "draw_clip", lambda **means: draw_clip(TINY, **means))
     desk = SizedDesk(Means(device="cpu"))
     with pytest.raises(UserError, match="cannot fetch"):
         desk.images(PAPERS_MODEL, "float32")
@@ -220,7 +221,7 @@ def test_the_papers_model_is_stood_in_for_only_where_the_data_are_not_there(
 
 
 def test_a_stand_in_has_the_published_sizes_and_no_images() -> None:
-    found = {name: dry_run.stand_in(catalogue.get(name)) for name in ("eurosat", "dtd", "imagenet_r", "imagenet_a")}
+    found = {name: workspace.stand_in(catalogue.get(name)) for name in ("eurosat", "dtd", "imagenet_r", "imagenet_a")}
     eurosat = found["eurosat"]
     assert (len(eurosat.train), len(eurosat.val), len(eurosat.test)) == (13500, 5400, 8100)
     assert set(Counter(one.label for one in found["dtd"].train).values()) == {60}
@@ -230,6 +231,6 @@ def test_a_stand_in_has_the_published_sizes_and_no_images() -> None:
         eurosat.train[0].read()
     with pytest.raises(UserError, match="there is no folder 'eurosat' here"):
         open_dataset("eurosat")
-    names = {name for row in catalogue.FEW_SHOT for name in dry_run.class_names(catalogue.get(row))}
+    names = {name for row in catalogue.FEW_SHOT for name in workspace.class_names(catalogue.get(row))}
     assert len(names) == sum(catalogue.get(row).classes for row in catalogue.FEW_SHOT), "no class is in two sets"
     assert set(expand(("papers",))) == {*catalogue.FEW_SHOT, *catalogue.SHIFTED}

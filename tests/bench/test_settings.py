@@ -15,7 +15,7 @@ import vlprompt
 from tests.bench.made import request
 from tests.bench.test_outlook import TINY
 from vlprompt import cli
-from vlprompt.bench import PAPERS_MODEL, PROTOCOLS, Cell, Means, Plan, Request, SizedDesk, dry_run, make, workspace
+from vlprompt.bench import PAPERS_MODEL, PROTOCOLS, Cell, Means, Plan, Request, SizedDesk, estimate, make, workspace
 from vlprompt.bench.request import EVERY
 from vlprompt.data.papers import catalogue
 from vlprompt.errors import UserError
@@ -85,7 +85,7 @@ def patch_to_nothing(patch: pytest.MonkeyPatch) -> None:
     ]
     patch.setattr(catalogue, "ROWS", tuple(rows))
     patch.setattr(workspace, "load", load)
-    patch.setattr(dry_run, "draw_clip", lambda **means: draw_clip(SMALL, **means))
+    patch.setattr(workspace, "draw_clip", lambda **means: draw_clip(SMALL, **means))
     patch.delenv("VLPROMPT_DATA", raising=False)
 
 
@@ -224,7 +224,7 @@ def test_protocols_share_a_prompt_where_their_settings_are_the_same_and_only_the
 def test_the_command_prints_the_plan(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     patch_to_nothing(monkeypatch)
     for name, value in (("FEW", 2), ("MANY", 4), ("VERY_MANY", 5), ("ENOUGH", 0.0)):
-        monkeypatch.setattr(dry_run, name, value)
+        monkeypatch.setattr(estimate, name, value)
     asked = ["bench", "few-shot", "--data", "dtd,eurosat", "--methods", "coop,plpp+coop", "--seeds", "1", "--dry-run"]
     assert cli.run([*asked, "--device", "cpu", "--json"]) == 0
     cells = json.loads(capsys.readouterr().out)["cells"]

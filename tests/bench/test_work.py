@@ -22,7 +22,7 @@ from vlprompt.bench import (
     Plan,
     carrier,
     lines,
-    probe,
+    look_ahead,
     run_cells,
     work,
     work_off,
@@ -224,13 +224,15 @@ def test_time_and_memory_are_estimated_from_what_was_measured(clip_dir: Path, se
     assert coop.need.peak_mib == facts["peak_mib"] > 0
     unmeasured = plan_of(request(clip_dir, sets, methods=("maple",), overrides={"epochs": "3"}), grid)
     assert lines(unmeasured, grid)[0].need.unknown == 1
-    probed, tests = probe(unmeasured, grid, Desk(grid.means))
-    (maple,) = lines(unmeasured, grid, probed, tests)
-    assert (maple.need.unknown, probed[0].num_train) == (0, 8)
+    ahead = look_ahead(unmeasured, grid, Desk(grid.means))
+    (maple,) = lines(unmeasured, grid, ahead)
+    (learning,), tests = ahead.learnings, ahead.tests
+    assert (maple.need.unknown, learning.num_train) == (0, 8)
     assert list(tests) == [unmeasured.cells[0].place]
-    assert maple.need.seconds == probed[0].seconds + sum(tests.values()) > probed[0].seconds > 0
+    assert maple.need.seconds == learning.seconds + sum(tests.values()) > learning.seconds > 0
     assert maple.need.peak_mib > 100
-    assert probe(plan, grid, Desk(grid.means)) == ([], {})
+    known = look_ahead(plan, grid, Desk(grid.means))
+    assert (known.learnings, known.tests, known.steps) == ((), {}, ())
     assert not grid.learned(unmeasured.cells[0].course).exists()
     assert (zero_shot.prompts, zero_shot.need.seconds, zero_shot.need.peak_mib) == (0, 0, None)
 

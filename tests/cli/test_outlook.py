@@ -10,7 +10,7 @@ import pytest
 
 from tests.bench.test_outlook import TINY
 from tests.cli.conftest import Vlprompt
-from vlprompt.bench import PAPERS_MODEL, dry_run, workspace
+from vlprompt.bench import PAPERS_MODEL, estimate, workspace
 from vlprompt.bench.request import DEFAULT_METHODS
 from vlprompt.data.papers import catalogue
 from vlprompt.data.papers.catalogue import FEW_SHOT, SHIFTED
@@ -34,9 +34,9 @@ def nothing_here(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     monkeypatch.setattr(catalogue, "ROWS", rows)
     monkeypatch.setattr(workspace, "load", load)
-    monkeypatch.setattr(dry_run, "draw_clip", lambda **means: draw_clip(TINY, **means))
+    monkeypatch.setattr(workspace, "draw_clip", lambda **means: draw_clip(TINY, **means))
     for name, value in (("FEW", 2), ("MANY", 4), ("VERY_MANY", 5), ("ENOUGH", 0.0), ("QUICK", 60.0)):
-        monkeypatch.setattr(dry_run, name, value)
+        monkeypatch.setattr(estimate, name, value)
     monkeypatch.delenv("VLPROMPT_DATA", raising=False)
 
 
@@ -48,16 +48,21 @@ def test_cells_hours_and_disk_before_anything_is_there(vlprompt: Vlprompt) -> No
     assert f"Planned for {PAPERS_MODEL}, since no --model is given." in said
     assert f"because they are not on this disk: {', '.join(FEW_SHOT + SHIFTED)}." in said
     assert f"Random weights in ViT-B/16's shape are timed, because {PAPERS_MODEL} cannot be had here" in said
-    assert "2,455 cells, 1,773 prompts to learn." in said, "the published grid: classes and sizes do not change it"
+    assert "2,455 cells, 2,455 to do, 1,773 prompts to learn: about " in said, (
+        "the published grid: sizes do not change it"
+    )
     assert "few-shot coop 165 165 " in said
     assert "base-to-novel plpp+rpp 66 33 " in said
-    assert "Time (an estimate, from steps timed just now on " in said
-    assert " on one such device, " in said
+    assert "from steps timed just now on " in said
     assert "with 2 processes" in said
-    assert "165 prompts of methods that take no steps" in said
-    assert "Disk for cached features: " in said
+    assert "165 of unknown time" in said
+    assert " image views (" in said
+    assert " on disk." in said
     assert all(name in said for name in DEFAULT_METHODS)
-    assert "Left out as impossible, with some sets at least: base-to-novel with linear-probe, " in said
+    assert (
+        "Left out: base-to-novel with linear-probe, at least with some sets. With the data there a plan says why."
+        in said
+    )
     assert not Path("runs").exists()
 
 

@@ -2,12 +2,11 @@
 
 from vlprompt.bench.carry import Carrier, carrier, work_off
 from vlprompt.bench.cells import PROTOCOLS, Cell, Course, Grid, Outcome, Protocol
-from vlprompt.bench.dry_run import PAPERS_MODEL, Outlook, SizedDesk, lacking, look_ahead
-from vlprompt.bench.estimate import lines, probe, total
+from vlprompt.bench.estimate import Outlook, lines, look_ahead, total
 from vlprompt.bench.protocols import Plan, cached_features, done, make, said_of
 from vlprompt.bench.request import Request, expand
 from vlprompt.bench.work import run_cell, run_cells
-from vlprompt.bench.workspace import Desk
+from vlprompt.bench.workspace import PAPERS_MODEL, Desk, SizedDesk, lacking
 from vlprompt.engine.config import Means
 
 __all__ = [
@@ -33,7 +32,6 @@ __all__ = [
     "lines",
     "look_ahead",
     "make",
-    "probe",
     "run_cell",
     "run_cells",
     "said_of",

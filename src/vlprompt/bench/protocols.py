@@ -206,16 +206,19 @@ def make(request: Request, desk: Desk) -> Plan:
     return Plan(request=request, cells=tuple(cells.values()), refused=tuple(refused.values()))
 
 
-def said_of(refused: Iterable[Impossible]) -> list[str]:
-    """A sentence for each protocol and method: the first reason, and with how many sets more it is impossible."""
-    groups: dict[tuple[str, str], list[Impossible]] = {}
+def said_of(refused: Iterable[Impossible], *, reasons: bool = True) -> list[str]:
+    """A sentence for each protocol and method: the first reason, and with how many sets more it is impossible. Reasons name classes:
+    without them where those are made up."""
+    groups: dict[str, list[str]] = {}
     for one in refused:
-        groups.setdefault((one.protocol, one.method), []).append(one)
+        groups.setdefault(f"{one.protocol} with {one.method}", []).append(one.reason)
+    if not reasons:
+        return [f"{what}, at least with some sets. With the data there a plan says why." for what in groups]
     out = []
-    for (protocol, method), group in groups.items():
-        more = len({one.reason for one in group}) - 1
+    for what, found in groups.items():
+        more = len(set(found)) - 1
         also = f" (And so with {more} more.)" if more else ""
-        out.append(f"{protocol} with {method}: {group[0].reason}{also}")
+        out.append(f"{what}: {found[0]}{also}")
     return out
 
 

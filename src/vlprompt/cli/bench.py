@@ -123,12 +123,7 @@ def _run(request: Request, grid: Grid, jobs: int, ray: str | None, *, dry_run: b
 
     desk = bench.SizedDesk(grid.means) if dry_run else bench.Desk(grid.means)
     plan = _made(request, desk)
-    if isinstance(desk, bench.SizedDesk) and desk.sized:
-        work.show_outlook(plan, grid, desk, jobs, as_json=as_json)
-        return
-    probed, tests = bench.probe(plan, grid, desk) if dry_run else ([], {})
-    cached = bench.cached_features(plan, grid, desk)
-    work.show_plan(plan, grid, jobs, cached, as_json=as_json and dry_run, probed=probed, tests=tests)
+    work.show_plan(plan, grid, desk, jobs, dry_run=dry_run, as_json=as_json)
     if dry_run:
         return
     outcomes = work.carry_out(plan, grid, desk, jobs, ray)

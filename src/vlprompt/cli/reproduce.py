@@ -80,8 +80,7 @@ def _run(wanted: Wanted, means: Means, jobs: int, ray: str | None, *, dry_run: b
         console.warn(f"not on disk, so left out: {', '.join(sets.missing)}. `vlprompt data status` says more.")
     grid, desk = bench.Grid(out=wanted.out, means=means), bench.Desk(means)
     plan = bench.make(request_of(wanted, sets), desk)
-    cached = bench.cached_features(plan, grid, desk)
-    work.show_plan(plan, grid, jobs, cached, as_json=as_json and dry_run)
+    work.show_plan(plan, grid, desk, jobs, dry_run=dry_run, as_json=as_json)
     if dry_run:
         return
     outcomes = work.carry_out(plan, grid, desk, jobs, ray)
