@@ -45,6 +45,14 @@ def test_few_shot_is_every_set_count_and_seed(planned) -> None:  # type: ignore[
     ]
 
 
+def test_what_learns_from_all_images_without_labels_is_learned_once(planned) -> None:  # type: ignore[no-untyped-def]
+    plan = planned("few-shot", methods=("coop", "promptkd"), shots=(1, 2), seeds=(1, 2))
+    counts = {(cell.course.method, cell.course.shots) for cell in plan.cells}
+    assert counts == {("coop", 1), ("coop", 2), ("promptkd", None)}
+    halves = planned("base-to-novel", methods=("coop", "promptkd"), seeds=(1,))
+    assert {cell.course.shots for cell in halves.cells} == {2}  # in the other protocols it stands in the others' column
+
+
 def test_base_to_novel_learns_on_the_base_half_and_tests_both(planned) -> None:  # type: ignore[no-untyped-def]
     plan = planned("base-to-novel")
     assert places(plan) == [f"base-to-novel/shades/coop/shots2/seed1/{half}" for half in ("base", "novel")]

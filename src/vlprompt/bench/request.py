@@ -185,12 +185,14 @@ class Maker:
     def courses(
         self, protocol: Protocol, name: str, known: Known, *, subset: Subset = "all", pretrained: bool = False
     ) -> Iterator[Course]:
-        """One for each count and seed; one altogether of a method that learns nothing."""
+        """One for each count and seed; one altogether of a method that learns nothing. With few images, one for each seed of a method
+        that learns from all images without labels, whatever the count."""
         resolved = self.method(name, protocol)
         if resolved.learner is None:
             yield self._course(protocol, name, known, NO_SHOTS, self.seeds[0], subset)
             return
-        for number in self.shots(protocol):
+        takes_all = protocol == "few-shot" and resolved.unlabelled is not None
+        for number in (None,) if takes_all else self.shots(protocol):
             for seed in self.seeds:
                 yield self._course(protocol, name, known, number, seed, subset, pretrained=pretrained)
 
