@@ -60,6 +60,8 @@ open-clip-test: install ## Every model that open_clip lists, against open_clip i
 	PYTHONPATH=build/open_clip OMP_NUM_THREADS=$(JOBS) $(BIN)/python -m pytest tests/towers/test_openclip_library.py
 
 soak: install ## Damage files, kill processes and fill the disk for SECONDS; writes docs/reliability.md
+	-$(BIN)/python -m pip install --quiet --only-binary :all: 'atheris>=3.0' && \
+		OMP_NUM_THREADS=1 $(BIN)/python -m tests.soak.guided --seconds $$(($(SECONDS) / 4)) --seed $(SEED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.soak --seconds $(SECONDS) --seed $(SEED)
 
 coverage: install ## Which branches the quick tests take, by file; writes docs/reliability.md

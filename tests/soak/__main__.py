@@ -13,7 +13,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from tests.soak import clusters, coverage, files, kills, long, mutants, ranks
+from tests.soak import clusters, coverage, files, guided, kills, long, mutants, ranks
 from vlprompt import disk, reading
 from vlprompt.engine.precision import versions
 
@@ -142,6 +142,7 @@ def page(record: dict[str, Any]) -> str:
             *([] if not missing else [_filled(f"Not part of this run: {'; '.join(missing)}."), ""]),
             *(["What was wrong:", "", *wrong, ""] if wrong else []),
             *FOUND,
+            *(guided.lines(reading.json_object(guided.RECORD)) if guided.RECORD.is_file() else []),
             *(coverage.lines() if coverage.RECORD.is_file() else []),
             *(mutants.lines(reading.json_object(mutants.RECORD)) if mutants.RECORD.is_file() else []),
             "A longer run: `make soak SECONDS=36000 SEED=2`.",

@@ -27,7 +27,7 @@ from vlprompt.data.archive import Unsafe, unpack
 from vlprompt.engine.checkpoint import Checkpoints, State
 from vlprompt.errors import UserError
 from vlprompt.methods.resolve import resolve
-from vlprompt.towers import load
+from vlprompt.towers import Clip, load
 
 EXPECTED = (UserError, Unsafe)
 SECONDS, MEMORY = 60.0, 1 << 20
@@ -42,12 +42,18 @@ class Kind:
     make: Callable[[Path], Callable[[random.Random], None]]
 
 
-def pictures(folder: Path) -> Callable[[random.Random], None]:
+def drawn() -> list[bytes]:
+    """A small picture in each format."""
     wholes = []
     for kind in ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "TGA", "ICO", "PPM", "AVIF", "JPEG2000"):
         out = io.BytesIO()
         noise(1).resize((32, 32)).save(out, kind)
         wholes.append(out.getvalue())
+    return wholes
+
+
+def pictures(folder: Path) -> Callable[[random.Random], None]:
+    wholes = drawn()
     return lambda stream: void(open_image(values.torn(stream.choice(wholes), stream), name="torn"))
 
 
@@ -87,7 +93,8 @@ def results(folder: Path) -> Callable[[random.Random], None]:
     return one
 
 
-def artifacts(folder: Path) -> Callable[[random.Random], None]:
+def saved_prompt(folder: Path) -> Clip:
+    """A CoOp prompt in a folder; its model."""
     clip, method = load("pocket-s"), resolve("coop")
     assert method.prompt is not None
     learned = artifact.Learned(
@@ -99,6 +106,11 @@ def artifacts(folder: Path) -> Callable[[random.Random], None]:
         weight_hash=clip.weight_hash,
     )
     artifact.save(folder, learned)
+    return clip
+
+
+def artifacts(folder: Path) -> Callable[[random.Random], None]:
+    clip = saved_prompt(folder)
     wholes = {name: (folder / name).read_bytes() for name in (artifact.FACTS, artifact.TENSORS)}
     good = json.loads(wholes[artifact.FACTS])
     ways = list(values.places(good))
@@ -117,10 +129,15 @@ def artifacts(folder: Path) -> Callable[[random.Random], None]:
     return one
 
 
-def checkpoints(folder: Path) -> Callable[[random.Random], None]:
+def saved_checkpoint(folder: Path) -> tuple[Checkpoints, State]:
     place = Checkpoints(directory=folder, config_hash="abc")
     state = State(epoch=3, parameters={"ctx": torch.randn(4, 8)}, momentum={"ctx": torch.randn(4, 8)})
     place.save(state)
+    return place, state
+
+
+def checkpoints(folder: Path) -> Callable[[random.Random], None]:
+    place, state = saved_checkpoint(folder)
     whole = place.path.read_bytes()
 
     def one(stream: random.Random) -> None:
@@ -149,14 +166,19 @@ def small(folder: Path) -> Callable[[random.Random], None]:
     return lambda stream: small_files.tries(stream.choice(small_files.FILES), stream)
 
 
-def archives(folder: Path) -> Callable[[random.Random], None]:
+def packed(folder: Path) -> dict[str, bytes]:
+    """Small archives of 20 files, by name."""
     (folder / "made").mkdir()
     names = [(f"d{i}/{i}.bin", REGTYPE, "") for i in range(20)]
-    wholes = {
+    return {
         "a.tar": tar(*names)(folder / "made").read_bytes(),
         "a.tar.gz": tar(*names, name="a.tar.gz", mode="w:gz")(folder / "made").read_bytes(),
         "a.zip": zipped(*((name, b"abc" * 50, 0) for name, _, _ in names))(folder / "made").read_bytes(),
     }
+
+
+def archives(folder: Path) -> Callable[[random.Random], None]:
+    wholes = packed(folder)
 
     def one(stream: random.Random) -> None:
         name = stream.choice(list(wholes))
