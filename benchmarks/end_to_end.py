@@ -125,7 +125,7 @@ def both(
         spec, published = job.method.prompt, plain(clip, folder, job.method, shots, seed)
 
         def score(clock: Clock, prompt: nn.Module) -> None:
-            answers = Classifier(clip, spec, prompt, dataset.class_names, job.template)
+            answers = Classifier(clip, job.method, prompt, dataset.class_names, job.template)
             clock.accuracy += [found] if (found := accuracy(answers, held, judged)) is not None else []
 
         def after(state: State) -> None:

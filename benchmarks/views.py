@@ -91,7 +91,7 @@ def learn(clip: Clip, data: str, seed: int, views: Views, arguments: argparse.Na
             now = time.perf_counter()
             run.seconds.append(now - begun - stopped)
             prompt = prompt_at(state, clip, spec, len(lesson.class_names), lesson.seed)
-            found = accuracy(Classifier(clip, spec, prompt, lesson.class_names, lesson.template), dataset.val, judged)
+            found = accuracy(Classifier(clip, chosen, prompt, lesson.class_names, lesson.template), dataset.val, judged)
             assert found is not None, "there are validation images"
             run.accuracy.append(found)
             stopped += time.perf_counter() - now

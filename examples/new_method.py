@@ -8,7 +8,7 @@ docs/add-a-method.md says how it becomes a row of `vlprompt methods`, with optio
 import torch
 
 from vlprompt.data import few_shot, open_dataset
-from vlprompt.engine.evaluate import accuracy, classifier_of
+from vlprompt.engine.evaluate import Classifier, accuracy
 from vlprompt.engine.images import open_images
 from vlprompt.engine.train import Lesson, train
 from vlprompt.losses import CROSS_ENTROPY
@@ -36,6 +36,6 @@ method = Method(
 images, sample = open_images(clip, None), few_shot(data, shots=16, seed=1)
 lesson = Lesson(samples=sample.train, class_names=data.class_names, template=data.template, seed=1, views="centre")
 prompt = train(clip, method, lesson, images)
-right = accuracy(classifier_of(clip, method, prompt, data.class_names, data.template), data.test, images)
+right = accuracy(Classifier(clip, method, prompt, data.class_names, data.template), data.test, images)
 count = sum(parameter.numel() for parameter in prompt.parameters())
 print(f"{method.name}: {count} numbers learned, test {right:.1f} %")

@@ -18,7 +18,7 @@ from tests.solvers.test_probe import FACTS as PROBE_FACTS
 from vlprompt import PromptClassifier, artifact
 from vlprompt.data import open_dataset
 from vlprompt.engine import teacher as engine_teacher
-from vlprompt.engine.evaluate import classifier_of
+from vlprompt.engine.evaluate import Classifier
 from vlprompt.engine.optim import lr_at, optimiser_of
 from vlprompt.engine.run import train_run
 from vlprompt.errors import UserError
@@ -306,7 +306,7 @@ def test_a_cache_of_another_size_comes_back(clip: Clip, tmp_path: Path) -> None:
     artifact.save(tmp_path, learned)
     again = artifact.load(tmp_path, clip)
     before, after = (
-        classifier_of(clip, method, one, here.class_names, here.template).logits(here.samples, seen)
+        Classifier(clip, method, one, here.class_names, here.template).logits(here.samples, seen)
         for one in (prompt, again.prompt)
     )
     assert torch.equal(before, after)

@@ -23,7 +23,7 @@ from tests.oracle.towers import block_step
 from vlprompt import artifact
 from vlprompt.convert import convert
 from vlprompt.data import open_dataset
-from vlprompt.engine.evaluate import classifier_of
+from vlprompt.engine.evaluate import Classifier
 from vlprompt.engine.images import Images
 from vlprompt.errors import DATA, NUMERICAL, UserError
 from vlprompt.methods.resolve import resolve
@@ -103,7 +103,7 @@ def save(tensors: Mapping[str, Tensor], path: Path) -> Path:
 
 def logits(clip: Clip, method: Any, prompt: nn.Module | None, folder: Path) -> Tensor:
     samples = open_dataset(folder).test
-    return classifier_of(clip, method, prompt, NAMES, "a photo of a {}.").logits(samples, Images(clip, None))
+    return Classifier(clip, method, prompt, NAMES, "a photo of a {}.").logits(samples, Images(clip, None))
 
 
 def ours(clip: Clip, name: str, options: Mapping[str, object], tensors: Mapping[str, Tensor]) -> tuple[Any, nn.Module]:

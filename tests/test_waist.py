@@ -21,7 +21,7 @@ from tests import tiny
 from tests.engine.made import taught, write_images
 from vlprompt.data import FeatureStore, few_shot, open_dataset
 from vlprompt.engine.classes import in_view
-from vlprompt.engine.evaluate import Classifier, accuracy, check_classes, classifier_of
+from vlprompt.engine.evaluate import Classifier, accuracy, check_classes
 from vlprompt.engine.forward import TEMPLATE, ensemble_text
 from vlprompt.engine.images import Images, open_images
 from vlprompt.engine.optim import batches
@@ -242,7 +242,7 @@ def test_a_throw_away_prompt_learns_through_the_one_loop(name: str, clip: Clip, 
     for (key, old), new in zip(start.named_parameters(), prompt.parameters()):
         assert not torch.allclose(old, new, rtol=0, atol=1e-7), f"{key} did not move"
     untrained, trained = (
-        accuracy(Classifier(clip, method.prompt, module, lesson.class_names, lesson.template), lesson.samples, images)
+        accuracy(Classifier(clip, method, module, lesson.class_names, lesson.template), lesson.samples, images)
         for module in (start, prompt)
     )
     assert untrained is not None
@@ -281,7 +281,7 @@ def test_dropout_differs_from_step_to_step_and_is_off_in_answers(clip: Clip) -> 
 def test_a_cache_is_fitted_at_once_and_scores(clip: Clip, lesson: Lesson, images: Images) -> None:
     method = Method(name="cache", prompt=_CacheSpec(), learner=Fit(solver=_Means()))
     prompt = taught(clip, method, lesson, (), images)
-    fitted = Classifier(clip, method.prompt, prompt, lesson.class_names, lesson.template)
+    fitted = Classifier(clip, method, prompt, lesson.class_names, lesson.template)
     features = images.features(lesson.samples, None)
     text = ensemble_text(clip, lesson.class_names, TEMPLATE, lesson.template)
     keys = torch.stack([nn.functional.normalize(features[4 * c : 4 * c + 4], dim=-1).mean(0) for c in range(3)])
@@ -296,7 +296,7 @@ def test_a_prompt_learns_from_each_test_image_alone(clip: Clip, lesson: Lesson, 
     prompt = taught(clip, method, lesson, (), images)
     before = {name: one.clone() for name, one in prompt.named_parameters()}
     plain, sharp = (
-        classifier_of(clip, one, prompt, lesson.class_names, lesson.template)
+        Classifier(clip, one, prompt, lesson.class_names, lesson.template)
         for one in (dataclasses.replace(method, at_test=None), method)
     )
     few = lesson.samples[:3]

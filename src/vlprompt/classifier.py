@@ -30,7 +30,6 @@ from vlprompt.engine.evaluate import (
     accuracy,
     best_words,
     check_classes,
-    classifier_of,
     probabilities,
     zero_shot,
 )
@@ -555,7 +554,7 @@ class PromptClassifier:
         learned = self._fitted
         own = class_names == learned.class_names
         check_classes(learned.method.prompt, learned.class_names, class_names, labelled=own)
-        return classifier_of(self.clip, learned.method, learned.prompt, class_names, learned.template)
+        return Classifier(self.clip, learned.method, learned.prompt, class_names, learned.template)
 
 
 _SETTINGS = tuple(

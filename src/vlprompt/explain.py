@@ -14,7 +14,7 @@ from vlprompt.artifact import Learned, loaded
 from vlprompt.data import Sample
 from vlprompt.data.views import test_view
 from vlprompt.engine.dense import heat, laid_over, picture_logits
-from vlprompt.engine.evaluate import classifier_of, probabilities, zero_shot
+from vlprompt.engine.evaluate import Classifier, probabilities, zero_shot
 from vlprompt.engine.images import Images
 from vlprompt.engine.several import require_one_label
 from vlprompt.engine.train import new_prompt
@@ -140,7 +140,7 @@ def alike_of(clip: Clip, learned: Learned) -> Alike | None:
     spec, names = learned.method.prompt, learned.class_names
     if not spec.reach.reads_text or "image" in spec.reach.sees or len(names) < 2:
         return None
-    after = classifier_of(clip, learned.method, learned.prompt, names, learned.template).text
+    after = Classifier(clip, learned.method, learned.prompt, names, learned.template).text
     before = zero_shot(clip, names, learned.template, learned.template).text
     assert before is not None
     assert after is not None
@@ -186,7 +186,7 @@ def looks(directory: Path, image: Image.Image, *, name: str | None = None, model
         raise UserError("this prompt knows one class, which has no rival.")
     if name is not None and name not in names:
         raise unknown("class", name, names)
-    own = classifier_of(clip, learned.method, learned.prompt, names, learned.template)
+    own = Classifier(clip, learned.method, learned.prompt, names, learned.template)
     words = zero_shot(clip, names, learned.template, learned.template)
     images = Images(clip, None, read=lambda *_: test_view(image, clip.preprocess)[None])
     sample = [Sample(id="picture", label=0, source=bytes)]

@@ -22,7 +22,7 @@ from vlprompt.artifact import Learned
 from vlprompt.data import open_dataset
 from vlprompt.describe import measure_reach
 from vlprompt.engine.checkpoint import Checkpoints
-from vlprompt.engine.evaluate import classifier_of
+from vlprompt.engine.evaluate import Classifier
 from vlprompt.engine.train import Lesson, new_prompt, train
 from vlprompt.methods.resolve import HOSTS, resolve, takes_steps
 from vlprompt.towers import Clip, load
@@ -160,7 +160,7 @@ def learned(school: School, tmp_path_factory: pytest.TempPathFactory) -> Callabl
 
 
 def logits(clip: Clip, chosen: Method, prompt: nn.Module, names: tuple[str, ...], folder: Path) -> Tensor:
-    classifier = classifier_of(clip, chosen, prompt, names, "a photo of a {}.")
+    classifier = Classifier(clip, chosen, prompt, names, "a photo of a {}.")
     return classifier.logits(open_dataset(folder).test, images(clip))
 
 

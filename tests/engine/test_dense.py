@@ -28,7 +28,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Clip:
 def classifier(clip: Clip, method: str, names: list[str] = NAMES) -> Classifier:
     found = resolve(method, facts=clip.facts)
     prompt = found.prompt.build(clip.facts, torch.Generator().manual_seed(1), len(names))
-    return Classifier(clip, found.prompt, prompt, names, "a photo of a {}.", at_test=found.at_test)
+    return Classifier(clip, found, prompt, names, "a photo of a {}.")
 
 
 def plain_patches(clip: Clip, pixels: Tensor) -> Tensor:

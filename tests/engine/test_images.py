@@ -9,7 +9,7 @@ import torch
 
 from tests.data.make import sample
 from vlprompt.data import FeatureStore, views
-from vlprompt.engine.evaluate import classifier_of
+from vlprompt.engine.evaluate import Classifier
 from vlprompt.engine.images import BLOCK, Images, in_blocks
 from vlprompt.engine.precision import generator
 from vlprompt.methods.resolve import resolve
@@ -30,7 +30,7 @@ def test_an_image_has_the_same_bits_in_any_company(tmp_path: Path) -> None:
 def test_a_loose_picture_has_the_same_answer_in_any_company(method: str) -> None:
     clip, chosen = load("pocket-s"), resolve(method, {"init": "normal"} if method != "vpt" else {})
     prompt = chosen.prompt.build(clip.facts, generator("company"), 3)
-    classifier = classifier_of(clip, chosen, prompt, ("cat", "dog", "tree"), "a photo of a {}.")
+    classifier = Classifier(clip, chosen, prompt, ("cat", "dog", "tree"), "a photo of a {}.")
     samples, images = [sample(f"image {number}") for number in range(5)], Images(clip, None)
     together = classifier.logits(samples, images)
     assert together.std(0).min() > 0

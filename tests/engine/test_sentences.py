@@ -12,14 +12,14 @@ import torch
 from tests.engine.made import config
 from vlprompt import artifact, pocket
 from vlprompt.data import open_dataset
-from vlprompt.engine.evaluate import Classifier, classifier_of
+from vlprompt.engine.evaluate import Classifier
 from vlprompt.engine.forward import zero_shot_text
 from vlprompt.engine.run import train_run
 from vlprompt.errors import UserError
 from vlprompt.methods.resolve import resolve
 from vlprompt.methods.sentences import read_sentences
 from vlprompt.pocket import descriptions
-from vlprompt.prompts import Bare, BareSpec
+from vlprompt.prompts import Bare
 from vlprompt.towers import Clip
 from vlprompt.types import plain_name
 
@@ -41,7 +41,7 @@ def test_the_published_lists(option: str, number: int, own: bool) -> None:
 def test_by_default_it_is_the_data_sets_own_template(clip: Clip) -> None:
     method = resolve("zero-shot")
     assert method.teacher is None
-    found = classifier_of(clip, method, Bare(), NAMES, OWN).text
+    found = Classifier(clip, method, Bare(), NAMES, OWN).text
     assert found is not None
     assert torch.equal(found.pooled, zero_shot_text(clip, NAMES, OWN).pooled)
 
@@ -50,7 +50,7 @@ def test_features_are_normalised_before_the_mean_and_the_own_template_is_one_mor
     """Written out, sentence by sentence."""
     method = resolve("zero-shot", {"templates": "selected"})
     assert method.teacher is not None
-    text = classifier_of(clip, method, Bare(), NAMES, OWN).text
+    text = Classifier(clip, method, Bare(), NAMES, OWN).text
     assert text is not None
     for c, name in enumerate(NAMES):
         total = torch.zeros(clip.facts.embed_dim)
@@ -91,8 +91,8 @@ def test_a_run_and_its_artifact_use_the_ensemble(clip_dir: Path, clip: Clip, fol
     (record,) = train_run(dataclasses.replace(base, overrides={"templates": "imagenet-60"}))
     assert record.options == {"templates": "imagenet-60"}
     learned = artifact.load(tmp_path / "run" / "seed1", clip)
-    made = classifier_of(clip, learned.method, learned.prompt, NAMES, OWN)
-    plain = Classifier(clip, BareSpec(), Bare(), NAMES, OWN)
+    made = Classifier(clip, learned.method, learned.prompt, NAMES, OWN)
+    plain = Classifier(clip, resolve("zero-shot"), Bare(), NAMES, OWN)
     assert made.text is not None
     assert plain.text is not None
     assert not torch.allclose(made.text.unit, plain.text.unit, atol=1e-3)
@@ -124,7 +124,7 @@ def write(path: Path, kind: str) -> Path:
 def test_a_class_is_the_mean_of_its_own_sentences(clip: Clip, tmp_path: Path, kind: str) -> None:
     method = resolve("descriptions", {"sentences": str(write(tmp_path, kind))})
     method = resolve("descriptions", method.options)  # as an artifact keeps it, without the file
-    text = classifier_of(clip, method, Bare(), NAMES, OWN).text
+    text = Classifier(clip, method, Bare(), NAMES, OWN).text
     assert text is not None
     plain = [["a small pet with whiskers", "a cat in the tree"], ["a red animal"], ["it sings"]]
     for c, sentences in enumerate(plain):
@@ -132,7 +132,7 @@ def test_a_class_is_the_mean_of_its_own_sentences(clip: Clip, tmp_path: Path, ki
         mean = torch.stack([one / one.norm() for one in features]).mean(dim=0)
         torch.testing.assert_close(text.pooled[c], mean, rtol=1e-4, atol=1e-5)
     with pytest.raises(UserError, match="1 of 2 classes have no sentence: 'house'"):
-        classifier_of(clip, method, Bare(), ("cat", "house"), OWN)
+        Classifier(clip, method, Bare(), ("cat", "house"), OWN)
 
 
 @pytest.mark.parametrize(
@@ -160,8 +160,8 @@ def test_a_file_by_class_is_no_list_of_templates(tmp_path: Path) -> None:
 
 def test_an_artifact_from_before_the_method_still_answers(clip: Clip) -> None:
     given = json.dumps(DESCRIBED)
-    before = classifier_of(clip, resolve("zero-shot", {"templates": given}), Bare(), NAMES, OWN).text
-    now = classifier_of(clip, resolve("descriptions", {"sentences": given}), Bare(), NAMES, OWN).text
+    before = Classifier(clip, resolve("zero-shot", {"templates": given}), Bare(), NAMES, OWN).text
+    now = Classifier(clip, resolve("descriptions", {"sentences": given}), Bare(), NAMES, OWN).text
     assert before is not None
     assert now is not None
     assert torch.equal(before.pooled, now.pooled)

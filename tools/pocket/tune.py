@@ -95,7 +95,7 @@ def measure(clip, images, name: str, options: dict[str, object], dataset: str, s
         val: tuple[Sample, ...] = there.val
         if prompt is None:
             return accuracy(zero_shot(clip, there.class_names, whole.template, whole.template), val, images)
-        return accuracy(Classifier(clip, method.prompt, prompt, there.class_names, whole.template), val, images)
+        return accuracy(Classifier(clip, method, prompt, there.class_names, whole.template), val, images)
 
     by_epoch: list[float] = []
     watch = Watch(after=lambda state: by_epoch.append(top1(prompt_at(state, clip, method.prompt, lesson), "base")))

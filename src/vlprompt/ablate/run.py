@@ -31,7 +31,7 @@ from vlprompt.losses.anchors import AnchorOptions, anchor_terms
 from vlprompt.losses.perplexity import perplexity
 from vlprompt.losses.plpp import PlppOptions, labelled_tensors
 from vlprompt.methods.resolve import recipe_of, resolve
-from vlprompt.prompts import Bare, BareSpec
+from vlprompt.prompts import Bare
 from vlprompt.types import Method, Prompted, PromptSpec, Term, View
 
 TABLE = "ablation.md"
@@ -225,7 +225,7 @@ class Bench:
 
         def measure(state: State) -> None:
             current = prompt_at(state, job.clip, spec, len(names), job.seed)
-            trial.by_epoch.append(self._accuracy(spec, current, job.dataset, job.subset))
+            trial.by_epoch.append(self._accuracy(job.method, current, job.dataset, job.subset))
 
         method = job.method
         if trial.setting.rival:
@@ -235,11 +235,11 @@ class Bench:
 
     def _cell(self, trial: Measurement, prompt: nn.Module, seconds: float) -> AblationCell:
         setting, job = trial.setting, trial.job
-        dataset, spec, clip = job.dataset, job.method.prompt, job.clip
+        dataset, clip = job.dataset, job.clip
         parts: tuple[Subset, ...] = ("base", "novel") if job.subset == "base" else ("all",)
         for part in parts:
             if (dataset.name, part) not in self.zero_shots:
-                self.zero_shots[dataset.name, part] = self._accuracy(BareSpec(), Bare(), dataset, part)
+                self.zero_shots[dataset.name, part] = self._accuracy(resolve("zero-shot"), Bare(), dataset, part)
         with torch.no_grad():
             context = clip.context(prompt())
         head = measure_head(clip).raw
@@ -249,7 +249,7 @@ class Bench:
             dataset=dataset.name,
             seed=job.seed,
             subset=job.subset,
-            accuracy={part: self._accuracy(spec, prompt, dataset, part) for part in parts},
+            accuracy={part: self._accuracy(job.method, prompt, dataset, part) for part in parts},
             zero_shot={part: self.zero_shots[dataset.name, part] for part in parts},
             by_epoch=tuple(trial.by_epoch),
             gradient_ratios=_mean_ratios(trial.logged),
@@ -264,11 +264,11 @@ class Bench:
             key=trial.key,
         )
 
-    def _accuracy(self, spec: PromptSpec, prompt: nn.Module, dataset: Dataset, part: Subset) -> float:
+    def _accuracy(self, method: Method, prompt: nn.Module, dataset: Dataset, part: Subset) -> float:
         """Percent of the validation images of these classes."""
         there = restrict(dataset, part)
         assert not there.test, "the ablation sees no test images"
-        classifier = Classifier(self.images.clip, spec, prompt, there.class_names, dataset.template)
+        classifier = Classifier(self.images.clip, method, prompt, there.class_names, dataset.template)
         value = accuracy(classifier, there.val, self.images)
         assert value is not None, "checked before: there are validation images"
         return value

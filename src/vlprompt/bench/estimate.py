@@ -374,9 +374,7 @@ class _Probe:
     def _answer(self, course: Course, method: Method, classes: int) -> float:
         clip = self.images.clip
         prompt = new_prompt(clip, method.prompt, classes, course.seed)
-        classifier = Classifier(
-            clip, method.prompt, prompt, made_up(0, classes), course.template, at_test=method.at_test
-        )
+        classifier = Classifier(clip, method, prompt, made_up(0, classes), course.template)
         bare = Images(clip, None)  # nothing is kept of made-up images
         number = TESTED if method.at_test is None else 1
         return self._quickest(lambda: classifier.logits(photographs(number), bare)) / number

@@ -23,7 +23,7 @@ from vlprompt.data import Dataset, Sample, read_split, restrict, split_hash
 from vlprompt.disk import locked_if_free
 from vlprompt.engine.checkpoint import CHECKPOINT
 from vlprompt.engine.config import require_own, same_work
-from vlprompt.engine.evaluate import accuracy, classifier_of
+from vlprompt.engine.evaluate import Classifier, accuracy
 from vlprompt.engine.images import Images
 from vlprompt.engine.job import (
     SPLIT,
@@ -308,7 +308,7 @@ def _given(course: Course, desk: Desk) -> tuple[Learned, dict[str, Any]]:
             images = desk.images(course.model, course.dtype)
             seen = images.usable(material.val or material.train, {}, strict=False)
             desk.encode(images, seen, [None])
-            logits = classifier_of(clip, method, found.prompt, names, course.template).logits(seen, images)
+            logits = Classifier(clip, method, found.prompt, names, course.template).logits(seen, images)
             found = replace(found, facts=fitted(logits, seen, names).facts)
     counts = {"num_train": 0, "num_val": 0, "val_top1": None}
     return found, {"seconds": time.perf_counter() - began, "seconds_features": 0.0, **counts}
@@ -335,7 +335,7 @@ def _taught(
             out.append(found)
             continue
         began, (learned, learning), job = time.perf_counter(), found, work.job
-        classifier = classifier_of(job.clip, learned.method, learned.prompt, learned.class_names, job.template)
+        classifier = Classifier(job.clip, learned.method, learned.prompt, learned.class_names, job.template)
         learning = replace(learning, val_top1=accuracy(classifier, work.drawn.sample.val, job.images))
         learning = replace(learning, seconds=learning.seconds + time.perf_counter() - began)
         several = of(learned)

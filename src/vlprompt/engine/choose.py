@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from vlprompt.data import Dataset, FewShot, Sample
 from vlprompt.data.splits import Subset
 from vlprompt.engine.duration import measure
-from vlprompt.engine.evaluate import best_words, classifier_of, zero_shot
+from vlprompt.engine.evaluate import Classifier, best_words, zero_shot
 from vlprompt.engine.images import Images
 from vlprompt.engine.job import Job, prepare
 from vlprompt.engine.learn import Pupil, grouped, learn_all
@@ -220,7 +220,7 @@ def all_answered(
         if isinstance(prompt, UserError):
             raise prompt
         method = job.taught(lesson.class_names)
-        classifier = classifier_of(job.clip, method, prompt, lesson.class_names, job.template)
+        classifier = Classifier(job.clip, method, prompt, lesson.class_names, job.template)
         found.append(classifier.logits(images, job.images))
     return found
 

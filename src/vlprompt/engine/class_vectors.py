@@ -20,7 +20,7 @@ from torch import Tensor
 
 from vlprompt import __version__, artifact, disk, plain, reading
 from vlprompt.artifact import Learned
-from vlprompt.engine.evaluate import Classifier, check_classes, classifier_of
+from vlprompt.engine.evaluate import Classifier, check_classes
 from vlprompt.errors import DATA, UserError
 from vlprompt.towers import Clip
 from vlprompt.types import Reach
@@ -65,7 +65,7 @@ def _classifier(run: Path, names: Sequence[str], clip: Clip | None, device: str 
         raise UserError(f"{method.name!r} has no class vectors: its text depends on the image.")
     once = tuple(dict.fromkeys(names))  # vocabularies name some classes twice
     check_classes(method.prompt, tuple(dict.fromkeys(learned.class_names)), once)
-    return classifier_of(clip, method, learned.prompt, once, learned.template), learned
+    return Classifier(clip, method, learned.prompt, once, learned.template), learned
 
 
 def form_of(form: Form, run: Path, names: Sequence[str], clip: Clip | None = None) -> tuple[dict[str, Tensor], Learned]:
@@ -80,7 +80,7 @@ def form_of(form: Form, run: Path, names: Sequence[str], clip: Clip | None = Non
         return _context(run, clip)
     classifier, learned = _classifier(run, names, clip)
     prompted = classifier.prompted
-    beyond = (prompted.after_image, prompted.score, classifier.at_test)
+    beyond = (prompted.after_image, prompted.score, classifier.method.at_test)
     if prompted.image or prompted.weights or any(one is not None for one in beyond):
         raise UserError(
             f"{learned.method.name!r} does more than compare with class vectors, which alone answer differently. Use vlprompt export "

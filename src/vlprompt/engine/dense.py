@@ -36,11 +36,11 @@ def patch_logits(classifier: Classifier, pixels_B3SS: Tensor) -> Tensor:
     What a prompt does with a whole image's features (adapters, caches) is done with each patch's; a prompt that reads the image reads the
     whole one. UserError: a method that learns at test time.
     """
-    if classifier.at_test is not None:
+    if classifier.method.at_test is not None:
         raise UserError(
             "this method learns from each test image, and has no answers for its parts. Use another method, for example coop."
         )
-    clip, spec, found = classifier.clip, classifier.spec, []
+    clip, spec, found = classifier.clip, classifier.method.prompt, []
     for one in torch.split(pixels_B3SS.to(clip.device), 1 if classifier.text is None else len(pixels_B3SS)):
         text = classifier.text
         if text is None:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from vlprompt import __version__, artifact, disk
-from vlprompt.engine.evaluate import Classifier, check_classes, classifier_of
+from vlprompt.engine.evaluate import Classifier, check_classes
 from vlprompt.engine.several import require_one_label
 from vlprompt.errors import DATA, UserError
 from vlprompt.losses import after, answers
@@ -68,7 +68,7 @@ def deployed(
         )
     classes = tuple(names) if names is not None else learned.class_names
     check_classes(method.prompt, learned.class_names, classes, labelled=names is None)
-    classifier = classifier_of(clip, method, learned.prompt, classes, learned.template)
+    classifier = Classifier(clip, method, learned.prompt, classes, learned.template)
     module = Deployed(clip, classifier, learned.temperature)
     scale = clip.preprocess
     resized = f"short edge resized to `resize` ({scale.filter}), centre square of `crop` pixels"

@@ -25,11 +25,11 @@ from vlprompt.engine.several import Several, right_of
 from vlprompt.engine.teacher import taught_text
 from vlprompt.errors import UserError
 from vlprompt.losses import after, answers
-from vlprompt.methods.sentences import SentenceOptions
-from vlprompt.prompts.bare import Bare, BareSpec
+from vlprompt.methods.resolve import resolve
+from vlprompt.prompts.bare import Bare
 from vlprompt.records import Predictions, id_hashes
 from vlprompt.towers import Clip
-from vlprompt.types import AtTest, Ensemble, Features, Method, Prompted, PromptSpec
+from vlprompt.types import AtTest, Features, Method, Prompted, PromptSpec
 
 BINS = 15
 BATCH = 64
@@ -40,33 +40,25 @@ class Classifier:
     """A prompt with a class list: text features once, then logits for any images."""
 
     def __init__(
-        self,
-        clip: Clip,
-        spec: PromptSpec,
-        prompt: nn.Module,
-        class_names: Sequence[str],
-        template: str,
-        *,
-        ensemble: Ensemble | None = None,
-        at_test: AtTest | None = None,
-        taught: Features | None = None,
+        self, clip: Clip, method: Method, prompt: nn.Module, class_names: Sequence[str], template: str
     ) -> None:
-        """ensemble: the sentences of the frozen tower's class features; None: the template. at_test: what is done for each image.
-        taught: another model's class features in their place."""
-        self.at_test = at_test
-        self.clip, self.spec, self.prompt = clip, spec, prompt
+        """template: of the frozen tower's class features, where the method has no sentences for them. UserError: class features of a
+        teacher are needed that cannot be had."""
+        self.clip, self.method, self.prompt = clip, method, prompt
+        reach, layout = method.prompt.reach, method.prompt.layout
         self.class_names = tuple(class_names)
-        reads_text = spec.reach.reads_text
-        encoded = reads_text and (spec.layout is not None or spec.reach.text_tower)
-        self.tokens = clip.class_tokens(class_names, spec.layout, template) if encoded else None
-        self.frozen_text = taught
-        if taught is None and ("classes" in spec.reach.sees or (reads_text and not encoded)):
-            self.frozen_text = ensemble_text(clip, class_names, ensemble or TEMPLATE, template)
+        encoded = reach.reads_text and (layout is not None or reach.text_tower)
+        self.tokens = clip.class_tokens(class_names, layout, template) if encoded else None
+        self.frozen_text: Features | None = None
+        if method.taught:
+            self.frozen_text = taught_text(method.taught, clip, class_names, template)
+        elif "classes" in reach.sees or (reach.reads_text and not encoded):
+            self.frozen_text = ensemble_text(clip, class_names, method.teacher or TEMPLATE, template)
         self.text: Features | None = None
         """The class features, where they are the same for all images."""
-        if "image" not in spec.reach.sees:
+        if "image" not in reach.sees:
             with torch.no_grad():
-                self.prompted = asked(prompt, spec, None, self.frozen_text)
+                self.prompted = asked(prompt, method.prompt, None, self.frozen_text)
                 self.text = self.class_features(self.prompted)
 
     @torch.no_grad()
@@ -74,15 +66,16 @@ class Classifier:
         """(N, C) float32 on the CPU: the deterministic test view of every image."""
         if not samples:
             return torch.empty(0, len(self.class_names))
-        if self.at_test is not None:
+        spec, at_test = self.method.prompt, self.method.at_test
+        if at_test is not None:
             starts = range(0, len(samples), BATCH)
-            return torch.cat([self._adapted(samples[at : at + BATCH], images, self.at_test) for at in starts])
-        frozen_NE = images.features(samples, None) if reads_frozen(self.spec, frozenset()) else None
+            return torch.cat([self._adapted(samples[at : at + BATCH], images, at_test) for at in starts])
+        frozen_NE = images.features(samples, None) if reads_frozen(spec, frozenset()) else None
         out = []
         for start in range(0, len(samples), BATCH):
             chunk = samples[start : start + BATCH]
             frozen_BE = None if frozen_NE is None else frozen_NE[start : start + BATCH]
-            pixels = images.pixels(chunk, None) if self.spec.reach.image_tower else None
+            pixels = images.pixels(chunk, None) if spec.reach.image_tower else None
             for at in range(0, len(chunk), images.at_once):
                 frozen, seen = (None if x is None else x[at : at + images.at_once] for x in (frozen_BE, pixels))
                 out.append(self._chunk(frozen, seen).float().cpu())
@@ -90,11 +83,11 @@ class Classifier:
 
     def _adapted(self, samples: Sequence[Sample], images: Images, at_test: AtTest) -> Tensor:
         """(N, C): for each image the answer of a copy of the prompt that has learned from its views."""
-        frozen_NVE = images.views(samples, at_test.views) if reads_frozen(self.spec, frozenset()) else None
+        frozen_NVE = images.views(samples, at_test.views) if reads_frozen(self.method.prompt, frozenset()) else None
         out = []
         for n, sample in enumerate(samples):
             pixels = None
-            if self.spec.reach.image_tower:
+            if self.method.prompt.reach.image_tower:
                 pixels = images.read([sample], self.clip.preprocess, range(at_test.views))[0]
             out.append(self._after_step(at_test, None if frozen_NVE is None else frozen_NVE[n], pixels))
         return torch.cat(out)
@@ -112,7 +105,7 @@ class Classifier:
         frozen = None if frozen_BE is None else Features(pooled=frozen_BE.to(self.clip.device))
         text = self.text if module is None else None
         if text is None:
-            prompted = asked(module or self.prompt, self.spec, frozen, self.frozen_text)
+            prompted = asked(module or self.prompt, self.method.prompt, frozen, self.frozen_text)
             text = self.class_features(prompted)
         else:
             prompted = self.prompted
@@ -127,23 +120,6 @@ class Classifier:
         else:
             text = self.frozen_text or Features(pooled=torch.empty(0, self.clip.facts.embed_dim))
         return after(prompted.after_text, text)
-
-
-def classifier_of(
-    clip: Clip, method: Method, prompt: nn.Module, class_names: Sequence[str], template: str
-) -> Classifier:
-    """A method's classifier. UserError: class features of a teacher are needed that cannot be had."""
-    taught = taught_text(method.taught, clip, class_names, template) if method.taught else None
-    return Classifier(
-        clip,
-        method.prompt,
-        prompt,
-        class_names,
-        template,
-        ensemble=method.teacher,
-        at_test=method.at_test,
-        taught=taught,
-    )
 
 
 def check_classes(spec: PromptSpec, learned: Sequence[str], asked: Sequence[str], *, labelled: bool = False) -> None:
@@ -269,9 +245,7 @@ HAND_WRITTEN = ("{}", "a photo of a {}.", "a picture of {}.", "selected")
 
 def zero_shot(clip: Clip, class_names: Sequence[str], words: str, template: str) -> Classifier:
     """The classifier of hand-written words: a template, or the name of several that the data set's template is one of."""
-    return Classifier(
-        clip, BareSpec(), Bare(), class_names, template, ensemble=SentenceOptions(templates=words).ensemble
-    )
+    return Classifier(clip, resolve("zero-shot", {"templates": words}), Bare(), class_names, template)
 
 
 def best_words(clip: Clip, class_names: Sequence[str], template: str, images: Images, samples: Sequence[Sample]) -> str:

@@ -34,7 +34,7 @@ from vlprompt.engine.checkpoint import Checkpoints, tracked, weights_found
 from vlprompt.engine.confidence import Confidence, confidence_of
 from vlprompt.engine.config import Means, default_views, hashed
 from vlprompt.engine.duration import Duration, measure
-from vlprompt.engine.evaluate import Classifier, Told, check_classes, classifier_of, examine, training_hash
+from vlprompt.engine.evaluate import Classifier, Told, check_classes, examine, training_hash
 from vlprompt.engine.images import Images
 from vlprompt.engine.learn import Pupil, grouped
 from vlprompt.engine.learn import learn_all as learn_pupils
@@ -417,7 +417,7 @@ def _ended(work: Work, pupil: Pupil, prompt: nn.Module, config_hash: str, others
     )
     if job.dataset.several:
         seen, names = sample.val or sample.train, sample.class_names
-        logits = classifier_of(job.clip, learned.method, prompt, names, job.template).logits(seen, job.images)
+        logits = Classifier(job.clip, learned.method, prompt, names, job.template).logits(seen, job.images)
         learned = replace(learned, facts={**learned.facts, **fitted(logits, seen, names).facts})
     began, features = work.drawn.began
     return learned, Learning(
@@ -486,7 +486,7 @@ def test(
     began, features = time.perf_counter(), images.seconds
     names, facts, method = asked.class_names, learned.facts, learned.method
     check_classes(method.prompt, learned.class_names, names, labelled=True)
-    classifier = classifier_of(images.clip, method, learned.prompt, names, asked.template)
+    classifier = Classifier(images.clip, method, learned.prompt, names, asked.template)
     sure, val_top1 = Confidence(temperature=learned.temperature), learning.val_top1
     if asked.val:
         sure, val_top1 = _validated(classifier, asked.val, images, several=of(learned) is not None)

@@ -15,7 +15,7 @@ from vlprompt import artifact
 from vlprompt.data.images import open_image
 from vlprompt.data.masks import IGNORED, Masked
 from vlprompt.engine.dense import class_map, picture_logits
-from vlprompt.engine.evaluate import Classifier, check_classes, classifier_of
+from vlprompt.engine.evaluate import Classifier, check_classes
 from vlprompt.engine.observer import SILENT, Observer
 from vlprompt.errors import UserError
 from vlprompt.records import harmonic
@@ -36,7 +36,7 @@ def pixel_classifier(
     learned, clip = artifact.loaded(picked.directory, clip, device=device)
     classes = tuple(names) if names is not None else tuple(learned.class_names)
     check_classes(learned.method.prompt, learned.class_names, classes, labelled=names is None)
-    return classifier_of(clip, learned.method, learned.prompt, classes, learned.template), learned, picked.reason
+    return Classifier(clip, learned.method, learned.prompt, classes, learned.template), learned, picked.reason
 
 
 def segmented(classifier: Classifier, image: Image.Image, *, short: int | None = None) -> NDArray[np.int64]:
