@@ -11,18 +11,17 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from vlprompt import reading
 from vlprompt.data.papers.catalogue import FEW_SHOT, SHIFTED
 from vlprompt.errors import DATA, UserError, unknown
+from vlprompt.reading import fits, whole
 
-if TYPE_CHECKING:
-    from vlprompt.types import Views
-
+T = TypeVar("T")
 RecipeProtocol = Literal["few-shot", "base-to-novel", "cross-dataset", "domain", "pretraining", "any"]
 Choices = Literal["published", "project"]
 Plain = str | int | float | bool
@@ -49,8 +48,7 @@ class Published:
     """One published number, percent."""
 
     value: float
-    metric: str
-    """`top1`, `base`, `novel` or `harmonic_mean`."""
+    metric: Literal["top1", "base", "novel", "harmonic_mean"]
     dataset: str
     """One data set, or in words what was averaged: `mean of 11`."""
     shots: int | None = None
@@ -108,7 +106,7 @@ class Recipe:
     shots: tuple[int, ...]
     """Images per class, one run for each; empty: all images."""
     seeds: tuple[int, ...]
-    views: Views = "epochs"
+    views: int | Literal["epochs", "centre"] = "epochs"
     """Crops of training images, as `--views` takes them."""
     train: tuple[str, ...]
     """Data sets that it is learned on, one run for each."""
@@ -157,28 +155,22 @@ class Recipe:
     @property
     def commands(self) -> tuple[str, ...]:
         """What to type. SET stands for one of `train`, in `vlprompt eval` of another data set for one of `test`."""
-        return _commands(self)
-
-
-def _commands(recipe: Recipe) -> tuple[str, ...]:
-    data = recipe.train[0] if len(recipe.train) == 1 else "SET"
-    place = f"runs/{recipe.name}"
-    model = "" if recipe.model == POCKET else f" --model {recipe.model}"
-    if recipe.protocol == "pretraining":
-        start = f"torchrun --nproc-per-node {recipe.pretrain.processes} -m vlprompt pretrain --recipe {recipe.name}"
-        return (
-            f"{start}{model} --data {data} --out {place}",
-            f"vlprompt eval {place}/{recipe.pretrain.keep} --data SET --out {place}-SET",
-        )
-    shots, seeds = max(recipe.shots, default=0), ",".join(map(str, recipe.seeds))
-    part = " --subset base" if recipe.protocol == "base-to-novel" else ""
-    run = f"{place}/{data}" + (f"-{shots}" if recipe.protocol in ("few-shot", ANY) else "")
-    train = (
-        f"vlprompt train --recipe {recipe.name}{model} --data {data} --shots {shots} --seeds {seeds}{part} --out {run}"
-    )
-    if recipe.protocol == "base-to-novel":
-        return train, f"vlprompt eval {run} --data {data} --subset novel --out {run}-novel"
-    return (train, f"vlprompt eval {run} --data SET --out {place}/SET") if recipe.test else (train,)
+        data = self.train[0] if len(self.train) == 1 else "SET"
+        place = f"runs/{self.name}"
+        model = "" if self.model == POCKET else f" --model {self.model}"
+        if self.protocol == "pretraining":
+            start = f"torchrun --nproc-per-node {self.pretrain.processes} -m vlprompt pretrain --recipe {self.name}"
+            return (
+                f"{start}{model} --data {data} --out {place}",
+                f"vlprompt eval {place}/{self.pretrain.keep} --data SET --out {place}-SET",
+            )
+        shots, seeds = max(self.shots, default=0), ",".join(map(str, self.seeds))
+        part = " --subset base" if self.protocol == "base-to-novel" else ""
+        run = f"{place}/{data}" + (f"-{shots}" if self.protocol in ("few-shot", ANY) else "")
+        train = f"vlprompt train --recipe {self.name}{model} --data {data} --shots {shots} --seeds {seeds}{part} --out {run}"
+        if self.protocol == "base-to-novel":
+            return train, f"vlprompt eval {run} --data {data} --subset novel --out {run}-novel"
+        return (train, f"vlprompt eval {run} --data SET --out {place}/SET") if self.test else (train,)
 
 
 def same(dataset: str, known: Mapping[str, object]) -> str:
@@ -251,11 +243,7 @@ def hash_of(name: str) -> str:
 
 def parse(name: str, text: str) -> Recipe:
     """A recipe from the text of its file. UserError (exit 3) that names the field and what it must be."""
-    return _recipe(name, *_gathered(name, _toml(name, text), (name,)))
-
-
-def _toml(name: str, text: str) -> dict[str, Any]:
-    return reading.toml_value(text, f"recipe {name}")
+    return _recipe(name, *_gathered(name, reading.toml_value(text, f"recipe {name}"), (name,)))
 
 
 @functools.cache
@@ -265,7 +253,7 @@ def _files() -> tuple[str, ...]:
 
 @functools.cache
 def _loaded(name: str) -> Mapping[str, Any]:
-    return _toml(name, (FOLDER / f"{name}{ENDING}").read_text(encoding="utf-8"))
+    return reading.toml_value((FOLDER / f"{name}{ENDING}").read_text(encoding="utf-8"), f"recipe {name}")
 
 
 @functools.cache
@@ -313,133 +301,87 @@ def _over(own: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _recipe(name: str, values: Mapping[str, Any], files: tuple[str, ...]) -> Recipe:
-    parts = Fields(name, values)
-    allowed = [one.name for one in fields(Recipe) if one.name not in ("name", "files", "hash")]
-    for key in sorted(values.keys() - set(allowed)):
-        raise parts.wrong(key, f"left out: a recipe has {', '.join(allowed)}, extends and options_from")
     own = {one: FOLDER / f"{one}{ENDING}" for one in files if one in _files()}
     own |= {one: Path(one) for one in files if one.endswith(ENDING)}
-    return Recipe(
+    return _made(
+        Recipe,
+        name,
+        values,
         name=name,
-        title=parts.text("title"),
-        method=parts.text("method"),
-        protocol=parts.one_of("protocol", PROTOCOLS),
-        choices=parts.one_of("choices", get_args(Choices)),
-        source=parts.text("source"),
-        note=parts.text("note", ""),
-        model=parts.text("model"),
-        shots=parts.numbers("shots"),
-        seeds=parts.numbers("seeds"),
-        views=parts.views(),
-        train=parts.sets("train"),
-        test=parts.sets("test", optional=True),
-        options=parts.settings("options"),
-        schedule=parts.settings("schedule"),
-        epochs={int(shots): count for shots, count in parts.table("epochs").items()},
-        datasets={one: parts.settings_of(f"datasets.{one}", part) for one, part in parts.table("datasets").items()},
-        cases=tuple(_case(name, part) for part in values.get("cases", ())),
-        templates={one: str(words) for one, words in parts.table("templates").items()},
-        pretrain=_pretraining(name, parts.table("pretrain")),
-        published=tuple(_published(name, part) for part in values.get("published", ())),
         files=tuple(place.name for place in own.values()),
         hash=hashlib.sha256(b"".join(place.read_bytes() for place in own.values())).hexdigest(),
     )
 
 
-def _case(name: str, part: Mapping[str, Any]) -> SpecialCase:
-    parts = Fields(f"{name}, cases", part)
-    return SpecialCase(
-        datasets=parts.sets("datasets"), shots=parts.numbers("shots"), settings=parts.settings("settings")
-    )
+def _made(kind: type[T], where: str, values: Any, **known: Any) -> T:
+    """A recipe or a table of it; each value is checked by its field's type. known: the fields that are not in the file."""
+    parts = {one.name: one for one in fields(cast(Any, kind)) if one.name not in known}
+    if not isinstance(values, dict):
+        raise _wrong(where, "it", values, "a table")
+    for key in sorted(values.keys() - parts.keys()):
+        also = ["extends", "options_from"] if kind is Recipe else []
+        raise _wrong(where, key, values[key], f"left out: allowed are {', '.join([*parts, *also])}")
+    hints = get_type_hints(kind)
+    for key, one in parts.items():
+        needed = (one.default, one.default_factory) == (MISSING, MISSING)
+        if needed or key in values:
+            known[key] = _value(where, key, values.get(key), hints[key])
+            if needed and known[key] == "":
+                raise _wrong(where, key, "", ALLOWED[str])
+    return kind(**known)
 
 
-def _pretraining(name: str, part: Mapping[str, Any]) -> Pretraining:
-    parts = Fields(f"{name}, pretrain", part)
-    hints = get_type_hints(Pretraining)
-    for key, value in part.items():
-        if key not in hints:
-            raise parts.wrong(key, f"left out: [pretrain] has {', '.join(hints)}")
-        kinds = (one for one in (hints[key], *get_args(hints[key])) if get_origin(one) is Literal)
-        words = [word for kind in kinds for word in get_args(kind)]
-        if not reading.fits(value, hints[key]) or (type(value) is int and value < 0):
-            raise parts.wrong(key, f"one of {', '.join(words)}" if words else "a whole number of at least 0")
-    return Pretraining(**part)
+ALLOWED = {
+    str: "text",
+    int: "a whole number of at least 0",
+    float: "a number in percent",
+    tuple[int, ...]: "a list of whole numbers",
+    tuple[str, ...]: f"a list of data sets, or one of {', '.join(GROUPS)}",
+}
+"""Type of a field -> what it must be, in words; other types are tables."""
 
 
-def _published(name: str, part: Mapping[str, Any]) -> Published:
-    parts = Fields(f"{name}, published", part)
-    value, shots = part.get("value"), part.get("shots")
-    if not isinstance(value, int | float) or not 0 < value < 100:
-        raise parts.wrong("value", "a number in percent")
-    return Published(
-        value=float(value),
-        metric=parts.one_of("metric", ("top1", "base", "novel", "harmonic_mean")),
-        dataset=parts.text("dataset"),
-        shots=shots,
-        source=parts.text("source"),
-    )
+def _value(where: str, key: str, value: Any, hint: Any) -> Any:
+    """A value of a file as a field of this type. UserError: another one, a negative number, no percentage."""
+    inner = get_args(hint)
+    if is_dataclass(hint):
+        return _made(cast(Any, hint), f"{where}, {key}", value)
+    if get_origin(hint) is tuple and is_dataclass(inner[0]) and isinstance(value, list):
+        return tuple(_made(cast(Any, inner[0]), f"{where}, {key}", one) for one in value)
+    if hint == Mapping[str, Mapping[str, Plain]] and isinstance(value, dict):
+        return {one: _value(where, f"{key}.{one}", part, inner[1]) for one, part in value.items()}
+    made = _spelt_out(value, hint)
+    least = 1 if key == "views" else 0
+    low = any(type(one) is int and one < least for one in (made if isinstance(made, tuple) else [made]))
+    if low or not fits(made, hint) or (hint is float and not 0 < made < 100):
+        known = next((ALLOWED[one] for one in (hint, *inner) if one in ALLOWED), "a table")
+        words = next((get_args(one) for one in (hint, *inner) if get_origin(one) is Literal), ())
+        listed = [f"one of {', '.join(map(str, words))}"] if words else []
+        raise _wrong(where, key, value, " or ".join([*listed, known] if int in inner else listed or [known]))
+    return made
 
 
-class Fields:
-    """The fields of one table of a file, each checked as it is read."""
-
-    def __init__(self, name: str, values: Mapping[str, Any]) -> None:
-        self.name, self.values = name, values
-
-    def wrong(self, key: str, allowed: str) -> UserError:
-        return UserError(
-            f"recipe {self.name}: {key} is {self.values.get(key)!r}; it must be {allowed}.", exit_code=DATA
-        )
-
-    def text(self, key: str, default: str | None = None) -> str:
-        value = self.values.get(key, default)
-        if not isinstance(value, str) or (default is None and not value):
-            raise self.wrong(key, "text")
+def _spelt_out(value: Any, hint: Any) -> Any:
+    """Text in one line, names of groups as their data sets, numbers for the words of a table, options within tables with a prefix."""
+    if hint is str and isinstance(value, str):
         return " ".join(value.split())
+    if hint == tuple[str, ...] and isinstance(value, str):
+        return GROUPS.get(value, value)
+    if hint == Mapping[int, int] and isinstance(value, dict):
+        return {whole(shots): number for shots, number in value.items()}
+    if hint == Mapping[str, Plain] and isinstance(value, dict):
+        return _flat(value)
+    return tuple(value) if isinstance(value, list) else value
 
-    def one_of(self, key: str, allowed: tuple[str, ...]) -> Any:
-        value = self.values.get(key)
-        if value not in allowed:
-            raise self.wrong(key, f"one of {', '.join(allowed)}")
-        return value
 
-    def numbers(self, key: str) -> tuple[int, ...]:
-        value = self.values.get(key)
-        if not isinstance(value, list) or not all(type(one) is int and one >= 0 for one in value):
-            raise self.wrong(key, "a list of whole numbers")
-        return tuple(value)
+def _flat(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Option -> value; an overlay's options are a table within: `[options.plpp]`."""
+    flat: dict[str, Any] = {}
+    for option, value in table.items():
+        inner = _flat(value) if isinstance(value, dict) else None
+        flat |= {option: value} if inner is None else {f"{option}.{one}": each for one, each in inner.items()}
+    return flat
 
-    def views(self) -> Views:
-        value = self.values.get("views", "epochs")
-        if value in ("epochs", "centre") or (type(value) is int and value > 0):
-            return value  # type: ignore[no-any-return]
-        raise self.wrong("views", "a number from 1, 'epochs' or 'centre'")
 
-    def sets(self, key: str, *, optional: bool = False) -> tuple[str, ...]:
-        value = self.values.get(key)
-        if isinstance(value, str) and value in GROUPS:
-            return GROUPS[value]
-        if value is None and optional:
-            return ()
-        if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
-            raise self.wrong(key, f"a list of data sets, or one of {', '.join(GROUPS)}")
-        return tuple(value)
-
-    def table(self, key: str) -> Mapping[str, Any]:
-        value = self.values.get(key, {})
-        if not isinstance(value, dict):
-            raise self.wrong(key, "a table")
-        return value
-
-    def settings(self, key: str) -> dict[str, Plain]:
-        return self.settings_of(key, self.table(key))
-
-    def settings_of(self, key: str, part: Any) -> dict[str, Plain]:
-        """Option -> plain value; an overlay's options are a table within: `[options.plpp]`."""
-        if not isinstance(part, dict):
-            raise self.wrong(key, "a table")
-        flat: dict[str, Plain] = {}
-        for option, value in part.items():
-            inner = self.settings_of(f"{key}.{option}", value) if isinstance(value, dict) else None
-            flat |= {option: value} if inner is None else {f"{option}.{one}": each for one, each in inner.items()}
-        return flat
+def _wrong(where: str, key: str, value: object, allowed: str) -> UserError:
+    return UserError(f"recipe {where}: {key} is {value!r}; it must be {allowed}.", exit_code=DATA)
