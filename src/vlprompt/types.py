@@ -448,7 +448,7 @@ class Steps:
     """Learning by gradient steps: what is asked, how gradients and epochs are put together."""
 
     terms: tuple[Term, ...]
-    schedule: Schedule
+    schedule: Schedule = Schedule()
     rule: Rule | None = None
     """None: the weighted sum of all terms."""
     average: Average | None = None

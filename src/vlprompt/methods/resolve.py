@@ -15,7 +15,7 @@ from vlprompt.methods.options import Option, given, options_of, replaced
 from vlprompt.methods.row import Host, Overlay
 from vlprompt.methods.table import HOSTS, OVERLAYS
 from vlprompt.pocket import model_names
-from vlprompt.types import Method, ModelFacts, Schedule, Steps
+from vlprompt.types import Method, ModelFacts, Schedule, Steps, Term
 
 RECIPES = ("auto", "published", "pocket")
 """Words that stand for a method's own recipes."""
@@ -104,13 +104,14 @@ def resolve(
     _check_schedule(schedule)
     resolved: dict[str, object] = _values(prompt) | _values(own)
     asked = host.asks(own, prompt)
-    terms = asked.terms
+    terms: tuple[Term, ...] = ()
     for overlay, values in zip(overlays, added, strict=True):
         chosen = overlay.decide(values)
         resolved |= _values(chosen, f"{overlay.name}.")
         terms += overlay.build(chosen, prompt)
-    learner = asked.learner(terms, schedule)
+    learner = asked.learner
     if isinstance(learner, Steps):
+        learner = dataclasses.replace(learner, terms=learner.terms + terms, schedule=schedule)
         resolved |= schedule.settings
     return Method(
         name=name,
@@ -131,7 +132,7 @@ def _parts(overlays: Sequence[Overlay], host: Host) -> list[tuple[str, Any]]:
 
 def takes_steps(host: Host) -> bool:
     """Whether a method learns by gradient steps."""
-    return bool(host.asks(host.options, host.prompt).terms)
+    return isinstance(host.asks(host.options, host.prompt).learner, Steps)
 
 
 def whose(

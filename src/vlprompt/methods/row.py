@@ -7,51 +7,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from vlprompt.losses.classify import CROSS_ENTROPY
-from vlprompt.types import (
-    AtTest,
-    Average,
-    ClassSampling,
-    Ensemble,
-    Fit,
-    PromptSpec,
-    Rule,
-    Schedule,
-    Solver,
-    Steps,
-    Term,
-)
+from vlprompt.types import AtTest, Ensemble, Fit, PromptSpec, Steps, Term
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """What a method asks of its prompt."""
+    """What a method asks of its prompt: fields of `Method`."""
 
-    terms: tuple[Term, ...] = (CROSS_ENTROPY,)
-    """Empty: no gradient steps are taken."""
-    rule: Rule | None = None
-    average: Average | None = None
+    learner: Steps | Fit | None
+    """Overlays add their terms to it, settings its schedule."""
     teacher: Ensemble | None = None
-    classes: ClassSampling | None = None
     at_test: AtTest | None = None
     unlabelled: int | None = None
-    """As `Method.unlabelled`."""
-    first: Solver | None = None
-    last: Solver | None = None
-    """Fitted before and after the steps; `first` is all that is done where there are none."""
-
-    def learner(self, terms: tuple[Term, ...], schedule: Schedule) -> Steps | Fit | None:
-        """How it is learned; terms: its own and the overlays'."""
-        if not terms:
-            return Fit(solver=self.first) if self.first else None
-        return Steps(
-            terms=terms,
-            schedule=schedule,
-            rule=self.rule,
-            average=self.average,
-            classes=self.classes,
-            first=self.first,
-            last=self.last,
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +33,7 @@ class Host:
     """What is learned, with neutral options: a paper's numbers stand in `vlprompt/recipes`."""
     options: Any = None
     """Options of what is asked: a dataclass instance, its values neutral; None: there are none."""
-    asks: Callable[[Any, Any], Asked] = lambda _options, _prompt: Asked()
+    asks: Callable[[Any, Any], Asked] = lambda _options, _prompt: Asked(learner=Steps(terms=(CROSS_ENTROPY,)))
     """(the options, the prompt) -> what is asked; cross-entropy alone where a row does not say."""
 
 

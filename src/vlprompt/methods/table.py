@@ -22,20 +22,25 @@ from vlprompt.prompts.unshared import UnsharedSpec
 from vlprompt.solvers import LinearProbe, LinearSpec, ProbeOptions
 from vlprompt.solvers.blend import BlendedProbe, BlendOptions, BlendSpec
 from vlprompt.solvers.cache import CacheOptions, CacheSpec, FilledCache, SearchedCache
-from vlprompt.types import Ensemble, PromptSpec
+from vlprompt.types import Ensemble, Fit, PromptSpec, Steps
 
 
 def _projected(options: ProGradOptions, prompt: PromptSpec) -> Asked:
     terms = (CROSS_ENTROPY, teacher_term(options.temperature))
-    return Asked(terms=terms, rule=Projection(strength=options.strength))
+    return Asked(learner=Steps(terms=terms, rule=Projection(strength=options.strength)))
 
 
 def _consistent(options: ConsistencyOptions, prompt: PromptSpec) -> Asked:
+    average = GaussianAverage(mean=options.average_mean, std=options.average_std, epochs=options.average_epochs)
     return Asked(
-        terms=consistency_terms(options),
-        average=GaussianAverage(mean=options.average_mean, std=options.average_std, epochs=options.average_epochs),
+        learner=Steps(terms=consistency_terms(options), average=average),
         teacher=Ensemble(templates=SIXTY) if options.teacher == "ensemble" else None,
     )
+
+
+def _keys_learn(options: CacheOptions, prompt: PromptSpec) -> Asked:
+    first, last = FilledCache(options=options), SearchedCache(options=options)
+    return Asked(learner=Steps(terms=(CROSS_ENTROPY,), first=first, last=last))
 
 
 HOSTS: tuple[Host, ...] = (
@@ -47,7 +52,7 @@ HOSTS: tuple[Host, ...] = (
         source="CLIP, arXiv 2103.00020",
         prompt=BareSpec(),
         options=SentenceOptions(),
-        asks=lambda options, _: Asked(terms=(), teacher=options.ensemble),
+        asks=lambda options, _: Asked(learner=None, teacher=options.ensemble),
     ),
     Host(
         name="descriptions",
@@ -56,7 +61,7 @@ HOSTS: tuple[Host, ...] = (
         source="CuPL, arXiv 2209.03320",
         prompt=BareSpec(),
         options=DescriptionOptions(),
-        asks=lambda options, _: Asked(terms=(), teacher=options.ensemble),
+        asks=lambda options, _: Asked(learner=None, teacher=options.ensemble),
     ),
     Host(
         name="linear-probe",
@@ -65,7 +70,7 @@ HOSTS: tuple[Host, ...] = (
         source="CLIP, arXiv 2103.00020, as the baseline of CoOp's code (lpclip)",
         prompt=LinearSpec(),
         options=ProbeOptions(),
-        asks=lambda options, _: Asked(terms=(), first=LinearProbe(options=options)),
+        asks=lambda options, _: Asked(learner=Fit(solver=LinearProbe(options=options))),
     ),
     Host(
         name="coop",
@@ -86,7 +91,7 @@ HOSTS: tuple[Host, ...] = (
         summary="a context whose class features stay near the hand-written template's",
         learns="text context tokens of the first layer",
         source="KgCoOp, arXiv 2303.13283",
-        asks=lambda options, _: Asked(terms=(CROSS_ENTROPY, *anchor_terms(options))),
+        asks=lambda options, _: Asked(learner=Steps(terms=(CROSS_ENTROPY, *anchor_terms(options)))),
         prompt=ContextSpec(),
         options=AnchorOptions(),
     ),
@@ -104,7 +109,7 @@ HOSTS: tuple[Host, ...] = (
         summary="a context for very many classes: each step compares with some of them",
         learns="text context tokens of the first layer",
         source="POMP, arXiv 2304.04704",
-        asks=lambda options, _: Asked(terms=sampled_terms(options), classes=options.sampling),
+        asks=lambda options, _: Asked(learner=Steps(terms=sampled_terms(options), classes=options.sampling)),
         prompt=ContextSpec(),
         options=SamplingOptions(),
     ),
@@ -153,7 +158,7 @@ HOSTS: tuple[Host, ...] = (
         source="RPP, arXiv 2409.06166 (no published code; open choices are the project's, docs/methods/rpp.md)",
         prompt=UnsharedSpec(),
         options=DistillOptions(),
-        asks=lambda options, _: Asked(terms=distill_terms(options), classes=options.sampling),
+        asks=lambda options, _: Asked(learner=Steps(terms=distill_terms(options), classes=options.sampling)),
     ),
     Host(
         name="rpp-shared3x",
@@ -162,7 +167,7 @@ HOSTS: tuple[Host, ...] = (
         source="project's own control for RPP, arXiv 2409.06166",
         prompt=IndependentSpec(n_ctx=12, n_image=12),
         options=DistillOptions(),
-        asks=lambda options, _: Asked(terms=distill_terms(options), classes=options.sampling),
+        asks=lambda options, _: Asked(learner=Steps(terms=distill_terms(options), classes=options.sampling)),
     ),
     # Something other than prompts is learned: on features, on weights, from classes, or at test time.
     Host(
@@ -179,7 +184,7 @@ HOSTS: tuple[Host, ...] = (
         source="Tip-Adapter, arXiv 2207.09519",
         prompt=CacheSpec(),
         options=CacheOptions(),
-        asks=lambda options, _: Asked(terms=(), first=FilledCache(options=options, search=True)),
+        asks=lambda options, _: Asked(learner=Fit(solver=FilledCache(options=options, search=True))),
     ),
     Host(
         name="tip-adapter-f",
@@ -188,7 +193,7 @@ HOSTS: tuple[Host, ...] = (
         source="Tip-Adapter-F, arXiv 2207.09519",
         prompt=CacheSpec(),
         options=CacheOptions(),
-        asks=lambda options, _: Asked(first=FilledCache(options=options), last=SearchedCache(options=options)),
+        asks=_keys_learn,
     ),
     Host(
         name="lp-plus-plus",
@@ -197,7 +202,7 @@ HOSTS: tuple[Host, ...] = (
         source="LP++, arXiv 2404.02285",
         prompt=BlendSpec(),
         options=BlendOptions(),
-        asks=lambda options, _: Asked(terms=(), first=BlendedProbe(options=options)),
+        asks=lambda options, _: Asked(learner=Fit(solver=BlendedProbe(options=options))),
     ),
     Host(
         name="clip-lora",
@@ -213,7 +218,7 @@ HOSTS: tuple[Host, ...] = (
         source="TCP, arXiv 2311.18231",
         prompt=ClassAwareSpec(),
         options=AnchorOptions(),
-        asks=lambda options, _: Asked(terms=(CROSS_ENTROPY, *anchor_terms(options))),
+        asks=lambda options, _: Asked(learner=Steps(terms=(CROSS_ENTROPY, *anchor_terms(options)))),
     ),
     Host(
         name="promptkd",
@@ -222,7 +227,7 @@ HOSTS: tuple[Host, ...] = (
         source="PromptKD, arXiv 2403.02781",
         prompt=ProjectedSpec(),
         options=UnlabelledOptions(),
-        asks=lambda options, _: Asked(terms=unlabelled_terms(options), unlabelled=options.images),
+        asks=lambda options, _: Asked(learner=Steps(terms=unlabelled_terms(options)), unlabelled=options.images),
     ),
     Host(
         name="tpt",
@@ -231,7 +236,7 @@ HOSTS: tuple[Host, ...] = (
         source="TPT, arXiv 2209.07511",
         prompt=ContextSpec(n_ctx=4, init="a photo of a"),
         options=TptOptions(),
-        asks=lambda options, _: Asked(terms=(), at_test=Tpt(options=options)),
+        asks=lambda options, _: Asked(learner=None, at_test=Tpt(options=options)),
     ),
 )
 
