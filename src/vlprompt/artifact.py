@@ -109,10 +109,14 @@ def save(directory: Path, learned: Learned) -> None:
     disk.write_json(directory / FACTS, facts)
 
 
+Backbone = Clip | str | None
+"""A model that is there, where it is now, or (None) where the prompt says."""
+
+
 def load(
-    directory: Path, clip: Clip | None = None, *, device: str | torch.device = "cpu", dtype: str = "float32"
+    directory: Path, clip: Backbone = None, *, device: str | torch.device = "cpu", dtype: str = "float32"
 ) -> Learned:
-    """Read a prompt for a backbone; clip None: the backbone that it names is loaded (`loaded` gives both).
+    """Read a prompt for a backbone (`loaded` gives both).
 
     UserError: no artifact, a newer schema, another backbone, tensors that are missing, unexpected or misshapen, damage.
     """
@@ -120,12 +124,12 @@ def load(
 
 
 def loaded(
-    directory: Path, clip: Clip | None = None, *, device: str | torch.device = "cpu", dtype: str = "float32"
+    directory: Path, clip: Backbone = None, *, device: str | torch.device = "cpu", dtype: str = "float32"
 ) -> tuple[Learned, Clip]:
     """As `load`, with the backbone."""
     facts = read_facts(directory)
-    if clip is None:
-        clip = load_clip(facts["model"], device=device, dtype=dtype)
+    if not isinstance(clip, Clip):
+        clip = load_clip(clip or facts["model"], device=device, dtype=dtype)
     if clip.weight_hash != facts["weight_hash"]:
         raise UserError(
             f"the prompt in {directory} was learned on {facts['model']} (weights {facts['weight_hash'][:12]}), but the model "

@@ -494,8 +494,8 @@ class PromptClassifier:
         model: where the backbone is now, if not where the prompt says.
         """
         place = artifact.pick(hub.located(directory)).directory
-        clip = None if model is None else load(model, device=resolve_device(device), dtype=dtype)
-        learned, clip = artifact.loaded(place, clip, device=resolve_device(device), dtype=dtype)
+        given = None if model is None else str(model)
+        learned, clip = artifact.loaded(place, given, device=resolve_device(device), dtype=dtype)
         options: dict[str, Any] = dict(learned.method.options)
         out = cls(
             model=clip.name,

@@ -22,7 +22,7 @@ from vlprompt.errors import UserError, unknown
 from vlprompt.head import Head, measure_head
 from vlprompt.losses.perplexity import perplexity
 from vlprompt.losses.words import NearWords, nearest_words
-from vlprompt.towers import Clip, load
+from vlprompt.towers import Clip
 from vlprompt.types import Context, Prompted, PromptSpec, Splice, TextLayout, places_of
 
 
@@ -117,7 +117,7 @@ class Reading:
 
 def read(directory: Path, *, top: int, model: str | None = None) -> Reading:
     """Load the prompt in a directory with its backbone (model: where that is now) and read it. UserError as `artifact.load`."""
-    learned, clip = loaded(directory, load(model) if model else None)
+    learned, clip = loaded(directory, model)
     prompt = learned.prompt
     places = places_of(prompt)
     tensors = tuple(
@@ -179,7 +179,7 @@ def looks(directory: Path, image: Image.Image, *, name: str | None = None, model
 
     UserError: a class that it does not know, one class alone, a method that learns from each test image.
     """
-    learned, clip = loaded(directory, load(model) if model else None)
+    learned, clip = loaded(directory, model)
     require_one_label(learned, "the picture of where it looks")
     names = learned.class_names
     if len(names) < 2:

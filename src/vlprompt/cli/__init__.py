@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import os
 import signal
 import sys
@@ -12,36 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from vlprompt import __version__
-from vlprompt.cli import (
-    ablate,
-    bench,
-    clusters,
-    compare,
-    console,
-    convert,
-    data,
-    env,
-    evaluate,
-    explain,
-    export,
-    failures,
-    head,
-    hub,
-    methods,
-    models,
-    options,
-    predict,
-    pretrain,
-    quickstart,
-    recipes,
-    report,
-    reproduce,
-    segment,
-    serve,
-    train,
-    tune,
-    verify,
-)
+from vlprompt.cli import ablate, clusters, console, data, export, failures, options
 from vlprompt.cli.options import option
 from vlprompt.errors import INTERRUPTED, UserError
 
@@ -59,32 +31,15 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for name, command in (
-    ("quickstart", quickstart.quickstart),
-    ("train", train.train),
-    ("tune", tune.tune),
-    ("pretrain", pretrain.pretrain),
-    ("eval", evaluate.evaluate),
-    ("predict", predict.predict),
-    ("segment", segment.segment),
-    ("explain", explain.explain),
-    ("head", head.head),
-    ("methods", methods.methods),
-    ("recipes", recipes.recipes),
-    ("convert", convert.convert),
-    ("models", models.models),
-    ("bench", bench.bench),
-    ("compare", compare.compare),
-    ("report", report.report),
-    ("reproduce", reproduce.reproduce),
-    ("serve", serve.serve),
-    ("demo", serve.demo),
-    ("push", hub.push),
-    ("pull", hub.pull),
-    ("env", env.env),
-    ("verify", verify.verify),
-):
-    app.command(name, epilog=options.ANYWHERE)(failures.guarded(command))
+COMMANDS = (
+    *("quickstart", "train", "tune", "pretrain", "eval", "predict", "segment", "explain", "head", "methods", "recipes"),
+    *("convert", "models", "bench", "compare", "report", "reproduce", "serve", "demo", "push", "pull", "env", "verify"),
+)
+"""As the help lists them; each is a function of its name in the module of its name, or in another one."""
+ELSEWHERE = {"eval": "evaluate", "demo": "serve", "push": "hub", "pull": "hub"}
+for name in COMMANDS:
+    module = importlib.import_module(f"vlprompt.cli.{ELSEWHERE.get(name, name)}")
+    options.command(app, name)(getattr(module, name))
 app.add_typer(data.app, name="data")
 app.add_typer(ablate.app, name="ablate")
 app.add_typer(export.app, name="export")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vlprompt.cli import console, failures, options
+from vlprompt.cli import console, options
 from vlprompt.cli.options import option
 from vlprompt.cli.progress import observing
 from vlprompt.errors import UserError
@@ -17,8 +17,7 @@ app = typer.Typer(help="Sweep a method's options on validation images.", no_args
 DEFAULT_DATA = "emoji-subgroups,clipart-things"
 
 
-@app.command("plpp", epilog=options.ANYWHERE)
-@failures.guarded
+@options.command(app, "plpp")
 def plpp(
     data: Annotated[
         str, option("--data A,B", "Data sets with validation images, as --data of train takes them.")
@@ -64,8 +63,7 @@ def plpp(
     console.note(f"Cells and table: {out}")
 
 
-@app.command("pretraining", epilog=options.ANYWHERE)
-@failures.guarded
+@options.command(app, "pretraining")
 def pretraining(
     data: Annotated[str, option("--data DIR|URL|NAME", "As in pretrain.")] = "pocket",
     model: options.Model = options.DEFAULT_MODEL,

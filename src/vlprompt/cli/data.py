@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from vlprompt.cli import console, failures, options
+from vlprompt.cli import console, options
 from vlprompt.cli.options import argument, option
 from vlprompt.cli.progress import SECONDS_BETWEEN_LINES, counting
 from vlprompt.errors import DATA, UserError
@@ -31,8 +31,7 @@ PARTS = ("train", "val", "test")
 NUMBERS = (">classes", *(f">{part}" for part in PARTS))
 
 
-@app.command("list", epilog=options.ANYWHERE)
-@failures.guarded
+@options.command(app, "list")
 def list_sets(as_json: options.AsJson = False) -> None:
     """List the embedded data sets, and the papers' sets with their published sizes.
 
@@ -66,8 +65,7 @@ def list_sets(as_json: options.AsJson = False) -> None:
     )
 
 
-@app.command("status", epilog=options.ANYWHERE)
-@failures.guarded
+@options.command(app, "status")
 def status(as_json: options.AsJson = False) -> None:
     """Say which of the papers' data sets are on disk, and what is missing of the others. No image is opened.
 
@@ -100,8 +98,7 @@ def status(as_json: options.AsJson = False) -> None:
         console.commands("More:", [f"vlprompt data get {absent[0]}"])
 
 
-@app.command("get", epilog=options.ANYWHERE)
-@failures.guarded
+@options.command(app, "get")
 def get(name: Name, dry_run: DryRun = False) -> None:
     """Fetch one of the papers' data sets into the data root: only from addresses that have a public source, with the published
     checksum where there is one. Run it again to continue a stopped transfer. Sets that need a login are explained instead.
@@ -129,8 +126,7 @@ def get(name: Name, dry_run: DryRun = False) -> None:
     console.commands("Next:", [f"vlprompt data check {row.name}"])
 
 
-@app.command("check", epilog=options.ANYWHERE)
-@failures.guarded
+@options.command(app, "check")
 def check_images(
     source: Annotated[str, argument("DIR|FILE|NAME", "What you would give to --data.")],
     columns: options.Columns = None,
@@ -254,8 +250,7 @@ def _megabytes(size: int | None) -> str:
     return "unknown" if size is None else f"{size / 1e6:,.1f} MB"
 
 
-@app.command("shards", epilog=options.ANYWHERE)
-@failures.guarded
+@options.command(app, "shards")
 def shards(
     source: Annotated[str, argument("DIR|FILE|NAME", "What you would give to `pretrain --data`.")],
     out: Annotated[Path, option("--out DIR", "Directory for the shards.")],
@@ -288,8 +283,7 @@ def shards(
     console.commands("Learn from them:", [f"vlprompt pretrain --data {shlex.quote(str(out))}"])
 
 
-@app.command("show", epilog=options.ANYWHERE)
-@failures.guarded
+@options.command(app, "show")
 def show(
     source: Annotated[str, argument("DIR|FILE|NAME", "What you would give to --data.")],
     out: Annotated[Path, option("--out FILE.png", "The picture to write.")] = Path("sheet.png"),

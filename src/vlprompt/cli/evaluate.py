@@ -30,7 +30,7 @@ Masks = Annotated[
 Out = Annotated[Path | None, option("--out DIR", "Write records, predictions and a page there.", "nowhere")]
 
 
-def evaluate(
+def eval(
     run: options.Run,
     data: Data = None,
     masks: Masks = None,
@@ -111,12 +111,10 @@ def _on_masks(
     from vlprompt.data.masks import open_masks
     from vlprompt.engine.precision import resolve_device
     from vlprompt.engine.segment import evaluate_masks
-    from vlprompt.towers import load
 
     place, masked = str(resolve_device(device)), open_masks(masks)
-    clip = load(model, device=place) if model else None
     with observing() as observer:
-        scores = evaluate_masks(run, masked, clip=clip, device=place, short=short, observer=observer)
+        scores = evaluate_masks(run, masked, clip=model, device=place, short=short, observer=observer)
     facts = {"masks": str(masks), "layout": masked.layout, "short": short, **scores.as_dict()}
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)

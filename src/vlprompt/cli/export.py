@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from vlprompt.cli import console, failures, options
+from vlprompt.cli import console, options
 from vlprompt.cli.options import option
 from vlprompt.errors import UserError
 
@@ -25,13 +25,7 @@ Classes = Annotated[
 FORMS: tuple[Literal["plain"] | Form, ...] = ("plain", "transformers", "open-clip", "diffusers")
 
 
-@app.callback()
-def _group() -> None:
-    """Files for other programs."""
-
-
-@app.command("class-vectors", epilog=options.ANYWHERE)
-@failures.guarded
+@options.command(app, "class-vectors")
 def class_vectors(
     run: options.Run,
     out: Annotated[Path, option("--out FILE", "vectors.npy or vectors.safetensors.")],
@@ -53,32 +47,29 @@ def class_vectors(
     from vlprompt.engine.class_vectors import TOKEN, form_of, read_names, sentence_of, write_form, write_vectors
     from vlprompt.engine.class_vectors import class_vectors as vectors_of
     from vlprompt.engine.precision import resolve_device
-    from vlprompt.towers import load
 
     kind = options.one_of("--form", form, FORMS)
     if kind == "diffusers" and names is not None:
         raise UserError("--form diffusers is the same for all class names. Leave out --names.")
     if kind != "plain" and unit:
         raise UserError(f"--unit: the vectors of --form {form} have the length that it takes. Leave out --unit.")
-    place = resolve_device(device)
-    clip = load(model, device=place) if model is not None else None
+    place = str(resolve_device(device))
     chosen = read_names(names) if names is not None else tuple(read_facts(pick(run).directory)["class_names"])
     if kind != "plain":
-        tensors, learned = form_of(kind, run, chosen, clip)
+        tensors, learned = form_of(kind, run, chosen, model, place)
         write_form(out, tensors, chosen, learned)
         sizes = ", ".join(f"{name} {tuple(one.shape)}" for name, one in tensors.items())
         use = f" Write: {sentence_of(learned)}" if TOKEN in tensors else ""
         console.show(f"{out}: {sizes} float32, of {learned.method.name} on {learned.model}.{use}")
         return
-    vectors_CE, learned = vectors_of(run, chosen, clip=clip, unit=unit, device=str(place))
+    vectors_CE, learned = vectors_of(run, chosen, clip=model, unit=unit, device=place)
     write_vectors(out, vectors_CE, chosen, learned)
     console.show(
         f"{out}: {vectors_CE.shape[0]} x {vectors_CE.shape[1]} float32, of {learned.method.name} on {learned.model}"
     )
 
 
-@app.command("onnx", epilog=options.ANYWHERE)
-@failures.guarded
+@options.command(app, "onnx")
 def onnx(
     run: options.Run,
     out: Annotated[Path, option("--out FILE", "For example model.onnx.")],
@@ -95,8 +86,7 @@ def onnx(
     _write(run, out, names, model, "onnx", half=half)
 
 
-@app.command("torch", epilog=options.ANYWHERE)
-@failures.guarded
+@options.command(app, "torch")
 def torch_export(
     run: options.Run,
     out: Annotated[Path, option("--out FILE", "For example model.pt2.")],
@@ -113,10 +103,9 @@ def torch_export(
 def _write(run: Path, out: Path, names: Path | None, model: str | None, kind: Deployable, *, half: bool) -> None:
     from vlprompt.engine.class_vectors import read_names
     from vlprompt.engine.deploy import deployed, write
-    from vlprompt.towers import load
 
     chosen = read_names(names) if names is not None else None
-    module, facts = deployed(run, chosen, load(model) if model is not None else None)
+    module, facts = deployed(run, chosen, model)
     write(out, kind, module, facts, half=half)
     side = facts["crop"]
     console.show(

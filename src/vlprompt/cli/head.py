@@ -62,9 +62,8 @@ def _of_run(run: Path, model: str | None, device: str) -> Head:
     from vlprompt.artifact import loaded, pick
     from vlprompt.engine.precision import resolve_device
     from vlprompt.explain import head_of
-    from vlprompt.towers import load
 
-    learned, clip = loaded(pick(run).directory, load(model, device=resolve_device(device)) if model else None)
+    learned, clip = loaded(pick(run).directory, model, device=resolve_device(device))
     return head_of(clip, learned.method.prompt, learned.prompt)
 
 

@@ -7,7 +7,7 @@ import dataclasses
 import json
 import os
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, cast
@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl, urlencode
 import typer
 
 from vlprompt import pocket
-from vlprompt.cli import console
+from vlprompt.cli import console, failures
 from vlprompt.errors import UserError, unknown
 
 if TYPE_CHECKING:
@@ -40,6 +40,15 @@ def option(flag: str, help: str, default: str | bool = True, **more: Any) -> Any
 
 def argument(metavar: str, help: str, default: str | bool = True) -> Any:
     return typer.Argument(metavar=metavar, help=help, show_default=default)
+
+
+ANYWHERE = "Anywhere in a command: --data-root DIR, where the papers' data sets lie, and --debug."
+"""Stands below the options of every command."""
+
+
+def command(app: typer.Typer, name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Makes a function a command whose errors become messages."""
+    return lambda function: app.command(name, epilog=ANYWHERE)(failures.guarded(function))
 
 
 Data = Annotated[
@@ -308,8 +317,6 @@ def parse_views(text: str | None) -> int | Literal["epochs", "centre"] | None:
     return int(text)
 
 
-ANYWHERE = "Anywhere in a command: --data-root DIR, where the papers' data sets lie, and --debug."
-"""Stands below the options of every command."""
 VARIABLE = "VLPROMPT_DATA"
 """As `vlprompt.data.papers.catalogue.ROOT_VARIABLE`; not read from there, so `--help` imports nothing heavy."""
 

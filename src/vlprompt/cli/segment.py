@@ -41,7 +41,6 @@ def segment(
     from vlprompt.engine.precision import resolve_device
     from vlprompt.engine.segment import pixel_classifier
     from vlprompt.inputs import listed
-    from vlprompt.towers import load
 
     names, paths = options.parse_names(classes), [path for name in images for path in listed(Path(name).expanduser())]
     if len({path.stem for path in paths}) < len(paths):
@@ -49,10 +48,7 @@ def segment(
             "two pictures have the same name, and so would their maps. Give them one by one, with another --out."
         )
     _require_room(paths, out)
-    place = str(resolve_device(device))
-    classifier, _, reason = pixel_classifier(
-        run, names, clip=load(model, device=place) if model else None, device=place
-    )
+    classifier, _, reason = pixel_classifier(run, names, clip=model, device=str(resolve_device(device)))
     console.note(f"Answering with {reason}.")
     found = {}
     with observing() as observer:

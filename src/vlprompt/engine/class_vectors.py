@@ -22,7 +22,6 @@ from vlprompt import __version__, artifact, disk, plain, reading
 from vlprompt.artifact import Learned
 from vlprompt.engine.evaluate import Classifier, check_classes
 from vlprompt.errors import DATA, UserError
-from vlprompt.towers import Clip
 from vlprompt.types import Reach
 
 SUFFIXES = (".npy", ".safetensors")
@@ -35,7 +34,7 @@ def class_vectors(
     run: Path,
     names: Sequence[str],
     *,
-    clip: Clip | None = None,
+    clip: artifact.Backbone = None,
     unit: bool = False,
     device: str = "cpu",
 ) -> tuple[Tensor, Learned]:
@@ -51,7 +50,9 @@ def class_vectors(
     return features.float().cpu()[[place[name] for name in names]], learned
 
 
-def _classifier(run: Path, names: Sequence[str], clip: Clip | None, device: str = "cpu") -> tuple[Classifier, Learned]:
+def _classifier(
+    run: Path, names: Sequence[str], clip: artifact.Backbone, device: str = "cpu"
+) -> tuple[Classifier, Learned]:
     """The prompt with every name once."""
     learned, clip = artifact.loaded(artifact.pick(run).directory, clip, device=device)
     method = learned.method
@@ -68,7 +69,9 @@ def _classifier(run: Path, names: Sequence[str], clip: Clip | None, device: str 
     return Classifier(clip, method, learned.prompt, once, learned.template), learned
 
 
-def form_of(form: Form, run: Path, names: Sequence[str], clip: Clip | None = None) -> tuple[dict[str, Tensor], Learned]:
+def form_of(
+    form: Form, run: Path, names: Sequence[str], clip: artifact.Backbone = None, device: str = "cpu"
+) -> tuple[dict[str, Tensor], Learned]:
     """The tensors that another program takes, and the prompt that they are from.
 
     `transformers`: `text_embeds` (C, E) of length 1, as `CLIPModel` gives them, and `logit_scale`, whose exponential multiplies cosines
@@ -77,8 +80,8 @@ def form_of(form: Form, run: Path, names: Sequence[str], clip: Clip | None = Non
     a prompt that does more than these tensors say.
     """
     if form == "diffusers":
-        return _context(run, clip)
-    classifier, learned = _classifier(run, names, clip)
+        return _context(run, clip, device)
+    classifier, learned = _classifier(run, names, clip, device)
     prompted = classifier.prompted
     beyond = (prompted.after_image, prompted.score, classifier.method.at_test)
     if prompted.image or prompted.weights or any(one is not None for one in beyond):
@@ -95,8 +98,8 @@ def form_of(form: Form, run: Path, names: Sequence[str], clip: Clip | None = Non
     return {"classifier": unit_CE.T.contiguous(), "logit_scale": scale}, learned
 
 
-def _context(run: Path, clip: Clip | None) -> tuple[dict[str, Tensor], Learned]:
-    learned, clip = artifact.loaded(artifact.pick(run).directory, clip)
+def _context(run: Path, clip: artifact.Backbone, device: str) -> tuple[dict[str, Tensor], Learned]:
+    learned, clip = artifact.loaded(artifact.pick(run).directory, clip, device=device)
     spec = learned.method.prompt
     if spec.reach == Reach() and spec.layout is not None and spec.layout.shared and spec.layout.position != "middle":
         with torch.no_grad():

@@ -51,7 +51,7 @@ class Deployed(nn.Module):
 
 
 def deployed(
-    run: Path, names: Sequence[str] | None = None, model: Clip | None = None
+    run: Path, names: Sequence[str] | None = None, model: artifact.Backbone = None
 ) -> tuple[Deployed, dict[str, str]]:
     """The best seed of a run as a module on the CPU, and its facts as text: class names, preprocessing, where it comes from.
 

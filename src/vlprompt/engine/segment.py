@@ -19,14 +19,13 @@ from vlprompt.engine.evaluate import Classifier, check_classes
 from vlprompt.engine.observer import SILENT, Observer
 from vlprompt.errors import UserError
 from vlprompt.records import harmonic
-from vlprompt.towers import Clip
 from vlprompt.types import plain_name
 
 LEGEND, LINE, OPACITY = 12, 18, 0.6
 
 
 def pixel_classifier(
-    run: Path, names: Sequence[str] | None, *, clip: Clip | None = None, device: str = "cpu"
+    run: Path, names: Sequence[str] | None, *, clip: artifact.Backbone = None, device: str = "cpu"
 ) -> tuple[Classifier, artifact.Learned, str]:
     """(the classifier of a run's best seed on these classes (None: its own), what was learned, why this seed).
 
@@ -101,7 +100,7 @@ def evaluate_masks(
     run: Path,
     masked: Masked,
     *,
-    clip: Clip | None = None,
+    clip: artifact.Backbone = None,
     device: str = "cpu",
     short: int | None = None,
     observer: Observer = SILENT,
