@@ -23,6 +23,11 @@ class UserError(ValueError):
         return [f"UserError: {self}"]
 
 
+def data_error(message: str) -> UserError:
+    """A `UserError` about data: files that are missing, damaged or of another kind than what reads them."""
+    return UserError(message, exit_code=DATA)
+
+
 MANY, SOME = 60, 6
 """From how many names on an error shows the nearest alone, and how many of them."""
 

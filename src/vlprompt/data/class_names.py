@@ -11,7 +11,7 @@ from typing import Any
 
 from vlprompt import reading
 from vlprompt.data.listing import class_name, some
-from vlprompt.errors import DATA, UserError
+from vlprompt.errors import data_error
 from vlprompt.types import plain_name
 
 WORDNET_ID = re.compile(r"n\d{8}")
@@ -122,7 +122,7 @@ def read_class_names(path: Path, keys: Collection[str] = ()) -> dict[str, str]:
     keys: that lines of text may begin with, if they are not WordNet ids.
     """
     if not path.is_file():
-        raise UserError(f"{path}: there is no such class-name file. Allowed: {FORMATS}.", exit_code=DATA)
+        raise data_error(f"{path}: there is no such class-name file. Allowed: {FORMATS}.")
     if path.suffix in (".pth", ".pt"):
         return _strings(_tree(path), path)
     try:
@@ -130,7 +130,7 @@ def read_class_names(path: Path, keys: Collection[str] = ()) -> dict[str, str]:
         if path.suffix == ".json":
             return _strings(reading.json_value(text, str(path)), path)
     except ValueError as error:
-        raise UserError(f"{path}: not readable as text ({error}). Allowed: {FORMATS}.", exit_code=DATA) from error
+        raise data_error(f"{path}: not readable as text ({error}). Allowed: {FORMATS}.") from error
     return _from_lines(path, [line for line in text.splitlines() if line.strip()], keys)
 
 
@@ -142,9 +142,7 @@ def read_words(path: Path, keys: Sequence[str]) -> tuple[dict[str, str], list[st
     """
     wanted = {name.casefold(): key for key in reversed(keys) for name in (class_name(key), key)}
     if not path.is_file():
-        raise UserError(
-            f"--class-names {path}: there is no such file. Give a file with lines of `folder: words`.", exit_code=DATA
-        )
+        raise data_error(f"--class-names {path}: there is no such file. Give a file with lines of `folder: words`.")
     text = reading.text(path)
     if path.suffix.lower() == ".json":
         pairs = list(_strings(reading.json_value(text, str(path)), path).items())
@@ -157,10 +155,9 @@ def read_words(path: Path, keys: Sequence[str]) -> tuple[dict[str, str], list[st
         widths = [max(number for number, cell in enumerate(("", *row)) if cell.strip() or not number) for row in rows]
         if widths and max(widths) > max(2, min(widths)):
             wide = rows[widths.index(max(widths))]
-            raise UserError(
+            raise data_error(
                 f"{path}: {delimiter.join(wide)[:80]!r} has {len(wide)} cells, and others have fewer. Put words with a {delimiter!r} in "
-                "them between quotes.",
-                exit_code=DATA,
+                "them between quotes."
             )
         pairs = [(row[0], row[1]) for row in rows]
         pairs = pairs[1:] if pairs and pairs[0][0].strip().casefold() not in wanted else pairs  # its header
@@ -173,10 +170,9 @@ def read_words(path: Path, keys: Sequence[str]) -> tuple[dict[str, str], list[st
     )
     found = _single([(key, words) for key, words in known if words], path)
     if not found:
-        raise UserError(
+        raise data_error(
             f"{path} names none of the classes ({some(keys)}). Write a line for each: `{keys[0]}: its words`, a CSV of folder,words, or "
-            f'JSON: {{"{keys[0]}": "its words"}}.',
-            exit_code=DATA,
+            f'JSON: {{"{keys[0]}": "its words"}}.'
         )
     return found, [key.strip() for key, _ in pairs if key.strip().casefold() not in wanted]
 
@@ -199,10 +195,10 @@ def _from_lines(path: Path, lines: list[str], keys: Collection[str] = ()) -> dic
         ids = reading.text(beside).split()
         if len(ids) == len(lines):
             return dict(zip(ids, lines, strict=True))
-        raise UserError(f"{path} has {len(lines)} names, and {beside.name} {len(ids)} keys.", exit_code=DATA)
+        raise data_error(f"{path} has {len(lines)} names, and {beside.name} {len(ids)} keys.")
     if all("\t" in line for line in lines):
         return _single([(key.strip(), names.strip()) for key, names in (line.split("\t", 1) for line in lines)], path)
-    raise UserError(f"{path}: its lines do not begin with a class key. Allowed: {FORMATS}.", exit_code=DATA)
+    raise data_error(f"{path}: its lines do not begin with a class key. Allowed: {FORMATS}.")
 
 
 def _single(pairs: Iterable[tuple[str, str]], path: Path) -> dict[str, str]:
@@ -210,9 +206,7 @@ def _single(pairs: Iterable[tuple[str, str]], path: Path) -> dict[str, str]:
     out: dict[str, str] = {}
     for key, words in pairs:
         if out.setdefault(key, words) != words:
-            raise UserError(
-                f"{path} names the class {key} twice: {out[key]!r} and {words!r}. Keep one.", exit_code=DATA
-            )
+            raise data_error(f"{path} names the class {key} twice: {out[key]!r} and {words!r}. Keep one.")
     return out
 
 
@@ -223,20 +217,20 @@ def _tree(path: Path) -> object:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)["class_description"]
     except Exception as error:  # whatever a damaged or foreign file makes the reader raise
-        raise UserError(
-            f"{path} cannot be read as imagenet21k_miil_tree.pth ({error}). Allowed: {FORMATS}.", exit_code=DATA
+        raise data_error(
+            f"{path} cannot be read as imagenet21k_miil_tree.pth ({error}). Allowed: {FORMATS}."
         ) from error
 
 
 def _strings(value: Any, path: Path) -> dict[str, str]:
     """{key: name}, {key: [names]} and {"0": [key, name]} as {key: names with commas}."""
     if not isinstance(value, Mapping):
-        raise UserError(f"{path}: it holds no mapping of class keys to names. Allowed: {FORMATS}.", exit_code=DATA)
+        raise data_error(f"{path}: it holds no mapping of class keys to names. Allowed: {FORMATS}.")
     out: dict[str, str] = {}
     for key, names in value.items():
         every = [names] if isinstance(names, str) else list(names) if isinstance(names, Iterable) else [names]
         if not all(isinstance(one, str) for one in every):
-            raise UserError(f"{path}: the name of {key!r} is {names!r}, no text.", exit_code=DATA)
+            raise data_error(f"{path}: the name of {key!r} is {names!r}, no text.")
         if len(every) == 2 and WORDNET_ID.fullmatch(every[0]):
             key, every = every[0], every[1:]
         out[str(key)] = ", ".join(every)

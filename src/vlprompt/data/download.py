@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 
 from vlprompt import disk, reading
 from vlprompt.data.papers.row import UNKNOWN, Address
-from vlprompt.errors import DATA, UserError
+from vlprompt.errors import data_error
 
 TRIES = 5
 """How often a transfer may fail in a row without a new byte."""
@@ -313,7 +313,7 @@ class Spool:
                     try:
                         self.fetcher.fetch(address, self.root)
                     except AddressRefused as problem:
-                        raise UserError(f"{place} cannot be fetched ({problem}).", exit_code=DATA) from problem
+                        raise data_error(f"{place} cannot be fetched ({problem}).") from problem
                     self._trim(path)
         os.utime(path)
         return path
@@ -323,7 +323,7 @@ class Spool:
         try:
             return self.fetcher.small(url)
         except AddressRefused as problem:
-            raise UserError(f"{url} cannot be fetched ({problem}).", exit_code=DATA) from problem
+            raise data_error(f"{url} cannot be fetched ({problem}).") from problem
 
     def _trim(self, newest: Path) -> None:
         """Delete the files that were not used for the longest time. Who has one open can read on."""

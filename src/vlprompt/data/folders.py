@@ -17,7 +17,7 @@ from vlprompt.data.class_names import is_code, published_file, read_class_names
 from vlprompt.data.listing import Entry, Listing, read_file, some
 from vlprompt.data.samples import PARTS, Part, Skipped, part_of
 from vlprompt.disk import LOCK
-from vlprompt.errors import DATA, UserError
+from vlprompt.errors import UserError, data_error
 
 DEEPEST = 100
 """Folders in each other, below a class, that are looked into."""
@@ -140,17 +140,14 @@ def _part_folders(scan: _Scan, folders: list[Path]) -> dict[Part, Path] | None:
         part = part_of(folder.name)
         assert part is not None
         if part in parts:
-            raise UserError(
-                f"{scan.root}: {parts[part].name!r} and {folder.name!r} both mean {part}: keep one.", exit_code=DATA
-            )
+            raise data_error(f"{scan.root}: {parts[part].name!r} and {folder.name!r} both mean {part}: keep one.")
         parts[part] = folder
     for folder in others:
         near = difflib.get_close_matches(folder.name.casefold(), [name for name in PARTS if name not in parts], n=1)
         if near:
-            raise UserError(
+            raise data_error(
                 f"{scan.root}: the folder {folder.name!r} is not a part of a data set. Did you mean {near[0]!r}? "
-                "Allowed: train, val, test.",
-                exit_code=DATA,
+                "Allowed: train, val, test."
             )
         scan.skip(folder, "a folder that is neither train, val nor test")
         scan.notes.append(f"{folder.name}/ is neither train, val nor test, and is not used.")
@@ -172,16 +169,14 @@ def _refuse_unnamed_parts(scan: _Scan, folders: list[Path]) -> None:
     shared = set.intersection(*(every[place] for place in holders)) if len(holders) > max(1, len(every) // 2) else set()
     if len(shared) > 1 and (len(holders) == len(folders) or all(named[place] for place in holders)):
         parts = [f"{folders[place].name}/" for place in holders]
-        raise UserError(
+        raise data_error(
             f"{scan.root}: {some(parts)} hold the same folders ({some(sorted(shared))}), so these look like the classes. Are they "
-            "train/ and test/? Rename them (train, val, test), or give one of them as the data.",
-            exit_code=DATA,
+            "train/ and test/? Rename them (train, val, test), or give one of them as the data."
         )
     if len(folders) > 1 and all(named):
-        raise UserError(
+        raise data_error(
             f"{scan.root}: {some([folder.name + '/' for folder in folders])} look like parts of a data set, not like classes. Rename "
-            "them (train, val, test), or give one of them as the data.",
-            exit_code=DATA,
+            "them (train, val, test), or give one of them as the data."
         )
 
 
@@ -237,7 +232,7 @@ def _children(scan: _Scan, folder: Path) -> tuple[list[Path], list[Path]]:
             children = sorted(found, key=lambda child: child.name)
     except OSError as error:
         if folder == scan.root:
-            raise UserError(f"{folder}: cannot be read ({error.strerror}).", exit_code=DATA) from error
+            raise data_error(f"{folder}: cannot be read ({error.strerror}).") from error
         scan.skip(folder, f"cannot be read ({error.strerror})")
         return [], []
     folders: list[Path] = []
@@ -304,7 +299,7 @@ def _real(path: Path) -> str:
 def _layout_error(root: Path, seen: str) -> UserError:
     tables = [path for path in (root / "metadata.csv", root / "metadata.jsonl") if path.is_file()]
     table = f" Or is its table meant? Then give {tables[0]}." if tables else ""
-    return UserError(f"{root}: {seen}. {LAYOUT}{table}", exit_code=DATA)
+    return data_error(f"{root}: {seen}. {LAYOUT}{table}")
 
 
 SUFFIXES = frozenset(

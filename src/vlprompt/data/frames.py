@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vlprompt.data.samples import Sample
-from vlprompt.errors import DATA, UserError
+from vlprompt.errors import data_error
 
 ENDINGS = frozenset((".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".ts", ".3gp"))
 MOST = 10_000
@@ -34,9 +34,8 @@ def frames(path: Path, every: float) -> list[Sample]:
             seconds = float(stream.duration * stream.time_base)
     number = int(seconds / every) + 1
     if number > MOST:
-        raise UserError(
-            f"{path}: {number:,} frames at {every:g} s; at most {MOST:,}. Write --every {seconds / MOST:.2g}.",
-            exit_code=DATA,
+        raise data_error(
+            f"{path}: {number:,} frames at {every:g} s; at most {MOST:,}. Write --every {seconds / MOST:.2g}."
         )
     times = [every * place for place in range(number) if every * place < seconds or not place]
     return [Sample(id=f"{path} at {time:g} s", label=0, source=functools.partial(_frame, path, time)) for time in times]
@@ -46,18 +45,17 @@ def _opened(path: Path) -> Any:
     try:
         import av
     except ImportError as missing:
-        raise UserError(
+        raise data_error(
             f"{path} is a video, and PyAV, which reads its frames, is not installed. Run: pip install 'vlprompt[video]' (or: pip install "
-            "av). Or save frames as pictures, and give those.",
-            exit_code=DATA,
+            "av). Or save frames as pictures, and give those."
         ) from missing
     try:
         container = av.open(str(path), options=dict(OPTIONS))
     except (OSError, ValueError) as problem:  # PyAV's errors are of these
-        raise UserError(f"{path} cannot be read as a video ({problem}).", exit_code=DATA) from problem
+        raise data_error(f"{path} cannot be read as a video ({problem}).") from problem
     if not container.streams.video:
         container.close()
-        raise UserError(f"{path} holds no pictures.", exit_code=DATA)
+        raise data_error(f"{path} holds no pictures.")
     return container
 
 

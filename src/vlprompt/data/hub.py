@@ -19,7 +19,7 @@ from urllib.parse import parse_qsl
 
 from vlprompt.data.listing import Entry, Listing, some
 from vlprompt.data.samples import Part, Skipped, part_of
-from vlprompt.errors import DATA, UserError, reason_of
+from vlprompt.errors import UserError, data_error, reason_of
 
 if TYPE_CHECKING:
     from datasets import Dataset as Table
@@ -101,17 +101,16 @@ def _load(place: str, config: str | None, revision: str | None) -> Mapping[str, 
     try:
         from datasets import DatasetDict, load_dataset
     except ImportError as error:
-        raise UserError(
-            f"data sets of the Hub need the `datasets` library, which is not installed: {INSTALL}.", exit_code=DATA
+        raise data_error(
+            f"data sets of the Hub need the `datasets` library, which is not installed: {INSTALL}."
         ) from error
     place = str(Path(place).expanduser()) if place.startswith(("/", "~", ".")) else place
     try:
         found = load_dataset(place, config, revision=revision)
     except Exception as error:  # the library and those below it raise what they meet
-        raise UserError(
+        raise data_error(
             f"hub:{place} cannot be opened: {reason_of(error)}. Check the id (owner/name), accept the set's terms on its page and log in "
-            "with `hf auth login` where it asks for that, or give ?config=NAME.",
-            exit_code=DATA,
+            "with `hf auth login` where it asks for that, or give ?config=NAME."
         ) from error
     return found if isinstance(found, DatasetDict) else {"train": found}
 
@@ -122,7 +121,7 @@ def _columns(tables: Mapping[str, Table], name: str, image: str | None, label: s
     features = next(iter(tables.values())).features
     for column in (image, label):
         if column is not None and column not in features:
-            raise UserError(f"hub:{name} has no column {column!r}; it has {', '.join(features)}.", exit_code=DATA)
+            raise data_error(f"hub:{name} has no column {column!r}; it has {', '.join(features)}.")
     pictures = [key for key, kind in features.items() if isinstance(kind, Image)]
     classes = [key for key, kind in features.items() if isinstance(kind, ClassLabel)]
     plain = [key for key in LABELS if key in features and key not in pictures]
@@ -136,9 +135,7 @@ def _only(what: str, found: Sequence[str], name: str, features: Mapping[str, Any
     if len(found) == 1:
         return found[0]
     seen = f"several columns that may be it: {', '.join(found)}" if found else "no column that is clear"
-    raise UserError(
-        f"hub:{name}: {seen}. Say which with ?{what}=COLUMN; its columns are {', '.join(features)}.", exit_code=DATA
-    )
+    raise data_error(f"hub:{name}: {seen}. Say which with ?{what}=COLUMN; its columns are {', '.join(features)}.")
 
 
 def _key(value: object, names: Sequence[str] | None) -> str:

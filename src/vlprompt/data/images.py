@@ -17,7 +17,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vlprompt import reading
 from vlprompt.data.samples import Decoding, Sample
-from vlprompt.errors import DATA, UserError
+from vlprompt.errors import UserError, data_error
 
 PictureSource = bytes | str | Path | Image.Image | NDArray[Any] | torch.Tensor
 WHITE = (255, 255, 255, 255)
@@ -263,4 +263,4 @@ def _from_array(array: NDArray[Any], name: str) -> Image.Image:
 
 
 def _bad(name: str, reason: str) -> UserError:
-    return UserError(f"{name}: {reason}.", exit_code=DATA)
+    return data_error(f"{name}: {reason}.")

@@ -16,7 +16,7 @@ from PIL import Image
 
 from vlprompt import reading
 from vlprompt.data.folders import has_image_name
-from vlprompt.errors import DATA, UserError
+from vlprompt.errors import data_error
 
 IGNORED = -1
 """Of a pixel that has no class."""
@@ -45,11 +45,10 @@ class Masked:
             with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
                 value_HW = np.array(image)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as problem:
-            raise UserError(f"{mask}: no PNG that can be read ({problem}).", exit_code=DATA) from problem
+            raise data_error(f"{mask}: no PNG that can be read ({problem}).") from problem
         if value_HW.ndim != 2:
-            raise UserError(
-                f"{mask}: a mask has one number for every pixel; this one has {value_HW.ndim - 1} channels' axes.",
-                exit_code=DATA,
+            raise data_error(
+                f"{mask}: a mask has one number for every pixel; this one has {value_HW.ndim - 1} channels' axes."
             )
         label_HW = value_HW.astype(np.int64) - self.first
         return np.where((label_HW >= 0) & (label_HW < len(self.class_names)), label_HW, IGNORED)
@@ -120,7 +119,7 @@ def open_masks(folder: Path) -> Masked:
     """Find the layout of a folder and pair its masks with their pictures. UserError: none of the layouts, a picture that is missing."""
     layout = next((one for one in LAYOUTS if (folder / one.images).is_dir() and (folder / one.masks).is_dir()), None)
     if layout is None:
-        raise UserError(f"{folder}: no folder of pictures with masks. Allowed: {_WANTED}.", exit_code=DATA)
+        raise data_error(f"{folder}: no folder of pictures with masks. Allowed: {_WANTED}.")
     pictures = {one.stem: one for one in sorted((folder / layout.images).iterdir()) if has_image_name(one.name)}
     masks = {one.stem: one for one in sorted((folder / layout.masks).glob("*.png"))}
     wanted = list(masks)
@@ -129,12 +128,9 @@ def open_masks(folder: Path) -> Masked:
     missing = [name for name in wanted if name not in pictures or name not in masks]
     if missing or not wanted:
         said = f"{len(missing)} lack a picture or a mask: {', '.join(missing[:5])}" if missing else "there is no mask"
-        raise UserError(f"{folder}: {said}. A mask and its picture have the same name.", exit_code=DATA)
+        raise data_error(f"{folder}: {said}. A mask and its picture have the same name.")
     names = layout.names(folder)
     if len(names) < 2 or len(set(names)) < len(names):
-        raise UserError(
-            f"{folder}: the list of classes has {len(names)} names, {len(set(names))} of them different.",
-            exit_code=DATA,
-        )
+        raise data_error(f"{folder}: the list of classes has {len(names)} names, {len(set(names))} of them different.")
     pairs = tuple((pictures[name], masks[name]) for name in wanted)
     return Masked(layout=layout.name, class_names=names, pairs=pairs, first=layout.first)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, final
 
-from vlprompt.errors import DATA, UserError
+from vlprompt.errors import UserError, data_error
 
 Part = Literal["train", "val", "test"]
 Decoding = Literal["upright", "published"]
@@ -83,7 +83,7 @@ class Sample:
             data = self.source()
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-            raise UserError(f"{self.id}: cannot be read ({reason}).", exit_code=DATA) from error
+            raise data_error(f"{self.id}: cannot be read ({reason}).") from error
         if "content" not in self._memo:
             self._memo["content"] = hashlib.sha256(data).hexdigest()
             self._memo["size"] = str(len(data))

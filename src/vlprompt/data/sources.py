@@ -14,7 +14,7 @@ from vlprompt.data.listing import Entry, Listing, as_dataset, problems, some
 from vlprompt.data.papers import catalogue, readers
 from vlprompt.data.samples import Dataset, Tested, part_of
 from vlprompt.data.tables import COMMAS, LINES, scan_table, table_of
-from vlprompt.errors import DATA, UserError
+from vlprompt.errors import UserError, data_error
 from vlprompt.types import plain_name
 
 HUB = "hub:"
@@ -39,7 +39,7 @@ def open_dataset(spec: str | Path, *, strict: bool = False, val_as_test: bool = 
     """
     listing = list_source(spec, val_as_test=val_as_test)
     if found := problems(listing, to_learn=to_learn):
-        raise UserError(f"{spec}: {' '.join(found)} {LAYOUT if not listing.entries else ''}".rstrip(), exit_code=DATA)
+        raise data_error(f"{spec}: {' '.join(found)} {LAYOUT if not listing.entries else ''}".rstrip())
     if strict and listing.skipped:
         raise strict_error(str(spec), [f"{skip.id} ({skip.reason})" for skip in listing.skipped])
     return apart(
@@ -64,7 +64,7 @@ def _renamed(listing: Listing, file: Path) -> Listing:
     names = tuple(words.get(key, name) for key, name in zip(listing.class_keys, own, strict=True))
     shown = [plain_name(name) for name in names]
     if twice := [name for number, name in enumerate(names) if shown[number] in shown[:number]]:
-        raise UserError(f"{file} gives two classes one name: {twice[0]!r}. Give each its own words.", exit_code=DATA)
+        raise data_error(f"{file} gives two classes one name: {twice[0]!r}. Give each its own words.")
     kept = [key for key in listing.class_keys if key not in words]
     notes = [f"{file.name} has no words for {some(kept)}: the folder's name is used."] if kept else []
     notes += [f"{file.name} has words for classes that are not there: {some(unused)}."] if unused else []
@@ -96,10 +96,9 @@ def apart(dataset: Dataset) -> Dataset:
 
 def strict_error(where: str, bad: list[str]) -> UserError:
     """The error that --strict makes of skipped images."""
-    return UserError(
+    return data_error(
         f"{where}: {len(bad)} file{'s' * (len(bad) != 1)} cannot be used: {some(bad)}. "
-        "Repair or remove them, or leave out --strict to skip them.",
-        exit_code=DATA,
+        "Repair or remove them, or leave out --strict to skip them."
     )
 
 
@@ -141,18 +140,16 @@ def _listed(spec: str | Path) -> Listing:
     if (table := table_of(str(spec))) is not None:
         return scan_table(*table)
     if str(spec) and path.is_file():
-        raise UserError(
+        raise data_error(
             f"{spec} is a file, but not a table of images. Allowed: a folder of class folders, "
-            f"a table ({', '.join(COMMAS + LINES)}), or a name of vlprompt data list.",
-            exit_code=DATA,
+            f"a table ({', '.join(COMMAS + LINES)}), or a name of vlprompt data list."
         )
     if (row := catalogue.find(str(spec))) is not None:
         raise catalogue.not_there(row, str(spec), catalogue.place(str(spec), None))
     near = difflib.get_close_matches(str(spec), (*pocket.names(), *catalogue.names()), n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise UserError(
-        f"there is no folder, table or embedded set {str(spec)!r}.{hint} vlprompt data list names the embedded and the papers' sets.",
-        exit_code=DATA,
+    raise data_error(
+        f"there is no folder, table or embedded set {str(spec)!r}.{hint} vlprompt data list names the embedded and the papers' sets."
     )
 
 

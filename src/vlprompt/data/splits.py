@@ -14,7 +14,7 @@ from typing import Literal, TypeVar
 
 from vlprompt import disk, reading
 from vlprompt.data.samples import PARTS, Dataset, Part, Sample, Skipped
-from vlprompt.errors import DATA, UserError
+from vlprompt.errors import UserError, data_error
 
 Subset = Literal["all", "base", "novel"]
 MAX_VAL_SHOTS = 4
@@ -224,16 +224,15 @@ def read_split(path: Path, dataset: Dataset) -> Split:
         pairs = {part: [(str(id), int(label)) for id, label in stored[part]] for part in PARTS}
         intact = stored["hash"] == _hash({part: list(pairs[part]) for part in PARTS})
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: not a split that vlprompt wrote ({error}).", exit_code=DATA) from error
+        raise data_error(f"{path}: not a split that vlprompt wrote ({error}).") from error
     if not intact:
-        raise UserError(f"{path}: was changed after it was written (its hash does not fit).", exit_code=DATA)
+        raise data_error(f"{path}: was changed after it was written (its hash does not fit).")
     known = {(sample.id, sample.label): sample for part in PARTS for sample in getattr(dataset, part)}
     lost = [id for part in PARTS for id, label in pairs[part] if (id, label) not in known]
     if lost:
-        raise UserError(
+        raise data_error(
             f"{path}: {len(lost)} of its images are not in {dataset.name} (or have another label there), "
-            f"the first: {lost[0]}. The data have changed since; use them as they were, or a new output directory.",
-            exit_code=DATA,
+            f"the first: {lost[0]}. The data have changed since; use them as they were, or a new output directory."
         )
     found = {part: tuple(known[id, label] for id, label in pairs[part]) for part in PARTS}
     return Split(train=found["train"], val=found["val"], test=found["test"])

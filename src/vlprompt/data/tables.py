@@ -25,7 +25,7 @@ from vlprompt.data.folders import refusal
 from vlprompt.data.listing import Entry, Listing, read_file, some
 from vlprompt.data.places import Places
 from vlprompt.data.samples import PARTS, Part, Skipped, part_of
-from vlprompt.errors import DATA, UserError
+from vlprompt.errors import UserError, data_error
 
 COMMAS = (".csv", ".tsv")
 LINES = (".jsonl", ".ndjson")
@@ -96,7 +96,7 @@ def scan_table(table: Path, asked: Mapping[str, str] | None = None) -> Listing:
     columns, notes = _columns(whole)
     rows = list(_rows(whole, columns))
     if not rows:
-        raise UserError(f"{table}: the table has no rows.", exit_code=DATA)
+        raise data_error(f"{table}: the table has no rows.")
     without = [str(row.line) for row in rows if row.part is None]
     if 0 < len(without) < len(rows):
         raise _bad(table, f"no split on line{'s' * (len(without) > 1)} {some(without)}, though others have one")
@@ -320,4 +320,4 @@ def _part(table: Path, line: int, cell: str, column: str) -> Part | None:
 
 
 def _bad(table: Path, seen: str) -> UserError:
-    return UserError(f"{table}: {seen}.", exit_code=DATA)
+    return data_error(f"{table}: {seen}.")

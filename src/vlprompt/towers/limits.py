@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from vlprompt import reading
-from vlprompt.errors import DATA, UserError
+from vlprompt.errors import data_error
 from vlprompt.towers.config import ClipConfig, ResNetConfig, TowerConfig
 from vlprompt.types import Preprocess
 
@@ -63,9 +63,8 @@ def require_buildable(config: ClipConfig, preprocess: Preprocess, weights: Mappi
         if len(values) != 3 or not all(reading.fits(one, float) and low < one < 1e6 for one in values):
             wrong.append(f"{name} is {reading.shown(str(values))}, not three numbers")
     if wrong:
-        raise UserError(
-            f"{where}: its configuration cannot be built: {'; '.join(wrong[:6])}. Fetch the model's files again.",
-            exit_code=DATA,
+        raise data_error(
+            f"{where}: its configuration cannot be built: {'; '.join(wrong[:6])}. Fetch the model's files again."
         )
 
 
@@ -81,7 +80,7 @@ def scale_of(weights: Mapping[str, Tensor], where: str) -> float:
     if not -MAX_SCALE <= value <= MAX_SCALE:
         names = f"; there are {', '.join(sorted(weights)[:4])}, ..."
         said = f"is missing{names}" if tensor is None else f"is {value if tensor.numel() == 1 else tuple(tensor.shape)}"
-        raise UserError(f"{where}: the tensor logit_scale {said}. Fetch the checkpoint again.", exit_code=DATA)
+        raise data_error(f"{where}: the tensor logit_scale {said}. Fetch the checkpoint again.")
     return math.exp(value)
 
 
@@ -90,7 +89,7 @@ def bias_of(weights: Mapping[str, Tensor], where: str) -> float:
     tensor = weights.get("logit_bias", torch.zeros(()))
     value = float(tensor) if tensor.numel() == 1 else math.nan
     if not -1e4 <= value <= 1e4:
-        raise UserError(f"{where}: the tensor logit_bias is {value}. Fetch the checkpoint again.", exit_code=DATA)
+        raise data_error(f"{where}: the tensor logit_bias is {value}. Fetch the checkpoint again.")
     return value
 
 
@@ -99,9 +98,7 @@ def checked_tokenizer(path: Path) -> str:
     content = reading.text(path, most=1 << 26)
     value = reading.json_value(content, str(path))
     if not isinstance(value, dict):
-        raise UserError(
-            f"cannot read the tokenizer {path}: it holds no JSON object. Fetch the file again.", exit_code=DATA
-        )
+        raise data_error(f"cannot read the tokenizer {path}: it holds no JSON object. Fetch the file again.")
     for part, inside in STEPS.items():
         steps = list(_steps(value.get(part), inside))
         odd = [one for one in steps if not _harmless(one, part)]
@@ -115,10 +112,9 @@ def checked_tokenizer(path: Path) -> str:
                 if many
                 else f"{len(steps)} steps"
             )
-            raise UserError(
+            raise data_error(
                 f"cannot read the tokenizer {path}: its {part} has {said}. Allowed are at most {MAX_STEPS} steps; {ALLOWED[part]}. Use "
-                "CLIP's own tokenizer.json.",
-                exit_code=DATA,
+                "CLIP's own tokenizer.json."
             )
     return content
 

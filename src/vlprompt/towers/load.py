@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vlprompt.errors import DATA, NUMERICAL, UserError
+from vlprompt.errors import NUMERICAL, UserError, data_error
 from vlprompt.pocket import model_dir, model_names
 from vlprompt.towers.clip import Clip
 from vlprompt.towers.config import ClipConfig, ResNetConfig
@@ -41,9 +41,9 @@ def load(model: str | Path, *, device: str | torch.device = "cpu", dtype: str = 
     except UserError:
         raise
     except (TypeError, ValueError, KeyError, AttributeError, IndexError, ArithmeticError, RuntimeError) as problem:
-        raise UserError(
-            f"{path}: a value in its files cannot be used ({type(problem).__name__}: {problem}). Fetch the model's files again.",
-            exit_code=DATA,
+        raise data_error(
+            f"{path}: a value in its files cannot be used ({type(problem).__name__}: {problem}). "
+            "Fetch the model's files again."
         ) from problem
     return assemble(
         source.config,
@@ -70,15 +70,13 @@ def locate(model: str) -> Path:
         return path
     known = f"The package's own models: {', '.join(model_names())}."
     if name in openai.PUBLISHED:
-        raise UserError(
+        raise data_error(
             f"{name!r} is OpenAI's name of a model, whose weights come as a file. Give the path of the .pt file, or a Hub id with the same "
-            f"weights (owner/name). {known}",
-            exit_code=DATA,
+            f"weights (owner/name). {known}"
         )
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
-        raise UserError(
-            f"there is no model {model!r}: no file or directory of that name, and no Hub id (owner/name). {known}",
-            exit_code=DATA,
+        raise data_error(
+            f"there is no model {model!r}: no file or directory of that name, and no Hub id (owner/name). {known}"
         )
     return hub.download(name)
 
@@ -86,18 +84,16 @@ def locate(model: str) -> Path:
 def read(path: Path) -> Source:
     """Read a file or directory in whichever layout it has; where a directory has two, the Hugging Face one if it is complete."""
     if path.is_file() and path.suffix not in (".pt", ".pth"):
-        raise UserError(
+        raise data_error(
             f"the model {path} is a file. Allowed: OpenAI's .pt files, or a directory with the weights and their configuration "
-            f"(config.json or {openclip.CONFIG}); give the directory.",
-            exit_code=DATA,
+            f"(config.json or {openclip.CONFIG}); give the directory."
         )
     if path.is_file():
         return openai.read(path)
     if not any((path / name).is_file() for name in ("config.json", openclip.CONFIG)):
-        raise UserError(
+        raise data_error(
             f"{path} has neither config.json nor {openclip.CONFIG}. Allowed: a Hugging Face directory ({', '.join(huggingface.FILES)}), an "
-            f"open_clip one ({openclip.CONFIG}, {openclip.WEIGHTS[0]}), or the path of OpenAI's .pt file itself.",
-            exit_code=DATA,
+            f"open_clip one ({openclip.CONFIG}, {openclip.WEIGHTS[0]}), or the path of OpenAI's .pt file itself."
         )
     if trunk.describes_trunk(path):
         return trunk.read(path)
@@ -130,10 +126,9 @@ def assemble(
     expected = {**text.state_dict(), **{f"visual.{key}": value for key, value in visual.state_dict().items()}}
     _check(expected, {key: one for key, one in weights.items() if key not in ("logit_scale", "logit_bias")}, where)
     if tokenizer.vocab_size > config.vocab_size:
-        raise UserError(
+        raise data_error(
             f"{where}: the tokenizer has {tokenizer.vocab_size} tokens, but the token embedding {config.vocab_size} rows. The tokenizer "
-            f"belongs to other weights; use the one that came with them.",
-            exit_code=DATA,
+            f"belongs to other weights; use the one that came with them."
         )
     _require_finite(weights, where)
     placed = {key: _place(key, weights[key], DTYPES[dtype], device) for key in expected}
@@ -159,10 +154,9 @@ def _require_floats(weights: Mapping[str, Tensor], where: str) -> None:
     if odd := [
         f"{key} of {str(one.dtype).removeprefix('torch.')}" for key, one in weights.items() if one.dtype not in allowed
     ]:
-        raise UserError(
+        raise data_error(
             f"{where}: the weights have {odd[0]}{f' and {len(odd) - 1} more of such' * (len(odd) > 1)}. Allowed: {', '.join(DTYPES)} and "
-            "float64. Give the model as it was before it was quantised.",
-            exit_code=DATA,
+            "float64. Give the model as it was before it was quantised."
         )
 
 
@@ -219,8 +213,7 @@ def _check(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], where: s
     ]
     if problems:
         shown = "; ".join(problems[:6]) + (f"; and {len(problems) - 6} more" if len(problems) > 6 else "")
-        raise UserError(
+        raise data_error(
             f"{where}: {len(problems)} tensor(s) do not fit the configuration (in CLIP's own names): {shown}. The weights and the "
-            f"configuration must come from the same CLIP model; fetch both again.",
-            exit_code=DATA,
+            f"configuration must come from the same CLIP model; fetch both again."
         )

@@ -9,7 +9,7 @@ from typing import Literal
 
 import tokenizers
 
-from vlprompt.errors import DATA, UserError
+from vlprompt.errors import UserError, data_error
 from vlprompt.towers.limits import checked_tokenizer
 
 START, END = "<|startoftext|>", "<|endoftext|>"
@@ -40,9 +40,8 @@ class Tokenizer:
             return
         start, end = backend.token_to_id(START), backend.token_to_id(END)
         if start is None or end is None:
-            raise UserError(
-                f"the tokenizer has no {START} and {END}; a CLIP tokenizer has both. Use the checkpoint's own tokenizer.json.",
-                exit_code=DATA,
+            raise data_error(
+                f"the tokenizer has no {START} and {END}; a CLIP tokenizer has both. Use the checkpoint's own tokenizer.json."
             )
         self.start_id, self.end_id = int(start), int(end)
         """-1 where there is none."""
@@ -65,9 +64,7 @@ class Tokenizer:
         except (UserError, KeyboardInterrupt):
             raise
         except BaseException as error:  # the library raises bare Exception, and its own panic, which is none
-            raise UserError(
-                f"cannot read the tokenizer {path}: {error}. Fetch the file again.", exit_code=DATA
-            ) from error
+            raise data_error(f"cannot read the tokenizer {path}: {error}. Fetch the file again.") from error
 
     @property
     def vocab_size(self) -> int:
@@ -103,16 +100,14 @@ class Tokenizer:
         reserved = [str(self._backend.id_to_token(one)) for one in ids if one >= 0]
         for special in reserved:
             if special in text:
-                raise UserError(
-                    f"the text {text!r} contains {special!r}, which the model reserves. Remove it.", exit_code=DATA
-                )
+                raise data_error(f"the text {text!r} contains {special!r}, which the model reserves. Remove it.")
         try:
             return self._backend.encode(self._clean(text), add_special_tokens=False)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # as above
-            raise UserError(
-                f"the tokenizer fails on {text[:60]!r} ({error}). Use CLIP's own tokenizer.json.", exit_code=DATA
+            raise data_error(
+                f"the tokenizer fails on {text[:60]!r} ({error}). Use CLIP's own tokenizer.json."
             ) from error
 
     def word(self, token_id: int) -> str:

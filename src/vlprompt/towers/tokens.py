@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vlprompt.errors import DATA, UserError
+from vlprompt.errors import data_error
 from vlprompt.tensors import onto
 from vlprompt.towers.config import TextForm
 from vlprompt.towers.tokenizer import Tokenizer
@@ -163,10 +163,9 @@ def check_length(names: Sequence[str], plans: Sequence[Sequence[int]], context_l
     if over:
         shown = "; ".join(f"{name[:60]!r} ({length} tokens)" for name, length in over[:3])
         more = f" and {len(over) - 3} more" if len(over) > 3 else ""
-        raise UserError(
+        raise data_error(
             f"{len(over)} class name(s) are too long for the text tower, which reads {context_length} tokens with the prompt, "
-            f"[SOS] and [EOT]: {shown}{more}. Shorten the name(s) or learn fewer context tokens (--set n_ctx=4).",
-            exit_code=DATA,
+            f"[SOS] and [EOT]: {shown}{more}. Shorten the name(s) or learn fewer context tokens (--set n_ctx=4)."
         )
 
 

@@ -17,7 +17,7 @@ from vlprompt.data.folders import has_image_name, hidden
 from vlprompt.data.large.corpus import Corpus, Offsets, listed_identity
 from vlprompt.data.listing import read_file, some
 from vlprompt.data.samples import Sample
-from vlprompt.errors import DATA, UserError
+from vlprompt.errors import data_error
 
 PARTS = {"train": ("imagenet21k_train", "train"), "val": ("imagenet21k_val", "val", "validation")}
 """Part -> names of its folder, the published one first."""
@@ -94,7 +94,7 @@ def open_imagenet21k(root: Path, *, names_file: Path | None = None, shots: int |
     train, val = part_folder(root, "train"), part_folder(root, "val")
     if train is None:
         wanted = " or ".join(f"{name}/" for name in PARTS["train"])
-        raise UserError(f"{root}: there is no {wanted} in it.", exit_code=DATA)
+        raise data_error(f"{root}: there is no {wanted} in it.")
     keys = _class_folders(train)
     file = names_file or published_file(root)
     names = read_class_names(file) if file else {key: key for key in keys}
@@ -109,9 +109,7 @@ def open_imagenet21k(root: Path, *, names_file: Path | None = None, shots: int |
             bare.append(key)
     pairs = [(key, name) for key, name in zip(kept, chosen, strict=True) if key in files]
     if len(pairs) < 2:
-        raise UserError(
-            f"{root}: {len(pairs)} of {len(keys)} class folders have a name and images; two are needed.", exit_code=DATA
-        )
+        raise data_error(f"{root}: {len(pairs)} of {len(keys)} class folders have a name and images; two are needed.")
     label_of = {key: label for label, (key, _) in enumerate(pairs)}
     return Corpus(
         name=root.resolve().name,

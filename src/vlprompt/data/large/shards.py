@@ -30,7 +30,7 @@ from vlprompt.data.folders import has_image_name
 from vlprompt.data.images import open_image
 from vlprompt.data.large.corpus import Corpus, Listed, Offsets, Pool, listed_identity
 from vlprompt.data.samples import DEFAULT_TEMPLATE, Decoding, Sample, Skipped
-from vlprompt.errors import DATA, UserError
+from vlprompt.errors import UserError, data_error
 
 MANIFEST = "shards.json"
 SCHEMA = 1
@@ -91,15 +91,15 @@ class TarShards:
         name = PurePosixPath(self.shards[place].place).name
         path, members = self._open(place)
         if number >= len(members):
-            raise UserError(f"{name}: sample {number} is missing (the tar has {len(members)}).", exit_code=DATA)
+            raise data_error(f"{name}: sample {number} is missing (the tar has {len(members)}).")
         member = members[number]
         where = f"{name}/{member.key}{member.suffix}"
         if member.image is None or member.label is None:
             lacks = "image" if member.image is None else "label (.cls or .json)"
-            raise UserError(f"{where}: the sample has no {lacks}.", exit_code=DATA)
+            raise data_error(f"{where}: the sample has no {lacks}.")
         label = _label(read_at(path, *member.label), member.is_json, where)
         if not 0 <= label < self.num_classes:
-            raise UserError(f"{where}: label {label} is none of {self.num_classes} classes.", exit_code=DATA)
+            raise data_error(f"{where}: label {label} is none of {self.num_classes} classes.")
         source = functools.partial(read_at, path, *member.image)
         return Sample(id=where, label=label, source=source, decoding=self.decoding)
 
@@ -108,7 +108,7 @@ class TarShards:
             self._members.move_to_end(place)
             return self._members[place]
         if place in self._lost:
-            raise UserError(self._lost[place], exit_code=DATA)
+            raise data_error(self._lost[place])
         shard = self.shards[place]
         try:
             path = self.spool.path(shard.place, shard.size, shard.sha256)
@@ -138,7 +138,7 @@ def members(path: Path) -> list[Member]:
             except (tarfile.TarError, OSError, EOFError, ValueError, OverflowError, MemoryError):
                 pass  # the rest is counted as missing, sample by sample
     except (tarfile.TarError, OSError, EOFError, ValueError, OverflowError, MemoryError) as error:
-        raise UserError(f"{path.name}: no readable tar ({error}).", exit_code=DATA) from error
+        raise data_error(f"{path.name}: no readable tar ({error}).") from error
     return [_member(key, parts) for key, parts in found.items()]
 
 
@@ -165,7 +165,7 @@ def _label(data: bytes, is_json: bool, where: str) -> int:
             raise ValueError(reading.shown(value))
         return value
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{where}: its label is not a whole number ({error}).", exit_code=DATA) from error
+        raise data_error(f"{where}: its label is not a whole number ({error}).") from error
 
 
 def open_shards(source: str, *, names: Mapping[str, str] | None = None, spool: Spool) -> Corpus:
@@ -201,14 +201,13 @@ def _from_manifest(data: bytes, base: str, spool: Spool) -> Corpus:
         parts = {part: [_shard(base, one) for one in listed] for part, listed in facts.parts.items()}
         decoding = facts.decoding
     except ValueError as error:
-        raise UserError(
-            f"{base} is not a list of shards that this version reads ({error}). `vlprompt data shards` writes one.",
-            exit_code=DATA,
+        raise data_error(
+            f"{base} is not a list of shards that this version reads ({error}). `vlprompt data shards` writes one."
         ) from error
     if sum(shard.samples for listed in parts.values() for shard in listed) > MOST:
-        raise UserError(f"{base}: it lists more than {MOST:,} images.", exit_code=DATA)
+        raise data_error(f"{base}: it lists more than {MOST:,} images.")
     if not any(shard.samples for shard in parts.get("train", [])):
-        raise UserError(f"{base}: it lists no training images.", exit_code=DATA)
+        raise data_error(f"{base}: it lists no training images.")
     part = next((one for one in HELD_OUT if parts.get(one)), "val")
     keys = [str(label) for label in range(len(class_names))]  # a comma is part of a name here
     _, _, report = named(keys, {key: name.replace(",", " ") for key, name in zip(keys, class_names, strict=True)})
@@ -277,12 +276,11 @@ def _from_tars(directory: Path, names: Mapping[str, str] | None, spool: Spool) -
     """Tars without a manifest: all are training images."""
     tars = sorted(directory.glob("*.tar"))
     if not tars:
-        raise UserError(f"{directory}: there is neither {MANIFEST} nor a .tar file in it.", exit_code=DATA)
+        raise data_error(f"{directory}: there is neither {MANIFEST} nor a .tar file in it.")
     if names is None:
-        raise UserError(
+        raise data_error(
             f"{directory} holds tars without {MANIFEST}, and nothing says what their labels mean. Give --class-names FILE with "
-            f"lines of a label, a tab and a name, or JSON of label to name.",
-            exit_code=DATA,
+            f"lines of a label, a tab and a name, or JSON of label to name."
         )
     odd = [key for key in names if reading.whole(key) is None]
     if odd:
@@ -291,10 +289,10 @@ def _from_tars(directory: Path, names: Mapping[str, str] | None, spool: Spool) -
         )
     keys = sorted(names, key=int)
     if keys != [str(label) for label in range(len(keys))]:
-        raise UserError(f"the class-name file must name the labels 0 to {len(keys) - 1}, each once.", exit_code=DATA)
+        raise data_error(f"the class-name file must name the labels 0 to {len(keys) - 1}, each once.")
     kept, chosen, report = named(keys, names)
     if len(kept) < len(keys):
-        raise UserError(f"labels without a name: {', '.join(report.empty[:5])}.", exit_code=DATA)
+        raise data_error(f"labels without a name: {', '.join(report.empty[:5])}.")
     shards = [Shard(place=str(path), samples=len(members(path)), size=path.stat().st_size) for path in tars]
     return Corpus(
         name=directory.resolve().name,
@@ -379,7 +377,7 @@ def _write_part(
         if progress:
             progress(count + (len(skipped) - before if skipped is not None else 0))
     if not written:
-        raise UserError(f"none of the {len(pool)} {part} images can be used.", exit_code=DATA)
+        raise data_error(f"none of the {len(pool)} {part} images can be used.")
     return written
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from vlprompt.data.papers.row import CLASS_NAMES, Address, Download, SetRow
-from vlprompt.errors import DATA, UserError
+from vlprompt.errors import UserError, data_error
 
 ROOT_VARIABLE = "VLPROMPT_DATA"
 """The environment variable that names the folder in which all of the papers' data sets lie."""
@@ -151,14 +151,12 @@ def class_names_files(folder: Path) -> tuple[Path, ...]:
 def not_there(row: SetRow, spec: str, folder: Path | None) -> UserError:
     """The error for a set of the table that is not on this disk: where it belongs, and how to get it."""
     if folder is None:
-        return UserError(
+        return data_error(
             f"{spec!r} is the papers' {row.title}, and there is no folder {spec!r} here. Say where the data sets lie with "
-            f"--data-root DIR or {ROOT_VARIABLE}=DIR ({row.directory}/ belongs in it), or give the data set's own folder.",
-            exit_code=DATA,
+            f"--data-root DIR or {ROOT_VARIABLE}=DIR ({row.directory}/ belongs in it), or give the data set's own folder."
         )
     seen = f"is not complete; missing: {', '.join(absent(row, folder))}" if folder.is_dir() else "is not there"
-    return UserError(
+    return data_error(
         f"{row.title}: {folder} {seen}. `vlprompt data get {row.name} --data-root {folder.parent}` "
-        "fetches it or says how to.",
-        exit_code=DATA,
+        "fetches it or says how to."
     )

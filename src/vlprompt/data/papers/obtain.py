@@ -15,7 +15,7 @@ from vlprompt.data import archive
 from vlprompt.data.download import AddressRefused, Advance, Fetcher
 from vlprompt.data.papers import catalogue
 from vlprompt.data.papers.row import Download, SetRow
-from vlprompt.errors import DATA, UserError
+from vlprompt.errors import data_error
 
 KEPT = ".downloads"
 DEPTH = 4
@@ -99,12 +99,11 @@ def _one(row: SetRow, download: Download, folder: Path, kept: Path, teller: Tell
         except AddressRefused as problem:
             failures.append(f"{address.url}: {problem}")
             teller.say(f"no: {problem}")
-    raise UserError(
+    raise data_error(
         f"{row.title}: {', '.join(download.gives)} could not be fetched. "
         + "; ".join(failures)
         + ". "
-        + by_hand(row, folder),
-        exit_code=DATA,
+        + by_hand(row, folder)
     )
 
 

@@ -32,7 +32,7 @@ from vlprompt.data.papers import catalogue
 from vlprompt.data.papers.row import CLASS_NAMES, SetRow
 from vlprompt.data.places import Places
 from vlprompt.data.samples import PARTS, Part, Skipped
-from vlprompt.errors import DATA, UserError
+from vlprompt.errors import UserError, data_error
 
 
 def read(row: SetRow, folder: Path) -> Listing:
@@ -55,10 +55,9 @@ def read(row: SetRow, folder: Path) -> Listing:
         else:
             gone.append(Skipped(f"{places.prefix}/{item.path}".lstrip("/"), "no such file"))
     if listed and not there and gone:
-        raise UserError(
+        raise data_error(
             f"{split}: none of its {len(gone)} images are there, the first: {found.items[0].path}. Looked below "
-            f"{folder / row.prefix}/. Its paths are relative to that folder: put the images there, or correct the paths.",
-            exit_code=DATA,
+            f"{folder / row.prefix}/. Its paths are relative to that folder: put the images there, or correct the paths."
         )
     keys, names, clash = _classes(found.items)
     entries = tuple(
@@ -106,11 +105,10 @@ def from_split(path: Path) -> Found:
             for image, label, name in (lists.get(part, []) if part == "val" else lists[part])
         ]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(
+        raise data_error(
             f"{path}: not a split file ({type(error).__name__}: {error}). Expected "
             '{"train": [[path, label, class name], ...], "val": [...], "test": [...]}. Fetch it again, or remove it: then the '
-            "published rule divides the images.",
-            exit_code=DATA,
+            "published rule divides the images."
         ) from error
     return Found(items)
 
@@ -161,10 +159,7 @@ def numbered(row: SetRow, folder: Path) -> Found:
     numbers = {key: reading.whole(key) for key in _folders(folder / images)}
     for key, label in sorted(((key, one) for key, one in numbers.items() if one is not None), key=lambda pair: pair[1]):
         if label >= len(names):
-            raise UserError(
-                f"{folder}: the class folder {key} has no line in {CLASS_NAMES}, which has {len(names)}.",
-                exit_code=DATA,
-            )
+            raise data_error(f"{folder}: the class folder {key} has no line in {CLASS_NAMES}, which has {len(names)}.")
         items += [Item(path, label, names[label], "test") for path in _images(folder, f"{images}/{key}", skipped)]
     return Found(items, skipped)
 
@@ -175,16 +170,12 @@ def _wordnet_items(
     """The images of class folders. Labels follow `keys`, the same for every part, whichever folders a part has."""
     there = set(_folders(folder / images))
     if not there and any(has_image_name(child.name) for child in _children(folder / images)):
-        raise UserError(
-            f"{folder}: images lie directly in {images}/. Sort them into class folders (n01440764/, ...), as train has them.",
-            exit_code=DATA,
+        raise data_error(
+            f"{folder}: images lie directly in {images}/. Sort them into class folders (n01440764/, ...), as train has them."
         )
     nameless = [key for key in keys if not names.get(key)]
     if nameless:
-        raise UserError(
-            f"{folder}: {len(nameless)} class folders have no name in {CLASS_NAMES}: {some(nameless)}.",
-            exit_code=DATA,
-        )
+        raise data_error(f"{folder}: {len(nameless)} class folders have no name in {CLASS_NAMES}: {some(nameless)}.")
     return [
         Item(path, label, names[key], part)
         for label, key in enumerate(keys)
@@ -225,12 +216,11 @@ def _classes(items: Iterable[Item]) -> tuple[dict[int, str], dict[int, str], lis
     for item in items:
         other = first.setdefault(item.label, item)
         if other.name != item.name or not item.name.strip():
-            raise UserError(
+            raise data_error(
                 f"label {item.label} is called {other.name!r} ({other.path}, {other.part}) and {item.name!r} ({item.path}, {item.part}). "
                 "A label must have one name everywhere, since answers are compared by it. Correct the split file or list."
                 if item.name.strip()
-                else f"{item.path}: its class (label {item.label}) has no name. Give it one in the split file or list.",
-                exit_code=DATA,
+                else f"{item.path}: its class (label {item.label}) has no name. Give it one in the split file or list."
             )
     names = {label: item.name for label, item in first.items()}
     counts = Counter(names.values())
@@ -261,7 +251,7 @@ def _children(folder: Path) -> list[os.DirEntry[str]]:
         with os.scandir(folder) as found:
             return [child for child in found if not hidden(child.name)]
     except OSError as error:
-        raise UserError(f"{folder}: cannot be read ({error.strerror}).", exit_code=DATA) from error
+        raise data_error(f"{folder}: cannot be read ({error.strerror}).") from error
 
 
 def _read(folder: str, path: str) -> bytes:
@@ -296,9 +286,7 @@ def cars(row: SetRow, folder: Path) -> Found:
             labels = [(str(one["fname"][0]), int(one["class"][0, 0]) - 1) for one in _mat(file, "annotations")[0]]
             return [Item(f"{images}/{image}", label, names[label], part) for image, label in labels]
         except (IndexError, KeyError, TypeError, ValueError) as error:
-            raise UserError(
-                f"{file}: not annotations with fname and a class of cars_meta.mat ({error}).", exit_code=DATA
-            ) from error
+            raise data_error(f"{file}: not annotations with fname and a class of cars_meta.mat ({error}).") from error
 
     train = items(folder / "devkit" / "cars_train_annos.mat", "cars_train", "train")
     return _held_out(row, train, items(folder / "cars_test_annos_withlabels.mat", "cars_test", "test"))
@@ -310,7 +298,7 @@ def flowers(row: SetRow, folder: Path) -> Found:
     labels = [int(one) for one in _mat(folder / "imagelabels.mat", "labels")[0]]
     nameless = sorted({label for label in labels if str(label) not in names})
     if nameless:
-        raise UserError(f"{folder / 'cat_to_name.json'}: no name for the classes {nameless[:5]}.", exit_code=DATA)
+        raise data_error(f"{folder / 'cat_to_name.json'}: no name for the classes {nameless[:5]}.")
     items = [
         Item(f"{row.images[0]}/image_{number:05d}.jpg", label - 1, names[str(label)], "train")
         for number, label in enumerate(labels, 1)
@@ -390,9 +378,9 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
             wanted = math.prod(shape)
             data = file.read(wanted + 1) if axes in (1, 3) and wanted <= MOST_BYTES else b""
     except (OSError, ValueError, EOFError, zlib.error, IndexError, struct.error) as error:
-        raise UserError(f"{path}: cannot be read ({error}). Fetch it again.", exit_code=DATA) from error
+        raise data_error(f"{path}: cannot be read ({error}). Fetch it again.") from error
     if kind != BYTES or len(data) != wanted:
-        raise UserError(f"{path}: not a file of {wanted:,} bytes in {shape}. Fetch it again.", exit_code=DATA)
+        raise data_error(f"{path}: not a file of {wanted:,} bytes in {shape}. Fetch it again.")
     return np.frombuffer(data, np.uint8).reshape(shape)
 
 
@@ -415,7 +403,7 @@ def fashion(row: SetRow, folder: Path) -> Found:
     for part, name in parts:
         images, labels = f"{name}-images-idx3-ubyte.gz", read_idx(folder / f"{name}-labels-idx1-ubyte.gz")
         if len(read_idx(folder / images)) != len(labels) or labels.max(initial=0) >= len(FASHION):
-            raise UserError(f"{folder}: {images} and its labels (0 to 9) do not belong together.", exit_code=DATA)
+            raise data_error(f"{folder}: {images} and its labels (0 to 9) do not belong together.")
         items[part] = [Item(f"{images}/{n}", int(k), FASHION[k], part) for n, k in enumerate(labels)]
     note = (
         "a fifth of the 60,000 published training images is held out for validation: this project's choice of images."
@@ -434,23 +422,23 @@ def _mat(path: Path, name: str) -> Any:
     try:
         return loadmat(path)[name]
     except KeyError as error:
-        raise UserError(f"{path}: there is no {name!r} in it.", exit_code=DATA) from error
+        raise data_error(f"{path}: there is no {name!r} in it.") from error
     except Exception as error:  # a damaged file makes the reader raise whatever it stumbles over
-        raise UserError(f"{path}: not a MATLAB file that can be read ({error}).", exit_code=DATA) from error
+        raise data_error(f"{path}: not a MATLAB file that can be read ({error}).") from error
 
 
 def _json(path: Path) -> Mapping[str, str]:
     try:
         value = reading.json_file(path)
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not JSON that can be read ({error}).", exit_code=DATA) from error
+        raise data_error(f"{path}: not JSON that can be read ({error}).") from error
     if not isinstance(value, dict):
-        raise UserError(f"{path}: not an object of class -> name.", exit_code=DATA)
+        raise data_error(f"{path}: not an object of class -> name.")
     return {str(key): str(name) for key, name in value.items()}
 
 
 def _bad(path: Path, line: int, expected: str) -> UserError:
-    return UserError(f"{path}: line {line} is not {expected}.", exit_code=DATA)
+    return data_error(f"{path}: line {line} is not {expected}.")
 
 
 TRAIN_SHARE, VAL_SHARE = 0.5, 0.2
@@ -528,4 +516,4 @@ def lines(path: Path) -> list[str]:
     try:
         return [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({error}).", exit_code=DATA) from error
+        raise data_error(f"{path}: cannot be read ({error}).") from error

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vlprompt.errors import DATA, UserError
+from vlprompt.errors import data_error
 from vlprompt.towers.formats import pickle_reader
 from vlprompt.towers.formats.pickle_reader import Module, Name, PickleRefused, StorageRef, TensorRef
 
@@ -58,16 +58,14 @@ def read_archive(path: Path, *, nested: bool = False) -> dict[str, Tensor]:
         with zipfile.ZipFile(path) as file:
             return _read(_Archive(file), nested)
     except PickleRefused as error:
-        raise UserError(
+        raise data_error(
             f"{path} {error}. Nothing of the file was executed. Allowed: an archive of tensors by name, as torch.save(model.state_dict(), "
-            f"...) writes it, or of a TorchScript module. Get it from its publisher again, or save the state dict anew.",
-            exit_code=DATA,
+            f"...) writes it, or of a TorchScript module. Get it from its publisher again, or save the state dict anew."
         ) from error
     except _DAMAGED as error:
-        raise UserError(
+        raise data_error(
             f"{path} is damaged, cut short, or no archive of torch.save: {error}. Fetch it again (files of torch before 1.6 must be "
-            f"saved anew with a later one).",
-            exit_code=DATA,
+            f"saved anew with a later one)."
         ) from error
 
 

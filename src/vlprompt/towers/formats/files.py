@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from vlprompt import reading
-from vlprompt.errors import DATA, UserError
+from vlprompt.errors import UserError, data_error
 from vlprompt.towers.clip_vocabulary import byte_pair_tokenizer
 from vlprompt.towers.tokenizer import Manner, Tokenizer
 
@@ -19,9 +19,7 @@ def require(directory: Path, name: str, holds: str) -> Path:
     """The path of `name`; UserError if it is not there, with what such a directory `holds`."""
     path = directory / name
     if not path.is_file():
-        raise UserError(
-            f"{directory} has no {name}. {holds}; copy the missing file from where the model came from.", exit_code=DATA
-        )
+        raise data_error(f"{directory} has no {name}. {holds}; copy the missing file from where the model came from.")
     return path
 
 
@@ -29,7 +27,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         return reading.json_object(path)
     except UserError as error:
-        raise UserError(f"{error} Fetch the file again.", exit_code=DATA) from error
+        raise data_error(f"{error} Fetch the file again.") from error
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -38,9 +36,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         with safe_open(path, framework="pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
-        raise UserError(
-            f"{path} is not a complete safetensors file: {error}. Fetch it again.", exit_code=DATA
-        ) from error
+        raise data_error(f"{path} is not a complete safetensors file: {error}. Fetch it again.") from error
 
 
 WRAPPERS = ("module.", "_orig_mod.", "base_model.model.", "model.", "clip.")
@@ -81,6 +77,6 @@ def read_tokenizer(directory: Path, manner: Manner = "clip") -> Tokenizer | None
     except (UserError, KeyboardInterrupt):
         raise
     except BaseException as error:  # the library raises bare Exception, and its own panic, which is none
-        raise UserError(
-            f"cannot build the tokenizer of {vocab} and {merges}: {error}. Fetch both files again.", exit_code=DATA
+        raise data_error(
+            f"cannot build the tokenizer of {vocab} and {merges}: {error}. Fetch both files again."
         ) from error

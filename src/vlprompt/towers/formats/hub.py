@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from vlprompt.errors import DATA, UserError, reason_of
+from vlprompt.errors import data_error, reason_of
 from vlprompt.towers.formats import huggingface, openclip
 
 _SMALL = (*huggingface.SMALL, openclip.CONFIG)
@@ -22,11 +22,10 @@ def download(model: str) -> Path:
         folder = _fetch(model, names)
         if all((folder / name).is_file() for name in names):
             return folder
-    raise UserError(
+    raise data_error(
         f"the Hub's {model!r} (in {folder}) has no weights that can be read. Allowed: {' or '.join(huggingface.WEIGHTS)} next to a "
         f"CLIPModel's config.json, or {' or '.join(openclip.WEIGHTS)} next to {openclip.CONFIG}. Go online once if the cached copy is "
-        f"incomplete, else choose another model.",
-        exit_code=DATA,
+        f"incomplete, else choose another model."
     )
 
 
@@ -51,23 +50,18 @@ def _fetch(model: str, names: Sequence[str]) -> Path:
     try:
         return Path(snapshot_download(model, allow_patterns=list(names)))
     except GatedRepoError as error:
-        raise UserError(
+        raise data_error(
             f"the Hub gives {model!r} only to those who accepted its terms. Accept them on the model's page, then log in with "
-            f"`hf auth login`.",
-            exit_code=DATA,
+            f"`hf auth login`."
         ) from error
     except RepositoryNotFoundError as error:
-        raise UserError(
-            f"the Hub has no model {model!r}, or it is private. Check the id (owner/name), or log in with `hf auth login`.",
-            exit_code=DATA,
+        raise data_error(
+            f"the Hub has no model {model!r}, or it is private. Check the id (owner/name), or log in with `hf auth login`."
         ) from error
     except HFValidationError as error:
-        raise UserError(
-            f"{model!r} is neither a Hub id (owner/name) nor a directory: {error}.", exit_code=DATA
-        ) from error
+        raise data_error(f"{model!r} is neither a Hub id (owner/name) nor a directory: {error}.") from error
     except Exception as error:  # the HTTP library, and so its errors, differs between versions of huggingface_hub
-        raise UserError(
+        raise data_error(
             f"cannot fetch {model!r} from the Hub, and it is not in the local cache: {reason_of(error)}. Go online once, or copy "
-            f"{', '.join(huggingface.FILES)} into a directory and give its path.",
-            exit_code=DATA,
+            f"{', '.join(huggingface.FILES)} into a directory and give its path."
         ) from error

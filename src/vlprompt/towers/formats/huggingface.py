@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from vlprompt import reading
-from vlprompt.errors import DATA, UserError
+from vlprompt.errors import data_error
 from vlprompt.towers.clip_vocabulary import clip_tokenizer
 from vlprompt.towers.config import Activation, ClipConfig, ImageForm, TextForm, TowerConfig
 from vlprompt.towers.formats.archive import read_archive
@@ -53,9 +53,8 @@ def read(directory: Path) -> Source:
     kind = raw.get("model_type")
     if kind not in TYPES:
         why = f" ({_REASONS[kind]})" if kind in _REASONS else ""
-        raise UserError(
-            f"{directory}/config.json describes model_type {kind!r}{why}. Allowed: {', '.join(map(repr, TYPES))}. Give such a checkpoint.",
-            exit_code=DATA,
+        raise data_error(
+            f"{directory}/config.json describes model_type {kind!r}{why}. Allowed: {', '.join(map(repr, TYPES))}. Give such a checkpoint."
         )
     config = _config(raw, directory)
     tokenizer = _tokenizer(directory, _manner(directory, str(kind)), config.vocab_size)
@@ -97,9 +96,7 @@ def shard_names(directory: Path, index: str = INDEX) -> list[str]:
     if not isinstance(names, dict) or not all(
         isinstance(name, str) and Path(name).name == name for name in names.values()
     ):
-        raise UserError(
-            f"{path} has no weight_map from tensors to files next to it. Fetch the file again.", exit_code=DATA
-        )
+        raise data_error(f"{path} has no weight_map from tensors to files next to it. Fetch the file again.")
     return sorted(set(names.values()))
 
 
@@ -192,9 +189,8 @@ def joined(paths: Sequence[Path], read_one: Callable[[Path], Mapping[str, Tensor
     for path in paths:
         found = read_one(path)
         if twice := sorted(found.keys() & out.keys()):
-            raise UserError(
-                f"{path} holds {twice[0]}, which another file of the checkpoint holds too. Fetch all of them again.",
-                exit_code=DATA,
+            raise data_error(
+                f"{path} holds {twice[0]}, which another file of the checkpoint holds too. Fetch all of them again."
             )
         out |= found
     return out
@@ -211,10 +207,9 @@ def _tokenizer(directory: Path, manner: Manner, size: int) -> Tokenizer:
             stacklevel=2,
         )
         return clip_tokenizer()
-    raise UserError(
+    raise data_error(
         f"{directory} has no tokenizer.json, nor vocab.json with merges.txt, and its {size:,} tokens are not CLIP's "
-        f"{clip_tokenizer().vocab_size:,}. {_HOLDS}; copy the tokenizer from where the model came from.",
-        exit_code=DATA,
+        f"{clip_tokenizer().vocab_size:,}. {_HOLDS}; copy the tokenizer from where the model came from."
     )
 
 
@@ -223,9 +218,7 @@ def _tower(
 ) -> TowerConfig:
     act = raw.get("hidden_act", act)
     if act not in _ACTIVATIONS:
-        raise UserError(
-            f"{directory}/config.json: activation {act!r}. Allowed: {', '.join(_ACTIVATIONS)}.", exit_code=DATA
-        )
+        raise data_error(f"{directory}/config.json: activation {act!r}. Allowed: {', '.join(_ACTIVATIONS)}.")
     sizes = {key: _count(raw, key, value) for key, value in defaults.items()}
     return TowerConfig(
         width=sizes["hidden_size"],
@@ -271,10 +264,9 @@ def _siglip_config(text: Mapping[str, Any], image: Mapping[str, Any], directory:
     towers = [_tower(one, _IMAGE, directory, "gelu_pytorch_tanh", 1e-6) for one in (text, image)]
     embed_dim = int(text.get("projection_size") or towers[0].width)
     if embed_dim != towers[1].width or image.get("vision_use_head", True) is False:
-        raise UserError(
+        raise data_error(
             f"{directory}/config.json: the text's embedding has {embed_dim} numbers, the image's {towers[1].width}, and vision_use_head is "
-            f"{image.get('vision_use_head', True)}. Allowed: equal sizes and an attention pool. Fetch the files again.",
-            exit_code=DATA,
+            f"{image.get('vision_use_head', True)}. Allowed: equal sizes and an attention pool. Fetch the files again."
         )
     return ClipConfig(
         embed_dim=embed_dim,
@@ -298,10 +290,9 @@ def _squash(directory: Path, raw: Mapping[str, Any]) -> Preprocess:
     edges = _edges(size)
     filters: dict[object, Literal["bicubic", "bilinear"]] = {2: "bilinear", 3: "bicubic"}
     if edges != [side, side] or values.get("resample", 3) not in filters:
-        raise UserError(
+        raise data_error(
             f"{directory}/preprocessor_config.json: size {size}, resample {values.get('resample')}. Allowed: the tower's height and "
-            f"width of {side} pixels, bilinear (2) or bicubic (3), which is what SigLIP was trained with.",
-            exit_code=DATA,
+            f"width of {side} pixels, bilinear (2) or bicubic (3), which is what SigLIP was trained with."
         )
     mean, std = _normal(values, (0.5,) * 3, (0.5,) * 3)
     return Preprocess(
@@ -345,10 +336,9 @@ def _refuse_other_steps(values: Mapping[str, Any], directory: Path, kind: str) -
     scaled = isinstance(factor, int | float) and abs(factor * 255 - 1) < 1e-3
     if odd or not scaled:
         seen = odd[0] if odd else f"rescale_factor is {factor}"
-        raise UserError(
+        raise data_error(
             f"{directory}/preprocessor_config.json: {seen}. Allowed: images are resized, cropped, scaled by 1/255. Correct the file "
-            "if the model was trained that way; otherwise choose another model.",
-            exit_code=DATA,
+            "if the model was trained that way; otherwise choose another model."
         )
 
 
@@ -362,10 +352,9 @@ def _preprocess(directory: Path, raw: Mapping[str, Any]) -> Preprocess:
     resize = size.get("shortest_edge") if stated == {"shortest_edge"} else size
     square = _edges(crop) == [image_size] * 2
     if type(resize) is not int or values.get("resample", 3) != 3 or not square or resize < image_size:
-        raise UserError(
+        raise data_error(
             f"{directory}/preprocessor_config.json: size {size}, crop_size {crop}, resample {values.get('resample', 3)}. "
-            f"Allowed: a shortest edge, bicubic (3), and a crop of the tower's {image_size} pixels, which is what CLIP was trained with.",
-            exit_code=DATA,
+            f"Allowed: a shortest edge, bicubic (3), and a crop of the tower's {image_size} pixels, which is what CLIP was trained with."
         )
     mean, std = _normal(values, MEAN, STD)
     return Preprocess(resize=resize, crop=image_size, mean=mean, std=std)

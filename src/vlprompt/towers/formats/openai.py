@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from vlprompt.errors import DATA, UserError
+from vlprompt.errors import data_error
 from vlprompt.towers.clip_vocabulary import clip_tokenizer
 from vlprompt.towers.config import RESNET_STRIDE, ClipConfig, ResNetConfig, TowerConfig
 from vlprompt.towers.formats.archive import read_archive
@@ -38,10 +38,9 @@ def read(path: Path) -> Source:
     weights = {name: tensor for name, tensor in read_archive(path).items() if name not in _NOT_WEIGHTS}
     config = config_of(weights, str(path))
     if config.vocab_size != clip_tokenizer().vocab_size:
-        raise UserError(
+        raise data_error(
             f"{path} has a token embedding of {config.vocab_size} rows, but CLIP's own vocabulary has {clip_tokenizer().vocab_size}. "
-            f"Give the model as a Hugging Face directory, which brings its tokenizer.",
-            exit_code=DATA,
+            f"Give the model as a Hugging Face directory, which brings its tokenizer."
         )
     return Source(
         config=config,
@@ -69,10 +68,9 @@ def config_of(weights: Mapping[str, Tensor], where: str) -> ClipConfig:
     )
     missing = [name for name in needed if name not in weights]
     if missing:
-        raise UserError(
+        raise data_error(
             f"{where} is not a CLIP of OpenAI's: it has no {', '.join(missing)}. Allowed: a ViT or ResNet CLIP in OpenAI's tensor names. "
-            f"Models of other libraries come with a configuration: give their directory.",
-            exit_code=DATA,
+            f"Models of other libraries come with a configuration: give their directory."
         )
     embed_dim = weights["text_projection"].shape[-1]
     image, size, patch = _image(weights, where)
@@ -102,10 +100,9 @@ def _image(weights: Mapping[str, Tensor], where: str) -> tuple[TowerConfig | Res
 def _transformer(weights: Mapping[str, Tensor], prefix: str, width: int, where: str) -> TowerConfig:
     layers, hidden = _count(weights, f"{prefix}.resblocks"), weights.get(f"{prefix}.resblocks.0.mlp.c_fc.weight")
     if width % _HEAD or hidden is None:
-        raise UserError(
+        raise data_error(
             f"{where} has a transformer {prefix!r} of width {width} and {layers} blocks. Allowed: a multiple of {_HEAD} (the width of "
-            f"OpenAI's heads, which the file does not state) and at least one block.",
-            exit_code=DATA,
+            f"OpenAI's heads, which the file does not state) and at least one block."
         )
     return TowerConfig(
         width=width,
@@ -125,8 +122,7 @@ def _grid(positions: Tensor, where: str) -> int:
     """Side of the square of patches whose position embedding this is."""
     side = math.isqrt(max(positions.shape[0] - 1, 0))
     if side**2 + 1 != positions.shape[0]:
-        raise UserError(
-            f"{where} has {positions.shape[0]} image positions. Allowed: one for the class row and a square number of patches.",
-            exit_code=DATA,
+        raise data_error(
+            f"{where} has {positions.shape[0]} image positions. Allowed: one for the class row and a square number of patches."
         )
     return side

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from vlprompt.errors import DATA, UserError
+from vlprompt.errors import data_error
 from vlprompt.towers.clip_vocabulary import clip_tokenizer
 from vlprompt.towers.config import RESNET_STRIDE, Activation, ClipConfig, ImageForm, ResNetConfig, TextForm, TowerConfig
 from vlprompt.towers.formats import timm
@@ -72,9 +72,8 @@ def read(directory: Path) -> Source:
     try:
         config, tensors = _config(model, path, _weights(directory))
     except (TypeError, ZeroDivisionError) as error:
-        raise UserError(
-            f"{path}: model_cfg has something else where a number belongs: {error}. Fetch the file again.",
-            exit_code=DATA,
+        raise data_error(
+            f"{path}: model_cfg has something else where a number belongs: {error}. Fetch the file again."
         ) from error
     tokenizer = _tokenizer(directory, config, _object(model["text_cfg"], "text_cfg", path))
     if not config.text_form.causal:
@@ -166,9 +165,8 @@ def _timm(name: str, vision: Mapping[str, Any], weights: Mapping[str, Tensor], p
     try:
         return timm.tower(name, weights)
     except (KeyError, StopIteration, ValueError) as error:
-        raise UserError(
-            f"{path}: the weights have no tensor {error} of the image tower {name}. Fetch both files again.",
-            exit_code=DATA,
+        raise data_error(
+            f"{path}: the weights have no tensor {error} of the image tower {name}. Fetch both files again."
         ) from error
 
 
@@ -198,7 +196,7 @@ def _check_architecture(
             elif allowed[key] is not _ANY and value != allowed[key] and (value or allowed[key]):
                 others.append(f"{part}{key} is {value!r} (allowed: {allowed[key]!r})")
     if others:
-        raise UserError(f"{path}: {'; '.join(others)}. {_NATIVE}", exit_code=DATA)
+        raise data_error(f"{path}: {'; '.join(others)}. {_NATIVE}")
 
 
 def _transformer(
@@ -245,11 +243,10 @@ def _tokenizer(directory: Path, config: ClipConfig, text: Mapping[str, Any]) -> 
             own.closing = []
         return own
     if text.get("hf_tokenizer_name") or config.vocab_size != clip_tokenizer().vocab_size:
-        raise UserError(
+        raise data_error(
             f"{directory} has no tokenizer.json, but its model reads {config.vocab_size} tokens of the tokenizer "
             f"{text.get('hf_tokenizer_name')!r}. Allowed without one: CLIP's own vocabulary of {clip_tokenizer().vocab_size}. "
-            f"Copy the model's tokenizer.json into the directory.",
-            exit_code=DATA,
+            f"Copy the model's tokenizer.json into the directory."
         )
     return clip_tokenizer()
 
@@ -289,4 +286,4 @@ def _object(value: Any, key: str, path: Path) -> Mapping[str, Any]:
 
 
 def _refuse(path: Path, key: str, value: object, allowed: str) -> NoReturn:
-    raise UserError(f"{path}: {key} is {value!r} (allowed: {allowed}). {_NATIVE}", exit_code=DATA)
+    raise data_error(f"{path}: {key} is {value!r} (allowed: {allowed}). {_NATIVE}")

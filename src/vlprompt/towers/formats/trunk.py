@@ -13,7 +13,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vlprompt.errors import DATA, UserError
+from vlprompt.errors import data_error
 from vlprompt.towers.config import ClipConfig, Stage, TowerConfig, TrunkConfig
 from vlprompt.towers.formats.files import read_json, read_safetensors, read_tokenizer, require
 from vlprompt.towers.formats.source import Source
@@ -36,15 +36,14 @@ def read(directory: Path) -> Source:
     path = require(directory, "config.json", _HOLDS)
     raw = read_json(path)
     if raw.get("format") != FORMAT:
-        raise UserError(
-            f"{path} has format {raw.get('format')!r}. Allowed: {FORMAT}. Update vlprompt, or fetch the model that fits this version.",
-            exit_code=DATA,
+        raise data_error(
+            f"{path} has format {raw.get('format')!r}. Allowed: {FORMAT}. Update vlprompt, or fetch the model that fits this version."
         )
     try:
         config, preprocess = _config(raw), _preprocess(raw)
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{path} does not describe a model: {type(error).__name__} {error}. Fetch the file again.", exit_code=DATA
+        raise data_error(
+            f"{path} does not describe a model: {type(error).__name__} {error}. Fetch the file again."
         ) from error
     require(directory, "tokenizer.json", _HOLDS)
     tokenizer = read_tokenizer(directory)
