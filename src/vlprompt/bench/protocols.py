@@ -11,12 +11,12 @@ from pathlib import Path
 
 from vlprompt import records
 from vlprompt.bench.cells import Cell, Course, Grid, Protocol
-from vlprompt.bench.request import HALF, Known, Maker, Request, fits
+from vlprompt.bench.request import HALF, NO_SHOTS, Known, Maker, Request, fits, why_not
 from vlprompt.bench.workspace import Desk
 from vlprompt.engine.evaluate import check_classes
 from vlprompt.engine.forward import require_sentences
 from vlprompt.errors import UserError
-from vlprompt.types import Method
+from vlprompt.methods.resolve import resolve
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,15 +30,15 @@ class Impossible:
     reason: str
 
 
-Planned = Iterator[Cell | Impossible]
+Planned = Iterator[Cell | tuple[str, str]]
+"""Cells; and (set, reason) where none can be."""
 
 
 def few_shot(maker: Maker, method: str) -> Planned:
     """Learned from n images of every class, tested on the test images of the same set and classes."""
     for known in maker.sets:
-        reason = _unusable(known) or _undescribed(maker, "few-shot", method, known.class_names)
-        if reason is not None:
-            yield Impossible(protocol="few-shot", method=method, data=known.data, reason=reason)
+        if reason := _unusable(known) or _undescribed(maker, "few-shot", method, known.class_names):
+            yield known.data, reason
             continue
         for course in maker.courses("few-shot", method, known):
             yield maker.cell("few-shot", course, known)
@@ -51,9 +51,8 @@ def base_to_novel(maker: Maker, method: str) -> Planned:
         if reason is None and len(known.class_names) < 2 * HALF:
             reason = f"{known.name} has {len(known.class_names)} classes; each half needs at least {HALF} to be a classification."
         reason = reason or _unseen(maker, "base-to-novel", method, known.names_of("base"), known.names_of("novel"))
-        reason = reason or _undescribed(maker, "base-to-novel", method, known.class_names)
-        if reason is not None:
-            yield Impossible(protocol="base-to-novel", method=method, data=known.data, reason=reason)
+        if reason := reason or _undescribed(maker, "base-to-novel", method, known.class_names):
+            yield known.data, reason
             continue
         for course in maker.courses("base-to-novel", method, known, subset="base"):
             yield maker.cell("base-to-novel", course, known, subset="base")
@@ -65,10 +64,9 @@ def cross_dataset(maker: Maker, method: str) -> Planned:
     for source in maker.sources("cross-dataset"):
         targets = [one for one in maker.sets if one.name != source.name]
         if not targets:
-            reason = f"there is no set to test on except the source {source.name}. Give others with --data."
-            yield Impossible(protocol="cross-dataset", method=method, data=source.data, reason=reason)
-            continue
-        yield from _elsewhere("cross-dataset", maker, method, source, targets)
+            yield source.data, f"there is no set to test on except the source {source.name}. Give others with --data."
+        else:
+            yield from _elsewhere("cross-dataset", maker, method, source, targets)
 
 
 def domain(maker: Maker, method: str) -> Planned:
@@ -79,33 +77,36 @@ def domain(maker: Maker, method: str) -> Planned:
         for one in targets:
             if not fits(one, source):
                 other = next(name for name in one.class_names if name not in source.class_names)
-                reason = (
+                yield (
+                    one.data,
                     f"{one.name} has classes that {source.name} has not (the first: {other!r}); a domain has the source's classes. "
-                    f"For other classes there is cross-dataset."
+                    f"For other classes there is cross-dataset.",
                 )
-                yield Impossible(protocol="domain", method=method, data=one.data, reason=reason)
         if not targets:
-            reason = (
-                f"no other domain of {source.name} is known. Name sets of its classes with --data and it with --source."
+            yield (
+                source.data,
+                f"no other domain of {source.name} is known. Name sets of its classes with --data and it with --source.",
             )
-            yield Impossible(protocol="domain", method=method, data=source.data, reason=reason)
-            continue
-        yield from _elsewhere("domain", maker, method, source, [one for one in targets if fits(one, source)])
+        else:
+            yield from _elsewhere("domain", maker, method, source, [one for one in targets if fits(one, source)])
 
 
 def transfer(maker: Maker, method: str) -> Planned:
     """A pretrained prompt on the test images of every set at once, and after fine-tuning on n images of every class."""
+    before = maker.pretrained
+    prompt, names = resolve(before["method"], before["options"]).prompt, tuple(before["class_names"])
     for known in maker.sets:
-        reason = _untested(known) or _unanswered(maker.pretrained_resolved, maker.pretrained_names, known.class_names)
-        if reason is None and method == maker.pretrained_method:
-            yield maker.cell("transfer", maker.pretrained(known), known)
+        reason = _untested(known) or why_not(check_classes, prompt, names, known.class_names, labelled=True)
+        if reason is None and method == before["method"]:
+            course = maker.course("transfer", method, known, NO_SHOTS, maker.seeds[0])
+            yield maker.cell("transfer", course, known)
         if reason is None and known.material.train:
             reason = maker.misfit(method, known)
             if reason is None:
-                for course in maker.courses("transfer", method, known, pretrained=True):
+                for course in maker.courses("transfer", method, known):
                     yield maker.cell("transfer", course, known)
         if reason is not None:
-            yield Impossible(protocol="transfer", method=method, data=known.data, reason=reason)
+            yield known.data, reason
 
 
 RULES: dict[Protocol, Callable[[Maker, str], Planned]] = {
@@ -119,46 +120,31 @@ RULES: dict[Protocol, Callable[[Maker, str], Planned]] = {
 
 def _elsewhere(protocol: Protocol, maker: Maker, method: str, source: Known, targets: list[Known]) -> Planned:
     """One prompt of the source on the source and on each target."""
-    reason = _unusable(source) or _undescribed(maker, protocol, method, source.class_names)
-    if reason is not None:
-        yield Impossible(protocol=protocol, method=method, data=source.data, reason=reason)
+    if reason := _unusable(source) or _undescribed(maker, protocol, method, source.class_names):
+        yield source.data, reason
         return
     courses: list[Course] = list(maker.courses(protocol, method, source))
-    answered = False
+    answered = []
     for target in targets:
         reason = _untested(target) or _unseen(maker, protocol, method, source.class_names, target.class_names)
-        reason = reason or _undescribed(maker, protocol, method, target.class_names)
-        if reason is not None:
-            yield Impossible(protocol=protocol, method=method, data=target.data, reason=reason)
-            continue
-        answered = True
-        yield from (maker.cell(protocol, course, target) for course in courses)
-    if answered:
-        yield from (maker.cell(protocol, course, source) for course in courses)
+        if reason := reason or _undescribed(maker, protocol, method, target.class_names):
+            yield target.data, reason
+        else:
+            answered.append(target)
+    for known in [*answered, source] if answered else ():
+        yield from (maker.cell(protocol, course, known) for course in courses)
 
 
 def _unseen(
     maker: Maker, protocol: Protocol, method: str, learned: tuple[str, ...], asked: tuple[str, ...]
 ) -> str | None:
     """Why a method cannot answer for classes that it has not learned on; None where it can."""
-    return _unanswered(maker.method(method, protocol), learned, asked)
-
-
-def _unanswered(resolved: Method, learned: tuple[str, ...], asked: tuple[str, ...]) -> str | None:
-    try:
-        check_classes(resolved.prompt, learned, asked, labelled=True)
-    except UserError as problem:
-        return str(problem)
-    return None
+    return why_not(check_classes, maker.method(method, protocol).prompt, learned, asked, labelled=True)
 
 
 def _undescribed(maker: Maker, protocol: Protocol, method: str, asked: tuple[str, ...]) -> str | None:
     """Why a method that reads sentences of each class cannot be asked about these; None where it can."""
-    try:
-        require_sentences(maker.method(method, protocol).teacher, asked)
-    except UserError as problem:
-        return str(problem)
-    return None
+    return why_not(require_sentences, maker.method(method, protocol).teacher, asked)
 
 
 def _unusable(known: Known) -> str | None:
@@ -199,7 +185,9 @@ def make(request: Request, desk: Desk) -> Plan:
                 if isinstance(found, Cell):
                     cells.setdefault(found.place, found)
                 else:
-                    refused.setdefault((protocol, name, found.reason), found)
+                    data, reason = found
+                    impossible = Impossible(protocol=protocol, method=name, data=data, reason=reason)
+                    refused.setdefault((protocol, name, reason), impossible)
     possible = {cell.course.method for cell in cells.values()}
     if wrong := [one for one in refused.values() if not cells or _named(one, request, possible)]:
         raise UserError(f"{'nothing can be done' if not cells else 'impossible'}: {'; '.join(said_of(wrong))}")
@@ -232,7 +220,7 @@ def _named(one: Impossible, request: Request, possible: Collection[str]) -> bool
 def _methods(maker: Maker, protocol: Protocol) -> Sequence[str]:
     """Transfer continues with the pretrained prompt's own method, unless it alone is asked for with others."""
     if protocol == "transfer" and (maker.request.whole or not maker.request.named):
-        return (maker.pretrained_method,)
+        return (maker.pretrained["method"],)
     return maker.methods
 
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from vlprompt import artifact, pocket
 from vlprompt.bench.cells import Cell, Course, Protocol
 from vlprompt.bench.workspace import Desk
-from vlprompt.data import Dataset, Subset, halves, restrict, split_hash
+from vlprompt.data import Subset, halves, restrict, split_hash
 from vlprompt.data.papers.catalogue import SHIFTED
 from vlprompt.engine.config import default_views
 from vlprompt.engine.job import recipe_template
@@ -87,16 +88,14 @@ class Maker:
         self.request, self.desk = request, desk
         self.methods = _asked(request)
         self.seeds = request.seeds or (QUICK_SEEDS if request.quick else DEFAULT_SEEDS)
-        names = quick_sets(request.data) if request.quick else expand(request.data)
-        self._given = open_sets(names, desk)
+        self._given = open_sets(quick_sets(request.data) if request.quick else expand(request.data), desk)
         self._more: dict[str, Known] = {}
-        self._resolved: dict[tuple[str, Protocol, int | None, str, bool], Method] = {}
+        self._resolved: dict[tuple[str, Protocol, int | None, str], Method] = {}
         clip = desk.clip(request.model, request.dtype)
         self.weight_hash, self._facts = clip.weight_hash, clip.facts
-        self._pretrained: dict[str, Any] = _read_pretrained(request.init, self.weight_hash) if request.init else {}
-        self._settings = {
-            name: _own_settings(name, request.overrides) for name in {*self.methods, *self._pretrained_method}
-        }
+        self.pretrained: dict[str, Any] = _read_pretrained(request.init, self.weight_hash) if request.init else {}
+        names = (*self.methods, self.pretrained["method"]) if request.init else self.methods
+        self._settings = {name: _own_settings(name, request.overrides) for name in names}
         _require_known(request.overrides, self._settings)
         self._teacher_hash = self._opened_teacher() if request.teacher else ""
 
@@ -140,13 +139,11 @@ class Maker:
         """The recipe of a method of the grid by a protocol; "": there is none."""
         return recipe_of(name, protocol, self.request.model, self.request.recipe)
 
-    def method(
-        self, name: str, protocol: Protocol, shots: int | None = None, dataset: str = "", *, pretrained: bool = False
-    ) -> Method:
-        """A method of the grid with every choice made; `pretrained`: as it goes on from the pretrained prompt."""
-        key = (name, protocol, shots, dataset, pretrained)
+    def method(self, name: str, protocol: Protocol, shots: int | None = None, dataset: str = "") -> Method:
+        """A method of the grid with every choice made; for transfer as it goes on from the pretrained prompt."""
+        key = (name, protocol, shots, dataset)
         if key not in self._resolved:
-            settings, recipe = self._settings_of(name, pretrained=pretrained), self.recipe(name, protocol)
+            settings, recipe = self._settings_of(name, protocol), self.recipe(name, protocol)
             self._resolved[key] = resolve(
                 name, settings, shots=shots, recipe=recipe, dataset=dataset, facts=self._facts
             )
@@ -158,71 +155,48 @@ class Maker:
         taught = [one for one in methods if "teacher_logits" in one.needs]
         return self.desk.teacher(str(request.teacher), (taught or methods)[0], request.model, request.dtype).hash
 
-    def _settings_of(self, name: str, *, pretrained: bool) -> Mapping[str, str]:
-        """What is set of a method: what was asked for, and for going on the shape of the pretrained prompt."""
-        if not pretrained:
+    def _settings_of(self, name: str, protocol: Protocol) -> Mapping[str, str]:
+        """What is set of a method: what was asked for, and for transfer the shape of the pretrained prompt."""
+        if protocol != "transfer":
             return self._settings[name]
-        own = resolve(name, self._settings[name])
-        before = self._pretrained["options"]
+        own, before = resolve(name, self._settings[name]), self.pretrained["options"]
         shape = {one.name: before[one.name] for one in options_of(own.prompt) if one.name in before}
         return {**shape, **self._settings[name]}
 
     def misfit(self, name: str, known: Known) -> str | None:
         """Why a method cannot go on from the pretrained prompt on a set; None where it can."""
         clip = self.desk.clip(self.request.model, self.request.dtype)
-        try:
-            method = self.method(name, "transfer", dataset=known.name, pretrained=True)
-            artifact.start_from(self._pretrained["place"], method, clip, len(known.class_names))
-        except UserError as problem:
-            return str(problem)
-        return None
 
-    @property
-    def pretrained_resolved(self) -> Method:
-        """The pretrained prompt's method as it was learned."""
-        return resolve(self.pretrained_method, self._pretrained["options"])
+        def start() -> None:
+            method = self.method(name, "transfer", dataset=known.name)
+            artifact.start_from(self.pretrained["place"], method, clip, len(known.class_names))
 
-    def courses(
-        self, protocol: Protocol, name: str, known: Known, *, subset: Subset = "all", pretrained: bool = False
-    ) -> Iterator[Course]:
+        return why_not(start)
+
+    def courses(self, protocol: Protocol, name: str, known: Known, *, subset: Subset = "all") -> Iterator[Course]:
         """One for each count and seed; one altogether of a method that learns nothing. With few images, one for each seed of a method
         that learns from all images without labels, whatever the count."""
         resolved = self.method(name, protocol)
         if resolved.learner is None:
-            yield self._course(protocol, name, known, NO_SHOTS, self.seeds[0], subset)
+            yield self.course(protocol, name, known, NO_SHOTS, self.seeds[0], subset)
             return
         takes_all = protocol == "few-shot" and resolved.unlabelled is not None
         for number in (None,) if takes_all else self.shots(protocol):
             for seed in self.seeds:
-                yield self._course(protocol, name, known, number, seed, subset, pretrained=pretrained)
-
-    def pretrained(self, known: Known) -> Course:
-        """The pretrained prompt as it is, for a set that it has learned nothing of."""
-        return self._course("transfer", self.pretrained_method, known, NO_SHOTS, self.seeds[0], "all", pretrained=True)
+                yield self.course(protocol, name, known, number, seed, subset)
 
     def cell(self, protocol: Protocol, course: Course, known: Known, *, subset: Subset = "all") -> Cell:
         """The course tested on a set, or a half of it."""
+        test_hash, num_test = known.tests(subset)
         return Cell(
             protocol=protocol,
             course=course,
             data=known.data,
             dataset=known.name,
             subset=subset,
-            test_hash=known.test_hash(subset),
-            num_test=known.num_test(subset),
+            test_hash=test_hash,
+            num_test=num_test,
         )
-
-    @property
-    def pretrained_method(self) -> str:
-        return str(self._pretrained["method"])
-
-    @property
-    def pretrained_names(self) -> tuple[str, ...]:
-        return tuple(self._pretrained["class_names"])
-
-    @property
-    def _pretrained_method(self) -> tuple[str, ...]:
-        return (self.pretrained_method,) if self._pretrained else ()
 
     def _open(self, data: str) -> Known:
         for one in self._given:
@@ -232,24 +206,16 @@ class Maker:
             (self._more[data],) = open_sets([data], self.desk)
         return self._more[data]
 
-    def _course(
-        self,
-        protocol: Protocol,
-        name: str,
-        known: Known,
-        shots: int | None,
-        seed: int,
-        subset: Subset,
-        *,
-        pretrained: bool = False,
+    def course(
+        self, protocol: Protocol, name: str, known: Known, shots: int | None, seed: int, subset: Subset = "all"
     ) -> Course:
-        request = self.request
-        as_it_is = pretrained and shots == NO_SHOTS
-        settings = self._settings_of(name, pretrained=pretrained and not as_it_is)
-        chosen = self.method(name, protocol, shots or None, known.name, pretrained=pretrained and not as_it_is)
+        """A prompt to be learned; for transfer with `NO_SHOTS` the pretrained one as it is."""
+        request, transfer = self.request, protocol == "transfer"
+        settings = self._settings_of(name, protocol)
+        chosen = self.method(name, protocol, shots or None, known.name)
         recipe, usual = self.recipe(name, protocol), self._views(name, protocol, known)
         views = usual if request.views is None else request.views
-        options = self._pretrained["options"] if as_it_is else chosen.options
+        options = self.pretrained["options"] if transfer and shots == NO_SHOTS else chosen.options
         taught = bool(self._teacher_hash) and "teacher_logits" in chosen.needs
         return Course(
             method=name,
@@ -257,7 +223,7 @@ class Maker:
             overrides=settings,
             recipe=recipe,
             choices=whose(
-                chosen, settings, recipe, dataset=known.name, shots=shots, changed=pretrained or views != usual
+                chosen, settings, recipe, dataset=known.name, shots=shots, changed=transfer or views != usual
             ),
             model=request.model,
             weight_hash=self.weight_hash,
@@ -265,17 +231,17 @@ class Maker:
             views=views,
             data=known.data,
             dataset=known.name,
-            data_hash=known.data_hash(),
+            data_hash=known.data_hash,
             template=recipe_template(recipe, known.material) or known.template,
             subset=subset,
             shots=shots,
             seed=seed,
-            init=str(self._pretrained["place"]) if pretrained else "",
-            init_hash=str(self._pretrained["tensors_hash"]) if pretrained else "",
+            init=str(self.pretrained["place"]) if transfer else "",
+            init_hash=str(self.pretrained["tensors_hash"]) if transfer else "",
             teacher=str(request.teacher) if taught else "",
             teacher_hash=self._teacher_hash if taught else "",
             num_train=0 if shots == NO_SHOTS else _num_train(chosen, known, subset, shots),
-            variant="" if pretrained else self._variant(protocol, name, known, shots),
+            variant=self._variant(protocol, name, known, shots),
         )
 
     def _views(self, name: str, protocol: Protocol, known: Known) -> Views:
@@ -292,6 +258,15 @@ class Maker:
             return ""
         own = decides(protocol)
         return next(f"{one}" if one != ALL_CLASSES[0] else "" for one in ALL_CLASSES if decides(one) == own)
+
+
+def why_not(check: Callable[..., object], *asked: object, **more: object) -> str | None:
+    """Why a check refuses something; None where it does not."""
+    try:
+        check(*asked, **more)
+    except UserError as problem:
+        return str(problem)
+    return None
 
 
 def _asked(request: Request) -> tuple[str, ...]:
@@ -336,7 +311,6 @@ def _require_known(overrides: Mapping[str, str], settings: Mapping[str, Mapping[
                 resolve(name, {key: value})
 
 
-T = TypeVar("T")
 POCKET = "pocket"
 """Stands for all of the pocket's sets that are a benchmark."""
 QUICK_CLASSES = 20
@@ -345,52 +319,44 @@ HALF = 2
 """Classes that each half must have to be a classification."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Known:
     """A data set as a plan knows it: names and counts, no image looked at. What is asked of it is computed once."""
 
-    data: str
-    """As `open_dataset` takes it."""
-    name: str
-    template: str
-    material: Dataset
-    questions: Dataset
-    _memo: dict[tuple[object, ...], Any] = field(default_factory=dict, repr=False)
+    def __init__(self, data: str, desk: Desk) -> None:
+        """data: as `open_dataset` takes it."""
+        self.data, self.material, self.questions = data, desk.material(data), desk.questions(data)
+        self.name, self.template, self.class_names = (
+            self.material.name,
+            self.material.template,
+            self.material.class_names,
+        )
+        self._tests: dict[Subset, tuple[str, int]] = {}
 
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        return self.material.class_names
+    @functools.cached_property
+    def data_hash(self) -> str:
+        """Of what may be learned from and chosen by."""
+        return split_hash(self.material.train, self.material.val, ())
+
+    @functools.cached_property
+    def _counts(self) -> Counter[int]:
+        """Label -> training images."""
+        return Counter(one.label for one in self.material.train)
 
     def names_of(self, subset: Subset) -> tuple[str, ...]:
         """The class names of a half, or of all."""
-        return self._once(("names", subset), lambda: tuple(self.class_names[label] for label in self._labels(subset)))
-
-    def data_hash(self) -> str:
-        """Of what may be learned from and chosen by."""
-        return self._once(("data",), lambda: split_hash(self.material.train, self.material.val, ()))
-
-    def test_hash(self, subset: Subset) -> str:
-        """Of what may be asked about a half, or all."""
-        return self._once(("test", subset), lambda: split_hash((), (), restrict(self.questions, subset).test))
+        return tuple(self.class_names[label] for label in labels_of(len(self.class_names), subset))
 
     def num_train(self, subset: Subset, shots: int | None) -> int:
         """Images that a sample will have."""
-        counts: Counter[int] = self._once(("counts",), lambda: Counter(one.label for one in self.material.train))
-        own = (counts[label] for label in self._labels(subset))
+        own = (self._counts[label] for label in labels_of(len(self.class_names), subset))
         return sum(count if shots is None else min(count, shots) for count in own)
 
-    def num_test(self, subset: Subset) -> int:
-        """Images that a half, or all, is tested on."""
-        return self._once(("tests", subset), lambda: len(restrict(self.questions, subset).test))
-
-    def _labels(self, subset: Subset) -> range:
-        return labels_of(len(self.class_names), subset)
-
-    def _once(self, key: tuple[object, ...], compute: Callable[[], T]) -> T:
-        if key not in self._memo:
-            self._memo[key] = compute()
-        found: T = self._memo[key]
-        return found
+    def tests(self, subset: Subset) -> tuple[str, int]:
+        """Of what may be asked about a half, or all: its hash, and the number of images."""
+        if subset not in self._tests:
+            test = restrict(self.questions, subset).test
+            self._tests[subset] = split_hash((), (), test), len(test)
+        return self._tests[subset]
 
 
 def labels_of(num_classes: int, subset: Subset) -> range:
@@ -438,7 +404,7 @@ def quick_sets(names: Sequence[str]) -> tuple[str, ...]:
 
 def open_sets(names: Sequence[str], desk: Desk) -> tuple[Known, ...]:
     """Look at what each set holds. UserError: a set that cannot be read; two sets of one name."""
-    found = tuple(_open(data, desk) for data in names)
+    found = tuple(Known(data, desk) for data in names)
     for name, times in Counter(one.name for one in found).items():
         if times > 1:
             both = " and ".join(one.data for one in found if one.name == name)
@@ -447,8 +413,3 @@ def open_sets(names: Sequence[str], desk: Desk) -> tuple[Known, ...]:
                 exit_code=DATA,
             )
     return found
-
-
-def _open(data: str, desk: Desk) -> Known:
-    material, questions = desk.material(data), desk.questions(data)
-    return Known(data=data, name=material.name, template=material.template, material=material, questions=questions)
