@@ -113,29 +113,22 @@ Backbone = Clip | str | None
 """A model that is there, where it is now, or (None) where the prompt says."""
 
 
-def load(
-    directory: Path, clip: Backbone = None, *, device: str | torch.device = "cpu", dtype: str = "float32"
-) -> Learned:
-    """Read a prompt for a backbone (`loaded` gives both).
-
-    UserError: no artifact, a newer schema, another backbone, tensors that are missing, unexpected or misshapen, damage.
-    """
-    return loaded(directory, clip, device=device, dtype=dtype)[0]
+def load(directory: Path, clip: Clip) -> Learned:
+    """As `loaded`, for a backbone that is there."""
+    return loaded(directory, clip)[0]
 
 
 def loaded(
     directory: Path, clip: Backbone = None, *, device: str | torch.device = "cpu", dtype: str = "float32"
 ) -> tuple[Learned, Clip]:
-    """As `load`, with the backbone."""
+    """Read a prompt, with its backbone.
+
+    UserError: no artifact, a newer schema, another backbone, tensors that are missing, unexpected or misshapen, damage.
+    """
     facts = read_facts(directory)
     if not isinstance(clip, Clip):
         clip = load_clip(clip or facts["model"], device=device, dtype=dtype)
-    if clip.weight_hash != facts["weight_hash"]:
-        raise UserError(
-            f"the prompt in {directory} was learned on {facts['model']} (weights {facts['weight_hash'][:12]}), but the model "
-            f"given is {clip.name} (weights {clip.weight_hash[:12]}). A prompt works with its own backbone only: give that "
-            f"one with --model, or learn a prompt for this one."
-        )
+    require_backbone(facts, directory, clip)
     names = tuple(facts["class_names"])
     method = _taught(resolve(facts["method"], facts["options"]), facts, directory)
     prompt = _read_prompt(method, clip, len(names), directory, facts["tensors_hash"])
@@ -151,6 +144,16 @@ def loaded(
         facts={name: value for name, value in facts.items() if name not in known | {"tensors", "tensors_hash"}},
     )
     return learned, clip
+
+
+def require_backbone(facts: Mapping[str, Any], place: Path, clip: Clip) -> None:
+    """UserError where a prompt was learned on another model."""
+    if clip.weight_hash != facts["weight_hash"]:
+        raise UserError(
+            f"the prompt in {place} was learned on {facts['model']} (weights {facts['weight_hash'][:12]}), but the model given is "
+            f"{clip.name} (weights {clip.weight_hash[:12]}). A prompt works with its own backbone only: give that one with --model, "
+            "or learn a prompt for this one."
+        )
 
 
 def _taught(method: Method, facts: Mapping[str, Any], directory: Path) -> Method:
@@ -220,18 +223,17 @@ def artifacts(run: Path) -> tuple[Path, ...]:
 
     UserError where there is none.
     """
-    if (run / FACTS).is_file():
-        return (run,)
-    found = {records.read(path).seed: path.parent for path in run.glob(f"seed*/{records.RESULT}")}
+    return (run,) if (run / FACTS).is_file() else tuple(place for _, place in _seeds(run))
+
+
+def _seeds(run: Path) -> list[tuple[records.Record, Path]]:
+    """The records of a run's finished seeds, by seed, and their directories. UserError where there is none."""
+    found = [(records.read(path), path.parent) for path in run.glob(f"seed*/{records.RESULT}")]
     if not found:
         unfinished = any(run.glob("seed*"))
-        hint = (
-            "its seeds are unfinished: run the same command with --resume"
-            if unfinished
-            else "learn one with vlprompt train"
-        )
-        raise UserError(f"{run} holds no learned prompt; {hint}.", exit_code=DATA)
-    return tuple(found[seed] for seed in sorted(found))
+        resume, learn = "its seeds are unfinished: run the same command with --resume", "learn one with vlprompt train"
+        raise UserError(f"{run} holds no learned prompt; {resume if unfinished else learn}.", exit_code=DATA)
+    return sorted(found, key=lambda one: one[0].seed)
 
 
 def pick(run: Path) -> Picked:
@@ -241,17 +243,16 @@ def pick(run: Path) -> Picked:
     """
     if (run / FACTS).is_file():
         return Picked(run, "the prompt in this directory")
-    found = {record.seed: (path, record) for path, record in ((path, records.read(path)) for path in artifacts(run))}
-    lowest = min(found)
+    found = _seeds(run)
+    record, place = found[0]
     if len(found) == 1:
-        return Picked(found[lowest][0], f"seed {lowest}, the only one")
-    accuracy = {seed: record.val_top1 for seed, (_, record) in found.items() if record.val_top1 is not None}
-    if len(accuracy) < len(found):
-        reason = f"seed {lowest} of {len(found)}, the lowest (there are no validation images to choose by)"
-        return Picked(found[lowest][0], reason)
-    best = min(accuracy, key=lambda seed: (-accuracy[seed], seed))
-    reason = f"seed {best} of {len(found)}, the best on validation images ({accuracy[best]:.1f} %)"
-    return Picked(found[best][0], reason)
+        return Picked(place, f"seed {record.seed}, the only one")
+    if any(one.val_top1 is None for one, _ in found):
+        reason = "the lowest (there are no validation images to choose by)"
+    else:
+        record, place = max(found, key=lambda one: one[0].val_top1 or 0.0)
+        reason = f"the best on validation images ({record.val_top1:.1f} %)"
+    return Picked(place, f"seed {record.seed} of {len(found)}, {reason}")
 
 
 def _require_ours(path: Path) -> None:
@@ -372,12 +373,7 @@ def start_from(directory: Path, method: Method, clip: Clip, num_classes: int) ->
         )
     if facts["tensors_hash"] is None:
         raise UserError(f"the {facts['method']!r} in {place} has learned nothing to start from. Leave out --init.")
-    if clip.weight_hash != facts["weight_hash"]:
-        raise UserError(
-            f"the prompt in {place} was learned on {facts['model']} (weights {facts['weight_hash'][:12]}), but the model given is "
-            f"{clip.name} (weights {clip.weight_hash[:12]}). Learned tensors need the backbone they were learned on: give it "
-            "with --model."
-        )
+    require_backbone(facts, place, clip)
     found = _checked(place / TENSORS, facts["tensors_hash"])
     found.pop(TEACHER, None)
     with warnings.catch_warnings(action="ignore"):  # learning builds it again, and warns then

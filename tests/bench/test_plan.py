@@ -206,7 +206,7 @@ def test_a_pretrained_prompt_that_does_not_fit_is_refused(planned, clip_dir: Pat
     with pytest.raises(UserError, match="learned something for each of its 4 classes"):
         planned("transfer", **{**changes, "init": tmp_path / "specific"})
     other = write_clip(tmp_path / "other-clip", seed=5)
-    with pytest.raises(UserError, match="needs the backbone it was learned on"):
+    with pytest.raises(UserError, match="works with its own backbone only"):
         planned("transfer", **{**changes, "model": str(other)})
     whole = planned("few-shot", "transfer", **{**changes, "methods": ("coop", "zero-shot")})
     assert {cell.course.method for cell in whole.cells if cell.protocol == "transfer"} == {"coop"}

@@ -97,6 +97,6 @@ def test_what_has_no_class_vectors_says_so(root: Path, tmp_path: Path) -> None:
     )
     with pytest.raises(UserError, match="depends on the image"):
         class_vectors(tmp_path, NAMES)
-    learned = artifact.load(tmp_path)
+    learned = artifact.loaded(tmp_path)[0]
     with pytest.raises(UserError, match=r"\.txt"):
         write_vectors(tmp_path / "vectors.txt", torch.zeros(1, 2), ("cat",), learned)

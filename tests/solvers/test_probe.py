@@ -138,7 +138,7 @@ def test_a_run_writes_records_an_artifact_and_answers(clip_dir: Path, folder: Pa
     assert len(test) == record.num_test
     with pytest.raises(UserError, match="no text side"):
         classifier.predict(picture, class_names=["tree", "house"])
-    learned = artifact.load(tmp_path / "run" / "seed1")
+    learned = artifact.loaded(tmp_path / "run" / "seed1")[0]
     assert "class_names=" not in artifact.card(learned)
     assert {name: tuple(p.shape) for name, p in learned.prompt.named_parameters()} == {"weight": (3, 32), "bias": (3,)}
     again = train_run(dataclasses.replace(chosen, out=tmp_path / "again"))[0]

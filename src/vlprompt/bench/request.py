@@ -21,6 +21,7 @@ from vlprompt.errors import DATA, UserError
 from vlprompt.methods.options import options_of
 from vlprompt.methods.recipes import GROUPS
 from vlprompt.methods.resolve import every, ignored, options, recipe_of, resolve, whose
+from vlprompt.towers import Clip
 from vlprompt.types import Method, Views
 
 DEFAULT_SHOTS: dict[Protocol, tuple[int | None, ...]] = {
@@ -93,7 +94,7 @@ class Maker:
         self._resolved: dict[tuple[str, Protocol, int | None, str], Method] = {}
         clip = desk.clip(request.model, request.dtype)
         self.weight_hash, self._facts = clip.weight_hash, clip.facts
-        self.pretrained: dict[str, Any] = _read_pretrained(request.init, self.weight_hash) if request.init else {}
+        self.pretrained: dict[str, Any] = _read_pretrained(request.init, clip) if request.init else {}
         names = (*self.methods, self.pretrained["method"]) if request.init else self.methods
         self._settings = {name: _own_settings(name, request.overrides) for name in names}
         _require_known(request.overrides, self._settings)
@@ -275,15 +276,11 @@ def _asked(request: Request) -> tuple[str, ...]:
     return request.methods or (QUICK_METHODS if request.quick else DEFAULT_METHODS)
 
 
-def _read_pretrained(path: Path, weight_hash: str) -> dict[str, Any]:
+def _read_pretrained(path: Path, clip: Clip) -> dict[str, Any]:
     """What a pretrained prompt says of itself, and where it is. UserError: none there, or another model's."""
     place = artifact.pick(path).directory
     facts = artifact.read_facts(place)
-    if facts["weight_hash"] != weight_hash:
-        raise UserError(
-            f"the prompt in {place} was learned on {facts['model']} (weights {facts['weight_hash'][:12]}), and the model given has "
-            f"the weights {weight_hash[:12]}. A prompt needs the backbone it was learned on: give it with --model."
-        )
+    artifact.require_backbone(facts, place, clip)
     if facts["tensors_hash"] is None:
         raise UserError(f"the {facts['method']!r} in {place} has learned nothing that could be transferred.")
     return {**facts, "place": place}
