@@ -19,7 +19,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from vlprompt import __version__, disk, plain, reading, records, tensors
-from vlprompt.errors import DATA, UserError
+from vlprompt.errors import UserError, data_error
 from vlprompt.methods.options import options_of
 from vlprompt.methods.resolve import resolve
 from vlprompt.prompts.start import fill, misfits
@@ -163,7 +163,7 @@ def _taught(method: Method, facts: Mapping[str, Any], directory: Path) -> Method
     features = _checked(directory / TENSORS, facts["tensors_hash"]).get(TEACHER)
     names, spec = tuple(facts["class_names"]), cast(Any, method.prompt)
     if features is None or features.dim() != 2 or len(features) != len(names):
-        raise UserError(f"{directory / TENSORS} has no teacher's features of {len(names)} classes.", exit_code=DATA)
+        raise data_error(f"{directory / TENSORS} has no teacher's features of {len(names)} classes.")
     taught = Taught(model=facts.get("teacher", ""), hash=facts["teacher_hash"], names=names, features=features)
     return replace(method, taught=taught, prompt=replace(spec, width=features.shape[1]))
 
@@ -172,24 +172,20 @@ def read_facts(directory: Path) -> dict[str, Any]:
     """`prompt.json`, checked: what an artifact says of itself, without a backbone."""
     path = directory / FACTS
     if not path.is_file():
-        raise UserError(
-            f"{directory} holds no learned prompt: there is no {FACTS}. Give a run or artifact directory.",
-            exit_code=DATA,
-        )
+        raise data_error(f"{directory} holds no learned prompt: there is no {FACTS}. Give a run or artifact directory.")
     facts = reading.json_object(path)
     schema = facts.get("schema")
     if type(schema) is int and schema > SCHEMA:
-        raise UserError(
-            f"{path} has schema {schema}; this version ({__version__}) reads up to {SCHEMA}. Update vlprompt.",
-            exit_code=DATA,
+        raise data_error(
+            f"{path} has schema {schema}; this version ({__version__}) reads up to {SCHEMA}. Update vlprompt."
         )
     reading.typed(_Facts, facts, f"{path} is not a prompt of vlprompt")
     if "{}" not in facts["template"]:
-        raise UserError(f"{path}: the template {reading.shown(facts['template'])} has no {{}} in it.", exit_code=DATA)
+        raise data_error(f"{path}: the template {reading.shown(facts['template'])} has no {{}} in it.")
     if not facts.get("temperature", 1.0) > 0:
-        raise UserError(f"{path}: the temperature is {facts['temperature']}. Allowed: above 0.", exit_code=DATA)
+        raise data_error(f"{path}: the temperature is {facts['temperature']}. Allowed: above 0.")
     if not facts["class_names"] or not all(name.strip() for name in facts["class_names"]):
-        raise UserError(f"{path}: it has no class names, or an empty one.", exit_code=DATA)
+        raise data_error(f"{path}: it has no class names, or an empty one.")
     return facts
 
 
@@ -232,7 +228,7 @@ def _seeds(run: Path) -> list[tuple[records.Record, Path]]:
     if not found:
         unfinished = any(run.glob("seed*"))
         resume, learn = "its seeds are unfinished: run the same command with --resume", "learn one with vlprompt train"
-        raise UserError(f"{run} holds no learned prompt; {resume if unfinished else learn}.", exit_code=DATA)
+        raise data_error(f"{run} holds no learned prompt; {resume if unfinished else learn}.")
     return sorted(found, key=lambda one: one[0].seed)
 
 
@@ -323,9 +319,8 @@ def _read_prompt(method: Method, clip: Clip, num_classes: int, directory: Path, 
 
     layout, path = method.prompt.layout, directory / TENSORS
     if layout is not None and not 0 < layout.num_tokens < clip.config.context_length:
-        raise UserError(
-            f"{directory / FACTS}: n_ctx={layout.num_tokens}; the text tower of {clip.name} has {clip.config.context_length} places.",
-            exit_code=DATA,
+        raise data_error(
+            f"{directory / FACTS}: n_ctx={layout.num_tokens}; the text tower of {clip.name} has {clip.config.context_length} places."
         )
     rows = num_classes * (layout.num_tokens if layout is not None else 1)
     large = 4 * rows * max(clip.facts.text_width, clip.facts.embed_dim) > LARGE
@@ -343,17 +338,16 @@ def _read_prompt(method: Method, clip: Clip, num_classes: int, directory: Path, 
 def _checked(path: Path, digest: str | None, wanted: nn.Module | None = None) -> dict[str, Tensor]:
     """The tensors of a file: those that are wanted, as `prompt.json` describes them, and finite."""
     if not path.is_file():
-        raise UserError(f"{path} is missing; the prompt is incomplete. Copy the whole directory.", exit_code=DATA)
+        raise data_error(f"{path} is missing; the prompt is incomplete. Copy the whole directory.")
     data = path.read_bytes()
     found = tensors.unpacked(data, str(path))
     learned = {name: one for name, one in found.items() if name != TEACHER}
     problems = misfits(learned, wanted) if wanted is not None else []
     if problems:
-        raise UserError(f"the tensors in {path} do not fit the method: {'; '.join(problems)}.", exit_code=DATA)
+        raise data_error(f"the tensors in {path} do not fit the method: {'; '.join(problems)}.")
     if hashlib.sha256(data).hexdigest() != digest:
-        raise UserError(
-            f"{path} is not the file that {FACTS} next to it describes (the SHA-256 differs). Copy the whole directory again.",
-            exit_code=DATA,
+        raise data_error(
+            f"{path} is not the file that {FACTS} next to it describes (the SHA-256 differs). Copy the whole directory again."
         )
     tensors.require_usable(found, path)
     return found

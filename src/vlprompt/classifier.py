@@ -39,7 +39,7 @@ from vlprompt.engine.observer import SILENT, observing
 from vlprompt.engine.precision import resolve_device
 from vlprompt.engine.sampling import said_of_skipped
 from vlprompt.engine.several import Several, average_precision, of, right_of, targets
-from vlprompt.errors import DATA, UserError
+from vlprompt.errors import UserError, data_error
 from vlprompt.inputs import (
     Data,
     ImageLike,
@@ -454,7 +454,7 @@ class PromptClassifier:
 
     def _accuracy(self, samples: Sequence[Sample], class_names: Sequence[str], images: Images) -> float:
         if not samples:
-            raise UserError("there are no test images to score.", exit_code=DATA)
+            raise data_error("there are no test images to score.")
         logits = self._classifier(class_names).logits(samples, images)
         if self.several:
             truth = targets(samples, len(class_names), several=True).numpy().astype(bool)

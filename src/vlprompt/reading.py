@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from vlprompt.errors import DATA, UserError
+from vlprompt.errors import data_error
 
 MAX_BYTES = 1 << 28
 """256 MiB: the list of ImageNet-21K's images takes less."""
@@ -32,9 +32,9 @@ def data(path: Path, *, most: int = MAX_BYTES) -> bytes:
             found = file.read(most + 1)
     except (OSError, ValueError) as problem:
         reason = getattr(problem, "strerror", None) or problem
-        raise UserError(f"{path}: cannot be read ({reason}).", exit_code=DATA) from problem
+        raise data_error(f"{path}: cannot be read ({reason}).") from problem
     if len(found) > most:
-        raise UserError(f"{path} has more than {most:,} bytes, which no such file needs.", exit_code=DATA)
+        raise data_error(f"{path} has more than {most:,} bytes, which no such file needs.")
     return found
 
 
@@ -43,7 +43,7 @@ def text(path: Path, *, most: int = MAX_BYTES) -> str:
     try:
         return data(path, most=most).decode("utf-8-sig")
     except UnicodeDecodeError as problem:
-        raise UserError(f"{path} is not UTF-8 text ({problem}). Save it as UTF-8.", exit_code=DATA) from problem
+        raise data_error(f"{path} is not UTF-8 text ({problem}). Save it as UTF-8.") from problem
 
 
 def json_file(path: Path) -> Any:
@@ -54,7 +54,7 @@ def json_file(path: Path) -> Any:
 def json_object(path: Path) -> dict[str, Any]:
     value = json_file(path)
     if not isinstance(value, dict):
-        raise UserError(f"{path} holds {_kind(value)}, not a JSON object.", exit_code=DATA)
+        raise data_error(f"{path} holds {_kind(value)}, not a JSON object.")
     return value
 
 
@@ -66,7 +66,7 @@ def json_value(content: str | bytes, where: str) -> Any:
         if "\\ud" in content.lower():
             json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as problem:
-        raise UserError(f"{where} is damaged or no JSON ({_short(problem)}).", exit_code=DATA) from problem
+        raise data_error(f"{where} is damaged or no JSON ({_short(problem)}).") from problem
     _require_shallow(value, where)
     return value
 
@@ -76,7 +76,7 @@ def toml_value(content: str, where: str) -> dict[str, Any]:
     try:
         value = tomllib.loads(content, parse_float=_finite)
     except (ValueError, RecursionError) as problem:
-        raise UserError(f"{where} is damaged or no TOML ({_short(problem)}).", exit_code=DATA) from problem
+        raise data_error(f"{where} is damaged or no TOML ({_short(problem)}).") from problem
     _require_shallow(value, where)
     return value
 
@@ -109,7 +109,7 @@ def _require_shallow(value: object, where: str) -> None:
         level = [one for part in parts for one in part if isinstance(one, dict | list)]
         if not level:
             return
-    raise UserError(f"{where} is nested more than {MAX_DEPTH} levels deep.", exit_code=DATA)
+    raise data_error(f"{where} is nested more than {MAX_DEPTH} levels deep.")
 
 
 def typed(kind: type[T], values: Mapping[str, Any], where: str) -> T:
@@ -118,13 +118,13 @@ def typed(kind: type[T], values: Mapping[str, Any], where: str) -> T:
     UserError that names every field that is missing or has another type. Numbers are finite, whole numbers fit 64 bits.
     """
     if not isinstance(values, dict):
-        raise UserError(f"{where}: {_kind(values)} where an object belongs.", exit_code=DATA)
+        raise data_error(f"{where}: {_kind(values)} where an object belongs.")
     hints = typing.get_type_hints(kind)
     fields = [one for one in dataclasses.fields(typing.cast(Any, kind)) if one.init]
     bare = (dataclasses.MISSING, dataclasses.MISSING)
     missing = [one.name for one in fields if one.name not in values and (one.default, one.default_factory) == bare]
     if missing:
-        raise UserError(f"{where}: it lacks {', '.join(missing)}.", exit_code=DATA)
+        raise data_error(f"{where}: it lacks {', '.join(missing)}.")
     given = {one.name: values[one.name] for one in fields if one.name in values}
     wrong = [
         f"{name} is {shown(value)}, not {_words(hints[name])}"
@@ -132,7 +132,7 @@ def typed(kind: type[T], values: Mapping[str, Any], where: str) -> T:
         if not fits(value, hints[name])
     ]
     if wrong:
-        raise UserError(f"{where}: {'; '.join(wrong)}.", exit_code=DATA)
+        raise data_error(f"{where}: {'; '.join(wrong)}.")
     return kind(**{name: _as(value, hints[name]) for name, value in given.items()})
 
 

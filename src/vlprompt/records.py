@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlprompt import disk, reading
-from vlprompt.errors import DATA, UserError
+from vlprompt.errors import UserError, data_error
 
 SCHEMA = 1
 RESULT, PREDICTIONS, SPLIT, METRICS = "result.json", "predictions.npz", "split.json", "metrics.jsonl"
@@ -187,14 +187,12 @@ def read(path: Path) -> Record:
     values = reading.json_object(path)
     schema = values.get("schema")
     if type(schema) is not int:
-        raise UserError(f"{path} is not a record of vlprompt: it has no 'schema'.", exit_code=DATA)
+        raise data_error(f"{path} is not a record of vlprompt: it has no 'schema'.")
     if schema > SCHEMA:
-        raise UserError(
-            f"{path} has schema {schema}; this version reads up to {SCHEMA}. Update vlprompt.", exit_code=DATA
-        )
+        raise data_error(f"{path} has schema {schema}; this version reads up to {SCHEMA}. Update vlprompt.")
     record = reading.typed(Record, values, str(path))
     if wrong := _out_of_range(record):
-        raise UserError(f"{path}: {'; '.join(wrong)}.", exit_code=DATA)
+        raise data_error(f"{path}: {'; '.join(wrong)}.")
     return record
 
 
@@ -258,13 +256,13 @@ def read_predictions(directory: Path, record: Record | None = None) -> Predictio
         zipfile.BadZipFile,
         zlib.error,
     ) as problem:
-        raise UserError(f"{path} is damaged, or no predictions of vlprompt ({problem}).", exit_code=DATA) from problem
+        raise data_error(f"{path} is damaged, or no predictions of vlprompt ({problem}).") from problem
     labels = np.concatenate([found.label, found.predicted])
     chances = np.concatenate([found.label_probability, found.predicted_probability])
     if len(labels) and not (labels.min() >= 0 and labels.max() < record.num_classes):
-        raise UserError(f"{path} has labels that are none of {record.num_classes} classes.", exit_code=DATA)
+        raise data_error(f"{path} has labels that are none of {record.num_classes} classes.")
     if not ((chances >= 0) & (chances <= 1.0001)).all():
-        raise UserError(f"{path} has probabilities that lie outside 0 to 1.", exit_code=DATA)
+        raise data_error(f"{path} has probabilities that lie outside 0 to 1.")
     return found
 
 
@@ -302,7 +300,7 @@ def images_of(directory: Path) -> tuple[str, ...]:
     try:
         return tuple(str(id) for id, _ in reading.json_object(path)["test"])
     except (KeyError, TypeError, ValueError) as problem:
-        raise UserError(f"{path} is damaged ({problem}).", exit_code=DATA) from problem
+        raise data_error(f"{path} is damaged ({problem}).") from problem
 
 
 def read_curve(directory: Path) -> tuple[list[int], NDArray[np.bool_]] | None:
@@ -317,9 +315,7 @@ def read_curve(directory: Path) -> tuple[list[int], NDArray[np.bool_]] | None:
         if right.shape[:1] != (len(images),) or right.ndim != 2:
             raise ValueError(f"{len(images)} points and an array of {right.shape}")
     except (KeyError, TypeError, ValueError) as problem:
-        raise UserError(
-            f"{path} is damaged ({problem}). Remove it, and train again with --resume.", exit_code=DATA
-        ) from problem
+        raise data_error(f"{path} is damaged ({problem}). Remove it, and train again with --resume.") from problem
     return images, right
 
 

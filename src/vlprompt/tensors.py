@@ -16,7 +16,7 @@ from safetensors.torch import load
 from torch import Tensor
 
 from vlprompt import reading
-from vlprompt.errors import DATA, NUMERICAL, UserError
+from vlprompt.errors import NUMERICAL, UserError, data_error
 
 MAX_HEADER = 100_000_000
 """Bytes; the limit of the safetensors library."""
@@ -35,10 +35,10 @@ def header(content: bytes, where: str) -> dict[str, Any]:
     """The header of a safetensors file as it stands: name -> dtype, shape, data_offsets; ``__metadata__`` -> texts."""
     length = int.from_bytes(content[:8], "little")
     if len(content) < 8 or length > min(len(content) - 8, MAX_HEADER):
-        raise UserError(f"{where} is not a safetensors file or is cut short.", exit_code=DATA)
+        raise data_error(f"{where} is not a safetensors file or is cut short.")
     found = reading.json_value(content[8 : 8 + length], f"{where} (its header)")
     if not isinstance(found, dict) or not all(isinstance(one, dict) for one in found.values()):
-        raise UserError(f"{where} is not a safetensors file or is damaged.", exit_code=DATA)
+        raise data_error(f"{where} is not a safetensors file or is damaged.")
     return found
 
 
@@ -47,7 +47,7 @@ def unpacked(content: bytes, where: str) -> dict[str, Tensor]:
     try:
         return load(content)
     except (SafetensorError, ValueError, KeyError, TypeError, OverflowError, RuntimeError) as problem:
-        raise UserError(f"{where} is not a safetensors file or is damaged: {problem}", exit_code=DATA) from problem
+        raise data_error(f"{where} is not a safetensors file or is damaged: {problem}") from problem
 
 
 def require_usable(tensors: Mapping[str, Tensor], where: Path | str) -> None:

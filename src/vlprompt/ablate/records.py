@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vlprompt import disk, reading
-from vlprompt.errors import DATA, UserError
+from vlprompt.errors import data_error
 from vlprompt.records import logged
 
 SCHEMA = 1
@@ -55,9 +55,7 @@ def read(out: Path) -> list[AblationCell]:
     path, cells = out / FILE, []
     for number, (_, values) in enumerate(logged(path), 1):
         if not isinstance(values, dict) or values.get("schema") != SCHEMA:
-            raise UserError(
-                f"{path}, line {number}: no record of this version's ablation (schema {SCHEMA}).", exit_code=DATA
-            )
+            raise data_error(f"{path}, line {number}: no record of this version's ablation (schema {SCHEMA}).")
         cells.append(reading.typed(AblationCell, values, f"{path}, line {number}"))
     return cells
 

@@ -25,7 +25,7 @@ from vlprompt.engine.images import Images, open_model
 from vlprompt.engine.job import Job, Work, learn_all, prepare
 from vlprompt.engine.observer import SILENT, Observer
 from vlprompt.engine.train import new_prompt, prompt_at
-from vlprompt.errors import DATA, NUMERICAL, UserError, unknown
+from vlprompt.errors import NUMERICAL, UserError, data_error, unknown
 from vlprompt.head import measure_head
 from vlprompt.losses.anchors import AnchorOptions, anchor_terms
 from vlprompt.losses.perplexity import perplexity
@@ -143,10 +143,9 @@ def _without_test(name: str, images: Images) -> Dataset:
     halves: tuple[Subset, ...] = ("base", "novel")
     for subset in halves:
         if not restrict(dataset, subset).val:
-            raise UserError(
+            raise data_error(
                 f"{name}: no validation images for its {subset} classes; the ablation measures on those alone. Give a data "
-                "set of two or more classes with validation images (a folder val, or undivided with 3 or more a class).",
-                exit_code=DATA,
+                "set of two or more classes with validation images (a folder val, or undivided with 3 or more a class)."
             )
     return dataset
 

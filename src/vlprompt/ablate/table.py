@@ -10,7 +10,7 @@ from scipy.special import stdtrit
 
 from vlprompt.ablate.records import AblationCell
 from vlprompt.ablate.sweep import CENTRE, HOST, ONE_WAY
-from vlprompt.errors import DATA, UserError
+from vlprompt.errors import data_error
 from vlprompt.records import harmonic
 from vlprompt.report.tables import spread
 
@@ -24,7 +24,7 @@ SetSeed = tuple[str, int]
 def render(cells: Sequence[AblationCell]) -> str:
     """All tables. UserError without cells."""
     if not cells:
-        raise UserError("there are no records to make a table of. Run `vlprompt ablate plpp` first.", exit_code=DATA)
+        raise data_error("there are no records to make a table of. Run `vlprompt ablate plpp` first.")
     return "\n".join([head(cells), *halves(cells), *_per_set(cells), *speed(cells)]) + "\n"
 
 

@@ -86,13 +86,26 @@ def in_processes(batches: Sequence[CellBatch], grid: Grid, jobs: int) -> Outcome
 
 
 def _start(grid: Grid) -> _Worker:
+    return _Worker(*started(_serve, grid))
+
+
+def started(target: Callable[..., None], *given: object) -> tuple[Any, Connection]:
+    """A new process, and our end of the pipe to it; `target` is called there with its end and what is given."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs, grid), daemon=True)
+    process = context.Process(target=target, args=(theirs, *given), daemon=True)
     with ignoring_interrupts():  # until it has its own handler: libraries take seconds to load
         process.start()
     theirs.close()
-    return _Worker(process=process, pipe=ours)
+    return process, ours
+
+
+def how_ended(process: Any) -> str:
+    """Of a process that has ended: by which signal, or with which exit code."""
+    code = process.exitcode
+    return (
+        f"was ended by signal {signal.Signals(-code).name}" if code and code < 0 else f"was ended with exit code {code}"
+    )
 
 
 def _give(worker: _Worker, todo: deque[CellBatch]) -> None:
@@ -115,11 +128,10 @@ def _hear(worker: _Worker) -> Outcome | None:
 def _died(worker: _Worker) -> Outcome:
     """The outcome of the cell that a process was at when it died."""
     worker.process.join()
-    code = worker.process.exitcode
-    how = f"by signal {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
     cell = worker.left.popleft()
     worker.pipe.close()
-    return Outcome(place=cell.place, state="failed", reason=f"its process was ended {how}", exit_code=1, again=True)
+    reason = f"its process {how_ended(worker.process)}"
+    return Outcome(place=cell.place, state="failed", reason=reason, exit_code=1, again=True)
 
 
 @contextlib.contextmanager
@@ -144,9 +156,7 @@ def _stop(workers: Sequence[_Worker]) -> None:
         for worker in alive:
             if worker.left and os.name == "posix":  # again and again, since one that is still starting does not listen
                 os.kill(worker.process.pid, signal.SIGINT)
-            elif (
-                worker.left
-            ):  # Windows has no such signal for a process: work that is ended goes on from its checkpoint
+            elif worker.left:  # Windows has no such signal for a process: ended work goes on from its checkpoint
                 worker.process.terminate()
             worker.process.join(0.2)
     for worker in workers:

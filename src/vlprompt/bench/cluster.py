@@ -27,11 +27,11 @@ from vlprompt.bench import hung
 from vlprompt.bench.carry import Carrier, CellBatch, Outcomes
 from vlprompt.bench.cells import Cell, Grid, Outcome
 from vlprompt.bench.hung import TASK, UNHEARD, SignWatch, living
-from vlprompt.bench.pulse import ASKING, Gone, Pulse, Unheard, greets, within
+from vlprompt.bench.pulse import ASKING, Gone, Pulse, Unheard, greets, unreachable, within
 from vlprompt.bench.work import failure, run_cells
 from vlprompt.bench.workspace import Desk
 from vlprompt.engine.config import Means
-from vlprompt.errors import DATA, UserError, reason_of
+from vlprompt.errors import UserError, data_error, reason_of
 from vlprompt.records import RESULT
 
 LOCAL = "local"
@@ -108,9 +108,9 @@ def joined(cluster: Cluster) -> Iterator[Carrier]:
 def require_ray(address: str) -> None:
     """UserError where Ray, or what it needs for an address, is not installed."""
     if not _installed("ray"):
-        raise UserError(f"--ray needs Ray, which is not installed: {INSTALL}.", exit_code=DATA)
+        raise data_error(f"--ray needs Ray, which is not installed: {INSTALL}.")
     if address.startswith("ray://") and not _installed("grpc"):
-        raise UserError("an address with ray:// needs Ray's client: pip install 'ray[client]'.", exit_code=DATA)
+        raise data_error("an address with ray:// needs Ray's client: pip install 'ray[client]'.")
 
 
 def _installed(name: str) -> bool:
@@ -118,14 +118,6 @@ def _installed(name: str) -> bool:
         return find_spec(name) is not None
     except ValueError:  # something else stands under its name
         return False
-
-
-def unreachable(address: str, why: str) -> UserError:
-    return UserError(
-        f"no Ray cluster at {address!r}: {why}. Start one with `ray start --head`, join machines with "
-        "`ray start --address=HEAD:6379`, or use --ray local.",
-        exit_code=DATA,
-    )
 
 
 def _carried(ray: Any, cluster: Cluster, batches: Sequence[CellBatch], grid: Grid) -> Outcomes:
@@ -292,10 +284,9 @@ class _Tasks:
 
 
 def lost(cluster: Cluster, why: str, grid: Grid) -> UserError:
-    return UserError(
+    return data_error(
         f"the Ray cluster at {cluster.address!r} is lost: {why}. What is finished is kept in {grid.out}. Mend or start the cluster "
-        "(`ray start --head`, `ray start --address=HEAD:6379`) and give the same command: it does what is missing.",
-        exit_code=DATA,
+        "(`ray start --head`, `ray start --address=HEAD:6379`) and give the same command: it does what is missing."
     )
 
 
@@ -345,7 +336,7 @@ def keep(files: Files, grid: Grid) -> None:
     """Write files into a grid's directory, those that mean "finished" last. What is finished there already stays as it is."""
     for name in sorted(files, key=lambda name: LAST.index(Path(name).name) + 1 if Path(name).name in LAST else 0):
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-            raise UserError(f"a worker sent a file outside of {grid.out}: {name!r}.", exit_code=DATA)
+            raise data_error(f"a worker sent a file outside of {grid.out}: {name!r}.")
         target = grid.out / name
         if not any((target.parent / last).is_file() for last in LAST):
             disk.write_bytes(target, files[name])
@@ -360,10 +351,9 @@ def _held(cell: Cell) -> Outcome:
     """The outcome of a cell that a worker holds which hangs and which nobody can end."""
     return failure(
         cell,
-        UserError(
+        data_error(
             "a worker of this grid holds it, and gives no sign of life: its machine hangs. End the machine's Ray processes (`ray stop "
-            "--force` there), and give the same command: it does what is missing.",
-            exit_code=DATA,
+            "--force` there), and give the same command: it does what is missing."
         ),
     )
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import _thread
 import contextlib
-import multiprocessing
 import os
 import shutil
 import signal
@@ -24,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from vlprompt.bench import cluster, pulse
-from vlprompt.bench.carry import Carrier, CellBatch, Outcomes, ignoring_interrupts, interrupt_once
+from vlprompt.bench.carry import Carrier, CellBatch, Outcomes, how_ended, interrupt_once, started
 from vlprompt.bench.cells import Grid
 from vlprompt.bench.cluster import LOCAL, SECONDS_TO_JOIN, Cluster
 from vlprompt.errors import DATA, UserError
@@ -61,12 +60,7 @@ class Driver:
     def __init__(self, wanted: Cluster) -> None:
         self._cluster, self._busy = wanted, False
         self._folder = tempfile.mkdtemp(prefix="vlprompt-")
-        context = multiprocessing.get_context("spawn")
-        self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=serve, args=(theirs, wanted, str(self._written)), daemon=True)
-        with ignoring_interrupts():  # until it has its own handler: libraries take seconds to load
-            self._process.start()
-        theirs.close()
+        self._process, self._pipe = started(serve, wanted, str(self._written))
 
     def join(self) -> None:
         """Let it join the cluster. UserError: it cannot."""
@@ -75,7 +69,7 @@ class Driver:
             self._say(JOINED)
             self._hear(None if self._cluster.address == LOCAL else SECONDS_TO_JOIN)
         except Frozen as reason:
-            raise cluster.unreachable(self._cluster.address, f"{reason}{HANGS}") from None
+            raise pulse.unreachable(self._cluster.address, f"{reason}{HANGS}") from None
 
     def carry(self, batches: Sequence[CellBatch], grid: Grid) -> Outcomes:
         """Outcomes as tasks end. UserError: the cluster is lost."""
@@ -117,9 +111,8 @@ class Driver:
         said: Any = ALIVE
         while said == ALIVE:
             try:
-                if not self._pipe.poll(patience) and not self._pipe.poll(
-                    pulse.SECONDS_TO_ANSWER
-                ):  # both may have stood still
+                # Asked twice: both may have stood still.
+                if not self._pipe.poll(patience) and not self._pipe.poll(pulse.SECONDS_TO_ANSWER):
                     self._process.kill()  # nothing that it would still do is wanted
                     raise Frozen(f"Ray has not let go of the process that speaks to it for {patience:.0f} s")
                 said = self._pipe.recv()
@@ -134,9 +127,7 @@ class Driver:
 
     def _ended(self) -> Frozen:
         self._process.join(SECONDS_TO_END)
-        code = self._process.exitcode
-        how = f"by signal {signal.Signals(-code).name}" if code and code < 0 else f"with exit code {code}"
-        return Frozen(f"Ray's part of the command was ended {how}{_last(self._written)}")
+        return Frozen(f"Ray's part of the command {how_ended(self._process)}{_last(self._written)}")
 
 
 def _last(written: Path) -> str:

@@ -18,7 +18,7 @@ from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any, TypeVar
 
-from vlprompt.errors import DATA, UserError
+from vlprompt.errors import UserError, data_error
 
 Thing = TypeVar("Thing")
 SECONDS_TO_ANSWER, SECONDS_TO_GREET = 5.0, 35.0
@@ -62,32 +62,33 @@ def require_somebody(address: str) -> None:
         if not port.isdecimal():
             raise ValueError("that is no HOST:PORT")
         socket.create_connection((host.strip("[]"), int(port)), timeout=SECONDS_TO_ANSWER).close()
-        if not place.startswith("ray://"):
-            said = _greeted(place)
-            if NO_TOKEN in said and address == "auto" and "RAY_ADDRESS" not in os.environ:
-                said = _greeted(place, RAY_AUTH_MODE="token")  # as `ray start` and ray.init do where a token is at hand
-            if NO_TOKEN in said:
-                raise UserError(
-                    f"the Ray cluster at {address!r} asks for its token. Put the token into ~/.ray/auth_token or RAY_AUTH_TOKEN, set "
-                    "RAY_AUTH_MODE=token, and give the same command.",
-                    exit_code=DATA,
-                )
-            if said == SILENCE:
-                raise TimeoutError(f"it takes calls, and says nothing for {SECONDS_TO_GREET:.0f} s")
-            if said:
-                raise UserError(
-                    f"no Ray cluster at {address!r}: {place} answers, but not as a Ray of this version does. Give the address that "
-                    "`ray start --head` printed, or use --ray local.",
-                    exit_code=DATA,
-                )
-    except UserError:
-        raise
     except (OSError, ValueError, OverflowError) as error:
-        raise UserError(
-            f"no Ray cluster at {address!r}: nobody answers at {place or 'any known address'} ({error}). Start one with "
-            "`ray start --head`, join machines with `ray start --address=HEAD:6379`, or use --ray local.",
-            exit_code=DATA,
-        ) from error
+        raise unreachable(address, f"nobody answers at {place or 'any known address'} ({error})") from error
+    if place.startswith("ray://"):
+        return
+    said = _greeted(place)
+    if NO_TOKEN in said and address == "auto" and "RAY_ADDRESS" not in os.environ:
+        said = _greeted(place, RAY_AUTH_MODE="token")  # as `ray start` and ray.init do where a token is at hand
+    if NO_TOKEN in said:
+        raise data_error(
+            f"the Ray cluster at {address!r} asks for its token. Put the token into ~/.ray/auth_token or RAY_AUTH_TOKEN, set "
+            "RAY_AUTH_MODE=token, and give the same command."
+        )
+    if said == SILENCE:
+        silent = f"it takes calls, and says nothing for {SECONDS_TO_GREET:.0f} s"
+        raise unreachable(address, f"nobody answers at {place} ({silent})")
+    if said:
+        raise data_error(
+            f"no Ray cluster at {address!r}: {place} answers, but not as a Ray of this version does. Give the address that "
+            "`ray start --head` printed, or use --ray local."
+        )
+
+
+def unreachable(address: str, why: str) -> UserError:
+    return data_error(
+        f"no Ray cluster at {address!r}: {why}. Start one with `ray start --head`, join machines with "
+        "`ray start --address=HEAD:6379`, or use --ray local."
+    )
 
 
 def _of_this_machine() -> str:

@@ -20,7 +20,7 @@ from vlprompt import bench
 from vlprompt.bench import Protocol, Request
 from vlprompt.data.papers import catalogue
 from vlprompt.data.papers.obtain import state
-from vlprompt.errors import DATA, UserError
+from vlprompt.errors import UserError, data_error
 from vlprompt.methods import recipes
 from vlprompt.methods.recipes import Published, Recipe
 from vlprompt.records import Record, harmonic
@@ -104,11 +104,10 @@ def sets_of(wanted: Wanted) -> Sets:
         sources += [name for name in recipe.test if not _is_there(name)]
     if sources or not used:
         lost = sources or list(asked)
-        raise UserError(
+        raise data_error(
             f"{recipe.name} needs {', '.join(lost)}, not to be read here yet. "
             f"`vlprompt data status` says what is missing, `vlprompt data get {lost[0]}` fetches it or says how to; --data-root DIR or "
-            f"{catalogue.ROOT_VARIABLE} says where the data sets lie.",
-            exit_code=DATA,
+            f"{catalogue.ROOT_VARIABLE} says where the data sets lie."
         )
     return Sets(used=used, missing=tuple(name for name in asked if not there[name]))
 

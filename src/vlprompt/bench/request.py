@@ -17,7 +17,7 @@ from vlprompt.data import Subset, halves, restrict, split_hash
 from vlprompt.data.papers.catalogue import SHIFTED
 from vlprompt.engine.config import default_views
 from vlprompt.engine.job import recipe_template
-from vlprompt.errors import DATA, UserError
+from vlprompt.errors import UserError, data_error
 from vlprompt.methods.options import options_of
 from vlprompt.methods.recipes import GROUPS
 from vlprompt.methods.resolve import every, ignored, options, recipe_of, resolve, whose
@@ -405,8 +405,5 @@ def open_sets(names: Sequence[str], desk: Desk) -> tuple[Known, ...]:
     for name, times in Counter(one.name for one in found).items():
         if times > 1:
             both = " and ".join(one.data for one in found if one.name == name)
-            raise UserError(
-                f"{both} are both called {name!r}, and their results could not be told apart. Rename one.",
-                exit_code=DATA,
-            )
+            raise data_error(f"{both} are both called {name!r}, and their results could not be told apart. Rename one.")
     return found

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -19,12 +18,11 @@ from vlprompt import artifact, disk, plain, reading, records
 from vlprompt.artifact import Learned
 from vlprompt.bench.cells import CELL, COURSE, Cell, Course, Grid, Outcome
 from vlprompt.bench.workspace import Desk
-from vlprompt.data import Dataset, Sample, read_split, restrict, split_hash
+from vlprompt.data import Sample, read_split, restrict, split_hash
 from vlprompt.disk import locked_if_free
 from vlprompt.engine.checkpoint import CHECKPOINT
 from vlprompt.engine.config import require_own, same_work
 from vlprompt.engine.evaluate import Classifier, accuracy
-from vlprompt.engine.images import Images
 from vlprompt.engine.job import (
     SPLIT,
     Job,
@@ -42,7 +40,7 @@ from vlprompt.engine.precision import peak_mib
 from vlprompt.engine.several import fitted, of
 from vlprompt.engine.test import seen_among
 from vlprompt.engine.train import new_prompt, view_of
-from vlprompt.errors import DATA, UserError
+from vlprompt.errors import DATA, UserError, data_error
 from vlprompt.methods.recipes import hash_of
 from vlprompt.methods.resolve import resolve
 from vlprompt.records import Predictions, Record
@@ -98,21 +96,16 @@ def run_cell(cell: Cell, grid: Grid, desk: Desk | None = None, observer: Observe
 
 def failure(cell: Cell, error: BaseException) -> Outcome:
     """The outcome of an error. What the user has to mend does not pass by itself."""
-    full = disk.is_full(error)
-    mine = isinstance(error, UserError) or full
-    if full:
-        reason = (
-            f"{error}. The disk is full or read-only: make room, or use another --out, and run the same command again"
+    if disk.is_full(error):
+        reason, code = (
+            f"{error}. The disk is full or read-only: make room, or use another --out, and run the same command again",
+            DATA,
         )
+    elif isinstance(error, UserError):
+        reason, code = str(error), error.exit_code
     else:
-        reason = str(error) if mine else f"{type(error).__name__}: {error}"
-    return Outcome(
-        place=cell.place,
-        state="failed",
-        reason=reason,
-        exit_code=error.exit_code if isinstance(error, UserError) else DATA if full else UNEXPECTED,
-        again=not mine,
-    )
+        reason, code = f"{type(error).__name__}: {error}", UNEXPECTED
+    return Outcome(place=cell.place, state="failed", reason=reason, exit_code=code, again=code == UNEXPECTED)
 
 
 def _read_back(cell: Cell, grid: Grid) -> Outcome:
@@ -199,18 +192,11 @@ def attempt(directory: Path, limit: int) -> Iterator[None]:
     _write(directory, History(begun=True, reasons=history.reasons))
     try:
         yield
-    except Exception as error:
-        if disk.is_full(
-            error
-        ):  # nothing of the work is wrong; a full disk lets a file be removed, and often none be written
-            with suppress(OSError):
-                _write(directory, history)
-            raise
-        history.reasons.append(str(error) or type(error).__name__)
-        _write(directory, history)
-        raise
-    except BaseException:
-        _write(directory, history)
+    except BaseException as error:
+        if isinstance(error, Exception) and not disk.is_full(error):  # of a full disk nothing of the work is wrong
+            history.reasons.append(str(error) or type(error).__name__)
+        with suppress(OSError):  # a full disk lets a file be removed, and often none be written
+            _write(directory, history)
         raise
     (directory / ATTEMPTS).unlink(missing_ok=True)
 
@@ -242,11 +228,8 @@ def learn_course(course: Course, directory: Path, desk: Desk, observer: Observer
     """
     if course.shots == 0:
         _save(course, directory, *_given(course, desk), desk)
-        return
-    (found,) = _taught([course], [directory], desk, observer)
-    if isinstance(found, UserError):
-        raise found
-    _save(course, directory, *found, desk)
+    elif failed := _learn([(course, directory)], desk, observer):
+        raise failed[0]
 
 
 def learn_together(cells: Sequence[Cell], grid: Grid, desk: Desk, observer: Observer = SILENT) -> None:
@@ -254,41 +237,34 @@ def learn_together(cells: Sequence[Cell], grid: Grid, desk: Desk, observer: Obse
 
     What fails, or belongs to another process, is left to `run_cell`, which says why.
     """
-    courses = {cell.course.place: cell for cell in cells if cell.course.shots != 0}
+    courses = {grid.learned(cell.course): cell for cell in cells if cell.course.shots != 0}
     with ExitStack() as stack:
         free = [
-            cell
-            for cell in courses.values()
-            if stack.enter_context(locked_if_free(grid.learned(cell.course)))
-            and not learned_already(grid.learned(cell.course))
-            and not read(grid.learned(cell.course)).reasons
+            (cell, place)
+            for place, cell in courses.items()
+            if stack.enter_context(locked_if_free(place)) and not learned_already(place) and not read(place).reasons
         ]
         if len(free) < 2:
             return
-        places = [grid.learned(cell.course) for cell in free]
         with suppress(UserError):
-            for cell in free:
+            for cell, _ in free:
                 claim(cell, grid)
-            for cell, place, found in zip(
-                free, places, _taught([cell.course for cell in free], places, desk, observer), strict=True
-            ):
-                if not isinstance(found, UserError):
-                    _save(cell.course, place, *found, desk)
+            _learn([(cell.course, place) for cell, place in free], desk, observer)
 
 
-def _save(course: Course, directory: Path, found: Learned, learning: dict[str, Any], desk: Desk) -> None:
+def _save(course: Course, directory: Path, found: Learned, learning: Learning, desk: Desk) -> None:
     same = ("dataset", "shots", "seed", "subset", "variant", "recipe", "choices")
-    learning["peak_mib"] = peak_mib(desk.images(course.model, course.dtype).clip.device)
+    learning = replace(learning, peak_mib=peak_mib(desk.clip(course.model, course.dtype).device))
     facts = {
         **{name: getattr(course, name) for name in same},
         "init": course.init_hash,
-        "metrics": {"val_top1": learning["val_top1"]},
-        "learning": learning,
+        "metrics": {"val_top1": learning.val_top1},
+        "learning": dataclasses.asdict(learning),
     }
     artifact.save(directory, replace(found, facts={**facts, **found.facts}))
 
 
-def _given(course: Course, desk: Desk) -> tuple[Learned, dict[str, Any]]:
+def _given(course: Course, desk: Desk) -> tuple[Learned, Learning]:
     """What needs no learning here: the hand-written template, or a pretrained prompt as it is."""
     began, clip, material = time.perf_counter(), desk.clip(course.model, course.dtype), desk.material(course.data)
     if course.init:
@@ -310,44 +286,39 @@ def _given(course: Course, desk: Desk) -> tuple[Learned, dict[str, Any]]:
             desk.encode(images, seen, [None])
             logits = Classifier(clip, method, found.prompt, names, course.template).logits(seen, images)
             found = replace(found, facts=fitted(logits, seen, names).facts)
-    counts = {"num_train": 0, "num_val": 0, "val_top1": None}
-    return found, {"seconds": time.perf_counter() - began, "seconds_features": 0.0, **counts}
+    return found, Learning(seconds=time.perf_counter() - began)
 
 
-def _taught(
-    courses: Sequence[Course], directories: Sequence[Path], desk: Desk, observer: Observer
-) -> list[tuple[Learned, dict[str, Any]] | UserError]:
-    """Each prompt, and what is to be known of how it was learned; the error where one alone failed."""
+def _learn(courses: Sequence[tuple[Course, Path]], desk: Desk, observer: Observer) -> list[UserError]:
+    """Leave each course's prompt in its directory. The errors of those that failed alone."""
     works = []
-    for course, directory in zip(courses, directories, strict=True):
+    same = ("method", "model", "shots", "seed", "overrides", "recipe", "subset", "views")
+    for course, directory in courses:
         material, images = desk.material(course.data), desk.images(course.model, course.dtype)
         assert not material.test, "a course is given no test images"
-        job = job_of(course, material, images)
+        given = {name: getattr(course, name) for name in same}
+        init = Path(course.init) if course.init else None
+        job = prepare(images, material, init=init, asked={"data": course.data}, **given)
         if course.teacher:
             teacher = desk.teacher(course.teacher, job.method, course.model, course.dtype)
             job = taught_by(job, teacher, course.teacher)
         works.append(Work(job=job, drawn=job.draw(), at=directory))
         desk.encode(images, works[-1].drawn.sample.train, _cached_views(job))
         desk.encode(images, works[-1].drawn.sample.val, [None])
-    out: list[tuple[Learned, dict[str, Any]] | UserError] = []
-    for work, found in zip(works, learn_all(works, desk.means, observer=observer), strict=True):
+    failed = []
+    for (course, directory), work, found in zip(
+        courses, works, learn_all(works, desk.means, observer=observer), strict=True
+    ):
         if isinstance(found, UserError):
-            out.append(found)
+            failed.append(found)
             continue
         began, (learned, learning), job = time.perf_counter(), found, work.job
         classifier = Classifier(job.clip, learned.method, learned.prompt, learned.class_names, job.template)
-        learning = replace(learning, val_top1=accuracy(classifier, work.drawn.sample.val, job.images))
-        learning = replace(learning, seconds=learning.seconds + time.perf_counter() - began)
+        val_top1 = accuracy(classifier, work.drawn.sample.val, job.images)
+        learning = replace(learning, val_top1=val_top1, seconds=learning.seconds + time.perf_counter() - began)
         several = of(learned)
-        out.append((replace(learned, facts=several.facts if several else {}), dataclasses.asdict(learning)))
-    return out
-
-
-def job_of(course: Course, material: Dataset, images: Images) -> Job:
-    same = ("method", "model", "shots", "seed", "overrides", "recipe", "subset", "views")
-    given = {name: getattr(course, name) for name in same}
-    init = Path(course.init) if course.init else None
-    return prepare(images, material, init=init, asked={"data": course.data}, **given)
+        _save(course, directory, replace(learned, facts=several.facts if several else {}), learning, desk)
+    return failed
 
 
 def _cached_views(job: Job) -> list[int | None]:
@@ -380,7 +351,7 @@ def examine_cell(cell: Cell, learned_at: Path, directory: Path, desk: Desk) -> R
         )
         tested = tuple(one for one in tested if one.id not in skipped)
     if not tested:
-        raise UserError(f"{cell.dataset} has no test images that can be used.", exit_code=DATA)
+        raise data_error(f"{cell.dataset} has no test images that can be used.")
     desk.encode(images, tested, [None])
     learning = reading.typed(Learning, learned.facts["learning"], str(learned_at))
     own = course.shots != 0 and (course.dataset, course.subset) == (cell.dataset, cell.subset)

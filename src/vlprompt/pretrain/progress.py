@@ -17,7 +17,7 @@ from vlprompt.engine.checkpoint import CHECKPOINT, State, packed, unpacked
 from vlprompt.engine.distributed import Alone
 from vlprompt.engine.optim import lr_at
 from vlprompt.engine.train import Learner, Taken
-from vlprompt.errors import DATA, UserError
+from vlprompt.errors import data_error
 from vlprompt.pretrain.config import PretrainConfig
 from vlprompt.pretrain.order import StepOrder
 from vlprompt.records import METRICS, cut_log, log
@@ -141,10 +141,9 @@ class StepBook:
                         log(self.directory / SKIPPED, {"step": taken.step + 1, "image": name, "reason": reason})
         if len(skipped) > self.max_skipped:
             name, reason = next(reversed(skipped.items()))
-            raise UserError(
+            raise data_error(
                 f"{len(skipped)} images could not be used, more than --max-skipped {self.max_skipped}; the last: "
-                f"{reason or name} All are in {self.directory / SKIPPED}. Repair the data, or allow more.",
-                exit_code=DATA,
+                f"{reason or name} All are in {self.directory / SKIPPED}. Repair the data, or allow more."
             )
 
     def _log(self, taken: Taken, schedule: Schedule) -> None:

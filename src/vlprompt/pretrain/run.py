@@ -25,7 +25,7 @@ from vlprompt.engine.observer import SILENT, Observer
 from vlprompt.engine.precision import peak_mib, reset_peak, resolve_device, versions
 from vlprompt.engine.teacher import Teacher, open_teacher
 from vlprompt.engine.train import Task, estimate_step, forward_of, new_prompt, train_one
-from vlprompt.errors import DATA, UserError
+from vlprompt.errors import UserError, data_error
 from vlprompt.pretrain import progress as record
 from vlprompt.pretrain.config import PretrainConfig, chooses, pretraining_method, said_of_processes, whose_choices
 from vlprompt.pretrain.feed import StepViews, Stream
@@ -129,10 +129,9 @@ def _run(setup: Setup) -> dict[str, Any]:
     task = Task(method=setup.method, feed=feed, start=state, book=book, forward=forward)
     prompt = train_one(setup.clip, task, setup.images, setup.observer)
     if not progress.images:
-        raise UserError(
+        raise data_error(
             f"none of the {len(setup.corpus.train):,} training images could be used, the first: "
-            f"{next(iter(progress.skipped.items()), ('none', 'nothing was read'))}. Nothing was learned.",
-            exit_code=DATA,
+            f"{next(iter(progress.skipped.items()), ('none', 'nothing was read'))}. Nothing was learned."
         )
     if ranks.rank == 0:
         _save(setup, LAST, prompt, progress)

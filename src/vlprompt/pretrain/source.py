@@ -21,7 +21,7 @@ from vlprompt.data import (
 from vlprompt.data.class_names import named
 from vlprompt.data.listing import some
 from vlprompt.data.papers import catalogue
-from vlprompt.errors import DATA, UserError
+from vlprompt.errors import UserError, data_error
 
 POCKET = "pocket"
 """The name of the pocket's pretraining set for `--data`."""
@@ -35,10 +35,9 @@ def open_corpus(source: str, cache: Path, *, shots: int | None, seed: int, class
     if source == POCKET:
         found = pocket.names("pretraining")
         if not found:
-            raise UserError(
+            raise data_error(
                 "this version's embedded images have no pretraining set. Give --data a folder, shards, or an embedded set by name "
-                f"({some(pocket.names())}).",
-                exit_code=DATA,
+                f"({some(pocket.names())})."
             )
         source = found[0]
     path = Path(source).expanduser()

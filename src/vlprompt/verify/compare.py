@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vlprompt.errors import DATA, UserError
+from vlprompt.errors import data_error
 
 Arrays = Mapping[str, NDArray[Any]]
 Kind = Literal["values", "gradients", "steps", "tensors"]
@@ -84,7 +84,7 @@ def _scale(theirs: NDArray[np.float64]) -> NDArray[np.float64]:
 def _both(ours: Tensor, theirs: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """In float64. UserError where the shapes differ."""
     if tuple(ours.shape) != theirs.shape:
-        raise UserError(f"shape {theirs.shape} where {tuple(ours.shape)} is computed.", exit_code=DATA)
+        raise data_error(f"shape {theirs.shape} where {tuple(ours.shape)} is computed.")
     return ours.detach().cpu().double().numpy(), theirs.astype(np.float64)
 
 
@@ -137,7 +137,7 @@ def _none_left(want: Arrays, compared: Set[str]) -> None:
     """UserError where a published number was not compared."""
     known = compared | {part for key in compared for part in _summary_names(key)}
     if left := sorted(set(want) - known):
-        raise UserError(f"numbers that are not computed here: {', '.join(left)}.", exit_code=DATA)
+        raise data_error(f"numbers that are not computed here: {', '.join(left)}.")
 
 
 def compare_ids(plans: Sequence[Sequence[int]], want: NDArray[Any]) -> Check:

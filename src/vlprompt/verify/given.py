@@ -14,7 +14,7 @@ from torch import Tensor
 from vlprompt.data import Sample
 from vlprompt.engine.precision import generator
 from vlprompt.engine.train import Lesson, Order
-from vlprompt.errors import DATA, UserError
+from vlprompt.errors import UserError, data_error
 from vlprompt.methods.resolve import resolve
 from vlprompt.prompts.start import misfits
 from vlprompt.towers import Clip, assemble
@@ -63,11 +63,11 @@ def telling(where: str) -> Iterator[None]:
     try:
         yield
     except UserError as problem:
-        raise UserError(f"{where}: {problem}", exit_code=DATA) from problem
+        raise data_error(f"{where}: {problem}") from problem
     except KeyError as problem:
-        raise UserError(f"{where} has no {problem}.", exit_code=DATA) from problem
+        raise data_error(f"{where} has no {problem}.") from problem
     except (TypeError, ValueError, IndexError, AttributeError, OverflowError, MemoryError) as problem:
-        raise UserError(f"{where} is not as parity/README.md has it ({problem}).", exit_code=DATA) from problem
+        raise data_error(f"{where} is not as parity/README.md has it ({problem}).") from problem
 
 
 def given(folder: Folder, case: Mapping[str, Any], device: str, dtype: str) -> CaseInputs:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from vlprompt.errors import DATA, UserError
+from vlprompt.errors import data_error
 from vlprompt.prompts.start import LEARNER, ours
 
 OPTIONS = {"csc": "per_class", "T": "temperature", "lambda": "strength", "K": "classes"}
@@ -41,5 +41,5 @@ def tensor(official: str) -> str:
     """``prompt_learner.compound_prompts_text.0`` -> ``text.1``. UserError: a name that no method here has."""
     found = ours(official.removeprefix(LEARNER))
     if found in (official, ""):
-        raise UserError(f"a learned tensor {official!r} is unknown here.", exit_code=DATA)
+        raise data_error(f"a learned tensor {official!r} is unknown here.")
     return found

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlprompt import reading
-from vlprompt.errors import DATA, UserError
+from vlprompt.errors import data_error
 
 INDEX, TRAJECTORIES = "index.json", "trajectories"
 
@@ -34,7 +34,7 @@ class Folder:
         if not isinstance(cases, list) or not all(
             isinstance(one, dict) and isinstance(one.get("name"), str) for one in cases
         ):
-            raise UserError(f"{self.place / INDEX} must have a list 'cases', each with a 'name'.", exit_code=DATA)
+            raise data_error(f"{self.place / INDEX} must have a list 'cases', each with a 'name'.")
         return found
 
     def manifest(self, name: str) -> tuple[tuple[str, tuple[int, ...]], ...]:
@@ -49,9 +49,7 @@ class Folder:
                 return dict(arrays)
         except Exception as problem:  # readers of damaged files raise whatever they stumble over
             where = self.place / f"{name}.npz"
-            raise UserError(
-                f"{where} is not an .npz file of numbers, or it is damaged ({problem}).", exit_code=DATA
-            ) from problem
+            raise data_error(f"{where} is not an .npz file of numbers, or it is damaged ({problem}).") from problem
 
 
 OURS = Folder(Path(str(files("vlprompt"))) / "parity")

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from vlprompt.errors import DATA, NUMERICAL, UserError
+from vlprompt.errors import NUMERICAL, UserError, data_error
 from vlprompt.verify.cases import answer, sentences
 from vlprompt.verify.compare import Check, Compared, compare, compare_ids, compare_run
 from vlprompt.verify.given import CaseInputs, given, telling
@@ -41,7 +41,7 @@ def cases_in(folder: Folder = OURS) -> tuple[Case, ...]:
     if runs.place.is_dir():
         found += [Case(folder=runs, name=f"{TRAJECTORIES}/{one['name']}", entry=one) for one in runs.index()["cases"]]
     if not found:
-        raise UserError(f"{folder.place} has no cases: the list in its index is empty.", exit_code=DATA)
+        raise data_error(f"{folder.place} has no cases: the list in its index is empty.")
     return tuple(found)
 
 
