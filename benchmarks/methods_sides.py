@@ -109,7 +109,7 @@ def plain_step(task: Task, clip: Clip) -> Step:
 def our_step(task: Task, clip: Clip) -> Step:
     """The library's own step; frozen features come from a cache, as in training."""
     spec = task.method.prompt
-    forward = Forward(clip, spec, task.method.needs, task.names, TEMPLATE, teacher=task.method.teacher)
+    forward = Forward(clip, task.method, task.names, TEMPLATE)
     frozen = None
     if forward.reads_frozen:
         with torch.no_grad():

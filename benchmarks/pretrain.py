@@ -21,6 +21,7 @@ import statistics
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -64,7 +65,7 @@ def measure_text(clip: Clip, number: int, repeats: int, max_rows: int) -> dict[s
     """Steps on `number` classes: the median of their times, and of the text tower's share."""
     names = long_class_list(clip.tokenizer, number)
     method = resolve("rpp", {"towers": "text"})
-    forward = Forward(clip, method.prompt, frozenset(), names, "a photo of a {}.", max_rows=max_rows)
+    forward = Forward(clip, replace(method, learner=None), names, "a photo of a {}.", max_rows=max_rows)
     forward.needs = method.needs
     generator = torch.Generator().manual_seed(1)
     forward.frozen_text = Features(pooled=torch.randn(number, 512, generator=generator).to(clip.device))
@@ -135,7 +136,7 @@ def measure_images(clip: Clip, repeats: int) -> dict[str, float]:
 def measure_whole(clip: Clip, repeats: int) -> dict[str, float]:
     """A whole RPP step of both towers on a few images and 100 classes: what the parts should add up to."""
     method = resolve("rpp", {})
-    forward = Forward(clip, method.prompt, method.needs, long_class_list(clip.tokenizer, 100), "a photo of a {}.")
+    forward = Forward(clip, method, long_class_list(clip.tokenizer, 100), "a photo of a {}.")
     prompt = new_prompt(clip, method.prompt, 100, 0)
     pixels = torch.randn(IMAGES_OF_TOWER, 3, 224, 224, generator=torch.Generator().manual_seed(1)).to(clip.device)
     labels = torch.arange(IMAGES_OF_TOWER, device=clip.device)

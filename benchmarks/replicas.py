@@ -21,8 +21,8 @@ from torch import nn
 from benchmarks.figures import Figure, publish
 from vlprompt.data import FeatureStore, few_shot, open_dataset, restrict
 from vlprompt.engine.images import Images
-from vlprompt.engine.learn import Pupil, alike, learn_all
-from vlprompt.engine.train import Lesson
+from vlprompt.engine.learn import alike, learn_all
+from vlprompt.engine.train import Lesson, Task
 from vlprompt.methods.resolve import recipe_of, resolve
 from vlprompt.towers import Clip, load
 
@@ -37,7 +37,7 @@ SETTINGS: tuple[dict[str, object], ...] = (
 )
 
 
-def pupil(clip: Clip, data: str, method: str, seed: int, epochs: int, changes: dict[str, object]) -> Pupil:
+def pupil(clip: Clip, data: str, method: str, seed: int, epochs: int, changes: dict[str, object]) -> Task:
     """One prompt, to be learned on the base half."""
     half = restrict(few_shot(open_dataset(data), 16, seed), "base")
     recipe = recipe_of(method, "few-shot", clip.name)
@@ -45,7 +45,7 @@ def pupil(clip: Clip, data: str, method: str, seed: int, epochs: int, changes: d
     lesson = Lesson(
         samples=half.train, class_names=half.class_names, template="a picture of {}.", seed=seed, views="centre"
     )
-    return Pupil(method=chosen, lesson=lesson, val=())
+    return Task(method=chosen, feed=lesson)
 
 
 def difference(one: object, other: object) -> float:
@@ -65,13 +65,13 @@ def figures(model: str, data: str, epochs: int, rounds: int) -> list[Figure]:
     assert alike(seeds)
     assert alike(sweep)
 
-    def alone(pupils: Sequence[Pupil]) -> list[object]:
+    def alone(pupils: Sequence[Task]) -> list[object]:
         return [learn_all(clip, [one], images)[0] for one in pupils]
 
-    def together(pupils: Sequence[Pupil]) -> list[object]:
+    def together(pupils: Sequence[Task]) -> list[object]:
         return list(learn_all(clip, pupils, images))
 
-    sides: dict[str, tuple[Callable[[Sequence[Pupil]], list[object]], Sequence[Pupil]]] = {
+    sides: dict[str, tuple[Callable[[Sequence[Task]], list[object]], Sequence[Task]]] = {
         "one": (alone, seeds[:1]),
         "three": (alone, seeds),
         "three_together": (together, seeds),

@@ -40,8 +40,8 @@ def seconds(clip: Clip, large: Teacher, batch: int, classes: int, repeats: int) 
     labels = torch.randint(0, classes, (batch,), generator=generator)
     prompt = method.prompt.build(clip.facts, generator, classes)
     parameters = list(prompt.parameters())
-    own = Forward(clip, method.prompt, method.needs, names, TEMPLATE)
-    other = Forward(clip, method.prompt, method.needs, names, TEMPLATE, taught=large)
+    own = Forward(clip, method, names, TEMPLATE)
+    other = Forward(clip, method, names, TEMPLATE, taught=large)
     kept = torch.randn(batch, large.clip.facts.embed_dim, generator=generator)
 
     def step(way: str) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests import tiny
 from tests.engine.conftest import Memory
 from tests.engine.made import write_images
 from vlprompt.data import FeatureStore, open_dataset
@@ -147,7 +148,7 @@ def test_the_teacher_is_the_mean_of_unnormalised_features(clip: Clip) -> None:
 def test_the_teacher_of_a_view_is_the_methods(clip: Clip) -> None:
     method, names = resolve("promptsrc"), ["cat", "dog"]
     frozen, pixels = torch.randn(2, 32, generator=torch.Generator().manual_seed(0)), torch.zeros(2, 3, 32, 32)
-    forward = Forward(clip, method.prompt, method.needs, names, "a {}.", teacher=method.teacher)
+    forward = Forward(clip, method, names, "a {}.")
     view = forward(new_prompt(clip, method.prompt, 2, seed=1), torch.tensor([0, 1]), frozen, pixels)
     text = ensemble_text(clip, names, Ensemble(templates=SIXTY), "a {}.")
     assert view.teacher is not None
@@ -195,7 +196,7 @@ def test_plpp_on_rpp_is_the_mean_over_the_labelled_tensors(clip: Clip) -> None:
     spec = resolve("rpp").prompt
     assert spec is not None
     prompt = new_prompt(clip, spec, 3, 1)
-    forward = Forward(clip, spec, frozenset({"host_states"}), ["cat", "dog", "bird"], "a {}.")
+    forward = Forward(clip, tiny.method(spec, "host_states"), ["cat", "dog", "bird"], "a {}.")
     with torch.no_grad():
         for place, tensor in enumerate(READ_ORDER):
             prompt.get_parameter(tensor).add_(0.02 * place)

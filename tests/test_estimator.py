@@ -161,7 +161,7 @@ def test_a_loop_of_your_own_has_the_packages_gradient(clip_dir: Path, folder: Pa
     loss = F.cross_entropy(module(pixels), truth)
     own = torch.autograd.grad(loss, list(module.parameters()), allow_unused=True)
     chosen = resolve(method, facts=clip.facts)
-    pass_of = Forward(clip, chosen.prompt, chosen.needs, data.class_names, data.template, teacher=chosen.teacher)
+    pass_of = Forward(clip, chosen, data.class_names, data.template)
     frozen = module.encode(pixels) if pass_of.reads_frozen else None
     view = pass_of(module.prompt, truth, frozen, pixels)
     wanted = gradients_of(chosen, weighted(chosen.steps.terms, view), list(module.parameters()))

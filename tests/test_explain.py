@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests import tiny
 from vlprompt.describe import describe, loss_line, measure_reach
 from vlprompt.engine.forward import Forward
 from vlprompt.losses.perplexity import flatten_context
@@ -66,7 +67,7 @@ def test_word_1_gets_no_student_gradient_with_shift_1(clip: Clip) -> None:
     """[SOS] predicts word 1 and is constant; every later word's prediction reaches the tokens before it and no other."""
     spec = ContextSpec(n_ctx=4)
     prompt = spec.build(clip.facts, torch.Generator().manual_seed(1), 3)
-    forward = Forward(clip, spec, frozenset({"host_states"}), ["cat", "dog", "bird"], "a {}.")
+    forward = Forward(clip, tiny.method(spec, "host_states"), ["cat", "dog", "bird"], "a {}.")
     view = forward(prompt, torch.tensor([0, 1]), torch.randn(2, clip.facts.embed_dim), None)
     assert view.context is not None
     _, states = flatten_context(view.context, 1, torch.float32)
@@ -90,7 +91,7 @@ def test_the_separate_pass_gives_the_hosts_own_states_for_a_context_at_the_end(c
     losses = []
     for head in ("host", "alone"):
         terms = plpp_terms(PlppOptions(head=head, k=5), spec)  # type: ignore[arg-type]
-        forward = Forward(clip, spec, terms[0].needs, ["cat", "dog", "bird"], "a {}.")
+        forward = Forward(clip, tiny.method(spec, *terms[0].needs), ["cat", "dog", "bird"], "a {}.")
         view = forward(prompt, torch.tensor([0, 1]), torch.randn(2, clip.facts.embed_dim), None)
         losses.append([term.score(view).item() for term in terms])
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)

@@ -11,6 +11,7 @@ from safetensors.numpy import save_file
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from vlprompt.towers import Clip, load
+from vlprompt.types import Method, Need, PromptSpec, Steps, Term
 
 TEXT = "a photo of the drawing cat dog bird red green blue circle square truck house tree an type pet x"
 WORDS = tuple(re.findall(r"\w+", TEXT))
@@ -153,3 +154,9 @@ def clip_dir(
 def clip(path: Path, *, dtype: str = "float32", **sizes: object) -> Clip:
     """`clip_dir`, loaded through the production loader."""
     return load(clip_dir(path, **sizes), dtype=dtype)  # type: ignore[arg-type]
+
+
+def method(spec: PromptSpec, *needs: Need) -> Method:
+    """A prompt with a term that needs these parts of a view."""
+    term = Term(name="needs", score=lambda view: view.logits.sum(), needs=frozenset(needs))
+    return Method(name="tiny", prompt=spec, learner=Steps(terms=(term,)))

@@ -6,6 +6,7 @@ Letters: B images, C classes, S side of the square that the model sees, in pixel
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -66,8 +67,7 @@ class PromptedCLIP(nn.Module):
         return self._towers[0]
 
     def _of(self, class_names: Sequence[str]) -> Forward:
-        teacher = self.method.teacher
-        return Forward(self.clip, self.method.prompt, frozenset(), class_names, self.template, teacher=teacher)
+        return Forward(self.clip, replace(self.method, learner=None), class_names, self.template)
 
     def ask(self, class_names: Sequence[str]) -> None:
         """Answer for other classes from now on. UserError: a prompt that has learned something for each of its classes."""

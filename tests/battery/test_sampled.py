@@ -26,7 +26,7 @@ def view_of(clip: Clip, drawn: tuple[int, ...] | None) -> View:
     assert method.steps.classes is not None
     generator = torch.Generator().manual_seed(0)
     prompt = method.prompt.build(clip.facts, generator, len(NAMES))
-    forward = Forward(clip, method.prompt, method.needs, NAMES, "a photo of a {}.")
+    forward = Forward(clip, method, NAMES, "a photo of a {}.")
     frozen, pixels = (torch.randn(3, *size, generator=generator) for size in ((clip.facts.embed_dim,), (3, 32, 32)))
     return forward(prompt, torch.tensor(LABELS), frozen, pixels, None if drawn is None else torch.tensor(drawn))
 

@@ -12,9 +12,9 @@ from tests.images import write_squares
 from vlprompt.data import FeatureStore, Sample, open_dataset
 from vlprompt.engine.config import RunConfig
 from vlprompt.engine.images import Images
-from vlprompt.engine.learn import Pupil, learn_all
+from vlprompt.engine.learn import learn_all
 from vlprompt.engine.observer import SILENT, Observer
-from vlprompt.engine.train import Lesson
+from vlprompt.engine.train import Lesson, Task
 from vlprompt.errors import UserError
 from vlprompt.methods.resolve import resolve
 from vlprompt.towers import Clip
@@ -50,7 +50,7 @@ def taught(
     **more: Any,
 ) -> nn.Module:
     """One prompt, learned as a job learns it."""
-    (prompt,) = learn_all(clip, [Pupil(method=method, lesson=lesson, val=val, **more)], images, observer)
+    (prompt,) = learn_all(clip, [Task(method=method, feed=lesson, val=val, **more)], images, observer)
     if isinstance(prompt, UserError):
         raise prompt
     return prompt

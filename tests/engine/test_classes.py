@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests import tiny
 from tests.engine.conftest import Memory
 from tests.engine.made import images, lesson, method
 from vlprompt.engine.forward import Forward
@@ -46,7 +47,7 @@ def test_the_longest_classes(clip: Clip) -> None:
 def test_a_view_of_some_classes_is_those_columns_of_the_whole_one(clip: Clip) -> None:
     spec = ContextSpec(n_ctx=3)
     prompt = spec.build(clip.facts, torch.Generator().manual_seed(0), len(NAMES))
-    forward = Forward(clip, spec, frozenset({"teacher_text", "teacher_logits"}), NAMES, "a photo of a {}.")
+    forward = Forward(clip, tiny.method(spec, "teacher_text", "teacher_logits"), NAMES, "a photo of a {}.")
     labels, frozen = torch.tensor([6, 0, 6]), torch.randn(3, clip.facts.embed_dim)
     whole = forward(prompt, labels, frozen, None)
     some = forward(prompt, labels, frozen, None, torch.tensor([2, 6]))

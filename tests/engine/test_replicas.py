@@ -15,8 +15,9 @@ from tests.engine.made import config, images, lesson, method, taught, write_imag
 from vlprompt.artifact import TENSORS
 from vlprompt.data import open_dataset
 from vlprompt.engine import replicas
-from vlprompt.engine.learn import Pupil, alike, learn_all
+from vlprompt.engine.learn import alike, learn_all
 from vlprompt.engine.run import train_run
+from vlprompt.engine.train import Task
 from vlprompt.errors import NUMERICAL, UserError
 from vlprompt.towers import Clip
 from vlprompt.types import Method
@@ -29,9 +30,9 @@ def folder(tmp_path: Path) -> Path:
     return write_images(tmp_path / "photos")
 
 
-def pupils(folder: Path, methods: list[Method]) -> list[Pupil]:
+def pupils(folder: Path, methods: list[Method]) -> list[Task]:
     val = open_dataset(folder).val
-    return [Pupil(method=one, lesson=lesson(folder, seed=seed), val=val) for one, seed in zip(methods, SEEDS)]
+    return [Task(method=one, feed=lesson(folder, seed=seed), val=val) for one, seed in zip(methods, SEEDS)]
 
 
 def difference(one: nn.Module, other: nn.Module) -> float:
@@ -49,7 +50,7 @@ def test_three_seeds_together_are_three_seeds_alone(clip: Clip, folder: Path, na
     together = learn_all(clip, group, images(clip))
     for prompt, one in zip(together, group, strict=True):
         assert isinstance(prompt, nn.Module)
-        assert difference(prompt, taught(clip, one.method, one.lesson, one.val, images(clip))) < 1e-5
+        assert difference(prompt, taught(clip, one.method, one.feed, one.val, images(clip))) < 1e-5
 
 
 def test_options_may_differ_as_long_as_the_steps_are_the_same(clip: Clip, folder: Path) -> None:
@@ -58,7 +59,7 @@ def test_options_may_differ_as_long_as_the_steps_are_the_same(clip: Clip, folder
     assert alike(group)
     for prompt, one in zip(learn_all(clip, group, images(clip)), group, strict=True):
         assert isinstance(prompt, nn.Module)
-        assert difference(prompt, taught(clip, one.method, one.lesson, one.val, images(clip))) < 1e-5
+        assert difference(prompt, taught(clip, one.method, one.feed, one.val, images(clip))) < 1e-5
 
 
 def test_the_text_tower_runs_once_a_step(clip: Clip, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,7 +110,7 @@ def test_one_that_breaks_does_not_take_the_others_along(clip: Clip, folder: Path
     for prompt, one in ((first, group[0]), (last, group[2])):
         assert isinstance(prompt, nn.Module)
         assert all(torch.isfinite(value).all() for value in prompt.parameters())
-        assert difference(prompt, taught(clip, one.method, one.lesson, one.val, images(clip))) < 1e-5
+        assert difference(prompt, taught(clip, one.method, one.feed, one.val, images(clip))) < 1e-5
 
 
 def test_a_run_with_replicas_writes_what_one_by_one_would(clip_dir: Path, folder: Path, tmp_path: Path) -> None:

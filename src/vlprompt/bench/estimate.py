@@ -12,7 +12,7 @@ import re
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -368,7 +368,7 @@ class _Probe:
         """Of a step; the teacher's sentences, read once before the first, are not in it."""
         clip, lesson = self.images.clip, self._lesson(course, made_up(0, classes), method.schedule.batch)
         rows = estimate_step(clip, method, lesson).max_rows
-        forward = Forward(clip, method.prompt, method.needs, lesson.class_names, lesson.template, max_rows=rows)
+        forward = Forward(clip, replace(method, teacher=None), lesson.class_names, lesson.template, max_rows=rows)
         return self._quickest(stepping(forward, method, lesson, self.images))
 
     def _answer(self, course: Course, method: Method, classes: int) -> float:

@@ -22,10 +22,10 @@ from vlprompt.engine.duration import measure
 from vlprompt.engine.evaluate import Classifier, best_words, zero_shot
 from vlprompt.engine.images import Images
 from vlprompt.engine.job import Job, prepare
-from vlprompt.engine.learn import Pupil, grouped, learn_all
+from vlprompt.engine.learn import grouped, learn_all
 from vlprompt.engine.observer import SILENT, Observer
 from vlprompt.engine.sampling import draw
-from vlprompt.engine.train import Lesson
+from vlprompt.engine.train import Lesson, Task
 from vlprompt.errors import UserError
 from vlprompt.methods import recipes
 from vlprompt.types import Steps, Views
@@ -213,8 +213,8 @@ def all_answered(
 
     UserError of the first that fails.
     """
-    pupils = [Pupil(method=job.method, lesson=lesson, val=val) for lesson in lessons]
-    prompts = [prompt for group in grouped(pupils) for prompt in learn_all(job.clip, group, job.images)]
+    tasks = [Task(method=job.method, feed=lesson, val=val) for lesson in lessons]
+    prompts = [prompt for group in grouped(tasks) for prompt in learn_all(job.clip, group, job.images)]
     found = []
     for prompt, lesson, images in zip(prompts, lessons, asked, strict=True):
         if isinstance(prompt, UserError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -52,10 +52,10 @@ def measure(
     clip: Clip, method: Method, lesson: Lesson, images: Images, *, max_rows: int | None, done: int = 0
 ) -> Duration:
     """Time what is to be learned from epoch `done` on. Nothing is learned, kept, or drawn that learning itself would miss."""
-    schedule, spec = method.schedule, method.prompt
+    schedule = method.schedule
     # The teacher's sentences are not read here: a step takes as long with any features.
-    names, words = lesson.class_names, lesson.template
-    forward = Forward(clip, spec, method.needs, names, words, max_rows=max_rows, taught=lesson.teacher)
+    plain = replace(method, teacher=None)
+    forward = Forward(clip, plain, lesson.class_names, lesson.template, max_rows=max_rows, taught=lesson.teacher)
     per_epoch = len(batches(len(lesson.samples), schedule.batch, seed=lesson.seed, epoch=0))
     step, timed = _step(forward, method, lesson, images, per_epoch)
     missing = 0

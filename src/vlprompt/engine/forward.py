@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,10 @@ from vlprompt.losses import after, answers, logits
 from vlprompt.tensors import onto
 from vlprompt.towers import Clip
 from vlprompt.towers.tokens import subset
-from vlprompt.types import Context, Ensemble, Features, Need, Prompted, PromptSpec, TeacherAnswer, View
+from vlprompt.types import Context, Ensemble, Features, Method, Need, Prompted, PromptSpec, TeacherAnswer, View
+
+if TYPE_CHECKING:
+    from vlprompt.engine.teacher import Teacher
 
 ROWS = 16_384
 """Text rows that are run at once where no gradient is kept."""
@@ -43,44 +46,29 @@ class SeenBatch:
     """The images' features in the other model that teaches."""
 
 
-class Teaches(Protocol):
-    """Another model that teaches."""
-
-    @property
-    def clip(self) -> Clip: ...
-
-    def embed(self, pixels_B3SS: Tensor) -> Tensor:
-        """Its features (B, E) of images."""
-        ...
-
-    def text(self, class_names: Sequence[str], template: str, ensemble: Ensemble | None = None) -> Features:
-        """Its class features (C, E)."""
-        ...
-
-
 class Forward:
     """The forward pass of one method on one class list; what stays the same from batch to batch is computed once."""
 
     def __init__(
         self,
         clip: Clip,
-        spec: PromptSpec,
-        needs: frozenset[Need],
+        method: Method,
         class_names: Sequence[str],
         template: str,
         *,
-        teacher: Ensemble | None = None,
         max_rows: int | None = None,
         ranks: Alone = ALONE,
-        taught: Teaches | None = None,
+        taught: Teacher | None = None,
     ) -> None:
-        """teacher: what the frozen tower's class features come from; None: the template. max_rows: text rows that are run at once, to
-        bound memory; None: all. ranks: the processes that share the classes of a step. taught: another model, which is the
+        """template: of the frozen tower's class features, where the method has no sentences for them. max_rows: text rows that are run at
+        once, to bound memory; None: all. ranks: the processes that share the classes of a step. taught: another model, which is the
         teacher. UserError: a term that compares features, which two models do not share."""
-        self.clip, self.spec, self.needs, self.max_rows, self.ranks = clip, spec, needs, max_rows, ranks
+        self.clip, self.spec, self.max_rows, self.ranks = clip, method.prompt, max_rows, ranks
+        needs, spec, sentences = method.needs, method.prompt, method.teacher or TEMPLATE
         assert not needs >= {"host_states", "context_states"}, (
             "a view has one context: the host's or the separate pass's"
         )
+        self.needs = needs
         self.taught = taught
         self.taught_text: Features | None = None
         if taught is not None:
@@ -89,14 +77,14 @@ class Forward:
                     "this method compares features with its teacher's, and those of another model mean something else. Use a method "
                     "that compares answers with another teacher (rpp, prograd), or leave out --teacher."
                 )
-            self.taught_text = taught.text(class_names, template, teacher)
+            self.taught_text = taught.text(class_names, template, method.teacher)
         self.tokens = clip.class_tokens(class_names, spec.layout, template)
         self.frozen_text: Features | None = None
         plain = spec.layout is None and not spec.reach.text_tower
         if self.taught_text is not None and spec.reach.teachers_text:
             self.frozen_text = self.taught_text
         elif plain or "classes" in spec.reach.sees or needs & {"teacher_text", "teacher_logits"}:
-            self.frozen_text = ensemble_text(clip, class_names, teacher or TEMPLATE, template)
+            self.frozen_text = ensemble_text(clip, class_names, sentences, template)
 
     @property
     def reads_frozen(self) -> bool:
@@ -110,19 +98,14 @@ class Forward:
         frozen_BE: Tensor | None,
         pixels: Tensor | None,
         drawn: Tensor | None = None,
-        others: Sequence[Tensor] = (),
+        *,
         chance: int | None = None,
         taught_BE: Tensor | None = None,
     ) -> View:
         """The arguments are those of `SeenBatch`; chance: the step's seed, for a prompt that asks for it."""
+        prompted = self.ask(prompt, frozen_BE, chance)
         seen = SeenBatch(
-            prompted=self.ask(prompt, frozen_BE, chance),
-            labels=labels,
-            frozen_BE=frozen_BE,
-            pixels=pixels,
-            drawn=drawn,
-            others=others,
-            taught_BE=taught_BE,
+            prompted=prompted, labels=labels, frozen_BE=frozen_BE, pixels=pixels, drawn=drawn, taught_BE=taught_BE
         )
         return self.view(seen)
 

@@ -36,15 +36,15 @@ from vlprompt.engine.config import Means, default_views, hashed
 from vlprompt.engine.duration import Duration, measure
 from vlprompt.engine.evaluate import Classifier, Told, check_classes, examine, training_hash
 from vlprompt.engine.images import Images
-from vlprompt.engine.learn import Pupil, grouped
-from vlprompt.engine.learn import learn_all as learn_pupils
+from vlprompt.engine.learn import grouped
+from vlprompt.engine.learn import learn_all as learn_tasks
 from vlprompt.engine.observer import SILENT, Observer
 from vlprompt.engine.optim import batches
 from vlprompt.engine.precision import generator, reset_peak
 from vlprompt.engine.sampling import draw, said_of_held_out, said_of_short, said_of_skipped
 from vlprompt.engine.several import fitted, of, require_able, right_of
 from vlprompt.engine.teacher import Teacher, left, open_teacher
-from vlprompt.engine.train import Lesson, estimate_step, in_words, new_prompt
+from vlprompt.engine.train import Lesson, Task, estimate_step, in_words, new_prompt
 from vlprompt.errors import UserError
 from vlprompt.methods import recipes
 from vlprompt.methods.resolve import recipe_of, resolve, whose
@@ -358,27 +358,27 @@ def learn_all(
     """
     began = time.perf_counter()
     with ExitStack() as stack:
-        pupils, hashes = [], []
+        tasks, hashes = [], []
         for work in works:
             kept, config_hash = _kept(work, means)
             kept = stack.enter_context(tracked(kept, means.track)) if kept is not None else None
             for said in work.job.said_of(work.drawn):
                 observer.note(f"{work.job.dataset.name}, seed {work.job.seed}: {said}")
             hashes.append(config_hash)
-            pupils.append(
-                Pupil(
+            tasks.append(
+                Task(
                     method=work.job.method,
-                    lesson=work.job.lesson(work.drawn.sample, work.drawn.sample.train, means.max_memory),
+                    feed=work.job.lesson(work.drawn.sample, work.drawn.sample.train, means.max_memory),
                     val=work.drawn.sample.val,
                     start=kept.load() if kept is not None else None,
                     checkpoints=kept,
                 )
             )
-        prompts = [prompt for group in grouped(pupils) for prompt in _steps(works[0].job.images, group, observer)]
+        prompts = [prompt for group in grouped(tasks) for prompt in _steps(works[0].job.images, group, observer)]
     each = (time.perf_counter() - began) * (len(works) - 1) / len(works)  # what the others took is not its own
     return [
-        prompt if isinstance(prompt, UserError) else _ended(work, pupil, prompt, config_hash, each)
-        for work, pupil, prompt, config_hash in zip(works, pupils, prompts, hashes, strict=True)
+        prompt if isinstance(prompt, UserError) else _ended(work, task, prompt, config_hash, each)
+        for work, task, prompt, config_hash in zip(works, tasks, prompts, hashes, strict=True)
     ]
 
 
@@ -393,16 +393,16 @@ def _kept(work: Work, means: Means) -> tuple[Checkpoints | None, str]:
     return Checkpoints(directory=work.at, config_hash=config_hash, every=means.save_every), config_hash
 
 
-def _steps(images: Images, group: Sequence[Pupil], observer: Observer) -> list[nn.Module | UserError]:
+def _steps(images: Images, group: Sequence[Task], observer: Observer) -> list[nn.Module | UserError]:
     first = group[0]
-    if isinstance(first.method.learner, Steps) and observer is not SILENT:
+    if isinstance(first.method.learner, Steps) and isinstance(first.feed, Lesson) and observer is not SILENT:
         done = first.start.epoch if first.start else 0
         together = f" {len(group)} prompts are learned together." if len(group) > 1 else ""
-        observer.note(start_line(images.clip, first.method, first.lesson, images, done=done) + together)
-    return learn_pupils(images.clip, group, images, observer)
+        observer.note(start_line(images.clip, first.method, first.feed, images, done=done) + together)
+    return learn_tasks(images.clip, group, images, observer)
 
 
-def _ended(work: Work, pupil: Pupil, prompt: nn.Module, config_hash: str, others: float) -> tuple[Learned, Learning]:
+def _ended(work: Work, task: Task, prompt: nn.Module, config_hash: str, others: float) -> tuple[Learned, Learning]:
     """The prompt of a job with what is known of it; others: seconds of the work that belong to other jobs."""
     job, sample = work.job, work.drawn.sample
     trained_on = training_hash(sample.train)
@@ -421,7 +421,7 @@ def _ended(work: Work, pupil: Pupil, prompt: nn.Module, config_hash: str, others
         learned = replace(learned, facts={**learned.facts, **fitted(logits, seen, names).facts})
     began, features = work.drawn.began
     return learned, Learning(
-        seconds=(pupil.start.seconds if pupil.start else 0.0) + time.perf_counter() - began - others,
+        seconds=(task.start.seconds if task.start else 0.0) + time.perf_counter() - began - others,
         seconds_features=job.images.seconds - features,
         num_train=len(sample.train) if job.method.learner is not None else 0,
         num_val=len(sample.val),

@@ -3,103 +3,83 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from vlprompt.data import Sample
-from vlprompt.engine.checkpoint import Checkpoints, State
 from vlprompt.engine.forward import TEMPLATE, ensemble_text
 from vlprompt.engine.images import Images
 from vlprompt.engine.observer import SILENT, Observer
 from vlprompt.engine.train import Lesson, Task, new_prompt, train_all, view_of
 from vlprompt.errors import UserError
 from vlprompt.towers import Clip
-from vlprompt.types import Fit, Given, Method, Solver, Steps
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pupil:
-    """One prompt to be learned: how, from what, and what may be chosen on."""
-
-    method: Method
-    lesson: Lesson
-    val: Sequence[Sample]
-    start: State | None = None
-    checkpoints: Checkpoints | None = None
+from vlprompt.types import Fit, Given, Solver, Steps
 
 
 def learn_all(
-    clip: Clip, pupils: Sequence[Pupil], images: Images, observer: Observer = SILENT
+    clip: Clip, tasks: Sequence[Task], images: Images, observer: Observer = SILENT
 ) -> list[nn.Module | UserError]:
     """The learned prompts. Steps see the training images alone; what is fitted at once may choose on the validation images.
 
     Several go through the towers together: they are `alike`. A place has the error (exit 4) of a loss or gradient that is not finite.
     """
 
-    def fitted(solver: Solver, pupil: Pupil, prompt: nn.Module, val: Sequence[Sample]) -> None:
-        observer.note(solver.solve(prompt, _given(clip, pupil.method, pupil.lesson, val, images)))
+    def fit(solver: Solver, task: Task, val: Sequence[Sample], prompt: nn.Module) -> None:
+        observer.note(solver.solve(prompt, _given(clip, task, val, images)))
         prompt.to(clip.device)
 
-    if isinstance(pupils[0].method.learner, Steps):
-        tasks = []
-        for pupil in pupils:
-            solver = pupil.method.steps.first
-            first = partial(fitted, solver, pupil, val=()) if solver else None
-            tasks.append(
-                Task(
-                    method=pupil.method,
-                    feed=pupil.lesson,
-                    start=pupil.start,
-                    first=first,
-                    checkpoints=pupil.checkpoints,
-                )
-            )
-        found = train_all(clip, tasks, images, observer)
-        for pupil, prompt in zip(pupils, found, strict=True):
-            if (last := pupil.method.steps.last) and isinstance(prompt, nn.Module):
-                fitted(last, pupil, prompt, pupil.val)
+    if isinstance(tasks[0].method.learner, Steps):
+        firsts = [(task, task.method.steps.first) for task in tasks]
+        begun = [replace(task, first=partial(fit, solver, task, ()) if solver else None) for task, solver in firsts]
+        found = train_all(clip, begun, images, observer)
+        for task, prompt in zip(tasks, found, strict=True):
+            if (last := task.method.steps.last) and isinstance(prompt, nn.Module):
+                fit(last, task, task.val, prompt)
                 prompt.requires_grad_(False)
         return found
     out: list[nn.Module | UserError] = []
-    for pupil in pupils:
-        prompt = new_prompt(clip, pupil.method.prompt, len(pupil.lesson.class_names), pupil.lesson.seed)
-        if isinstance(pupil.method.learner, Fit):
-            fitted(pupil.method.learner.solver, pupil, prompt, pupil.val)
+    for task in tasks:
+        prompt = new_prompt(clip, task.method.prompt, len(task.feed.class_names), task.feed.seed)
+        if isinstance(task.method.learner, Fit):
+            fit(task.method.learner.solver, task, task.val, prompt)
         out.append(prompt.requires_grad_(False))
     return out
 
 
-def grouped(pupils: Sequence[Pupil]) -> list[list[Pupil]]:
+def grouped(tasks: Sequence[Task]) -> list[list[Task]]:
     """All of them where they are `alike`, else each alone: what `learn_all` takes, in their order."""
-    return [list(pupils)] if alike(pupils) else [[pupil] for pupil in pupils]
+    return [list(tasks)] if alike(tasks) else [[task] for task in tasks]
 
 
-def alike(pupils: Sequence[Pupil]) -> bool:
+def alike(tasks: Sequence[Task]) -> bool:
     """Whether prompts can go through the towers together and gain by it.
 
     They have the same classes, steps and epochs, one context for all classes that does not depend on the image, no sampled classes, and
     no memory limit."""
-    return len({_kind(one) for one in pupils}) == 1 and _kind(pupils[0]) is not None
+    return len({_kind(one) for one in tasks}) == 1 and _kind(tasks[0]) is not None
 
 
-def _kind(pupil: Pupil) -> object:
-    method, lesson = pupil.method, pupil.lesson
-    if not isinstance(method.learner, Steps) or lesson.max_memory is not None:
+def _kind(task: Task) -> object:
+    method, feed = task.method, task.feed
+    if not isinstance(method.learner, Steps) or feed.max_memory is not None:
         return None
     spec, steps = method.prompt, method.steps
     if spec.layout is None or not spec.layout.shared or spec.reach.sees or spec.reach.text_tower:
         return None
-    if steps.classes is not None and steps.classes.drawn(len(lesson.class_names)) is not None:
+    if steps.classes is not None and steps.classes.drawn(len(feed.class_names)) is not None:
         return None
-    done = pupil.start.epoch if pupil.start else 0
-    number = (steps.schedule.epochs, steps.schedule.batch, len(lesson.samples), done)
-    return spec.layout, type(steps.rule), spec.reach, lesson.class_names, lesson.template, number
+    done = task.start.epoch if task.start else 0
+    number = (steps.schedule.epochs, steps.schedule.batch, feed.number, done)
+    return spec.layout, type(steps.rule), spec.reach, feed.class_names, feed.template, number
 
 
-def _given(clip: Clip, method: Method, lesson: Lesson, val: Sequence[Sample], images: Images) -> Given:
+def _given(clip: Clip, task: Task, val: Sequence[Sample], images: Images) -> Given:
+    method, lesson = task.method, task.feed
+    assert isinstance(lesson, Lesson), "what is fitted at once has all its images"
+
     def features(samples: Sequence[Sample], view: int | None = None) -> Tensor:
         return images.features(samples, view) if samples else torch.empty(0, clip.facts.embed_dim)
 

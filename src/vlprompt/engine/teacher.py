@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -58,10 +59,8 @@ class Teacher(Images):
 
     def _forward(self, class_names: Sequence[str]) -> Forward:
         assert self.learned is not None
-        method = self.learned.method
-        return Forward(
-            self.clip, method.prompt, frozenset(), class_names, self.learned.template, teacher=method.teacher
-        )
+        answering = replace(self.learned.method, learner=None)
+        return Forward(self.clip, answering, class_names, self.learned.template)
 
     @torch.no_grad()
     def text(self, class_names: Sequence[str], template: str, ensemble: Ensemble | None = None) -> Features:

@@ -10,7 +10,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -191,15 +191,7 @@ def estimate_step(clip: Clip, method: Method, feed: Feed) -> MemoryNeed:
 def forward_of(clip: Clip, method: Method, feed: Feed, *, max_rows: int | None) -> Forward:
     """The forward pass of a method on a feed's classes."""
     return Forward(
-        clip,
-        method.prompt,
-        method.needs,
-        feed.class_names,
-        feed.template,
-        teacher=method.teacher,
-        max_rows=max_rows,
-        ranks=feed.ranks,
-        taught=feed.teacher,
+        clip, method, feed.class_names, feed.template, max_rows=max_rows, ranks=feed.ranks, taught=feed.teacher
     )
 
 
@@ -259,10 +251,12 @@ class Book(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """One prompt to be learned."""
+    """One prompt to be learned: how, from what, and what may be chosen on."""
 
     method: Method
     feed: Feed
+    val: Sequence[Sample] = ()
+    """Images that a fit may choose on (`learn`); steps never see them."""
     start: State | None = None
     """The state to go on from; None: from the beginning."""
     first: Callable[[nn.Module], object] | None = None
@@ -276,27 +270,13 @@ class Task:
 
 
 def train(
-    clip: Clip,
-    method: Method,
-    lesson: Feed,
-    images: Images,
-    *,
-    start: State | None = None,
-    first: Callable[[nn.Module], object] | None = None,
-    checkpoints: Checkpoints | None = None,
-    observer: Observer = SILENT,
+    clip: Clip, method: Method, feed: Feed, images: Images, *, observer: Observer = SILENT, **more: Any
 ) -> nn.Module:
-    """Learn a prompt: the last step's, or the method's average over epochs. The arguments are those of `Task`.
+    """Learn a prompt: the last step's, or the method's average over epochs. more: the other fields of `Task`.
 
     UserError (exit 4) where a loss or a gradient is not finite; the checkpoint of the last full epoch stays.
     """
-    task = Task(method=method, feed=lesson, start=start, first=first, checkpoints=checkpoints)
-    return train_one(clip, task, images, observer)
-
-
-def train_one(clip: Clip, task: Task, images: Images, observer: Observer = SILENT) -> nn.Module:
-    """As `train`."""
-    (learned,) = train_all(clip, [task], images, observer)
+    (learned,) = train_all(clip, [Task(method=method, feed=feed, **more)], images, observer)
     if isinstance(learned, UserError):
         raise learned
     return learned

@@ -24,7 +24,7 @@ from vlprompt.engine.images import Images, open_model
 from vlprompt.engine.observer import SILENT, Observer
 from vlprompt.engine.precision import peak_mib, reset_peak, resolve_device, versions
 from vlprompt.engine.teacher import Teacher, open_teacher
-from vlprompt.engine.train import Task, estimate_step, forward_of, new_prompt, train_one
+from vlprompt.engine.train import estimate_step, forward_of, new_prompt, train
 from vlprompt.errors import UserError, data_error
 from vlprompt.pretrain import progress as record
 from vlprompt.pretrain.config import PretrainConfig, chooses, pretraining_method, said_of_processes, whose_choices
@@ -126,8 +126,8 @@ def _run(setup: Setup) -> dict[str, Any]:
     )
     base = _zero_shot(setup, feed, forward, held)
     setup.observer.note(said(setup, feed, base.get("zero_shot_top1")))
-    task = Task(method=setup.method, feed=feed, start=state, book=book, forward=forward)
-    prompt = train_one(setup.clip, task, setup.images, setup.observer)
+    how: dict[str, Any] = {"start": state, "book": book, "forward": forward}
+    prompt = train(setup.clip, setup.method, feed, setup.images, observer=setup.observer, **how)
     if not progress.images:
         raise data_error(
             f"none of the {len(setup.corpus.train):,} training images could be used, the first: "
