@@ -25,7 +25,7 @@ from vlprompt.errors import UserError
 from vlprompt.methods.resolve import resolve
 from vlprompt.prompts.after_image import AdapterSpec, ProjectedSpec
 from vlprompt.prompts.attest import Tpt, TptOptions
-from vlprompt.prompts.classaware import ClassAwareSpec
+from vlprompt.prompts.context import ClassAwareSpec
 from vlprompt.prompts.lowrank import LowRankSpec
 from vlprompt.solvers.blend import BlendedProbe, BlendOptions, BlendSpec
 from vlprompt.solvers.cache import CacheOptions, CacheSpec, FilledCache, SearchedCache

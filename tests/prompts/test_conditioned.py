@@ -7,7 +7,7 @@ import torch
 
 from vlprompt.errors import UserError
 from vlprompt.prompts import ConditionedSpec, ContextSpec
-from vlprompt.prompts.layers import linear, uniform, words_last
+from vlprompt.prompts.layers import linear, uniform
 from vlprompt.towers import Clip
 
 NAMES = ("cat", "a red dog", "bird")
@@ -60,11 +60,12 @@ def test_zeros_and_words_at_the_end(clip: Clip) -> None:
     assert torch.equal(prompt.ctx[2:], words)
     specific = ContextSpec(n_ctx=6, init="zeros + a photo of a", per_class=True)
     assert torch.equal(specific.build(clip.facts, torch.Generator().manual_seed(0), 3).ctx[1, 2:], words)
-    assert torch.equal(words_last("a photo of a", 4, clip.facts), words)
+    whole = ContextSpec(n_ctx=4, init="zeros + a photo of a")
+    assert torch.equal(whole.build(clip.facts, torch.Generator().manual_seed(0), 3).ctx, words)
 
 
 def test_more_words_than_tokens_are_refused(clip: Clip) -> None:
-    with pytest.raises(UserError, match="n_ctx=4 or fewer words"):
+    with pytest.raises(UserError, match="n_ctx=4, other words"):
         ContextSpec(n_ctx=3, init="zeros + a photo of a").build(clip.facts, torch.Generator().manual_seed(0), 3)
 
 

@@ -26,7 +26,7 @@ from vlprompt.engine.teacher import taught_text
 from vlprompt.errors import UserError
 from vlprompt.losses import after, answers
 from vlprompt.methods.resolve import resolve
-from vlprompt.prompts.bare import Bare
+from vlprompt.prompts import Bare
 from vlprompt.records import Predictions, id_hashes
 from vlprompt.towers import Clip
 from vlprompt.types import AtTest, Features, Method, Prompted, PromptSpec

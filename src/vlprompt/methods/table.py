@@ -15,7 +15,7 @@ from vlprompt.methods.templates import SIXTY
 from vlprompt.prompts import BareSpec, ConditionedSpec, ContextSpec
 from vlprompt.prompts.after_image import AdapterSpec, ProjectedSpec
 from vlprompt.prompts.attest import Tpt, TptOptions
-from vlprompt.prompts.classaware import ClassAwareSpec
+from vlprompt.prompts.context import ClassAwareSpec
 from vlprompt.prompts.joint import CoupledSpec, IndependentSpec, VisionSpec
 from vlprompt.prompts.lowrank import LowRankSpec
 from vlprompt.prompts.unshared import UnsharedSpec

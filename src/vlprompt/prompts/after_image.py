@@ -17,17 +17,17 @@ from torch import Tensor, nn
 from vlprompt.errors import UserError
 from vlprompt.prompts.layers import (
     AUTO,
-    checked_depth,
-    image_place,
+    depths,
     linear,
     normal,
     numbered,
+    places,
     require_image_prompts,
     require_tokens,
-    three_quarters,
+    spliced,
     uniform,
 )
-from vlprompt.types import ModelFacts, Prompted, Reach, Splice
+from vlprompt.types import ModelFacts, Prompted, Reach
 
 MOMENTUM = 0.1
 """Share of a step in the running mean and variance."""
@@ -96,9 +96,8 @@ class ProjectedSpec:
     def build(self, facts: ModelFacts, generator: torch.Generator, num_classes: int) -> Projected:
         """N(0, 0.02) tokens, then the projector as PyTorch starts it. UserError: a ResNet, or a depth above the tower's layers."""
         require_image_prompts(facts, "coop")
-        depth = self.depth or three_quarters(facts.image_layers)
-        checked_depth(depth, {"image": facts.image_layers})
-        layers = [normal((self.n_image, facts.image_width), generator) for _ in range(depth)]
+        deep = depths(self.depth, {"image": facts.image_layers})
+        layers = [normal((self.n_image, facts.image_width), generator) for _ in range(deep["image"])]
         width = self.width or facts.embed_dim
         return Projected(layers, uniform(width, facts.embed_dim, generator), linear(width, width, generator))
 
@@ -119,8 +118,7 @@ class Projected(nn.Module):
         self.second = second
 
     def forward(self, chance: int | None) -> Prompted:
-        image = {int(layer): Splice(q=tokens) for layer, tokens in self.image.items()}
-        return Prompted(image=image, after_image=partial(self.projected, learning=chance is not None))
+        return Prompted(image=spliced(self.image), after_image=partial(self.projected, learning=chance is not None))
 
     def projected(self, image_BE: Tensor, *, learning: bool) -> Tensor:
         """(B, F). learning: by the mean and variance of these images, which the running ones then follow; one image is not enough."""
@@ -133,13 +131,8 @@ class Projected(nn.Module):
         return out
 
     def places(self) -> dict[str, str]:
-        place = "after the image tower, "
-        return {f"image.{layer}": image_place(int(layer)) for layer in self.image} | {
-            "first": f"{place}first layer",
-            "scale": f"{place}batch normalisation",
-            "shift": f"{place}batch normalisation",
-            "mean": f"{place}batch normalisation: the running mean, not learned by gradient",
-            "variance": f"{place}batch normalisation: the running variance, not learned by gradient",
-            "second.weight": f"{place}second layer",
-            "second.bias": f"{place}second layer",
-        }
+        normalised = "batch normalisation"
+        parts = {"first": "first layer", "scale": normalised, "shift": normalised}
+        parts |= {one: f"{normalised}: the running {one}, not learned by gradient" for one in ("mean", "variance")}
+        parts |= dict.fromkeys(("second.weight", "second.bias"), "second layer")
+        return places("image", self.image) | {name: f"after the image tower, {part}" for name, part in parts.items()}

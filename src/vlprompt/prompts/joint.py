@@ -15,17 +15,17 @@ from vlprompt.prompts.layers import (
     ALL,
     AUTO,
     WORDS,
-    checked_depth,
+    depths,
     fixed_words,
-    image_place,
     linear,
     normal,
     numbered,
+    place,
+    places,
     require_image_prompts,
     require_tokens,
+    spliced,
     start_context,
-    text_place,
-    three_quarters,
 )
 from vlprompt.types import ModelFacts, Prompted, Reach, Splice, TextLayout
 
@@ -39,21 +39,17 @@ class VisionSpec:
     depth: int = field(default=ALL, metadata={"words": {"all": ALL}})
     """How many layers of the image tower are prompted, counted from the first: 1 is shallow, "all" deep."""
 
+    layout = None
+    reach = Reach(image_tower=True)
+
     def __post_init__(self) -> None:
         require_tokens("n_image", self.n_image)
-
-    @property
-    def layout(self) -> TextLayout | None:
-        return None
-
-    reach = Reach(image_tower=True)
 
     def build(self, facts: ModelFacts, generator: torch.Generator, num_classes: int) -> IndependentPrompt:
         """N(0, 0.02) tokens for each prompted layer. UserError: a ResNet, or a depth above the tower's layers."""
         require_image_prompts(facts, "coop")
-        depth = self.depth or facts.image_layers
-        checked_depth(depth, {"image": facts.image_layers})
-        image = [normal((self.n_image, facts.image_width), generator) for _ in range(depth)]
+        deep = depths(self.depth or facts.image_layers, {"image": facts.image_layers})
+        image = [normal((self.n_image, facts.image_width), generator) for _ in range(deep["image"])]
         return IndependentPrompt(None, [], image, None)
 
 
@@ -85,10 +81,7 @@ class IndependentSpec:
     def build(self, facts: ModelFacts, generator: torch.Generator, num_classes: int) -> IndependentPrompt:
         """The context from its words, all else N(0, 0.02). UserError: a ResNet, or a depth above a tower's layers."""
         require_image_prompts(facts, "coop")
-        layers = {"text": facts.text_layers, "image": facts.image_layers}
-        if self.depth:
-            checked_depth(self.depth, layers)
-        deep = {tower: self.depth or three_quarters(count) for tower, count in layers.items()}
+        deep = depths(self.depth, {"text": facts.text_layers, "image": facts.image_layers})
         return IndependentPrompt(
             start_context(self.init, self.n_ctx, facts, generator),
             [normal((self.n_ctx, facts.text_width), generator) for _ in range(1, deep["text"])],
@@ -108,15 +101,12 @@ class IndependentPrompt(nn.Module):
         self.layout = layout
 
     def forward(self) -> Prompted:
-        rows = ({} if self.ctx is None else {"0": self.ctx}) | dict(self.text.items())
-        text = {int(layer): Splice(q=tokens) for layer, tokens in rows.items()}
-        image = {int(layer): Splice(q=rows) for layer, rows in self.image.items()}
-        return Prompted(text=text, image=image, layout=self.layout)
+        first = {} if self.ctx is None else {0: Splice(q=self.ctx)}
+        return Prompted(text=first | spliced(self.text), image=spliced(self.image), layout=self.layout)
 
     def places(self) -> dict[str, str]:
-        first = {} if self.ctx is None else {"ctx": text_place(0)}
-        text = {f"text.{layer}": text_place(int(layer)) for layer in self.text}
-        return first | text | {f"image.{layer}": image_place(int(layer)) for layer in self.image}
+        first = {} if self.ctx is None else {"ctx": place("text", 0)}
+        return first | places("text", self.text) | places("image", self.image)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,9 +135,7 @@ class CoupledSpec:
         """The context from its words, deeper tokens N(0, 0.02), projections as PyTorch starts linear layers; those of the deeper
         layers start as copies of one (MaPLe's code). UserError: a ResNet, or a depth above the smaller tower's layers."""
         require_image_prompts(facts, "coop")
-        layers = {"text": facts.text_layers, "image": facts.image_layers}
-        depth = self.depth or three_quarters(min(layers.values()))
-        checked_depth(depth, layers)
+        depth = min(depths(self.depth, {"text": facts.text_layers, "image": facts.image_layers}).values())
         ctx_MD = start_context(self.init, self.n_ctx, facts, generator)
         text = [normal((self.n_ctx, facts.text_width), generator) for _ in range(1, depth)]
         first, deeper = (linear(facts.text_width, facts.image_width, generator) for _ in range(2))
@@ -165,13 +153,13 @@ class CoupledPrompt(nn.Module):
         self.layout = layout
 
     def forward(self) -> Prompted:
-        text = {0: self.ctx} | {int(layer): rows for layer, rows in self.text.items()}
-        image = {layer: Splice(q=self.proj[layer](rows)) for layer, rows in text.items()}
-        return Prompted(text={layer: Splice(q=rows) for layer, rows in text.items()}, image=image, layout=self.layout)
+        text = {0: Splice(q=self.ctx)} | spliced(self.text)
+        image = {layer: Splice(q=self.proj[layer](one.q)) for layer, one in text.items()}
+        return Prompted(text=text, image=image, layout=self.layout)
 
     def places(self) -> dict[str, str]:
-        found = {"ctx": text_place(0)} | {f"text.{layer}": text_place(int(layer)) for layer in self.text}
+        found = {"ctx": place("text", 0)} | places("text", self.text)
         for layer in range(len(self.proj)):
             source = "ctx" if layer == 0 else f"text.{layer}"
-            found |= {f"proj.{layer}.{part}": f"{source} -> {image_place(layer)}" for part in ("weight", "bias")}
+            found |= {f"proj.{layer}.{part}": f"{source} -> {place('image', layer)}" for part in ("weight", "bias")}
         return found

@@ -6,40 +6,49 @@ Letters: N prompt tokens, M context tokens, D width of a tower. Layers count fro
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from vlprompt.errors import UserError
-from vlprompt.types import ModelFacts
+from vlprompt.types import ModelFacts, Splice
 
 NORMAL, ZEROS = "normal", "zeros"
 STD = 0.02
 
 
-def image_place(layer: int) -> str:
-    """Where the image tokens of a layer stand, in words."""
-    how = "after the patches" if layer == 0 else "in place of the layer before's tokens"
-    return f"image tower, layer {layer}, {how}"
+def place(tower: Literal["text", "image"], layer: int) -> str:
+    """Where the tokens of a layer stand, in words."""
+    first = {"text": "before the class name", "image": "after the patches"}
+    return f"{tower} tower, layer {layer}, " + ("in place of the layer before's tokens" if layer else first[tower])
 
 
-def text_place(layer: int) -> str:
-    """Where the text tokens of a layer stand, in words."""
-    how = "before the class name" if layer == 0 else "in place of the layer before's tokens"
-    return f"text tower, layer {layer}, {how}"
+def places(tower: Literal["text", "image"], tokens: nn.ParameterDict) -> dict[str, str]:
+    """`numbered` tokens of a tower by name, and where each stands."""
+    return {f"{tower}.{layer}": place(tower, int(layer)) for layer in tokens}
 
 
-def first_values(
-    init: str, shape: tuple[int, ...], facts: ModelFacts, generator: torch.Generator, std: float
-) -> Tensor:
-    """Where a context of this shape, (M, D) or (C, M, D), starts from."""
-    require_tokens("n_ctx", shape[-2])
+def first_values(init: str, shape: tuple[int, ...], facts: ModelFacts, generator: torch.Generator) -> Tensor:
+    """Where a context of this shape, (M, D) or (C, M, D), starts from: N(0, 0.02), or words that are exactly M tokens long.
+
+    `zeros + WORDS`: the words in the last rows, zeros before (ProGrad's start, arXiv 2205.14865, its code). UserError: other lengths.
+    """
+    number = shape[-2]
+    require_tokens("n_ctx", number)
     if init == NORMAL:
-        return torch.empty(shape).normal_(std=std, generator=generator)
-    kind, plus, words = init.partition("+")
-    if kind.strip() == ZEROS and plus:
-        return words_last(words.strip(), shape[-2], facts).expand(shape).clone()
-    return start_from_words(init, shape[-2], facts).expand(shape).clone()
+        return normal(shape, generator)
+    kind, plus, last = init.partition("+")
+    padded = kind.strip() == ZEROS and bool(plus)
+    words = last.strip() if padded else init
+    rows_WD = _rows_of(words, facts)
+    if len(rows_WD) > number or (len(rows_WD) < number and not padded):
+        raise UserError(
+            f"the words {words!r} are {len(rows_WD)} tokens in this model's vocabulary, but n_ctx is {number}. Use "
+            f"--set n_ctx={len(rows_WD)}, other words, or init=normal."
+        )
+    rows_MD = torch.cat([rows_WD.new_zeros(number - len(rows_WD), rows_WD.shape[1]), rows_WD])
+    return rows_MD.expand(shape).clone()
 
 
 def _rows_of(words: str, facts: ModelFacts) -> Tensor:
@@ -48,28 +57,6 @@ def _rows_of(words: str, facts: ModelFacts) -> Tensor:
     if not len(rows_WD):
         raise UserError(f"init={words!r} has no words. Write some, for example 'a photo of a', or take init=normal.")
     return rows_WD
-
-
-def words_last(words: str, num_tokens: int, facts: ModelFacts) -> Tensor:
-    """The embeddings of words in the last rows of (M, D), zeros before (ProGrad's start, arXiv 2205.14865, its code)."""
-    rows_WD = _rows_of(words, facts)
-    if len(rows_WD) > num_tokens:
-        raise UserError(
-            f"the words {words!r} are {len(rows_WD)} tokens in this model's vocabulary, and n_ctx is {num_tokens}. Use "
-            f"--set n_ctx={len(rows_WD)} or fewer words."
-        )
-    return torch.cat([rows_WD.new_zeros(num_tokens - len(rows_WD), rows_WD.shape[1]), rows_WD])
-
-
-def start_from_words(words: str, num_tokens: int, facts: ModelFacts) -> Tensor:
-    """The embeddings (M, D) of words that are exactly `num_tokens` tokens long."""
-    rows_MD = _rows_of(words, facts)
-    if len(rows_MD) != num_tokens:
-        raise UserError(
-            f"the words {words!r} are {len(rows_MD)} tokens in this model's vocabulary, but n_ctx is {num_tokens}. Use "
-            f"--set n_ctx={len(rows_MD)}, other words, or init=normal."
-        )
-    return rows_MD
 
 
 AUTO, ALL = 0, 0
@@ -85,13 +72,14 @@ def three_quarters(layers: int) -> int:
     return max(1, min(3 * layers // 4, layers - 1))
 
 
-def checked_depth(depth: int, layers: Mapping[str, int]) -> None:
-    """UserError where a depth that was asked for is below 1 or above a tower's layers (`layers`: tower -> its layers)."""
+def depths(depth: int, layers: Mapping[str, int]) -> dict[str, int]:
+    """Tower -> how many of its `layers` are prompted. UserError: a depth that was asked for is below 1 or above a tower's layers."""
     low = min(layers, key=lambda tower: layers[tower])
-    if not 1 <= depth <= layers[low]:
+    if depth != AUTO and not 1 <= depth <= layers[low]:
         raise UserError(
             f"depth={depth}: the {low} tower of this model has {layers[low]} layers. Use 1 to {layers[low]}, or leave depth as it is."
         )
+    return {tower: depth or three_quarters(count) for tower, count in layers.items()}
 
 
 MAX_TOKENS = 1024
@@ -153,6 +141,11 @@ def numbered(tokens: Sequence[Tensor], start: int = 0) -> nn.ParameterDict:
     for layer, rows in enumerate(tokens, start=start):
         found[str(layer)] = nn.Parameter(rows)
     return found
+
+
+def spliced(tokens: nn.ParameterDict) -> dict[int, Splice]:
+    """`numbered` tokens, as they enter a tower."""
+    return {int(layer): Splice(q=rows) for layer, rows in tokens.items()}
 
 
 def uniform(outputs: int, inputs: int, generator: torch.Generator) -> Tensor:

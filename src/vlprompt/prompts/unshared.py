@@ -19,15 +19,13 @@ from torch import Tensor, nn
 from vlprompt.prompts.layers import (
     AUTO,
     WORDS,
-    checked_depth,
+    depths,
     fixed_words,
-    image_place,
     normal,
+    place,
     require_image_prompts,
     require_tokens,
     start_context,
-    text_place,
-    three_quarters,
 )
 from vlprompt.types import ModelFacts, Prompted, Reach, Residual, Splice, TextLayout
 
@@ -75,9 +73,7 @@ class UnsharedSpec:
             require_image_prompts(facts, "rpp with --set towers=text")
         layers = {"text": facts.text_layers, "image": facts.image_layers}
         layers = {tower: count for tower, count in layers.items() if self.towers in ("both", tower)}
-        if self.depth:
-            checked_depth(self.depth, layers)
-        deep = {tower: self.depth or three_quarters(count) for tower, count in layers.items()}
+        deep = depths(self.depth, layers)
         shape = {"text": (self.n_ctx, facts.text_width), "image": (self.n_image, facts.image_width)}
         values = {
             tower: [{part: normal(shape[tower], generator) for part in PARTS} for _ in range(deep[tower])]
@@ -140,12 +136,12 @@ class UnsharedPrompt(nn.Module):
         use = {"q": "queries", "k": "keys", "v": "values"}
         found = {}
         if self.ctx is not None:
-            found["ctx"] = f"{text_place(0)}, the un-replaced rows"
+            found["ctx"] = f"{place('text', 0)}, the un-replaced rows"
         if self.patch is not None:
-            found["patch"] = f"{image_place(0)}, the un-replaced rows"
-        for tower, layers, place in (("text", self.text, text_place), ("image", self.image, image_place)):
+            found["patch"] = f"{place('image', 0)}, the un-replaced rows"
+        for first, tower, layers in ((place("text", 0), "text", self.text), (place("image", 0), "image", self.image)):
             for layer in layers:
-                where = place(0).replace("layer 0", f"layer {layer}")
+                where = first.replace("layer 0", f"layer {layer}")
                 found |= {f"{tower}.{layer}.{part}": f"{where}, for {use[part]} alone" for part in PARTS}
         return found
 
