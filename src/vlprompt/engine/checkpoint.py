@@ -15,7 +15,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from vlprompt import disk, reading, records, tensors
-from vlprompt.errors import DATA, UserError
+from vlprompt.errors import UserError, data_error
 from vlprompt.records import METRICS
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -100,9 +100,8 @@ def unpacked(path: Path, data: bytes, schema: int, config_hash: str) -> tuple[St
     try:
         state, numbers, facts = _unpacked(path, data)
     except UserError as problem:
-        raise UserError(
-            f"{path} is not a checkpoint of vlprompt, or it is damaged ({problem}) Move it away to start this seed again.",
-            exit_code=DATA,
+        raise data_error(
+            f"{path} is not a checkpoint of vlprompt, or it is damaged ({problem}) Move it away to start this seed again."
         ) from problem
     if numbers.schema != schema or numbers.config != config_hash:
         raise UserError(
@@ -223,9 +222,7 @@ def put_back(parameters: Mapping[str, Tensor], prompt: nn.Module) -> None:
 
 def _require_fit(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
     if {name: one.shape for name, one in found.items()} != {name: one.shape for name, one in wanted.items()}:
-        raise UserError(
-            "the checkpoint has other tensors than the prompt. Move it away to start this seed again.", exit_code=DATA
-        )
+        raise data_error("the checkpoint has other tensors than the prompt. Move it away to start this seed again.")
 
 
 def weights_found(directory: Path, config_hash: str) -> dict[str, float]:

@@ -21,7 +21,7 @@ from torch import Tensor
 from vlprompt import __version__, artifact, disk, plain, reading
 from vlprompt.artifact import Learned
 from vlprompt.engine.evaluate import Classifier, check_classes
-from vlprompt.errors import DATA, UserError
+from vlprompt.errors import UserError, data_error
 from vlprompt.types import Reach
 
 SUFFIXES = (".npy", ".safetensors")
@@ -169,13 +169,12 @@ def read_names(path: Path) -> tuple[str, ...]:
         if odd := [name for name in names if plain.terminal(name) != name]:
             raise ValueError(f"{plain.terminal(odd[0])[:60]!r} holds a control code")
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{path}: no list of names ({error}). Allowed: lines of a name each, a JSON list of names, or annotations with `categories`.",
-            exit_code=DATA,
+        raise data_error(
+            f"{path}: no list of names ({error}). Allowed: lines of a name each, a JSON list of names, or annotations with `categories`."
         ) from error
     names = [name for name in names if name]
     if not names:
-        raise UserError(f"{path} holds no name.", exit_code=DATA)
+        raise data_error(f"{path} holds no name.")
     return tuple(names)
 
 

@@ -12,7 +12,7 @@ from typing import Literal
 from vlprompt import reading
 from vlprompt.engine.checkpoint import Track
 from vlprompt.engine.precision import DTYPES
-from vlprompt.errors import DATA, UserError, unknown
+from vlprompt.errors import UserError, data_error, unknown
 from vlprompt.methods import recipes
 from vlprompt.methods.resolve import RECIPES
 from vlprompt.types import Views
@@ -217,9 +217,8 @@ def claimed(
             raise UserError(f"{directory} holds unfinished work. Continue it with --resume, or use another --out.")
         return False
     if gone := [one.relative_to(directory) for one in prompts if not one.is_file()]:
-        raise UserError(
+        raise data_error(
             f"{directory} has a finished record, but its prompt ({gone[0]}) is gone. Remove {result.name} to learn it "
-            "again, or put the prompt back.",
-            exit_code=DATA,
+            "again, or put the prompt back."
         )
     return True

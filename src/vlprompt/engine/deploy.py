@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from vlprompt import __version__, artifact, disk
 from vlprompt.engine.evaluate import Classifier, check_classes
 from vlprompt.engine.several import require_one_label
-from vlprompt.errors import DATA, UserError
+from vlprompt.errors import UserError, data_error
 from vlprompt.losses import after, answers
 from vlprompt.towers import Clip
 
@@ -110,9 +110,7 @@ def _write_onnx(path: Path, program: torch.export.ExportedProgram, facts: dict[s
         import onnx
         import onnxscript  # noqa: F401
     except ImportError as missing:
-        raise UserError(
-            f"{missing.name} is not installed. Run: pip install 'vlprompt[onnx]'", exit_code=DATA
-        ) from missing
+        raise data_error(f"{missing.name} is not installed. Run: pip install 'vlprompt[onnx]'") from missing
     logging.getLogger("torch.onnx").setLevel(
         logging.ERROR
     )  # it warns that torchvision is not installed, which nobody needs

@@ -25,7 +25,7 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from vlprompt.engine.step import Gradients
-from vlprompt.errors import DATA, UserError
+from vlprompt.errors import UserError, data_error
 
 Thing = TypeVar("Thing")
 
@@ -192,11 +192,10 @@ def joined(device: torch.device) -> Iterator[Alone]:
         if not isinstance(error, dist.DistError) and "gloo" not in str(error):
             raise
         reason = str(error).splitlines()[0][-200:]
-        raise UserError(
+        raise data_error(
             f"rank {rank} of {world} lost another process: it ended, or was silent for {PATIENCE:.0f} s ({reason}). "
             "See what the others say. The last checkpoint is kept: the same command with --resume goes on from it, and torchrun with "
-            "--max-restarts by itself.",
-            exit_code=DATA,
+            "--max-restarts by itself."
         ) from error
     finally:
         dist.destroy_process_group()
@@ -212,11 +211,10 @@ def _reached() -> tuple[Store, int, int]:
         return found
     except (ValueError, RuntimeError) as error:
         place = f"{os.environ.get('MASTER_ADDR', 'no MASTER_ADDR')}:{os.environ.get('MASTER_PORT', 'no MASTER_PORT')}"
-        raise UserError(
+        raise data_error(
             f"rank {os.environ['RANK']} of {os.environ['WORLD_SIZE']} did not reach the others at {place} within "
             f"{SECONDS_TO_REACH:.0f} s ({str(error).splitlines()[0][:200]}). Start all processes at once with torchrun, and check that "
-            "every machine can reach that address.",
-            exit_code=DATA,
+            "every machine can reach that address."
         ) from error
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vlprompt.engine.classes import in_view
 from vlprompt.engine.distributed import ALONE, Alone
-from vlprompt.errors import DATA, UserError
+from vlprompt.errors import UserError, data_error
 from vlprompt.losses import after, answers, logits
 from vlprompt.tensors import onto
 from vlprompt.towers import Clip
@@ -242,10 +242,9 @@ def require_sentences(ensemble: Ensemble | None, class_names: Sequence[str]) -> 
     if ensemble is None or ensemble.by_class is None:
         return
     if missing := [name for name in class_names if not ensemble.sentences(name)]:
-        raise UserError(
+        raise data_error(
             f"{len(missing)} of {len(class_names)} classes have no sentence: {', '.join(map(repr, missing[:5]))}. Write some "
-            f"for every class into a file, and give it with --sentences FILE (bench: --set sentences=FILE).",
-            exit_code=DATA,
+            f"for every class into a file, and give it with --sentences FILE (bench: --set sentences=FILE)."
         )
 
 

@@ -16,7 +16,7 @@ from vlprompt.engine.choose import answered, apart, deal, labels
 from vlprompt.engine.evaluate import Told, best_words, zero_shot
 from vlprompt.engine.job import Drawn, Job
 from vlprompt.engine.observer import Observer
-from vlprompt.errors import DATA, UserError
+from vlprompt.errors import data_error
 from vlprompt.records import Record
 
 CHEAP = 20.0
@@ -36,9 +36,7 @@ def in_folds(drawn: Drawn, job: Job) -> Drawn:
     """The sample with the images that folds can ask about as its test images. UserError: no class has two."""
     asked = sorted(place for fold in _dealt(drawn, job) for place in fold)
     if not asked:
-        raise UserError(
-            f"--folds {job.folds}: no class has two images, so none can be asked about. Add images.", exit_code=DATA
-        )
+        raise data_error(f"--folds {job.folds}: no class has two images, so none can be asked about. Add images.")
     return dataclasses.replace(drawn, test=tuple(drawn.sample.train[place] for place in asked))
 
 

@@ -9,7 +9,7 @@ from vlprompt.data import Dataset, FewShot, few_shot, restrict
 from vlprompt.data.sources import strict_error
 from vlprompt.data.splits import Subset
 from vlprompt.engine.images import Images
-from vlprompt.errors import DATA, UserError
+from vlprompt.errors import data_error
 
 
 def draw(
@@ -49,10 +49,9 @@ def draw(
     empty = sorted(set(range(len(sample.class_names))) - {label for one in sample.train for label in one.labels})
     if empty:
         names = ", ".join(sample.class_names[label] for label in empty[:5])
-        raise UserError(
+        raise data_error(
             f"{dataset.name}: {len(empty)} of {len(sample.class_names)} classes have no training image that can be used ({names}). "
-            f"{said_of_skipped(skipped) + ' ' if skipped else ''}Add images, or take the classes out.",
-            exit_code=DATA,
+            f"{said_of_skipped(skipped) + ' ' if skipped else ''}Add images, or take the classes out."
         )
     return sample
 

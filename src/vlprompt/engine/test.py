@@ -17,7 +17,7 @@ from vlprompt.engine.images import open_model
 from vlprompt.engine.job import SPLIT, Learning, Questions
 from vlprompt.engine.job import test as examined
 from vlprompt.engine.observer import SILENT, Observer
-from vlprompt.errors import DATA, UserError
+from vlprompt.errors import UserError, data_error
 from vlprompt.records import Record
 from vlprompt.types import plain_name
 
@@ -60,7 +60,7 @@ def evaluate_run(
         chosen = fewer_tests(chosen, max_test)
         test = images.usable(chosen.test, skipped, strict=strict)
         if not test:
-            raise UserError(f"{data} has no test images that can be used.", exit_code=DATA)
+            raise data_error(f"{data} has no test images that can be used.")
         if learned.prompt is not None:
             _refuse_seen(seen_among(test, place), len(test), data)
         same = learned.facts.get("dataset") == dataset.name
@@ -100,9 +100,7 @@ def among(dataset: Dataset, data: str, learned: Sequence[str], classes: Among, o
     if classes == "own":
         if len(names) < 2:
             other = f" --classes learned asks about it among the {len(learned)} learned classes." if shared else ""
-            raise UserError(
-                f"{data} has one class only ({names[0]!r}), so every answer would be right.{other}", exit_code=DATA
-            )
+            raise data_error(f"{data} has one class only ({names[0]!r}), so every answer would be right.{other}")
         if shared and absent:
             observer.note(
                 f"{data} has {len(shared)} of the {len(learned)} learned classes; it lacks {some(absent)}. Accuracy is among its "
@@ -114,9 +112,7 @@ def among(dataset: Dataset, data: str, learned: Sequence[str], classes: Among, o
             )
         return dataset
     if not shared:
-        raise UserError(
-            f"{data} has none of the learned classes ({some(list(learned))}). Leave out --classes.", exit_code=DATA
-        )
+        raise data_error(f"{data} has none of the learned classes ({some(list(learned))}). Leave out --classes.")
     if new:
         observer.note(f"{data} has classes that were not learned: {some(new)}. Their images are left out.")
     having = [
@@ -175,7 +171,7 @@ def _images_seen(place: Path) -> _Seen | None:
         ids = frozenset(str(id) for part in ("train", "val") for id, _ in stored[part])
         return _Seen(ids, frozenset(map(str, stored.get("seen", ()))))
     except (ValueError, KeyError, TypeError) as problem:
-        raise UserError(f"{path} is damaged ({problem}).", exit_code=DATA) from problem
+        raise data_error(f"{path} is damaged ({problem}).") from problem
 
 
 def seen_among(test: Sequence[Sample], place: Path) -> list[str]:
@@ -189,8 +185,7 @@ def seen_among(test: Sequence[Sample], place: Path) -> list[str]:
 
 def _refuse_seen(known: Sequence[str], number: int, data: str) -> None:
     if known:
-        raise UserError(
+        raise data_error(
             f"{len(known)} of the {number} test images of {data} were learned from, or chosen by: {some(known, 3)}. Accuracy on them "
-            "means nothing. Remove them from the test images, or test on other images.",
-            exit_code=DATA,
+            "means nothing. Remove them from the test images, or test on other images."
         )

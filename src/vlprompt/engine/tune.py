@@ -23,7 +23,7 @@ from vlprompt.engine.images import Images
 from vlprompt.engine.job import Job
 from vlprompt.engine.observer import SILENT, Observer
 from vlprompt.engine.run import job_of, learned_and_tested, open_all
-from vlprompt.errors import DATA, UserError
+from vlprompt.errors import UserError, data_error
 from vlprompt.methods.resolve import SCHEDULE_FIELDS, recipe_of, resolve
 from vlprompt.records import Record
 from vlprompt.types import Method
@@ -168,7 +168,7 @@ def tune(config: RunConfig, ranges: Mapping[str, str], trials: int, observer: Ob
         observer.stage("trials", trials + 1)
         (default,) = tuning.measured([(DEFAULT, {})])
         if default.problem:
-            raise UserError(f"the default of {config.method} cannot be learned: {default.problem}", exit_code=DATA)
+            raise data_error(f"the default of {config.method} cannot be learned: {default.problem}")
         default = dataclasses.replace(default, settings={name: first.method.options.get(name) for name in ranges})
         observer.advance(1, {"default": default.accuracy})
         found = [*tuning.search(default, trials, observer)]
@@ -192,9 +192,7 @@ def _judged(dataset: Dataset, observer: Observer) -> Dataset:
             f"{dataset.name} has no validation images: half of its training images ({len(val)}) choose in their place."
         )
     if not val:
-        raise UserError(
-            f"{dataset.name} has no validation images to choose on. Put some into DATA/val.", exit_code=DATA
-        )
+        raise data_error(f"{dataset.name} has no validation images to choose on. Put some into DATA/val.")
     return dataclasses.replace(dataset, val=(), test=val, tested=Tested((*val, *dataset.test)), test_of=0)
 
 

@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_h
 
 from vlprompt import reading
 from vlprompt.data.papers.catalogue import FEW_SHOT, SHIFTED
-from vlprompt.errors import DATA, UserError, unknown
+from vlprompt.errors import UserError, data_error, unknown
 from vlprompt.reading import fits, whole
 
 T = TypeVar("T")
@@ -275,7 +275,7 @@ def _gathered(name: str, values: Mapping[str, Any], chain: tuple[str, ...]) -> t
             continue
         if other not in _files() or other in chain:
             why = "which extends this one" if other in chain else "and no file has that name"
-            raise UserError(f"recipe {name}: {key} is {other!r}, {why}.", exit_code=DATA)
+            raise data_error(f"recipe {name}: {key} is {other!r}, {why}.")
         below, more = _gathered(other, _loaded(other), (*chain, other))
         files += more
         if key == "options_from":
@@ -384,4 +384,4 @@ def _flat(table: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _wrong(where: str, key: str, value: object, allowed: str) -> UserError:
-    return UserError(f"recipe {where}: {key} is {value!r}; it must be {allowed}.", exit_code=DATA)
+    return data_error(f"recipe {where}: {key} is {value!r}; it must be {allowed}.")

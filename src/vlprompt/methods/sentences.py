@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vlprompt import reading
-from vlprompt.errors import DATA, UserError
+from vlprompt.errors import UserError, data_error
 from vlprompt.methods.templates import IMAGENET, SELECTED, SIXTY
 from vlprompt.pocket import descriptions
 from vlprompt.types import Ensemble, plain_name
@@ -78,10 +78,9 @@ class DescriptionOptions:
             return
         path = Path(self.sentences).expanduser()
         if path.suffix not in SUFFIXES:
-            raise UserError(
+            raise data_error(
                 f"sentences={self.sentences}: allowed are {POCKET} (the embedded sets) and a file that ends in "
-                f"{', '.join(SUFFIXES)}, with sentences for each class.",
-                exit_code=DATA,
+                f"{', '.join(SUFFIXES)}, with sentences for each class."
             )
         object.__setattr__(self, "sentences", json.dumps(read_sentences(path), ensure_ascii=False))
 
@@ -105,7 +104,7 @@ def read_sentences(path: Path) -> dict[str, list[str]]:
     if path.suffix == ".csv":
         rows = list(csv.DictReader(io.StringIO(content)))
         if not rows or not {"class", "sentence"} <= set(rows[0]):
-            raise UserError(f"{path}: a CSV of sentences has the columns class and sentence.", exit_code=DATA)
+            raise data_error(f"{path}: a CSV of sentences has the columns class and sentence.")
         value: dict[str, list[str]] = {}
         for row in rows:
             value.setdefault(row["class"] or "", []).append(row["sentence"] or "")
@@ -122,16 +121,13 @@ def checked_sentences(value: object, where: str) -> dict[str, list[str]]:
     for name, some in value.items() if isinstance(value, dict) else ():
         some = [some] if isinstance(some, str) else some
         if not isinstance(some, list) or not some or not all(isinstance(one, str) and one.strip() for one in some):
-            raise UserError(
-                f"{where}: the class {name!r} has {reading.shown(some)}, not a list of sentences.", exit_code=DATA
-            )
+            raise data_error(f"{where}: the class {name!r} has {reading.shown(some)}, not a list of sentences.")
         if plain_name(name) in found:
-            raise UserError(f"{where}: the class {name!r} is listed twice.", exit_code=DATA)
+            raise data_error(f"{where}: the class {name!r} is listed twice.")
         found[plain_name(name)] = [one.strip() for one in some]
     if not found:
-        raise UserError(
-            f'{where}: no table of sentences. Write for example {{"cat": ["a small pet with whiskers", "..."]}}.',
-            exit_code=DATA,
+        raise data_error(
+            f'{where}: no table of sentences. Write for example {{"cat": ["a small pet with whiskers", "..."]}}.'
         )
     return found
 
@@ -149,12 +145,9 @@ def _read(path: Path) -> list[str]:
     try:
         lines = [line.strip() for line in reading.text(path).splitlines() if line.strip()]
     except UserError as problem:
-        raise UserError(
-            f"templates={path}: it is none of {', '.join(LISTS)} and no file that can be read ({problem}).",
-            exit_code=DATA,
+        raise data_error(
+            f"templates={path}: it is none of {', '.join(LISTS)} and no file that can be read ({problem})."
         ) from problem
     if not lines:
-        raise UserError(
-            f"templates={path}: the file has no sentences. Write one per line, each with one {{}}.", exit_code=DATA
-        )
+        raise data_error(f"templates={path}: the file has no sentences. Write one per line, each with one {{}}.")
     return lines

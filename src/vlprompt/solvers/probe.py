@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vlprompt.errors import DATA, UserError
+from vlprompt.errors import UserError, data_error
 from vlprompt.types import Given, ModelFacts, Prompted, Reach
 
 COARSE = (1e6, 1e4, 1e2, 1.0, 1e-2, 1e-4, 1e-6)
@@ -85,9 +85,7 @@ class LinearProbe:
         searched without validation images."""
         train, val = given.train, given.val
         if not self.options.C and len(val[1]) == 0:
-            raise UserError(
-                "linear-probe chooses C on validation images, and there are none. Give C: --set C=1.", exit_code=DATA
-            )
+            raise data_error("linear-probe chooses C on validation images, and there are none. Give C: --set C=1.")
 
         @cache
         def fit(strength: float) -> tuple[float, Any]:
