@@ -28,6 +28,20 @@ def data_error(message: str) -> UserError:
     return UserError(message, exit_code=DATA)
 
 
+def require(holds: bool, setting: str, allowed: str) -> None:
+    """UserError where a setting (`rank=0`) has another value than those allowed."""
+    if not holds:
+        raise UserError(f"{setting}: it must be {allowed}.")
+
+
+def require_least(settings: object, least: int, *names: str) -> None:
+    """UserError where one of these numbers is below the least one."""
+    for name in names:
+        value = getattr(settings, name)
+        kind = "a whole number" if isinstance(value, int) else "a number"
+        require(value >= least, f"{name}={value}", f"{kind} of at least {least}")
+
+
 MANY, SOME = 60, 6
 """From how many names on an error shows the nearest alone, and how many of them."""
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
-from vlprompt.errors import UserError
+from vlprompt.errors import require_least
 from vlprompt.types import Term, View
 
 
@@ -22,8 +22,7 @@ class AnchorOptions:
     """Of the distance between the learned and the hand-written class features; cross-entropy has 1."""
 
     def __post_init__(self) -> None:
-        if self.weight < 0:
-            raise UserError(f"weight={self.weight}: it must be a number of at least 0.")
+        require_least(self, 0, "weight")
 
 
 def text_anchor(view: View) -> Tensor:

@@ -7,13 +7,13 @@ Letters: B images, C classes, E joint embedding.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor
 
-from vlprompt.errors import UserError
+from vlprompt.errors import require_least
 from vlprompt.losses.classify import CROSS_ENTROPY
 from vlprompt.losses.distill import UNSEEN, divergence
 from vlprompt.types import Need, Term, View
@@ -39,9 +39,7 @@ class ConsistencyOptions:
     """The number of epochs that mean and deviation are given for; they are scaled to the run's own."""
 
     def __post_init__(self) -> None:
-        for one in fields(self)[:3]:
-            if getattr(self, one.name) < 0:
-                raise UserError(f"{one.name}={getattr(self, one.name)}: it must be a number of at least 0.")
+        require_least(self, 0, "text_weight", "image_weight", "logits_weight")
 
 
 def text_distance(view: View) -> Tensor:

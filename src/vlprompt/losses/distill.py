@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import torch.nn.functional as F
 from torch import Tensor
 
-from vlprompt.errors import UserError
+from vlprompt.errors import require, require_least
 from vlprompt.losses.sampled import Correction, SamplingOptions, sampled_terms
 from vlprompt.types import ClassSampling, Term, View
 
@@ -33,10 +33,8 @@ class DistillOptions:
     """What is added to every drawn class's logit in cross-entropy (not in the distillation), as in POMP: natural, log10 or none."""
 
     def __post_init__(self) -> None:
-        if self.weight < 0:
-            raise UserError(f"weight={self.weight}: it must be a number of at least 0.")
-        if self.temperature <= 0:
-            raise UserError(f"temperature={self.temperature}: it must be a number above 0.")
+        require_least(self, 0, "weight")
+        require(self.temperature > 0, f"temperature={self.temperature}", "a number above 0")
         SamplingOptions(classes=self.classes)
 
     @property
@@ -90,10 +88,9 @@ class UnlabelledOptions:
     """Training images that are learned from, drawn without a look at their labels; "all": every one."""
 
     def __post_init__(self) -> None:
-        if self.weight <= 0 or self.temperature <= 0:
-            raise UserError(f"weight={self.weight}, temperature={self.temperature}: both must be above 0.")
-        if self.images < 0:
-            raise UserError(f"images={self.images}: it must be a whole number of at least 1, or all.")
+        require(self.weight > 0, f"weight={self.weight}", "a number above 0")
+        require(self.temperature > 0, f"temperature={self.temperature}", "a number above 0")
+        require(self.images >= 0, f"images={self.images}", "a whole number of at least 1, or all")
 
 
 def unlabelled_terms(options: UnlabelledOptions) -> tuple[Term, ...]:

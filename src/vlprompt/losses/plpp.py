@@ -14,7 +14,7 @@ from typing import Literal, final
 import torch
 from torch import Tensor
 
-from vlprompt.errors import UserError
+from vlprompt.errors import UserError, require
 from vlprompt.losses.perplexity import (
     flatten_context,
     head_logits,
@@ -86,16 +86,18 @@ class PlppOptions:
     """The seed of the permutation or of the random rows."""
 
     def __post_init__(self) -> None:
-        _require(self.weight is None or self.weight >= 0, "weight", self.weight, 'a number of at least 0, or "auto"')
-        inverse = self.weight_inverse
-        _require(inverse is None or inverse >= 0, "weight_inverse", inverse, 'a number of at least 0, or "same"')
-        _require(
-            self.balance is None or self.balance >= 0, "balance", self.balance, 'a number above 0, "off" or "auto"'
-        )
-        _require(self.tau > 0, "tau", self.tau, "a number above 0")
-        _require(self.tau_random is None or self.tau_random > 0, "tau_random", self.tau_random, "a number above 0")
-        _require(self.k >= 0, "k", self.k, 'a whole number of at least 1, or "all"')
-        _require(self.scale >= 0, "scale", self.scale, '"raw" or a number above 0')
+        for name, allowed in (
+            ("weight", 'a number of at least 0, or "auto"'),
+            ("weight_inverse", 'a number of at least 0, or "same"'),
+            ("balance", 'a number above 0, "off" or "auto"'),
+            ("tau", "a number above 0"),
+            ("tau_random", "a number above 0"),
+            ("k", 'a whole number of at least 1, or "all"'),
+            ("scale", '"raw" or a number above 0'),
+        ):
+            value = getattr(self, name)
+            right = value is None or (value > 0 if name.startswith("tau") else value >= 0)
+            require(right, f"plpp.{name}={value}", allowed)
         if self.labels == "uniform" and self.one_word:
             raise UserError(
                 "plpp.labels=uniform needs a soft label of at least two words: with label=hard or k=1 there is nothing "
@@ -131,23 +133,9 @@ class PlppOptions:
     def on(self, prompt: PromptSpec) -> PlppOptions:
         """The same options with what depends on the host's prompt decided: the shift, and the temperature of its start."""
         assert prompt.layout is not None
-        tau = self.tau if self.tau_random is None or not starts_random(prompt) else self.tau_random
+        random = getattr(prompt, "init", None) == "normal"  # not from words, nor from what was learned before
+        tau = self.tau if self.tau_random is None or not random else self.tau_random
         return replace(self, shift=self.shift_of(prompt.layout.num_tokens), tau=tau)
-
-
-def starts_random(prompt: PromptSpec) -> bool:
-    """Whether a context starts from N(0, 0.02) rather than from words or from what was learned before."""
-    return _choice(prompt, "init") == "normal"
-
-
-def _choice(prompt: PromptSpec, name: str) -> object:
-    """An option of a prompt; None where it has no such option, or starts from what was learned before."""
-    return getattr(prompt, name, None)
-
-
-def _require(holds: bool, name: str, seen: object, allowed: str) -> None:
-    if not holds:
-        raise UserError(f"plpp.{name}={seen}: it must be {allowed}.")
 
 
 @final
@@ -290,7 +278,7 @@ def labelled_tensors(prompted: Prompted, options: PlppOptions) -> tuple[Tensor, 
 
 def num_labelled(options: PlppOptions, prompt: PromptSpec) -> int:
     """How many tensors `labelled_tensors` gives for this prompt."""
-    residual = _choice(prompt, "residual")
+    residual = getattr(prompt, "residual", None)
     return 1 if residual is None or options.rows == "token" else 4 if residual == "keep" else 3
 
 
@@ -384,7 +372,7 @@ def plpp_notes(options: PlppOptions, prompt: PromptSpec) -> tuple[str, ...]:
     rows = "first layer's context"
     if num_labelled(options, prompt) > 1:
         rows = "first layer's query, key and value tokens" + (
-            ", and its un-replaced ones" if _choice(prompt, "residual") == "keep" else ""
+            ", and its un-replaced ones" if getattr(prompt, "residual", None) == "keep" else ""
         )
     shift = "before" if options.on(prompt).shift else "at"
     constant = [f"{part.share:.0%} of {part.term} trains nothing there" for part in dead_parts(options, prompt)]

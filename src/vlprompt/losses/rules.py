@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vlprompt.errors import UserError
+from vlprompt.errors import UserError, require, require_least
 from vlprompt.types import Term, View
 
 TEACHER = "teacher"
@@ -27,10 +27,8 @@ class ProGradOptions:
     """T, of the teacher's and the learned answers in the teacher's loss."""
 
     def __post_init__(self) -> None:
-        if self.strength < 0:
-            raise UserError(f"strength={self.strength}: it must be a number of at least 0.")
-        if self.temperature <= 0:
-            raise UserError(f"temperature={self.temperature}: it must be a number above 0.")
+        require_least(self, 0, "strength")
+        require(self.temperature > 0, f"temperature={self.temperature}", "a number above 0")
 
 
 def teacher_term(temperature: float) -> Term:

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vlprompt.errors import UserError
+from vlprompt.errors import require
 from vlprompt.losses.classify import CROSS_ENTROPY
 from vlprompt.types import ClassSampling, Sampled, Term, View
 
@@ -31,8 +31,8 @@ class SamplingOptions:
     code's; "none"."""
 
     def __post_init__(self) -> None:
-        if self.classes < 0 or self.classes == 1:
-            raise UserError(f'classes={self.classes}: it must be a whole number of at least 2, or "all".')
+        allowed = self.classes == 0 or self.classes >= 2
+        require(allowed, f"classes={self.classes}", 'a whole number of at least 2, or "all"')
 
     @property
     def sampling(self) -> ClassSampling | None:

@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vlprompt.errors import UserError, unknown
+from vlprompt.errors import UserError, require, require_least, unknown
 from vlprompt.methods import recipes
 from vlprompt.methods.options import Option, given, options_of, replaced
 from vlprompt.methods.row import Host, Overlay
@@ -222,12 +222,8 @@ MOST = 1_000_000
 
 def _check_schedule(schedule: Schedule) -> None:
     for name, least in (("epochs", 1), ("batch", 1), ("warmup_epochs", 0)):
-        if not least <= getattr(schedule, name) <= MOST:
-            raise UserError(f"{name}={getattr(schedule, name)}: it must be a whole number from {least} to {MOST:,}.")
-    for name in ("lr", "weight_decay", "warmup_lr", "least_lr"):
-        if getattr(schedule, name) < 0:
-            raise UserError(f"{name}={getattr(schedule, name)}: it must be a number of at least 0.")
-    if schedule.eps <= 0:
-        raise UserError(f"eps={schedule.eps}: it must be a number above 0.")
-    if not 0 <= schedule.momentum < 1:
-        raise UserError(f"momentum={schedule.momentum}: it must be a number from 0 to below 1.")
+        value = getattr(schedule, name)
+        require(least <= value <= MOST, f"{name}={value}", f"a whole number from {least} to {MOST:,}")
+    require_least(schedule, 0, "lr", "weight_decay", "warmup_lr", "least_lr")
+    require(schedule.eps > 0, f"eps={schedule.eps}", "a number above 0")
+    require(0 <= schedule.momentum < 1, f"momentum={schedule.momentum}", "a number from 0 to below 1")

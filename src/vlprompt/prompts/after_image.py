@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vlprompt.errors import UserError
+from vlprompt.errors import require, require_least
 from vlprompt.prompts.layers import (
     AUTO,
     depths,
@@ -46,10 +46,8 @@ class AdapterSpec:
     reach = Reach()
 
     def __post_init__(self) -> None:
-        if self.reduction < 1:
-            raise UserError(f"reduction={self.reduction}: it must be a whole number of at least 1.")
-        if not 0 < self.ratio <= 1:
-            raise UserError(f"ratio={self.ratio}: it must be a number above 0, at most 1.")
+        require_least(self, 1, "reduction")
+        require(0 < self.ratio <= 1, f"ratio={self.ratio}", "a number above 0, at most 1")
 
     def build(self, facts: ModelFacts, generator: torch.Generator, num_classes: int) -> Adapter:
         """Both layers as PyTorch starts them, without biases (as published)."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vlprompt.errors import UserError
+from vlprompt.errors import UserError, require_least
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,15 +29,12 @@ class TptOptions:
     """Learning rate of AdamW."""
 
     def __post_init__(self) -> None:
-        for name, least in (("views", 1), ("steps", 1)):
-            if getattr(self, name) < least:
-                raise UserError(f"{name}={getattr(self, name)}: it must be a whole number of at least {least}.")
+        require_least(self, 1, "views", "steps")
+        require_least(self, 0, "rate")
         if not 0 < self.share <= 1 or int((self.views + 1) * self.share) < 1:
             raise UserError(
                 f"share={self.share}: it must leave one of {self.views + 1} views at least, and be at most 1."
             )
-        if self.rate < 0:
-            raise UserError(f"rate={self.rate}: it must be a number of at least 0.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from vlprompt.errors import UserError
+from vlprompt.errors import UserError, require
 from vlprompt.types import ModelFacts, Splice
 
 NORMAL, ZEROS = "normal", "zeros"
@@ -87,8 +87,7 @@ MAX_TOKENS = 1024
 
 def require_tokens(name: str, count: int) -> None:
     """UserError for fewer tokens than one, or more than any tower has places for."""
-    if not 1 <= count <= MAX_TOKENS:
-        raise UserError(f"{name}={count}: it must be a whole number from 1 to {MAX_TOKENS:,}.")
+    require(1 <= count <= MAX_TOKENS, f"{name}={count}", f"a whole number from 1 to {MAX_TOKENS:,}")
 
 
 def require_image_prompts(facts: ModelFacts, text_method: str) -> None:

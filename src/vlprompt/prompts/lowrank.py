@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from vlprompt.errors import UserError
+from vlprompt.errors import require, require_least
 from vlprompt.prompts.layers import require_image_prompts, uniform
 from vlprompt.types import LowRank, ModelFacts, Prompted, Reach, WeightPart
 
@@ -37,14 +37,11 @@ class LowRankSpec:
     layout = None
 
     def __post_init__(self) -> None:
-        if self.rank < 1:
-            raise UserError(f"rank={self.rank}: it must be a whole number of at least 1.")
-        if not 0 <= self.dropout < 1:
-            raise UserError(f"dropout={self.dropout}: it must be a number from 0 to below 1.")
-        if not self.matrices or set(self.matrices) - set(NAMES) or len(set(self.matrices)) < len(self.matrices):
-            raise UserError(
-                f"matrices={self.matrices}: it must be some of the letters q, k, v, o, each once, for example qkv."
-            )
+        require_least(self, 1, "rank")
+        require(0 <= self.dropout < 1, f"dropout={self.dropout}", "a number from 0 to below 1")
+        letters = set(self.matrices)
+        allowed = bool(letters) and letters <= set(NAMES) and len(letters) == len(self.matrices)
+        require(allowed, f"matrices={self.matrices}", "some of the letters q, k, v, o, each once, for example qkv")
 
     @property
     def reach(self) -> Reach:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vlprompt.errors import UserError
+from vlprompt.errors import require_least
 from vlprompt.types import Features, Given, ModelFacts, Prompted, Reach
 
 EVERY = 10
@@ -29,8 +29,7 @@ class BlendOptions:
     """Steps of gradient descent, each with all training images."""
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise UserError(f"steps={self.steps}: it must be a whole number of at least 1.")
+        require_least(self, 1, "steps")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vlprompt.errors import UserError
+from vlprompt.errors import require_least
 from vlprompt.types import Features, Given, ModelFacts, Prompted, Reach
 
 
@@ -37,12 +37,8 @@ class CacheOptions:
     """Values of beta that are tried."""
 
     def __post_init__(self) -> None:
-        for name in ("alpha", "beta", "views"):
-            if getattr(self, name) < 0:
-                raise UserError(f"{name}={getattr(self, name)}: it must be at least 0.")
-        for name in ("alphas", "betas"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}={getattr(self, name)}: it must be a whole number of at least 1.")
+        require_least(self, 0, "alpha", "beta", "views")
+        require_least(self, 1, "alphas", "betas")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vlprompt.errors import UserError, data_error
+from vlprompt.errors import data_error, require, require_least
 from vlprompt.types import Given, ModelFacts, Prompted, Reach
 
 COARSE = (1e6, 1e4, 1e2, 1.0, 1e-2, 1e-4, 1e-6)
@@ -32,10 +32,8 @@ class ProbeOptions:
     """Halvings of the interval of log10 C after the coarse search."""
 
     def __post_init__(self) -> None:
-        if self.C < 0:
-            raise UserError(f'C={self.C}: it must be "search" or a number above 0.')
-        if self.steps < 0:
-            raise UserError(f"steps={self.steps}: it must be a whole number of at least 0.")
+        require(self.C >= 0, f"C={self.C}", '"search" or a number above 0')
+        require_least(self, 0, "steps")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
