@@ -158,15 +158,6 @@ def test_a_file_by_class_is_no_list_of_templates(tmp_path: Path) -> None:
         resolve("zero-shot", {"templates": str(write(tmp_path, "json"))})
 
 
-def test_an_artifact_from_before_the_method_still_answers(clip: Clip) -> None:
-    given = json.dumps(DESCRIBED)
-    before = Classifier(clip, resolve("zero-shot", {"templates": given}), Bare(), NAMES, OWN).text
-    now = Classifier(clip, resolve("descriptions", {"sentences": given}), Bare(), NAMES, OWN).text
-    assert before is not None
-    assert now is not None
-    assert torch.equal(before.pooled, now.pooled)
-
-
 def test_every_class_of_the_embedded_sets_is_described() -> None:
     known = read_sentences(descriptions())
     sets = [name for name in pocket.names() if pocket.info(name).role != "pretraining"]

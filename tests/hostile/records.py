@@ -80,7 +80,6 @@ COURSE = {
 }
 SPLIT = {"train": [["red/0.png", 0], ["blue/0.png", 1]], "val": [], "test": [["red/1.png", 0]], "seen": ["ab" * 32]}
 FILES = (
-    File(name=CHOICE, good=CHOSEN, read=_chosen),
     File(name=CHOICE, good=CHOSEN | {"asked": ASKED}, read=_chosen),
     File(name="course.json", good=COURSE, read=_same("course.json")),
     File(name="cell.json", good=COURSE | {"protocol": "few-shot"}, read=_same("cell.json")),

@@ -41,7 +41,7 @@ from vlprompt.engine.learn import learn_all as learn_tasks
 from vlprompt.engine.observer import SILENT, Observer
 from vlprompt.engine.optim import batches
 from vlprompt.engine.precision import generator, reset_peak
-from vlprompt.engine.sampling import draw, said_of_held_out, said_of_short, said_of_skipped
+from vlprompt.engine.sampling import draw, said_of_short, said_of_skipped
 from vlprompt.engine.several import fitted, of, require_able, right_of
 from vlprompt.engine.teacher import Teacher, left, open_teacher
 from vlprompt.engine.train import Lesson, Task, estimate_step, in_words, new_prompt
@@ -158,30 +158,24 @@ class Job:
 
     def said_of(self, drawn: Drawn) -> list[str]:
         """What the user should know of a sample."""
-        sample = drawn.sample
-        return [
-            *([said_of_skipped(drawn.skipped)] if drawn.skipped else []),
-            *([said_of_held_out(self.dataset, sample)] if sample.held_out else []),
-            *([said_of_short(sample, self.shots)] if sample.short else []),
-            *self._said_of_uneven(sample),
-            *self._said_of_unlabelled(sample),
-        ]
-
-    def _said_of_uneven(self, sample: FewShot) -> list[str]:
-        steps = isinstance(self.method.learner, Steps) and self.method.unlabelled is None
-        if not steps or self.method.schedule.draw == "classes":
-            return []
-        counts = Counter(sample.class_names[one.label] for one in sample.train)
-        return [f"{said}."] if (said := said_of_uneven(counts)) else []
-
-    def _said_of_unlabelled(self, sample: FewShot) -> list[str]:
-        if self.method.unlabelled is None:
-            return []
-        own = "Its teacher is the model's own zero-shot answer: name a bigger model with --teacher."
-        return [
-            f"{self.method.name} learns from {len(sample.train)} images of all {len(sample.class_names)} classes and reads no label, so "
-            f"--shots and --subset do not choose them (--set images=N does).{'' if self.teacher else f' {own}'}"
-        ]
+        sample, learner = drawn.sample, self.method.learner
+        found = [said_of_skipped(drawn.skipped)] if drawn.skipped else []
+        if sample.held_out:
+            found.append(
+                f"{self.dataset.name} has no validation images: {len(sample.val)} unused training images are held out to choose on."
+            )
+        if sample.short:
+            found.append(said_of_short(sample, self.shots))
+        if self.method.unlabelled is not None:
+            own = " Its teacher is the model's own zero-shot answer: name a bigger model with --teacher."
+            found.append(
+                f"{self.method.name} learns from {len(sample.train)} images of all {len(sample.class_names)} classes and reads no label, "
+                f"so --shots and --subset do not choose them (--set images=N does).{'' if self.teacher else own}"
+            )
+        elif isinstance(learner, Steps) and learner.schedule.draw != "classes":
+            counts = Counter(sample.class_names[one.label] for one in sample.train)
+            found += [f"{said}."] if (said := said_of_uneven(counts)) else []
+        return found
 
     def document(self, drawn: Drawn, means: Means) -> dict[str, object]:
         """What `config.json` holds: all that decides the result, the hash of it, and what was asked for.
@@ -438,7 +432,7 @@ def _facts(job: Job, drawn: Drawn, trained_on: str, *, written: bool) -> dict[st
     """What the artifact says of its learning."""
     return {
         "dataset": job.dataset.name,
-        **{name: job.asked[name] for name in ("data",) if name in job.asked},
+        **({"data": job.asked["data"]} if "data" in job.asked else {}),
         "shots": job.shots,
         "seed": job.seed,
         "subset": job.subset,
@@ -447,7 +441,7 @@ def _facts(job: Job, drawn: Drawn, trained_on: str, *, written: bool) -> dict[st
         **({"split_hash": drawn.split.hash} if written else {}),
         "training_hash": trained_on,
         **({"init": job.init} if job.init else {}),
-        **{name: job.asked[name] for name in ("teacher",) if name in job.asked},
+        **({"teacher": job.asked["teacher"]} if "teacher" in job.asked else {}),
     }
 
 
@@ -473,6 +467,11 @@ class Questions:
     folds: int = 0
     val: Sequence[Sample] = ()
     """Validation images of the same classes, which are answered as well."""
+
+
+ASKED = ("dataset", "protocol", "subset", "split_hash", "skipped", "test_of", "folds")
+KNOWN = ("weights", "config_hash", "num_train", "num_val", "val_from", "short_classes")
+"""Fields of a record that are those of `Questions`, and of `Learning`."""
 
 
 def test(
@@ -504,11 +503,8 @@ def test(
     )
     record = Record(
         method=method.name,
-        dataset=asked.dataset,
-        protocol=asked.protocol,
         shots=facts.get("shots"),
         seed=int(facts.get("seed") or 0),
-        subset=asked.subset,
         setting=method.setting,
         source="" if (source := str(facts.get("dataset", ""))) == asked.dataset else source,
         init=str(facts.get("init", "")),
@@ -516,22 +512,14 @@ def test(
         recipe_hash=recipe_hash,
         choices=str(facts.get("choices", "")),
         options=dict(method.options),
-        weights=learning.weights,
         epochs=0 if facts.get("shots") == 0 else method.epochs,
-        split_hash=asked.split_hash,
-        config_hash=learning.config_hash,
         seconds=learning.seconds + time.perf_counter() - began,
         seconds_features=learning.seconds_features + images.seconds - features,
-        num_train=learning.num_train,
-        num_val=learning.num_val,
-        val_from=learning.val_from,
         val_top1=val_top1,
-        **dataclasses.asdict(sure),
-        skipped=asked.skipped,
-        test_of=asked.test_of,
-        folds=asked.folds,
-        short_classes=learning.short_classes,
         parameters=learned.num_parameters,
+        **{name: getattr(asked, name) for name in ASKED},
+        **{name: getattr(learning, name) for name in KNOWN},
+        **dataclasses.asdict(sure),
         **fields,
     )
     return record, answers

@@ -78,9 +78,9 @@ class _Chosen:
 
     method: str
     overrides: Mapping[str, object]
-    sentence: str = ""
-    seconds: float = 0.0
-    asked: Mapping[str, object] | None = None
+    sentence: str
+    seconds: float
+    asked: Mapping[str, object]
 
 
 def chosen(config: RunConfig, observer: Observer) -> tuple[RunConfig, tuple[Dataset, Images] | None]:
@@ -94,7 +94,7 @@ def chosen(config: RunConfig, observer: Observer) -> tuple[RunConfig, tuple[Data
     asked["data"] = Path(config.data).name
     if path.is_file():
         told, opened = reading.typed(_Chosen, reading.json_object(path), str(path)), None
-        if told.asked is not None and (changed := differences(told.asked, asked)):
+        if changed := differences(told.asked, asked):
             raise another(config.out, changed)
     else:
         opened = open_all(config, observer)

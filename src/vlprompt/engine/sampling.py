@@ -69,13 +69,6 @@ def said_of_skipped(skipped: MutableMapping[str, str]) -> str:
     return f"{len(skipped)} image{'s were' if len(skipped) != 1 else ' was'} skipped: {listed}{more}."
 
 
-def said_of_held_out(dataset: Dataset, sample: FewShot) -> str:
-    """Where the validation images come from, if the data set has none."""
-    return (
-        f"{dataset.name} has no validation images: {len(sample.val)} unused training images are held out to choose on."
-    )
-
-
 def said_of_short(sample: FewShot, shots: int | None) -> str:
     listed = ", ".join(f"{name} ({count})" for name, count in list(sample.short.items())[:5])
     more = f" and {len(sample.short) - 5} more" if len(sample.short) > 5 else ""

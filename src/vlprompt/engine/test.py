@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -61,8 +60,11 @@ def evaluate_run(
         test = images.usable(chosen.test, skipped, strict=strict)
         if not test:
             raise data_error(f"{data} has no test images that can be used.")
-        if learned.prompt is not None:
-            _refuse_seen(seen_among(test, place), len(test), data)
+        if known := seen_among(test, place):
+            raise data_error(
+                f"{len(known)} of the {len(test)} test images of {data} were learned from, or chosen by: {some(known, 3)}. Accuracy on "
+                "them means nothing. Remove them from the test images, or test on other images."
+            )
         same = learned.facts.get("dataset") == dataset.name
         asked = Questions(
             dataset=dataset.name,
@@ -134,8 +136,8 @@ def divided(dataset: Dataset, data: str, place: Path, learned: Learned, observer
     """
     if dataset.divided:
         return dataset
-    seen = _images_seen(place)
-    if seen is None or any(map(seen.has, dataset.train)):
+    seen = _seen(place)
+    if seen is None or any(_is_among(sample, seen) for sample in dataset.train):
         observer.note(
             f"{data} has no test folder and may hold training images: tested on the 30 % that are never trained on."
         )
@@ -146,46 +148,25 @@ def divided(dataset: Dataset, data: str, place: Path, learned: Learned, observer
     return dataclasses.replace(dataset, train=(), test=dataset.train, divided=True)
 
 
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    """The images that a run's seed learned from or chose by."""
-
-    ids: frozenset[str]
-    contents: frozenset[str]
-    """SHA-256 of their bytes; empty in runs of earlier versions, whose images are known by their ids alone."""
-
-    def has(self, sample: Sample) -> bool:
-        try:
-            return sample.content_hash in self.contents if self.contents else sample.id in self.ids
-        except UserError:  # it cannot be read, and the output says so where it is asked for
-            return False
-
-
-def _images_seen(place: Path) -> _Seen | None:
-    """None where there is no `split.json`."""
+def _seen(place: Path) -> frozenset[str] | None:
+    """SHA-256 of the images that a run's seed learned from or chose by; None of a prompt that was saved by itself: it does not say."""
     path = place / SPLIT
     if not path.is_file():
         return None
+    seen = reading.json_object(path).get("seen")
+    if not reading.fits(seen, list[str]):
+        raise data_error(f"{path} is damaged: it lacks the list of images that were seen.")
+    return frozenset(seen or ())
+
+
+def _is_among(sample: Sample, seen: frozenset[str]) -> bool:
     try:
-        stored = reading.json_object(path)
-        ids = frozenset(str(id) for part in ("train", "val") for id, _ in stored[part])
-        return _Seen(ids, frozenset(map(str, stored.get("seen", ()))))
-    except (ValueError, KeyError, TypeError) as problem:
-        raise data_error(f"{path} is damaged ({problem}).") from problem
+        return sample.content_hash in seen
+    except UserError:  # it cannot be read, and the output says so where it is asked for
+        return False
 
 
 def seen_among(test: Sequence[Sample], place: Path) -> list[str]:
-    """Ids of the test images that the prompt in `place` learned from or was chosen by, by their bytes.
-
-    None of a prompt that was saved by itself, or by an earlier version: it does not say what it has seen.
-    """
-    seen = _images_seen(place)
-    return [] if seen is None or not seen.contents else [sample.id for sample in test if seen.has(sample)]
-
-
-def _refuse_seen(known: Sequence[str], number: int, data: str) -> None:
-    if known:
-        raise data_error(
-            f"{len(known)} of the {number} test images of {data} were learned from, or chosen by: {some(known, 3)}. Accuracy on them "
-            "means nothing. Remove them from the test images, or test on other images."
-        )
+    """Ids of the test images that the prompt in `place` learned from or was chosen by, by their bytes."""
+    seen = _seen(place) or frozenset()
+    return [sample.id for sample in test if _is_among(sample, seen)]

@@ -43,8 +43,6 @@ class SentenceOptions:
     def __post_init__(self) -> None:
         """A file is read at once: its sentences are what is kept, so an artifact needs no file next to it."""
         path = Path(self.templates).expanduser()
-        if self.templates.startswith(BY_CLASS):  # as artifacts have them that were written before `descriptions`
-            return
         if path.suffix in SUFFIXES:
             raise UserError(
                 f"templates={self.templates}: a file of sentences for each class is for the method descriptions "
@@ -60,8 +58,6 @@ class SentenceOptions:
     def ensemble(self) -> Ensemble | None:
         if self.templates in LISTS:
             return LISTS[self.templates]
-        if self.templates.startswith(BY_CLASS):
-            return _by_class(checked_sentences(reading.json_value(self.templates, "templates"), "templates"))
         return Ensemble(templates=_listed(self.templates), unit=True)
 
 
@@ -133,11 +129,7 @@ def checked_sentences(value: object, where: str) -> dict[str, list[str]]:
 
 
 def _listed(text: str) -> tuple[str, ...]:
-    return (
-        ()
-        if text in LISTS or text.startswith(BY_CLASS)
-        else tuple(one.strip() for one in text.split(BETWEEN.strip()) if one.strip())
-    )
+    return () if text in LISTS else tuple(one.strip() for one in text.split(BETWEEN.strip()) if one.strip())
 
 
 def _read(path: Path) -> list[str]:
