@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -247,15 +247,14 @@ class Curves:
                 f"--track tensorboard needs the package tensorboard ({problem}). Install it with: pip install 'vlprompt[track]'. "
                 "Without it every run has the same numbers in metrics.jsonl."
             ) from problem
-        self._open = SummaryWriter
-        self._directory = directory
+        self._open = partial(SummaryWriter, log_dir=str(directory / FOLDER))
         self._writer: Any = None
 
     def log(self, values: Mapping[str, object]) -> None:
         """Add an epoch: numbers by their names, those in a mapping by ``outer/inner``."""
         epoch = values["epoch"]
         if self._writer is None:  # what an earlier start wrote from this epoch on is taken back
-            self._writer = self._open(log_dir=str(self._directory), purge_step=epoch)
+            self._writer = self._open(purge_step=epoch)
         for name, value in _numbers(values).items():
             if name != "epoch":
                 self._writer.add_scalar(name, value, epoch)
@@ -276,29 +275,12 @@ def _numbers(values: Mapping[str, object], prefix: str = "") -> dict[str, float]
     return found
 
 
-@contextmanager
-def tracked(checkpoints: Checkpoints, track: Track | None) -> Iterator[Checkpoints]:
-    """The checkpoints as they are, or with curves that are closed in the end."""
-    if track is None:
-        yield checkpoints
-        return
-    curves = Curves(checkpoints.directory / FOLDER)
-    try:
-        yield replace(checkpoints, curves=curves)
-    finally:
-        curves.close()
-
-
-def _nothing(_: Mapping[str, object]) -> None:
-    """Nothing is kept."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Watch(Checkpoints):
     """Stands where the loop would save: hands each epoch's state to a function. Nothing is written, nothing read."""
 
     after: Callable[[State], None]
-    logged: Callable[[Mapping[str, object]], None] = _nothing
+    logged: Callable[[Mapping[str, object]], None] | None = None
     """What the loop would write to `metrics.jsonl`."""
     directory: Path = Path()
     config_hash: str = ""
@@ -313,4 +295,5 @@ class Watch(Checkpoints):
         return None
 
     def log(self, values: Mapping[str, object]) -> None:
-        self.logged(values)
+        if self.logged is not None:
+            self.logged(values)

@@ -61,10 +61,6 @@ class Alone:
         """The sum over ranks of small tensors of one shape, float64."""
         return values.double()
 
-    def broadcast(self, data: bytes | None) -> bytes | None:
-        """Rank 0's bytes, on every rank."""
-        return data
-
     def objects(self, own: Thing) -> list[Thing]:
         """Every rank's object, by rank."""
         return [own]
@@ -105,12 +101,6 @@ class Together(Alone):
         summed = values.detach().to(self.device, torch.float64)
         dist.all_reduce(summed)
         return summed.to(values.device)
-
-    def broadcast(self, data: bytes | None) -> bytes | None:
-        box: list[Any] = [data]
-        dist.broadcast_object_list(box, src=0, device=self.device)
-        found: bytes | None = box[0]
-        return found
 
     def objects(self, own: Thing) -> list[Thing]:
         found: list[Any] = [None] * self.world
@@ -180,12 +170,13 @@ def joined(device: torch.device) -> Iterator[Alone]:
         yield ALONE
         return
     store, rank, world = _reached()
-    store = meet(store, rank, world)
+    given: dict[str, Any] = {"store": meet(store, rank, world), "rank": rank, "world_size": world}
+    given["timeout"] = timedelta(seconds=PATIENCE)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-        dist.init_process_group("nccl", store=store, rank=rank, world_size=world, device_id=device, timeout=_patience())
+        dist.init_process_group("nccl", device_id=device, **given)
     else:
-        dist.init_process_group("gloo", store=store, rank=rank, world_size=world, timeout=_patience())
+        dist.init_process_group("gloo", **given)
     try:
         yield Together(own)
     except RuntimeError as error:
@@ -207,8 +198,7 @@ SECONDS_TO_REACH = 60.0
 def _reached() -> tuple[Store, int, int]:
     """The store of this run, this rank, and how many there are. UserError where nobody answers."""
     try:
-        found: tuple[Store, int, int] = next(rendezvous("env://", timeout=timedelta(seconds=SECONDS_TO_REACH)))
-        return found
+        return next(rendezvous("env://", timeout=timedelta(seconds=SECONDS_TO_REACH)))  # type: ignore[no-any-return]
     except (ValueError, RuntimeError) as error:
         place = f"{os.environ.get('MASTER_ADDR', 'no MASTER_ADDR')}:{os.environ.get('MASTER_PORT', 'no MASTER_PORT')}"
         raise data_error(
@@ -223,10 +213,6 @@ PATIENCE = 600.0
 PAUSE = 0.05
 
 
-def _patience() -> timedelta:
-    return timedelta(seconds=PATIENCE)
-
-
 def meet(store: Store, rank: int, world: int, *, patience: float = PATIENCE) -> Store:
     """The part of a store that belongs to this start alone.
 
@@ -238,7 +224,8 @@ def meet(store: Store, rank: int, world: int, *, patience: float = PATIENCE) -> 
         _gather(store, own, world, deadline)
         return PrefixStore(f"start/{own}", store)
     store.set(f"hello/{rank}", own)
-    _wait(store, f"welcome/{own}", deadline)
+    while not store.check([f"welcome/{own}"]):
+        _pause(deadline)
     run = store.get(f"welcome/{own}").decode()
     store.set(f"here/{run}/{rank}", "yes")
     return PrefixStore(f"start/{run}", store)
@@ -255,11 +242,6 @@ def _gather(store: Store, run: str, world: int, deadline: float) -> None:
                 missing.discard(rank)
         if missing:
             _pause(deadline)
-
-
-def _wait(store: Store, key: str, deadline: float) -> None:
-    while not store.check([key]):
-        _pause(deadline)
 
 
 def _pause(deadline: float) -> None:

@@ -17,7 +17,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from vlprompt import artifact, disk
 from vlprompt.artifact import Learned
 from vlprompt.data import Dataset, FewShot, Sample, Split, restrict, write_split
 from vlprompt.data.splits import Subset, said_of_uneven
-from vlprompt.engine.checkpoint import Checkpoints, tracked, weights_found
+from vlprompt.engine.checkpoint import Checkpoints, Curves, weights_found
 from vlprompt.engine.confidence import Confidence, confidence_of
 from vlprompt.engine.config import Means, default_views, hashed
 from vlprompt.engine.duration import Duration, measure
@@ -354,8 +354,7 @@ def learn_all(
     with ExitStack() as stack:
         tasks, hashes = [], []
         for work in works:
-            kept, config_hash = _kept(work, means)
-            kept = stack.enter_context(tracked(kept, means.track)) if kept is not None else None
+            kept, config_hash = _kept(work, means, stack)
             for said in work.job.said_of(work.drawn):
                 observer.note(f"{work.job.dataset.name}, seed {work.job.seed}: {said}")
             hashes.append(config_hash)
@@ -376,7 +375,7 @@ def learn_all(
     ]
 
 
-def _kept(work: Work, means: Means) -> tuple[Checkpoints | None, str]:
+def _kept(work: Work, means: Means, stack: ExitStack) -> tuple[Checkpoints | None, str]:
     """What keeps a job's states, and the hash of its configuration; what decides it is written into its directory."""
     if work.at is None:
         return work.checkpoints, ""
@@ -384,7 +383,9 @@ def _kept(work: Work, means: Means) -> tuple[Checkpoints | None, str]:
     disk.write_json(work.at / CONFIG, document)
     write_split(work.at / SPLIT, work.drawn.split, dataset=work.job.dataset.name)
     config_hash = str(document["hash"])
-    return Checkpoints(directory=work.at, config_hash=config_hash, every=means.save_every), config_hash
+    curves = stack.enter_context(closing(Curves(work.at))) if means.track else None
+    kept = Checkpoints(directory=work.at, config_hash=config_hash, every=means.save_every, curves=curves)
+    return kept, config_hash
 
 
 def _steps(images: Images, group: Sequence[Task], observer: Observer) -> list[nn.Module | UserError]:

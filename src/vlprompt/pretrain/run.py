@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -179,13 +178,11 @@ def _claim(setup: Setup, document: dict[str, object]) -> tuple[dict[str, Any] | 
             done, data = _claimed(setup.config, document)
         except UserError as error:
             problem = str(error)
-    told = json.dumps({"problem": problem, "done": done}).encode()
-    answer = json.loads(setup.ranks.broadcast(told) or b"{}")
-    if answer["problem"]:
-        raise UserError(answer["problem"])
-    data = setup.ranks.broadcast(data)
-    if answer["done"] is not None:
-        return answer["done"], None
+    problem, done, data = setup.ranks.objects((problem, done, data))[0]
+    if problem:
+        raise UserError(problem)
+    if done is not None:
+        return done, None
     start = record.restored(data, out, str(document["hash"])) if data is not None else None
     if setup.ranks.rank == 0:
         record.cut_logs(out, start[1].step if start else 0)
