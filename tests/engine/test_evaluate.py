@@ -10,6 +10,8 @@ from vlprompt.engine.evaluate import calibration_error, check_classes, score
 from vlprompt.errors import UserError
 from vlprompt.prompts import BareSpec, ContextSpec
 
+NAMES = "abcdefgh"
+
 
 def table(*rows: list[float]) -> np.ndarray:
     return np.array(rows, dtype=np.float32)
@@ -18,31 +20,31 @@ def table(*rows: list[float]) -> np.ndarray:
 def test_metrics_by_hand() -> None:
     """Four images, classes 0 0 1 2, predicted 0 1 1 0; class 3 has no image."""
     probability = table([0.7, 0.1, 0.1, 0.1], [0.2, 0.6, 0.1, 0.1], [0.1, 0.8, 0.05, 0.05], [0.5, 0.2, 0.2, 0.1])
-    got = score(probability, np.array([0, 0, 1, 2]))
-    assert got.top1 == 50
-    assert got.top5 is None  # of four classes it would say nothing
-    assert got.per_class == {0: 50, 1: 100, 2: 0}
-    assert got.balanced_accuracy == pytest.approx(50)
-    assert got.macro_f1 == pytest.approx(100 * (2 * 1 / 4 + 2 * 1 / 3 + 0) / 3)
+    got = score(probability, np.array([0, 0, 1, 2]), NAMES)
+    assert got["top1"] == 50
+    assert got["top5"] is None  # of four classes it would say nothing
+    assert got["per_class"] == {"a": 50, "b": 100, "c": 0}
+    assert got["balanced_accuracy"] == pytest.approx(50)
+    assert got["macro_f1"] == pytest.approx(100 * (2 * 1 / 4 + 2 * 1 / 3 + 0) / 3)
 
 
 def test_top5_counts_five_and_ties_go_to_the_first_class() -> None:
     even = np.full((1, 8), 1 / 8, dtype=np.float32)
-    assert score(even, np.array([4])).top5 == 100
-    assert score(even, np.array([5])).top5 == 0
-    assert score(even, np.array([0])).top1 == 100
+    assert score(even, np.array([4]), NAMES)["top5"] == 100
+    assert score(even, np.array([5]), NAMES)["top5"] == 0
+    assert score(even, np.array([0]), NAMES)["top1"] == 100
 
 
 def test_metrics_agree_with_scikit_learn() -> None:
     rng = np.random.default_rng(0)
     probability = rng.dirichlet(np.ones(7), 200).astype(np.float32)
     label = rng.integers(0, 6, 200)
-    got, predicted = score(probability, label), probability.argmax(1)
+    got, predicted = score(probability, label, NAMES), probability.argmax(1)
     macro = f1_score(label, predicted, average="macro", labels=np.unique(label))
-    assert got.macro_f1 == pytest.approx(100 * macro)
+    assert got["macro_f1"] == pytest.approx(100 * macro)
     with pytest.warns(UserWarning, match="not in y_true"):
         wanted = balanced_accuracy_score(label, predicted)
-    assert got.balanced_accuracy == pytest.approx(100 * wanted)
+    assert got["balanced_accuracy"] == pytest.approx(100 * wanted)
 
 
 def test_calibration_error_by_hand() -> None:

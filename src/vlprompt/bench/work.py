@@ -22,12 +22,11 @@ from vlprompt.data import Sample, read_split, restrict, split_hash
 from vlprompt.disk import locked_if_free
 from vlprompt.engine.checkpoint import CHECKPOINT
 from vlprompt.engine.config import require_own, same_work
-from vlprompt.engine.evaluate import Classifier, accuracy
+from vlprompt.engine.evaluate import Classifier, Questions, accuracy
 from vlprompt.engine.job import (
     SPLIT,
     Job,
     Learning,
-    Questions,
     Work,
     learn_all,
     prepare,

@@ -9,7 +9,7 @@ import copy
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -149,36 +149,14 @@ def _few(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
-class Told:
-    """Answers that are known already, in a classifier's place: the images' own, in their order."""
+def score(
+    probability_NC: NDArray[np.float32], label_N: NDArray[np.int64], class_names: Sequence[str]
+) -> dict[str, Any]:
+    """Fields of a record, percent; a tie goes to the class that comes first.
 
-    def __init__(self, clip: Clip, logits: Tensor) -> None:
-        self.clip, self._logits = clip, logits
-
-    def logits(self, samples: Sequence[Sample], images: Images) -> Tensor:
-        """(N, C)"""
-        assert len(samples) == len(self._logits)
-        return self._logits
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scores:
-    """What a set of answers is worth, percent."""
-
-    top1: float
-    top5: float | None
-    """None: there are five classes or fewer."""
-    macro_f1: float
-    """The mean F1 over the classes that have images."""
-    balanced_accuracy: float
-    """The mean recall over the classes that have images."""
-    ece: float
-    per_class: Mapping[int, float]
-    """Recall by class index."""
-
-
-def score(probability_NC: NDArray[np.float32], label_N: NDArray[np.int64]) -> Scores:
-    """All metrics of a set of answers; a tie goes to the class that comes first."""
+    `top5` is None of five classes or fewer. `macro_f1` and `balanced_accuracy` are means over the classes that have images, `per_class` is
+    their recall.
+    """
     assert len(probability_NC) == len(label_N) > 0
     predicted = probability_NC.argmax(1)
     correct = predicted == label_N
@@ -190,14 +168,14 @@ def score(probability_NC: NDArray[np.float32], label_N: NDArray[np.int64]) -> Sc
         of_class, as_class = label_N == label, predicted == label
         recall[label] = float(100 * correct[of_class].mean())
         f1.append(2 * (of_class & as_class).sum() / (of_class.sum() + as_class.sum()))
-    return Scores(
-        top1=float(100 * correct.mean()),
-        top5=float(100 * (rank < 5).mean()) if probability_NC.shape[1] > 5 else None,
-        macro_f1=float(100 * np.mean(f1)),
-        balanced_accuracy=float(np.mean(list(recall.values()))),
-        ece=calibration_error(probability_NC.max(1), correct),
-        per_class=recall,
-    )
+    return {
+        "top1": float(100 * correct.mean()),
+        "top5": float(100 * (rank < 5).mean()) if probability_NC.shape[1] > 5 else None,
+        "macro_f1": float(100 * np.mean(f1)),
+        "balanced_accuracy": float(np.mean(list(recall.values()))),
+        "ece": calibration_error(probability_NC.max(1), correct),
+        "per_class": {class_names[label]: value for label, value in recall.items()},
+    }
 
 
 def calibration_error(confidence_N: NDArray[np.float32], correct_N: NDArray[np.bool_]) -> float:
@@ -259,31 +237,48 @@ def best_words(clip: Clip, class_names: Sequence[str], template: str, images: Im
     return max(right, key=right.__getitem__)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Questions:
+    """What a prompt is tested on: the usable test images of a data set, or of a half of its classes."""
+
+    dataset: str
+    class_names: tuple[str, ...]
+    samples: Sequence[Sample]
+    template: str
+    """The words of the zero-shot classifier."""
+    split_hash: str
+    protocol: str
+    subset: str = "all"
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    test_of: int = 0
+    """How many test images there are, where some were drawn; 0: these are all."""
+    words: str = ""
+    """Hand-written words that the prompt is compared with; empty: the template."""
+    told: tuple[Tensor, Tensor] | None = None
+    """The logits (N, C) of the learned prompts and of the hand-written words, where folds gave them."""
+    folds: int = 0
+    val: Sequence[Sample] = ()
+    """Validation images of the same classes, which are answered as well."""
+
+
 def examine(
-    classifier: Classifier | Told,
-    test: Sequence[Sample],
+    classifier: Classifier,
+    asked: Questions,
     images: Images,
     *,
-    template: str,
-    class_names: Sequence[str],
-    model: str,
-    words: str = "",
-    by_hand: Told | None = None,
     temperature: float = 1.0,
     several: Several | None = None,
 ) -> tuple[dict[str, Any], Predictions | None]:
     """Test a classifier, and the template's zero-shot one: the fields of a record that it decides, and the answers.
 
-    words: hand-written words that it is compared with instead of the template, as `best_words` finds them; by_hand: their answers, where
-    they are known. temperature: of the probabilities; with one, the calibration error without it is told too.
-    several: how a prompt of several labels for each image answers.
+    temperature: of the probabilities; with one, the calibration error without it is told too. several: how a prompt of several labels
+    for each image answers.
     """
-    clip = classifier.clip
+    clip, test, names, template = classifier.clip, asked.samples, asked.class_names, asked.template
     fields: dict[str, Any] = dict.fromkeys(("top1", "zero_shot_top1", "top5", "macro_f1", "balanced_accuracy", "ece"))
     fields |= {
-        "num_classes": len(class_names),
+        "num_classes": len(names),
         "num_test": len(test),
-        "model": model,
         "weight_hash": clip.weight_hash,
         "template": template,
         "device": str(clip.device),
@@ -292,37 +287,28 @@ def examine(
     }
     answers = None
     if test:
-        logits_NC = classifier.logits(test, images)
+        logits_NC = asked.told[0] if asked.told else classifier.logits(test, images)
         probability_NC = several.probabilities(logits_NC) if several else probabilities(logits_NC, temperature)
         answers = predictions(test, probability_NC)
-        fields |= (
-            several.measured(logits_NC, test, class_names) if several else _scored(answers, probability_NC, class_names)
-        )
+        label_N = answers.label
+        fields |= several.measured(logits_NC, test, names) if several else score(probability_NC, label_N, names)
         if temperature != 1.0:
-            fields["ece_before"] = score(probabilities(logits_NC), answers.label).ece
-        by_words_NC = zero_shot(clip, class_names, template, template).logits(test, images)
+            fields["ece_before"] = score(probabilities(logits_NC), label_N, names)["ece"]
+        by_words_NC = zero_shot(clip, names, template, template).logits(test, images)
         against = right_of(by_words_NC, test)
         fields["zero_shot_top1"] = float(100 * against.mean())
-        if words:
-            by_words_NC = (by_hand or zero_shot(clip, class_names, words, template)).logits(test, images)
+        if words := asked.words:
+            by_words_NC = asked.told[1] if asked.told else zero_shot(clip, names, words, template).logits(test, images)
             against = right_of(by_words_NC, test)
             fields |= {"hand_written": words, "hand_written_top1": float(100 * against.mean())}
         if several:
-            fields |= several.against(by_words_NC, logits_NC, test, class_names)
-        own = answers.predicted == answers.label
+            fields |= several.against(by_words_NC, logits_NC, test, names)
+        own = answers.predicted == label_N
         fields["gained"], fields["lost"] = int((own & ~against).sum()), int((against & ~own).sum())
         counts = Counter(label for one in test for label in one.labels)
         fields["majority_top1"] = float(100 * max(counts.values()) / len(test))
     fields["peak_mib"] = peak_mib(clip.device)
     return fields, answers
-
-
-def _scored(answers: Predictions, probability_NC: NDArray[np.float32], class_names: Sequence[str]) -> dict[str, Any]:
-    scores = score(probability_NC, answers.label)
-    fields: dict[str, Any] = {
-        name: getattr(scores, name) for name in ("top1", "top5", "macro_f1", "balanced_accuracy", "ece")
-    }
-    return fields | {"per_class": {class_names[label]: recall for label, recall in scores.per_class.items()}}
 
 
 def training_hash(samples: Sequence[Sample]) -> str:

@@ -34,7 +34,7 @@ from vlprompt.engine.checkpoint import Checkpoints, Curves, weights_found
 from vlprompt.engine.confidence import Confidence, confidence_of
 from vlprompt.engine.config import Means, default_views, hashed
 from vlprompt.engine.duration import Duration, measure
-from vlprompt.engine.evaluate import Classifier, Told, check_classes, examine, training_hash
+from vlprompt.engine.evaluate import Classifier, Questions, check_classes, examine, training_hash
 from vlprompt.engine.images import Images
 from vlprompt.engine.learn import grouped
 from vlprompt.engine.learn import learn_all as learn_tasks
@@ -446,30 +446,6 @@ def _facts(job: Job, drawn: Drawn, trained_on: str, *, written: bool) -> dict[st
     }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Questions:
-    """What a prompt is tested on: the usable test images of a data set, or of a half of its classes."""
-
-    dataset: str
-    class_names: tuple[str, ...]
-    samples: Sequence[Sample]
-    template: str
-    """The words of the zero-shot classifier."""
-    split_hash: str
-    protocol: str
-    subset: str = "all"
-    skipped: Mapping[str, str] = field(default_factory=dict)
-    test_of: int = 0
-    """How many test images there are, where some were drawn; 0: these are all."""
-    words: str = ""
-    """Hand-written words that the prompt is compared with; empty: the template."""
-    told: tuple[Told, Told] | None = None
-    """The answers of the learned prompts and of the hand-written words, where folds gave them."""
-    folds: int = 0
-    val: Sequence[Sample] = ()
-    """Validation images of the same classes, which are answered as well."""
-
-
 ASKED = ("dataset", "protocol", "subset", "split_hash", "skipped", "test_of", "folds")
 KNOWN = ("weights", "config_hash", "num_train", "num_val", "val_from", "short_classes")
 """Fields of a record that are those of `Questions`, and of `Learning`."""
@@ -490,20 +466,10 @@ def test(
     sure, val_top1 = Confidence(temperature=learned.temperature), learning.val_top1
     if asked.val:
         sure, val_top1 = _validated(classifier, asked.val, images, several=of(learned) is not None)
-    fields, answers = examine(
-        asked.told[0] if asked.told else classifier,
-        asked.samples,
-        images,
-        template=asked.template,
-        class_names=names,
-        model=learned.model,
-        words=asked.words,
-        by_hand=asked.told[1] if asked.told else None,
-        temperature=sure.temperature,
-        several=of(learned),
-    )
+    fields, answers = examine(classifier, asked, images, temperature=sure.temperature, several=of(learned))
     record = Record(
         method=method.name,
+        model=learned.model,
         shots=facts.get("shots"),
         seed=int(facts.get("seed") or 0),
         setting=method.setting,

@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from vlprompt import disk, records
 from vlprompt.data import Dataset, Sample
 from vlprompt.engine.choose import answered, apart, deal, labels
-from vlprompt.engine.evaluate import Told, best_words, zero_shot
+from vlprompt.engine.evaluate import best_words, zero_shot
 from vlprompt.engine.job import Drawn, Job
 from vlprompt.engine.observer import Observer
 from vlprompt.errors import data_error
@@ -48,8 +49,8 @@ def _dealt(drawn: Drawn, job: Job) -> list[list[int]]:
     return [fold for fold in folds if fold]
 
 
-def by_folds(drawn: Drawn, job: Job, observer: Observer) -> tuple[Told, Told]:
-    """(the learned prompts' answers, the hand-written words') on `drawn.test`: each image is answered by what was learned, and by the
+def by_folds(drawn: Drawn, job: Job, observer: Observer) -> tuple[Tensor, Tensor]:
+    """(the learned prompts' logits, the hand-written words') on `drawn.test`: each image is answered by what was learned, and by the
     words that were best, on the other folds."""
     sample, images = drawn.sample, job.images.quiet()
     job, folds = dataclasses.replace(job, images=images), _dealt(drawn, job)
@@ -63,7 +64,7 @@ def by_folds(drawn: Drawn, job: Job, observer: Observer) -> tuple[Told, Told]:
         by_hand[fold] = zero_shot(job.clip, sample.class_names, words, job.template).logits(asked, images)
         observer.advance(1, {})
     places = sorted(place for fold in folds for place in fold)
-    return Told(job.clip, learned[places]), Told(job.clip, by_hand[places])
+    return learned[places], by_hand[places]
 
 
 def can_measure(drawn: Drawn, job: Job) -> bool:

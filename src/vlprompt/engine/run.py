@@ -16,14 +16,13 @@ from vlprompt.engine.checkpoint import CHECKPOINT
 from vlprompt.engine.choose import AUTO, CHOICE, as_dict, choose
 from vlprompt.engine.confidence import Confidence
 from vlprompt.engine.config import Means, RunConfig, another, claimed, differences, require_own
-from vlprompt.engine.evaluate import best_words
+from vlprompt.engine.evaluate import Questions, best_words
 from vlprompt.engine.images import Images, open_model
 from vlprompt.engine.job import (
     CONFIG,
     Drawn,
     Job,
     Learning,
-    Questions,
     Work,
     learn_all,
     prepare,

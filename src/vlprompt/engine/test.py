@@ -12,8 +12,9 @@ from vlprompt.artifact import Learned
 from vlprompt.data import Dataset, Sample, Split, open_dataset, restrict, split_by_rule, split_hash, write_split
 from vlprompt.data.listing import some
 from vlprompt.data.splits import Subset, fewer_tests
+from vlprompt.engine.evaluate import Questions
 from vlprompt.engine.images import open_model
-from vlprompt.engine.job import SPLIT, Learning, Questions
+from vlprompt.engine.job import SPLIT, Learning
 from vlprompt.engine.job import test as examined
 from vlprompt.engine.observer import SILENT, Observer
 from vlprompt.errors import UserError, data_error
