@@ -17,7 +17,7 @@ from vlprompt.engine.images import BATCH, Images
 from vlprompt.engine.optim import batches
 from vlprompt.engine.precision import synchronize
 from vlprompt.engine.several import targets
-from vlprompt.engine.step import Share, gradients_of_all, measured_gradients_of_all, weighted
+from vlprompt.engine.step import Share, gradients_of_all, weighted
 from vlprompt.engine.train import Lesson, new_prompt, view_of
 from vlprompt.towers import Clip
 from vlprompt.types import Method, View
@@ -84,7 +84,7 @@ def stepping(forward: Forward, method: Method, lesson: Lesson, images: Images) -
         began = time.perf_counter()
         losses = weighted(method.terms, _view(forward, method, lesson, images, batch, prompt))
         share = Share(method=method, losses=losses, parameters=list(prompt.parameters()))
-        (measured_gradients_of_all if measured else gradients_of_all)([share])
+        gradients_of_all([share], measured=measured)
         synchronize(forward.clip.device)
         return time.perf_counter() - began
 

@@ -49,34 +49,32 @@ class Share:
 
 def gradients_of(method: Method, losses: Mapping[str, Tensor], parameters: Sequence[Tensor]) -> Gradients:
     """One gradient per learned tensor: of the sum of all terms, or by the method's rule."""
-    (found,) = gradients_of_all([Share(method=method, losses=losses, parameters=parameters)])
+    ((found, _),) = gradients_of_all([Share(method=method, losses=losses, parameters=parameters)])
     return found
 
 
-def gradients_of_all(shares: Sequence[Share]) -> list[Gradients]:
-    """`gradients_of` of every prompt of a step; where the prompts share a graph, in as few backward passes as one takes."""
-    rules = [one.method.steps.rule for one in shares]
-    known, parameters = [rule for rule in rules if rule is not None], [one.parameters for one in shares]
-    if not known:
-        whole = [torch.stack(list(one.losses.values())).sum() for one in shares]
-        return _differentiate(whole, parameters, keep=False)
-    assert len(known) == len(shares), "prompts with a rule and without one in one step"
-    return by_rules(known, [one.losses for one in shares], parameters)
+def gradients_of_all(shares: Sequence[Share], *, measured: bool = False) -> list[tuple[Gradients, dict[str, float]]]:
+    """`gradients_of` of every prompt of a step; where the prompts share a graph, in as few backward passes as one takes.
 
-
-def measured_gradients_of_all(shares: Sequence[Share]) -> list[tuple[Gradients, dict[str, float]]]:
-    """As `gradients_of_all`, each with every term's length against cross-entropy's.
-
-    Without a rule the terms' gradients are added, so measuring costs no second pass through what they share.
+    measured: each with every term's length against cross-entropy's. Without a rule the terms' gradients are then added, so measuring
+    costs no second pass through what they share.
     """
-    if all(len(one.losses) == 1 for one in shares):
-        return [(found, {}) for found in gradients_of_all(shares)]
-    ruled = shares[0].method.steps.rule is not None
-    each = by_term_of_all([one.losses for one in shares], [one.parameters for one in shares], keep=ruled)
-    whole = gradients_of_all(shares) if ruled else [added(one) for one in each]
+    rules = [rule for one in shares if (rule := one.method.steps.rule) is not None]
+    assert len(rules) in (0, len(shares)), "prompts with a rule and without one in one step"
+    losses, parameters = [one.losses for one in shares], [one.parameters for one in shares]
+    measured = measured and any(len(one) > 1 for one in losses)
+    each = by_term_of_all(losses, parameters, keep=bool(rules)) if measured else []
+    if rules:
+        found = by_rules(rules, losses, parameters)
+    elif each:
+        found = [added(one) for one in each]
+    else:
+        found = _differentiate([torch.stack(list(one.values())).sum() for one in losses], parameters, keep=False)
+    if not each:
+        return [(gradients, {}) for gradients in found]
     return [
         (gradients, ratios(terms, CROSS_ENTROPY.name, share.places))
-        for gradients, terms, share in zip(whole, each, shares, strict=True)
+        for gradients, terms, share in zip(found, each, shares, strict=True)
     ]
 
 

@@ -38,7 +38,6 @@ from vlprompt.engine.step import (
     gradients_of_all,
     labelled,
     measure_all,
-    measured_gradients_of_all,
     require_finite,
     take,
     weighted,
@@ -313,8 +312,7 @@ def _step(step: int, learners: Sequence[Learner], observer: Observer) -> None:
         measure_all([(one.balance, view, one.prompt) for one, view in zip(learners, views, strict=True)])
     measured = step % learners[0].per_epoch == 0 and learners[0].book.measures
     shares = [one.loses(view, measured=measured) for one, view in zip(learners, views, strict=True)]
-    found = measured_gradients_of_all(shares) if measured else [(one, {}) for one in gradients_of_all(shares)]
-    for learner, (gradients, ratios) in zip(learners, found, strict=True):
+    for learner, (gradients, ratios) in zip(learners, gradients_of_all(shares, measured=measured), strict=True):
         try:
             learner.steps(gradients, ratios)
         except UserError as problem:
