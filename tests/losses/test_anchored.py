@@ -13,7 +13,7 @@ from tests.oracle import losses as oracle
 from vlprompt.engine.classes import draw, in_view, said_of
 from vlprompt.engine.step import by_rules
 from vlprompt.losses import CROSS_ENTROPY
-from vlprompt.losses.anchors import AnchorOptions, anchor_terms, text_anchor
+from vlprompt.losses.consistency import AnchorOptions, anchor_terms, text_anchor
 from vlprompt.losses.rules import Projection, teacher_term
 from vlprompt.losses.sampled import Correction, SamplingOptions, corrected, sampled_cross_entropy
 from vlprompt.types import BARE, ClassSampling, Features, Sampled, TeacherAnswer, View, Vocabulary

@@ -11,8 +11,7 @@ from torch import Tensor
 from tests.oracle import teaching as oracle
 from vlprompt.errors import UserError
 from vlprompt.losses import CROSS_ENTROPY
-from vlprompt.losses.consistency import ConsistencyOptions, consistency_terms
-from vlprompt.losses.distill import DistillOptions, distill_terms
+from vlprompt.losses.consistency import ConsistencyOptions, DistillOptions, consistency_terms, distill_terms
 from vlprompt.losses.rules import GaussianAverage
 from vlprompt.types import BARE, Features, Sampled, TeacherAnswer, Term, View, Vocabulary
 

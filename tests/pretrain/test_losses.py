@@ -10,8 +10,7 @@ import torch.nn.functional as F
 
 from vlprompt.engine.classes import in_view
 from vlprompt.engine.step import weighted
-from vlprompt.losses.consistency import logits_divergence
-from vlprompt.losses.distill import distillation
+from vlprompt.losses.consistency import distillation, logits_divergence
 from vlprompt.losses.sampled import sampled_cross_entropy
 from vlprompt.methods.resolve import resolve
 from vlprompt.types import Features, Prompted, Sampled, TeacherAnswer, Term, View, Vocabulary

@@ -27,7 +27,7 @@ from vlprompt.engine.observer import SILENT, Observer
 from vlprompt.engine.train import new_prompt, prompt_at
 from vlprompt.errors import NUMERICAL, UserError, data_error, unknown
 from vlprompt.head import measure_head
-from vlprompt.losses.anchors import AnchorOptions, anchor_terms
+from vlprompt.losses.consistency import AnchorOptions, anchor_terms
 from vlprompt.losses.perplexity import perplexity
 from vlprompt.losses.plpp import PlppOptions, labelled_tensors
 from vlprompt.methods.resolve import recipe_of, resolve

@@ -159,7 +159,7 @@ class Plpp:
 
         def rows(vectors_RD: Tensor, states_RD: Tensor, support_RK: Tensor | None) -> Tensor:
             with torch.set_grad_enabled(torch.is_grad_enabled() and options.detach not in ("both", "teacher")):
-                labels_RK = self._labels(vectors_RD, labels, support_RK)
+                labels_RK = soft_labels(self._cosines(vectors_RD, labels, support_RK), options.tau)
             logits = self._head(states_RD, words, None if over_all else support_RK)
             student_log = torch.log_softmax(logits, dim=-1)
             if over_all and support_RK is not None:
@@ -213,9 +213,6 @@ class Plpp:
         cosines = label_cosines(vectors_RD, labels, support_RK)
         return torch.zeros_like(cosines) if self.options.labels == "uniform" else cosines
 
-    def _labels(self, vectors_RD: Tensor, labels: WordTable, support_RK: Tensor | None) -> Tensor:
-        return soft_labels(self._cosines(vectors_RD, labels, support_RK), self.options.tau)
-
     def _teacher_support(self, context: Context, vectors_RD: Tensor, labels: WordTable) -> Tensor | None:
         """(R, k) the words nearest to each context vector; None: all. Found once for both terms of a step."""
         k = 1 if self.options.one_word else self.options.k
@@ -235,8 +232,9 @@ def plpp_terms(options: PlppOptions, prompt: PromptSpec) -> tuple[Term, ...]:
     """The overlay's terms on a host with this prompt: none with weight 0. Warns of settings that make a term dead."""
     if not options.weights:
         return ()
-    for warning in dead_terms(options, prompt):
-        warnings.warn(warning, UserWarning, stacklevel=3)
+    for part in dead_parts(options, prompt):
+        if part.share >= NOTED:
+            warnings.warn(part.why, UserWarning, stacklevel=3)
     need: Need = "context_states" if resolve_head(options, prompt) == "alone" else "host_states"
     chosen = options.on(prompt)
     losses = Plpp(chosen)
@@ -352,11 +350,6 @@ def dead_parts(options: PlppOptions, prompt: PromptSpec) -> tuple[Dead, ...]:
         )
         found.append(Dead(term="plpp", share=1.0, why=why))
     return tuple(found)
-
-
-def dead_terms(options: PlppOptions, prompt: PromptSpec) -> tuple[str, ...]:
-    """One sentence for each term of which half or more trains nothing, or not what it should, under these options."""
-    return tuple(part.why for part in dead_parts(options, prompt) if part.share >= NOTED)
 
 
 def plpp_notes(options: PlppOptions, prompt: PromptSpec) -> tuple[str, ...]:

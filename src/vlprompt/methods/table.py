@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from vlprompt.losses.anchors import AnchorOptions, anchor_terms
 from vlprompt.losses.classify import CROSS_ENTROPY
-from vlprompt.losses.consistency import ConsistencyOptions, consistency_terms
-from vlprompt.losses.distill import DistillOptions, UnlabelledOptions, distill_terms, unlabelled_terms
+from vlprompt.losses.consistency import (
+    AnchorOptions,
+    ConsistencyOptions,
+    DistillOptions,
+    UnlabelledOptions,
+    anchor_terms,
+    consistency_terms,
+    distill_terms,
+    unlabelled_terms,
+)
 from vlprompt.losses.plpp import PlppOptions, plpp_cost, plpp_notes, plpp_terms
 from vlprompt.losses.rules import GaussianAverage, ProGradOptions, Projection, teacher_term
 from vlprompt.losses.sampled import SamplingOptions, sampled_terms
