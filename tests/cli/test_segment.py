@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from tests.cli.conftest import Vlprompt
 from tests.tiny import clip_dir as tiny_dir
 from vlprompt.data.masks import IGNORED
-from vlprompt.engine.segment import confusion, mask_scores
+from vlprompt.engine.dense import confusion, mask_scores
 from vlprompt.errors import UserError
 
 NAMES = ["cat", "dog", "bird"]

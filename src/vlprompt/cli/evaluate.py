@@ -109,8 +109,8 @@ def _on_masks(
 
     from vlprompt import disk
     from vlprompt.data.masks import open_masks
+    from vlprompt.engine.dense import evaluate_masks
     from vlprompt.engine.precision import resolve_device
-    from vlprompt.engine.segment import evaluate_masks
 
     place, masked = str(resolve_device(device)), open_masks(masks)
     with observing() as observer:

@@ -38,8 +38,8 @@ def segment(
 
     Example: `vlprompt segment runs/mine street.jpg --classes "road,car,tree,sky" --out maps`
     """
+    from vlprompt.engine.dense import pixel_classifier
     from vlprompt.engine.precision import resolve_device
-    from vlprompt.engine.segment import pixel_classifier
     from vlprompt.inputs import listed
 
     names, paths = options.parse_names(classes), [path for name in images for path in listed(Path(name).expanduser())]
@@ -80,8 +80,8 @@ def _one(path: Path, out: Path, classifier: object, short: int | None) -> dict[s
 
     from vlprompt import disk
     from vlprompt.data.images import open_image
+    from vlprompt.engine.dense import overlay, segmented, share_of
     from vlprompt.engine.evaluate import Classifier
-    from vlprompt.engine.segment import overlay, segmented, share_of
 
     assert isinstance(classifier, Classifier)
     image = open_image(path)
