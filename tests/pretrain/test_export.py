@@ -99,4 +99,4 @@ def test_what_has_no_class_vectors_says_so(root: Path, tmp_path: Path) -> None:
         class_vectors(tmp_path, NAMES)
     learned = artifact.loaded(tmp_path)[0]
     with pytest.raises(UserError, match=r"\.txt"):
-        write_vectors(tmp_path / "vectors.txt", torch.zeros(1, 2), ("cat",), learned)
+        write_vectors(tmp_path / "vectors.txt", {"vectors": torch.zeros(1, 2)}, ("cat",), learned)

@@ -44,7 +44,7 @@ def class_vectors(
     Example: `vlprompt export class-vectors runs/rpp21k/best --names lvis_v1_val.json --out lvis_rpp.npy`
     """
     from vlprompt.artifact import pick, read_facts
-    from vlprompt.engine.class_vectors import TOKEN, form_of, read_names, sentence_of, write_form, write_vectors
+    from vlprompt.engine.class_vectors import TOKEN, form_of, read_names, sentence_of, write_vectors
     from vlprompt.engine.class_vectors import class_vectors as vectors_of
     from vlprompt.engine.precision import resolve_device
 
@@ -57,13 +57,13 @@ def class_vectors(
     chosen = read_names(names) if names is not None else tuple(read_facts(pick(run).directory)["class_names"])
     if kind != "plain":
         tensors, learned = form_of(kind, run, chosen, model, place)
-        write_form(out, tensors, chosen, learned)
+        write_vectors(out, tensors, chosen, learned)
         sizes = ", ".join(f"{name} {tuple(one.shape)}" for name, one in tensors.items())
         use = f" Write: {sentence_of(learned)}" if TOKEN in tensors else ""
         console.show(f"{out}: {sizes} float32, of {learned.method.name} on {learned.model}.{use}")
         return
     vectors_CE, learned = vectors_of(run, chosen, clip=model, unit=unit, device=place)
-    write_vectors(out, vectors_CE, chosen, learned)
+    write_vectors(out, {"vectors": vectors_CE}, chosen, learned)
     console.show(
         f"{out}: {vectors_CE.shape[0]} x {vectors_CE.shape[1]} float32, of {learned.method.name} on {learned.model}"
     )

@@ -28,7 +28,7 @@ from vlprompt.engine.sampling import draw
 from vlprompt.engine.train import Lesson, Task
 from vlprompt.errors import UserError
 from vlprompt.methods import recipes
-from vlprompt.types import Steps, Views
+from vlprompt.types import Steps
 
 AUTO, CHOICE = "auto", "choice.json"
 FOLDS = 4
@@ -101,27 +101,23 @@ def choose(
     images: Images,
     dataset: Dataset,
     *,
-    model: str,
     shots: int | None,
     seed: int,
+    subset: Subset = "all",
     candidates: Sequence[Candidate] = CANDIDATES,
     observer: Observer = SILENT,
     max_seconds: float = MAX_SECONDS,
-    recipe: str = "auto",
-    subset: Subset = "all",
-    template: str | None = None,
-    views: Views | None = None,
+    **given: Any,
 ) -> Choice:
     """Cross-validates the candidates on the few-shot training images and takes the best by `pick`.
 
-    The rest is as `job.prepare` takes it. UserError as `job.prepare` and `sampling.draw`.
+    given: the model, and what else `job.prepare` takes. UserError as `job.prepare` and `sampling.draw`.
     """
     if dataset.several:
         said = "coop: the images have several labels each, and it learns from them."
         return Choice(candidate=Candidate(method="coop"), tried=(), images=0, sentence=said, seconds=0.0)
     began, quiet = time.perf_counter(), images.quiet()
-    given: dict[str, Any] = {"model": model, "shots": shots, "seed": seed, "recipe": recipe, "subset": subset}
-    given |= {"template": template, "views": views}
+    given |= {"shots": shots, "seed": seed, "subset": subset}
     jobs = [prepare(quiet, dataset, one.method, overrides=one.overrides, **given) for one in candidates]
     skipped = {skip.id: skip.reason for skip in dataset.skipped}
     sample = draw(dataset, images, skipped, shots=shots, seed=seed, subset=subset, hold_out=True)

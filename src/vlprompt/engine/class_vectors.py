@@ -24,7 +24,6 @@ from vlprompt.engine.evaluate import Classifier, check_classes
 from vlprompt.errors import UserError, data_error
 from vlprompt.types import Reach
 
-SUFFIXES = (".npy", ".safetensors")
 Form = Literal["transformers", "open-clip", "diffusers"]
 TOKEN = "<prompt>"
 """The learned context in the diffusers form."""
@@ -43,17 +42,16 @@ def class_vectors(
     UserError: the prompt has no class features (it answers from image features alone, or its text depends on the image). Also:
     it knows only its own classes and is asked about others.
     """
-    classifier, learned = _classifier(run, names, clip, device)
+    classifier, rows, learned = _classifier(run, names, clip, device)
     assert classifier.text is not None
     features = classifier.text.unit if unit else classifier.text.pooled
-    place = {name: number for number, name in enumerate(classifier.class_names)}
-    return features.float().cpu()[[place[name] for name in names]], learned
+    return features.float().cpu()[rows], learned
 
 
 def _classifier(
-    run: Path, names: Sequence[str], clip: artifact.Backbone, device: str = "cpu"
-) -> tuple[Classifier, Learned]:
-    """The prompt with every name once."""
+    run: Path, names: Sequence[str], clip: artifact.Backbone, device: str
+) -> tuple[Classifier, list[int], Learned]:
+    """(the prompt with every name once, the place of each name there, what was learned)."""
     learned, clip = artifact.loaded(artifact.pick(run).directory, clip, device=device)
     method = learned.method
     if not method.prompt.reach.reads_text:
@@ -66,7 +64,8 @@ def _classifier(
         raise UserError(f"{method.name!r} has no class vectors: its text depends on the image.")
     once = tuple(dict.fromkeys(names))  # vocabularies name some classes twice
     check_classes(method.prompt, tuple(dict.fromkeys(learned.class_names)), once)
-    return Classifier(clip, method, learned.prompt, once, learned.template), learned
+    place = {name: number for number, name in enumerate(once)}
+    return Classifier(clip, method, learned.prompt, once, learned.template), [place[name] for name in names], learned
 
 
 def form_of(
@@ -81,7 +80,7 @@ def form_of(
     """
     if form == "diffusers":
         return _context(run, clip, device)
-    classifier, learned = _classifier(run, names, clip, device)
+    classifier, rows, learned = _classifier(run, names, clip, device)
     prompted = classifier.prompted
     beyond = (prompted.after_image, prompted.score, classifier.method.at_test)
     if prompted.image or prompted.weights or any(one is not None for one in beyond):
@@ -90,8 +89,7 @@ def form_of(
             f"onnx, or learn coop."
         )
     assert classifier.text is not None
-    place = {name: number for number, name in enumerate(classifier.class_names)}
-    unit_CE = classifier.text.unit.float().cpu()[[place[name] for name in names]]
+    unit_CE = classifier.text.unit.float().cpu()[rows]
     scale = torch.tensor(classifier.clip.logit_scale / learned.temperature).log()
     if form == "transformers":
         return {"text_embeds": unit_CE, "logit_scale": scale}, learned
@@ -119,40 +117,31 @@ def sentence_of(learned: Learned) -> str:
     return f"{{}} {TOKEN}." if layout.position == "front" else " ".join(f"{TOKEN} {layout.words} {{}}.".split())
 
 
-def write_form(path: Path, tensors: dict[str, Tensor], names: Sequence[str], learned: Learned) -> None:
-    """One safetensors file, with names and where they come from in its metadata. UserError: another ending."""
-    if path.suffix != ".safetensors":
-        raise UserError(f"--out {path} ends in {path.suffix or 'nothing'}. Allowed: .safetensors.")
-    facts = _facts(names, learned) if TOKEN not in tensors else _facts((), learned) | {"sentence": sentence_of(learned)}
+def write_vectors(path: Path, tensors: dict[str, Tensor], names: Sequence[str], learned: Learned) -> None:
+    """Write the tensors of a form, or `vectors`, with names and where they come from: ``.safetensors``, for vectors ``.npy`` too.
+
+    The ``.npy`` (one (C, E) float32 array, a row per class) is what Detic reads for a vocabulary (`reset_cls_test`: it transposes,
+    appends the background's zeros and normalises by itself), rows in the order of its categories. Names stand next to it in
+    ``.names.txt``. UserError: another ending.
+    """
+    allowed = (".npy", ".safetensors") if "vectors" in tensors else (".safetensors",)
+    if path.suffix not in allowed:
+        raise UserError(f"--out {path} ends in {path.suffix or 'nothing'}. Allowed: {', '.join(allowed)}.")
+    if path.suffix == ".npy":
+        file = io.BytesIO()
+        np.save(file, tensors["vectors"].numpy())
+        disk.write_bytes(path, file.getvalue())
+        disk.write_text(path.with_suffix(".names.txt"), "".join(f"{name}\n" for name in names))
+        return
+    facts = facts_of(learned) | {"names": json.dumps([] if TOKEN in tensors else list(names), ensure_ascii=False)}
+    facts |= {"sentence": sentence_of(learned)} if TOKEN in tensors else {}
     disk.write_bytes(path, save({name: one.numpy() for name, one in tensors.items()}, metadata=facts))
 
 
-def _facts(names: Sequence[str], learned: Learned) -> dict[str, str]:
-    return {
-        "names": json.dumps(list(names), ensure_ascii=False),
-        "method": learned.method.name,
-        "model": learned.model,
-        "weight_hash": learned.weight_hash,
-        "vlprompt": __version__,
-    }
-
-
-def write_vectors(path: Path, vectors_CE: Tensor, names: Sequence[str], learned: Learned) -> None:
-    """Write ``.npy`` (one (C, E) float32 array, a row per class) or ``.safetensors`` (`vectors`, names in its metadata).
-
-    The ``.npy`` is what Detic reads for a vocabulary (`reset_cls_test`: it transposes, appends the background's zeros and
-    normalises by itself), rows in the order of its categories. Names stand next to it in ``.names.txt``. UserError: another ending.
-    """
-    array = vectors_CE.numpy()
-    if path.suffix == ".npy":
-        file = io.BytesIO()
-        np.save(file, array)
-        disk.write_bytes(path, file.getvalue())
-        disk.write_text(path.with_suffix(".names.txt"), "".join(f"{name}\n" for name in names))
-    elif path.suffix == ".safetensors":
-        disk.write_bytes(path, save({"vectors": array}, metadata=_facts(names, learned)))
-    else:
-        raise UserError(f"--out {path} ends in {path.suffix or 'nothing'}. Allowed: {', '.join(SUFFIXES)}.")
+def facts_of(learned: Learned) -> dict[str, str]:
+    """Where an exported file comes from."""
+    facts = {"method": learned.method.name, "model": learned.model, "weight_hash": learned.weight_hash}
+    return facts | {"vlprompt": __version__}
 
 
 def read_names(path: Path) -> tuple[str, ...]:

@@ -104,34 +104,31 @@ class RunConfig(Means):
         return "few-shot" if self.subset == "all" else "base-to-novel"
 
     def __post_init__(self) -> None:
-        if self.shots is not None and self.shots < 1:
-            raise UserError(f"shots is {self.shots}; it must be at least 1, or left out to use all images.")
-        if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
-            raise UserError(
-                f"seeds are {list(self.seeds)}; give one or more different numbers from 0, for example 1,2,3."
-            )
-        if self.folds < 0 or self.folds == 1:
-            raise UserError(f"folds is {self.folds}; it must be at least 2, or left out.")
-        if self.folds and self.method == "auto":
-            raise UserError(
-                "--method auto chooses on the images that --folds asks about, so its accuracy would mean little. Name the method."
-            )
-        for name, value, allowed in (
-            ("subset", self.subset, SUBSETS),
-            ("dtype", self.dtype, DTYPES),
-        ):
-            if value not in allowed:
-                raise unknown(name, value, allowed)
+        for name, seen, known in (("subset", self.subset, SUBSETS), ("dtype", self.dtype, DTYPES)):
+            if seen not in known:
+                raise unknown(name, seen, known)
         if self.recipe and self.recipe not in RECIPES and not recipes.known(self.recipe):
             raise unknown("recipe", self.recipe, ["", *RECIPES, *recipes.names()], always=RECIPES)
         if self.template is not None and self.template.count("{}") != 1:
             raise UserError(f"template {self.template!r} must have one {{}}, where the class name stands.")
-        if self.views not in (None, "epochs", "centre") and (not isinstance(self.views, int) or self.views < 1):
-            raise UserError(f"views is {self.views!r}; it must be a number from 1, 'epochs' or 'centre'.")
-        if self.replicas < 1:
-            raise UserError(f"replicas is {self.replicas}; it must be at least 1.")
-        if self.save_every < 1:
-            raise UserError(f"save_every is {self.save_every}; it must be at least 1.")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
+            raise UserError(
+                f"seeds are {list(self.seeds)}; give one or more different numbers from 0, for example 1,2,3."
+            )
+        if self.folds and self.method == "auto":
+            raise UserError(
+                "--method auto chooses on the images that --folds asks about, so its accuracy would mean little. Name the method."
+            )
+        some_views = self.views in (None, "epochs", "centre") or (isinstance(self.views, int) and self.views > 0)
+        for name, holds, allowed in (
+            ("shots", self.shots is None or self.shots >= 1, "at least 1, or left out to use all images"),
+            ("folds", self.folds == 0 or self.folds >= 2, "at least 2, or left out"),
+            ("views", some_views, "a number from 1, 'epochs' or 'centre'"),
+            ("replicas", self.replicas >= 1, "at least 1"),
+            ("save_every", self.save_every >= 1, "at least 1"),
+        ):
+            if not holds:
+                raise UserError(f"{name} is {getattr(self, name)!r}; it must be {allowed}.")
 
 
 def hashed(decides: Mapping[str, object], *, but: tuple[str, ...] = ()) -> dict[str, object]:

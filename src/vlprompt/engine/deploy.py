@@ -16,7 +16,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from vlprompt import __version__, artifact, disk
+from vlprompt import artifact, disk
+from vlprompt.engine.class_vectors import facts_of
 from vlprompt.engine.evaluate import Classifier, check_classes
 from vlprompt.engine.several import require_one_label
 from vlprompt.errors import UserError, data_error
@@ -79,10 +80,7 @@ def deployed(
         "crop": str(scale.crop),
         "input": f"RGB, {resized}, float32 from 0 to 1",
         "temperature": str(learned.temperature),
-        "method": method.name,
-        "model": learned.model,
-        "weight_hash": learned.weight_hash,
-        "vlprompt": __version__,
+        **facts_of(learned),
     }
     return module.eval().requires_grad_(False), facts
 

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from vlprompt import artifact, disk, reading, records
 from vlprompt.artifact import Learned
@@ -97,16 +98,9 @@ def chosen(config: RunConfig, observer: Observer) -> tuple[RunConfig, tuple[Data
             raise another(config.out, changed)
     else:
         opened = open_all(config, observer)
-        given = {name: getattr(config, name) for name in ("recipe", "subset", "template", "views")}
-        choice = choose(
-            opened[1],
-            dataclasses.replace(opened[0], test=()),
-            model=config.model,
-            shots=config.shots,
-            seed=config.seeds[0],
-            observer=observer,
-            **given,
-        )
+        given: dict[str, Any] = {name: one for name, one in asked.items() if name != "data"}
+        untested = dataclasses.replace(opened[0], test=())
+        choice = choose(opened[1], untested, seed=config.seeds[0], observer=observer, **given)
         stored = as_dict(choice) | {"asked": asked}
         disk.write_json(path, stored)
         told = reading.typed(_Chosen, stored, str(path))
