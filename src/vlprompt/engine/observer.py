@@ -15,19 +15,15 @@ class Observer(Protocol):
 
     def stage(self, name: str, total: int) -> None:
         """A piece of work begins, for example `seed 1: learning`, that takes `total` steps."""
-        return
 
     def advance(self, steps: int, shown: Mapping[str, float]) -> None:
         """So many steps of the stage are done; `shown` has numbers worth a look, for example the loss."""
-        return
 
     def note(self, text: str) -> None:
         """Something that the user should know: one sentence."""
-        return
 
     def finished(self, record: Record) -> None:
         """One seed is finished, or was found finished."""
-        return
 
 
 class Silent(Observer):

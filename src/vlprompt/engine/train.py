@@ -237,15 +237,12 @@ class Book(Protocol):
 
     def kept(self, taken: int, per_epoch: int) -> str:
         """After so many steps: what of the run is safe, a sentence that begins with a space, or nothing."""
-        ...
 
     def counts(self, taken: Taken) -> Mapping[str, float]:
         """Count a step; what a progress display shows of it."""
-        ...
 
     def writes(self, taken: Taken, learner: Learner) -> None:
         """Log, test, keep: what is due after a step."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ import ast
 import dataclasses
 import functools
 import inspect
+import itertools
 import textwrap
 import types
 import typing
@@ -152,24 +153,23 @@ def _kinds(hint: Any) -> tuple[Any, ...]:
     return typing.get_args(hint) if union else (hint,)
 
 
+YES = ("true", "yes", "on", "1")
+SPELT: dict[Any, dict[str, object]] = {
+    bool: {word: word in YES for word in (*YES, "false", "no", "off", "0")},
+    type(None): {"none": None},
+}
+"""Types with few values, and how people write those."""
+
+
 def _to(kind: Any, value: object) -> object:
     """ValueError where the value is not of that kind."""
     text = value.strip() if isinstance(value, str) else str(value)
-    if typing.get_origin(kind) is Literal:
-        for choice in typing.get_args(kind):
-            if text == str(choice):
-                return choice
-        raise ValueError(text)
-    if kind is bool:
-        if text.lower() in ("true", "yes", "on", "1"):
-            return True
-        if text.lower() in ("false", "no", "off", "0"):
-            return False
-        raise ValueError(text)
-    if kind is type(None):
-        if text.lower() == "none":
-            return None
-        raise ValueError(text)
+    if typing.get_origin(kind) is Literal or kind in SPELT:
+        choices = SPELT.get(kind) or {str(choice): choice for choice in typing.get_args(kind)}
+        spelt = text.lower() if kind in SPELT else text
+        if spelt not in choices:
+            raise ValueError(text)
+        return choices[spelt]
     if kind in (int, float):
         number: float = kind(text)
         if not abs(number) <= (MAX_WHOLE if kind is int else MAX_NUMBER):  # NaN is not below it either
@@ -202,13 +202,8 @@ def _helps(kind: type) -> dict[str, str]:
     body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
     assert isinstance(body, ast.ClassDef)
     helps = {}
-    for field, text in zip(body.body, body.body[1:]):
-        if (
-            isinstance(field, ast.AnnAssign)
-            and isinstance(field.target, ast.Name)
-            and isinstance(text, ast.Expr)
-            and isinstance(text.value, ast.Constant)
-            and isinstance(text.value.value, str)
-        ):
-            helps[field.target.id] = " ".join(text.value.value.split())
+    for pair in itertools.pairwise(body.body):
+        match pair:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                helps[name] = " ".join(text.split())
     return helps
