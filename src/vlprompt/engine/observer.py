@@ -5,13 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Protocol
 
 from vlprompt.records import Record
 
 
-class Observer(Protocol):
-    """What a progress display implements. Stages follow one another and do not nest."""
+class Observer:
+    """What a progress display overrides; by itself it shows nothing. Stages follow one another and do not nest."""
 
     def stage(self, name: str, total: int) -> None:
         """A piece of work begins, for example `seed 1: learning`, that takes `total` steps."""
@@ -26,11 +25,7 @@ class Observer(Protocol):
         """One seed is finished, or was found finished."""
 
 
-class Silent(Observer):
-    """The observer that shows nothing."""
-
-
-SILENT = Silent()
+SILENT = Observer()
 
 
 class TqdmBars(Observer):
