@@ -19,9 +19,9 @@ from rich.progress import (
 )
 
 from vlprompt.cli import console
+from vlprompt.engine.observer import Observer
 
 if TYPE_CHECKING:
-    from vlprompt.engine.observer import Observer
     from vlprompt.records import Record
 
 SECONDS_BETWEEN_LINES = 10.0
@@ -29,7 +29,7 @@ SECONDS_BETWEEN_LINES = 10.0
 STAGE_WIDTH = 34
 
 
-class Bars:
+class Bars(Observer):
     """An observer with one bar per stage."""
 
     def __init__(self, progress: Progress, notes: bool) -> None:
@@ -63,7 +63,7 @@ class Bars:
         self._task = None
 
 
-class Lines:
+class Lines(Observer):
     """An observer that prints a line when a stage ends, and every few seconds before."""
 
     def __init__(self, output: Console, notes: bool) -> None:

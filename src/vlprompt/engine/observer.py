@@ -5,8 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING
 
-from vlprompt.records import Record
+if TYPE_CHECKING:
+    from vlprompt.records import Record
 
 
 class Observer:
