@@ -80,12 +80,12 @@ def _one(path: Path, out: Path, classifier: object, short: int | None) -> dict[s
 
     from vlprompt import disk
     from vlprompt.data.images import open_image
-    from vlprompt.engine.dense import overlay, segmented, share_of
+    from vlprompt.engine.dense import class_map, overlay, picture_logits, share_of
     from vlprompt.engine.evaluate import Classifier
 
     assert isinstance(classifier, Classifier)
     image = open_image(path)
-    label_HW = segmented(classifier, image, short=short)
+    label_HW, _ = class_map(picture_logits(classifier, image, short=short), image.size)
     array, shown = io.BytesIO(), io.BytesIO()
     np.save(array, label_HW.astype(np.int32))
     overlay(image, label_HW, classifier.class_names).save(shown, "PNG")

@@ -109,7 +109,7 @@ def unpacked(path: Path, data: bytes, schema: int, config_hash: str) -> tuple[St
         )
     for one in (state.parameters, state.momentum, state.average):
         tensors.require_usable(one, path)
-    if numbers.threads not in (0, now := torch.get_num_threads()):
+    if numbers.threads != (now := torch.get_num_threads()):
         warnings.warn(
             f"{path} was written with {numbers.threads} threads, and there are {now} now: the result may differ in its last bits. For "
             f"the same bits start with OMP_NUM_THREADS={numbers.threads}.",
@@ -159,8 +159,8 @@ class _Numbers:
     seconds: float
     config: str
     weights: Mapping[str, float] = field(default_factory=dict)
-    threads: int = 0
-    """Of the process that wrote it; on a processor the bits depend on it. 0: not known."""
+    threads: int
+    """Of the process that wrote it; on a processor the bits depend on it."""
 
 
 def capture(
@@ -169,7 +169,7 @@ def capture(
     optimiser: torch.optim.Optimizer,
     average: dict[str, Tensor],
     seconds: float,
-    weights: Mapping[str, float] | None = None,
+    weights: Mapping[str, float],
 ) -> State:
     """The state of a prompt and its optimiser, by reference: save it before the next step."""
     named = dict(prompt.named_parameters())
@@ -185,7 +185,7 @@ def capture(
         momentum=momentum,
         average=average,
         seconds=seconds,
-        weights=dict(weights or {}),
+        weights=dict(weights),
     )
 
 

@@ -25,7 +25,7 @@ from vlprompt.data.masks import IGNORED, Masked
 from vlprompt.data.views import FILTERS, normalise
 from vlprompt.engine.evaluate import Classifier, check_classes
 from vlprompt.engine.forward import asked, reads_frozen
-from vlprompt.engine.observer import SILENT, Observer
+from vlprompt.engine.observer import Observer
 from vlprompt.errors import UserError
 from vlprompt.losses import after, answers
 from vlprompt.records import harmonic
@@ -136,7 +136,7 @@ def class_map(logits_Chw: Tensor, size: tuple[int, int]) -> tuple[NDArray[np.int
 
 
 def pixel_classifier(
-    run: Path, names: Sequence[str] | None, *, clip: artifact.Backbone = None, device: str = "cpu"
+    run: Path, names: Sequence[str] | None, *, clip: artifact.Backbone, device: str
 ) -> tuple[Classifier, artifact.Learned, str]:
     """(the classifier of a run's best seed on these classes (None: its own), what was learned, why this seed).
 
@@ -147,11 +147,6 @@ def pixel_classifier(
     classes = tuple(names) if names is not None else tuple(learned.class_names)
     check_classes(learned.method.prompt, learned.class_names, classes, labelled=names is None)
     return Classifier(clip, learned.method, learned.prompt, classes, learned.template), learned, picked.reason
-
-
-def segmented(classifier: Classifier, image: Image.Image, *, short: int | None = None) -> NDArray[np.int64]:
-    """(H, W): the class of every pixel of a picture."""
-    return class_map(picture_logits(classifier, image, short=short), image.size)[0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,13 +203,7 @@ def mask_scores(table_CC: NDArray[np.int64], names: Sequence[str], learned: Sequ
 
 
 def evaluate_masks(
-    run: Path,
-    masked: Masked,
-    *,
-    clip: artifact.Backbone = None,
-    device: str = "cpu",
-    short: int | None = None,
-    observer: Observer = SILENT,
+    run: Path, masked: Masked, *, clip: artifact.Backbone, device: str, short: int | None, observer: Observer
 ) -> MaskScores:
     """Test the best seed of a run on pictures with masks; every class of their list is asked for."""
     classifier, learned, reason = pixel_classifier(run, masked.class_names, clip=clip, device=device)

@@ -32,7 +32,7 @@ OPSET = 18
 class Deployed(nn.Module):
     """The image tower with its learned tokens, and the class matrix that the text tower and the prompt made."""
 
-    def __init__(self, clip: Clip, classifier: Classifier, temperature: float = 1.0) -> None:
+    def __init__(self, clip: Clip, classifier: Classifier, temperature: float) -> None:
         super().__init__()
         self.visual, self.prompt = clip.visual, classifier.prompt
         self.clip = (clip,)  # not as a module: the text tower's weights stay out of the file

@@ -89,7 +89,7 @@ def evaluate_run(
     return out_records
 
 
-def among(dataset: Dataset, data: str, learned: Sequence[str], classes: Among, observer: Observer = SILENT) -> Dataset:
+def among(dataset: Dataset, data: str, learned: Sequence[str], classes: Among, observer: Observer) -> Dataset:
     """The data set with the classes that its images are asked about; labels follow names, never places.
 
     Where it has some of the learned classes, or others too, that is said, with the other reading. UserError: one class alone; none of

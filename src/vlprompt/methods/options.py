@@ -113,7 +113,7 @@ def spell(value: object, field: dataclasses.Field[Any]) -> object:
     return value
 
 
-def replaced(values: T, changes: Mapping[str, object], prefix: str = "") -> T:
+def replaced(values: T, changes: Mapping[str, object], prefix: str) -> T:
     """The dataclass instance with fields changed; strings are converted by the field's type.
 
     The keys are field names without the prefix, which is for messages only. UserError: a value that the type does not
