@@ -61,11 +61,7 @@ def evaluate_run(
         test = images.usable(chosen.test, skipped, strict=strict)
         if not test:
             raise data_error(f"{data} has no test images that can be used.")
-        if known := seen_among(test, place):
-            raise data_error(
-                f"{len(known)} of the {len(test)} test images of {data} were learned from, or chosen by: {some(known, 3)}. Accuracy on "
-                "them means nothing. Remove them from the test images, or test on other images."
-            )
+        _refuse_seen(test, place, data)
         same = learned.facts.get("dataset") == dataset.name
         asked = Questions(
             dataset=dataset.name,
@@ -171,3 +167,11 @@ def seen_among(test: Sequence[Sample], place: Path) -> list[str]:
     """Ids of the test images that the prompt in `place` learned from or was chosen by, by their bytes."""
     seen = _seen(place) or frozenset()
     return [sample.id for sample in test if _is_among(sample, seen)]
+
+
+def _refuse_seen(test: Sequence[Sample], place: Path, data: str) -> None:
+    if known := seen_among(test, place):
+        raise data_error(
+            f"{len(known)} of the {len(test)} test images of {data} were learned from, or chosen by: {some(known, 3)}. Accuracy on them "
+            "means nothing. Remove them from the test images, or test on other images."
+        )
