@@ -35,7 +35,7 @@ LEARNS = MODELS | {"methods", "artifact", "data", "engine", "head"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "disk": {"errors"},
-    "pocket": set(),
+    "pocket": {"errors"},
     "types": set(),
     "plain": set(),
     "reading": {"errors"},

@@ -114,8 +114,6 @@ class PromptClassifier:
     It works in `clone`, `cross_val_score`, `GridSearchCV` and pipelines. Before `fit` nothing can be predicted.
     """
 
-    _clip: Clip | None = None
-    _cached: Images | None = None
     _learned: Learned | None = None
     _answers: tuple[tuple[str, ...], Classifier] | None = None
     _labels: NDArray[Any] | None = None
@@ -211,7 +209,7 @@ class PromptClassifier:
         kept = {
             name: value
             for name, value in self.__dict__.items()
-            if name not in ("_clip", "_cached", "_answers", "_learned")
+            if name not in ("clip", "_images_of_sets", "_answers", "_learned")
         }
         if self._learned is None:
             return kept
@@ -255,12 +253,10 @@ class PromptClassifier:
         """The labels, in the order of `predict_proba`'s columns: class names, or what `y` had where `fit(X, y)` was called."""
         return np.array(self._fitted.class_names) if self._labels is None else self._labels
 
-    @property
+    @functools.cached_property
     def clip(self) -> Clip:
         """The frozen model, loaded at first use."""
-        if self._clip is None:
-            self._clip = _loaded(str(self.model), self.device, self.dtype)
-        return self._clip
+        return _loaded(str(self.model), self.device, self.dtype)
 
     @property
     def learned(self) -> Learned:
@@ -507,15 +503,13 @@ class PromptClassifier:
             cache=cache,
             **options,
         )
-        out._clip, out._learned = clip, learned
+        out.clip, out._learned = clip, learned
         return out
 
-    @property
+    @functools.cached_property
     def _images_of_sets(self) -> Images:
         """Images of data sets, whose features are remembered in the cache directory."""
-        if self._cached is None:
-            self._cached = open_images(self.clip, self._cache)
-        return self._cached
+        return open_images(self.clip, self._cache)
 
     @property
     def _cache(self) -> Path | None:

@@ -189,9 +189,9 @@ def test_the_manifest_names_a_hand_and_a_source_for_every_image() -> None:
 
 
 def test_unknown_names_are_refused_with_the_nearest() -> None:
-    with pytest.raises(ValueError, match="did you mean 'emoji-subgroups'"):
+    with pytest.raises(ValueError, match="Did you mean 'emoji-subgroups'"):
         pocket.info("emoji-subgroup")
-    with pytest.raises(ValueError, match="did you mean 'pocket-s'"):
+    with pytest.raises(ValueError, match="Did you mean 'pocket-s'"):
         pocket.model_dir("pocket-x")
-    with pytest.raises(ValueError, match="no embedded image"):
+    with pytest.raises(ValueError, match="unknown embedded image"):
         pocket.read("nothing")

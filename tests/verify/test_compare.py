@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from vlprompt.errors import UserError
-from vlprompt.verify.compare import Check, compare, compare_ids, compare_run, error
+from vlprompt.verify.compare import Check, compare, compare_ids, error
 
 IDS = {"token_ids": np.zeros((1, 4), np.int32)}
 
@@ -59,21 +59,21 @@ def summaries(gradient: torch.Tensor) -> dict[str, np.ndarray]:
 def test_a_large_gradient_is_compared_by_its_summaries(spoil: tuple[int, int]) -> None:
     gradient = torch.randn(12, 10, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     want = IDS | summaries(gradient)
-    (check,) = compare({}, {"grad:w": gradient}, want, judged=True)
+    (check,) = compare({"gradients": {"grad:w": gradient}}, want, judged=True)
     assert check.what == "w"
     assert check.error < 1e-12
     wrong = gradient.clone()
     wrong[spoil] += 1
-    (check,) = compare({}, {"grad:w": wrong}, want, judged=True)
+    (check,) = compare({"gradients": {"grad:w": wrong}}, want, judged=True)
     assert check.error > 0.1
-    (check,) = compare({}, {"grad:w": wrong.fill_(math.nan)}, want, judged=True)
+    (check,) = compare({"gradients": {"grad:w": wrong.fill_(math.nan)}}, want, judged=True)
     assert not check.ok
 
 
 def test_a_published_number_left_out_is_a_fault() -> None:
     want = IDS | {"logits": np.ones(2, np.float32), "loss": np.ones((), np.float32)}
     with pytest.raises(UserError, match="not computed here: loss"):
-        compare({"logits": torch.ones(2)}, {}, want, judged=True)
+        compare({"values": {"logits": torch.ones(2)}}, want, judged=True)
 
 
 def test_token_ids_are_counted() -> None:
@@ -90,7 +90,7 @@ RUN = {"loss": np.array([[2.0, 4.0]]), "cosine": np.array([[0.5, -0.001]]), "epo
 def off(steps: dict[str, list[list[float]]], tensors: dict[str, torch.Tensor]) -> dict[str, float]:
     """Errors by name, of a run beside `RUN`."""
     given = {name: torch.tensor(values, dtype=torch.float64) for name, values in steps.items()}
-    return {check.what: check.error for check in compare_run(given, tensors, RUN, judged=True)}
+    return {check.what: check.error for check in compare({"steps": given, "tensors": tensors}, RUN, judged=True)}
 
 
 def test_a_step_is_compared_with_itself_and_a_cosine_as_it_is() -> None:

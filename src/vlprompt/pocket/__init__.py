@@ -5,16 +5,16 @@ Nothing here needs torch. Pictures are WebP bytes, of 28 to 128 pixels and more;
 
 from __future__ import annotations
 
-import difflib
 import functools
 import json
 import os
 import threading
 import zipfile
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+from vlprompt.errors import unknown
 
 __all__ = [
     "PocketRow",
@@ -78,7 +78,7 @@ def names(role: Role | None = None) -> list[str]:
 
 
 def info(name: str) -> PocketSet:
-    """Facts of the data set `name`; an unknown name is a ValueError that says the nearest."""
+    """Facts of the data set `name`; an unknown name is a UserError that says the nearest."""
     entry = _entry(name)
     return PocketSet(
         name=name,
@@ -108,10 +108,10 @@ def rows(name: str) -> list[PocketRow]:
 
 
 def read(key: str) -> bytes:
-    """The WebP bytes of one image; an unknown key is a ValueError."""
+    """The WebP bytes of one image; an unknown key is a UserError."""
     archives = _archives()
     if key not in archives:
-        raise ValueError(_unknown("image", key, archives))
+        raise unknown("embedded image", key, archives)
     # One file handle an archive for the process: a fork must not share it while another thread reads.
     with _LOCK:
         return archives[key].read(key)
@@ -130,7 +130,7 @@ def descriptions() -> Path:
 def model_dir(name: str = SMALL) -> Path:
     """The directory of a shipped model, in the Hugging Face CLIP layout."""
     if name not in model_names():
-        raise ValueError(_unknown("model", name, model_names()))
+        raise unknown("embedded model", name, model_names())
     return _HERE / name
 
 
@@ -161,13 +161,5 @@ def _sets() -> dict[str, dict[str, Any]]:
 
 def _entry(name: str) -> dict[str, Any]:
     if name not in _sets():
-        raise ValueError(_unknown("data set", name, _sets()))
+        raise unknown("embedded data set", name, _sets())
     return _sets()[name]
-
-
-def _unknown(kind: str, name: str, known: Iterable[str]) -> str:
-    choices = list(known)
-    near = difflib.get_close_matches(str(name), choices, n=1, cutoff=0.0)
-    nearest = f"; did you mean '{near[0]}'?" if near else ""
-    listed = f" (there are: {', '.join(choices)})" if len(choices) <= 12 else ""
-    return f"there is no embedded {kind} '{name}'{nearest}{listed}"

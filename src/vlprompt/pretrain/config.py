@@ -75,17 +75,9 @@ class PretrainConfig:
     resume: bool = False
 
     def __post_init__(self) -> None:
-        least = {
-            "shots": 1,
-            "seed": 0,
-            "copies": 1,
-            "batch_per_rank": 1,
-            "held_out": 0,
-            "evaluate_every": 1,
-            "save_every": 1,
-        }
-        least |= {"log_every": 1, "max_skipped": 0, "workers": 0, "classes_per_step": 0}
-        for name, lowest in least.items():
+        from_one = ("shots", "copies", "batch_per_rank", "evaluate_every", "save_every", "log_every")
+        for name in (*from_one, "seed", "held_out", "max_skipped", "workers", "classes_per_step"):
+            lowest = int(name in from_one)
             value = getattr(self, name)
             if value is not None and value < lowest:
                 raise UserError(f"--{name.replace('_', '-')} is {value}; it must be at least {lowest}.")
@@ -140,12 +132,11 @@ def pretraining_method(config: PretrainConfig, world: int, facts: ModelFacts | N
     correction = config.correction or (usual.correction if usual.classes else None)
     own = any(option.name == "classes" for option in options(config.method))
     if own:
-        for option, value, given in (
-            ("classes", number, config.classes_per_step),
-            ("correction", correction, config.correction),
+        for option, flag, value, given in (
+            ("classes", "classes-per-step", number, config.classes_per_step),
+            ("correction", "correction", correction, config.correction),
         ):
             if option in config.overrides and given is not None:
-                flag = "classes-per-step" if option == "classes" else option
                 raise UserError(f"--set {option} and --{flag} say the same: give one.")
             if value is not None:
                 overrides.setdefault(option, str(value or "all"))

@@ -5,7 +5,7 @@ Letters: B images of a rank's share of a step (each with all its copies), S side
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -165,9 +165,8 @@ class Cached:
     ranks: Alone
     teacher: Images | None = None
     """Another model that teaches; its features are kept too."""
-    _fine: dict[int, Sample] = field(default_factory=dict)
-    """Images that decode, by number."""
-    _bad: dict[int, tuple[str, str]] = field(default_factory=dict)
+    _seen: dict[int, Sample | tuple[str, str]] = field(default_factory=dict)
+    """By number the image, or if it does not decode its id and the reason."""
 
     def prepare(self) -> None:
         """Encode this rank's share of all images in every fixed view, so the cache is written in large blocks."""
@@ -176,7 +175,7 @@ class Cached:
         self.images.observer.stage("encoding training images", len(own) * len(views))
         for first in range(own.start, own.stop, PREPARED):
             numbers = range(first, min(first + PREPARED, own.stop))
-            samples = [sample for sample in (self.sample(number) for number in numbers) if sample is not None]
+            samples, _ = self._samples(numbers)
             for view in views:
                 if samples:
                     self.images.features(samples, view, quiet=True)
@@ -190,25 +189,24 @@ class Cached:
     def _batch(self, step: int) -> Batch:
         epoch, _ = self.plan.place(step)
         numbers = own_share(self.plan.images(step), self.ranks.rank, self.ranks.world).tolist()
-        samples = [sample for sample in (self.sample(number) for number in numbers) if sample is not None]
+        samples, skipped = self._samples(numbers)
         views = self.look.numbers(epoch)
         return Batch(
             ids=tuple(sample.id for sample in samples),
             labels_B=labels_of(samples, len(views)),
             frozen_BE=features_of(samples, views, self.images),
             taught_BE=None if self.teacher is None else features_of(samples, views, self.teacher),
-            skipped=tuple(self._bad[number] for number in numbers if number in self._bad),
+            skipped=tuple(skipped),
         )
 
-    def sample(self, number: int) -> Sample | None:
-        """An image that decodes; None where it does not. Looked at once."""
-        if number not in self._fine and number not in self._bad:
-            found = checked(self.pool, number)
-            if isinstance(found, Sample):
-                self._fine[number] = found
-            else:
-                self._bad[number] = found
-        return self._fine.get(number)
+    def _samples(self, numbers: Iterable[int]) -> tuple[list[Sample], list[tuple[str, str]]]:
+        """The images that decode, and those that do not. Each is looked at once."""
+        found = []
+        for number in numbers:
+            if number not in self._seen:
+                self._seen[number] = checked(self.pool, number)
+            found.append(self._seen[number])
+        return [one for one in found if isinstance(one, Sample)], [one for one in found if not isinstance(one, Sample)]
 
 
 def checked(pool: Pool, number: int) -> Sample | tuple[str, str]:

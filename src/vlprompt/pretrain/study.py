@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from vlprompt import disk, pocket, records
+from vlprompt import disk, plain, pocket, records
 from vlprompt.disk import LOCK, locked_if_free, one_at_a_time
 from vlprompt.engine.config import RunConfig
 from vlprompt.engine.observer import SILENT, Observer
@@ -33,16 +33,7 @@ PRETRAINED, HELD_OUT, TRANSFER = "pretrained", "held-out", "transfer"
 SECONDS_BETWEEN_LOOKS = 2.0
 """While all that is left is in other processes' hands."""
 ZERO_SHOT = ("zero_shot_top1", "zero_shot_train_top1")
-KEPT = (
-    "top1",
-    "train_top1",
-    *ZERO_SHOT,
-    "largest_loss",
-    "train_largest_loss",
-    "tests",
-    "seconds",
-    "images",
-)
+KEPT = ("top1", "train_top1", *ZERO_SHOT, "largest_loss", "train_largest_loss", "tests", "seconds", "images")
 """Of a run's summary, in the study's rows."""
 CLASSES = 200
 """Classes of a step; of about a thousand in the embedded set."""
@@ -203,31 +194,30 @@ def render(rows: Sequence[Mapping[str, Any]]) -> str:
     titles = {"method": "Methods", "distillation": "Weight of the distillation", "data": "Amount of data"}
     for kind, title in titles.items():
         if names := dict.fromkeys(row["cell"] for row in rows if row["kind"] == kind):
-            parts += [
-                f"\n## {title}\n",
-                "| cell | seeds | held-out | training | gap | largest loss, held-out | transfer | seconds |",
-                "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
-                *(_line(name, [row for row in rows if row["cell"] == name]) for name in names),
-            ]
-    return "\n".join([*parts, "", _epochs([row for row in rows if row["kind"] == "method"])])
+            body = [_columns(name, [row for row in rows if row["cell"] == name]) for name in names]
+            parts += [f"\n## {title}\n", *plain.markdown_rows(COLUMNS, body, numbers=True)]
+    epochs = plain.markdown_rows(("cell", "epoch", "held-out", "training"), _epochs(rows), numbers=True)
+    return "\n".join([*parts, "", "## After each epoch\n", *epochs]) + "\n"
 
 
-def _line(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
+COLUMNS = ("cell", "seeds", "held-out", "training", "gap", "largest loss, held-out", "transfer", "seconds")
+
+
+def _columns(name: str, rows: Sequence[Mapping[str, Any]]) -> list[str]:
     transfer = [statistics.fmean(one["top1"] for one in row["transfer"].values()) for row in rows if row["transfer"]]
     gap = [row["train_top1"] - row["top1"] for row in rows if None not in (row["train_top1"], row["top1"])]
-    columns = [[row[key] for row in rows] for key in ("top1", "train_top1")]
-    more = [[row["largest_loss"] for row in rows], transfer, [row["seconds"] for row in rows]]
-    return " | ".join([f"| {name}", str(len(rows)), *map(_mean, (*columns, gap, *more))]) + " |"
+    top1, train_top1, loss, seconds = (
+        [row[key] for row in rows] for key in ("top1", "train_top1", "largest_loss", "seconds")
+    )
+    return [name, str(len(rows)), *map(_mean, (top1, train_top1, gap, loss, transfer, seconds))]
 
 
-def _epochs(rows: Sequence[Mapping[str, Any]]) -> str:
-    lines = ["## After each epoch\n", "| cell | epoch | held-out | training |", "| --- | ---: | ---: | ---: |"]
-    for name in dict.fromkeys(row["cell"] for row in rows):
+def _epochs(rows: Sequence[Mapping[str, Any]]) -> Iterator[list[str]]:
+    for name in dict.fromkeys(row["cell"] for row in rows if row["kind"] == "method"):
         tests = [row["tests"] for row in rows if row["cell"] == name]
         for place in range(min(map(len, tests))):
             both = [_mean([one[place].get(key) for one in tests]) for key in ("top1", "train_top1")]
-            lines.append(f"| {name} | {tests[0][place]['epoch'] + 1} | {both[0]} | {both[1]} |")
-    return "\n".join(lines) + "\n"
+            yield [name, str(tests[0][place]["epoch"] + 1), *both]
 
 
 def _mean(values: Sequence[float | None]) -> str:

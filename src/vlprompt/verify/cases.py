@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -15,27 +14,19 @@ from vlprompt.engine.train import forward_of, new_prompt
 from vlprompt.losses import logits
 from vlprompt.losses.sampled import Correction, corrected
 from vlprompt.types import Method, View
-from vlprompt.verify.compare import GRAD
+from vlprompt.verify.compare import GRAD, Numbers
 from vlprompt.verify.given import CaseInputs
 from vlprompt.verify.names import LOSSES
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Computed:
-    """What a case computed, under the names of the published numbers."""
-
-    values: Mapping[str, Tensor]
-    gradients: Mapping[str, Tensor]
-
-
-def answer(given: CaseInputs) -> Computed:
+def answer(given: CaseInputs) -> Numbers:
     """The forward pass, the losses and the gradients of a case."""
     method, clip = given.method, given.clip
     if method is None:
         text = clip.encode_text(clip.sentence_tokens(given.config["sentences"]))
         image = clip.encode_images(given.pixels)
         values = {"text": text.pooled, "image": image.pooled, "logits_per_image": logits(image, text, clip.logit_scale)}
-        return Computed(values=values, gradients={})
+        return {"values": values}
     forward = forward_of(clip, method, given.lesson, max_rows=None)
     prompt = new_prompt(clip, method.prompt, len(given.lesson.class_names), given.lesson.seed, method.start)
     with torch.no_grad():
@@ -50,16 +41,18 @@ def answer(given: CaseInputs) -> Computed:
         gradients = {f"{GRAD}{given.official[name]}": one for (name, _), one in named if one is not None}
     else:
         gradients = _of_rule(method, losses, parameters)
-    return Computed(values=_values(given, view, losses, drawn), gradients=gradients)
+    return {"values": _values(given, view, losses, drawn), "gradients": gradients}
 
 
-def sentences(given: CaseInputs) -> list[str]:
-    """What the published code tokenised: words or placeholders, then the name."""
-    config = given.config
+def sentence_ids(given: CaseInputs) -> list[list[int]]:
+    """Token ids of what the published code tokenised: words or placeholders, then the name."""
+    config, tokenizer = given.config, given.clip.tokenizer
     if given.method is None:
-        return list(config["sentences"])
-    words = "a photo of a" if given.method.name == "kgcoop" else " ".join("X" * config["n_ctx"])
-    return [f"{config.get('init', words)} {name.replace('_', ' ')}." for name in given.lesson.class_names]
+        sentences = list(config["sentences"])
+    else:
+        words = "a photo of a" if given.method.name == "kgcoop" else " ".join("X" * config["n_ctx"])
+        sentences = [f"{config.get('init', words)} {name.replace('_', ' ')}." for name in given.lesson.class_names]
+    return [[tokenizer.start_id, *tokenizer.encode(one), tokenizer.end_id] for one in sentences]
 
 
 def _values(given: CaseInputs, view: View, losses: Mapping[str, Tensor], drawn: Tensor | None) -> dict[str, Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,6 +16,9 @@ from vlprompt.errors import data_error
 
 Arrays = Mapping[str, NDArray[Any]]
 Kind = Literal["values", "gradients", "steps", "tensors"]
+Numbers = Mapping[Kind, Mapping[str, Tensor]]
+"""What was computed, by kind, under the names of the published numbers: values and gradients of one pass; of a training run steps, each
+(epochs, steps), with the weights of the epochs in an average, (epochs,), and tensors, after each epoch and of the average."""
 
 TOLERANCE: Mapping[Kind, float] = {"values": 1e-5, "gradients": 1e-4, "steps": 1e-5, "tensors": 1e-4}
 """In float32. Gradients sum in another order. `steps` and `tensors` are of a whole training run: losses and rates, and what was
@@ -88,35 +91,23 @@ def _both(ours: Tensor, theirs: NDArray[Any]) -> tuple[NDArray[np.float64], NDAr
     return ours.detach().cpu().double().numpy(), theirs.astype(np.float64)
 
 
-def compare(
-    values: Mapping[str, Tensor], gradients: Mapping[str, Tensor], want: Arrays, *, judged: bool
-) -> list[Check]:
-    """Every published number of one pass next to ours, token ids apart; of ours, some may be unpublished."""
-    found = {key: x for key, x in values.items() if key in want}
-    checks = [Check(what=key, kind="values", error=error(x, want[key]), judged=judged) for key, x in found.items()]
-    for key, gradient in gradients.items():
-        checks.append(
-            Check(what=key.removeprefix(GRAD), kind="gradients", error=_off(key, gradient, want), judged=judged)
-        )
-    _none_left(want, {*found, *gradients, "token_ids"})
-    return checks
+def compare(found: Numbers, want: Arrays, *, judged: bool) -> list[Check]:
+    """Every published number next to ours, token ids apart.
 
-
-def compare_run(
-    steps: Mapping[str, Tensor], tensors: Mapping[str, Tensor], want: Arrays, *, judged: bool
-) -> list[Check]:
-    """Every published number of a training run next to ours: all steps, and the tensors of the epochs that are published.
-
-    KeyError where a step's number or a tensor of a published epoch is not there.
+    Of ours, values and the tensors of some epochs may be unpublished. KeyError where another one is.
     """
-    checks = []
-    for key, x in steps.items():
-        off = step_error(x, want[key], relative=key != COSINE)
-        checks.append(Check(what=key, kind="tensors" if key == COSINE else "steps", error=off, judged=judged))
-    published = {_moment(key) for key in want}
-    tensors = {key: x for key, x in tensors.items() if _moment(key) in published}
-    checks += [Check(what=key, kind="tensors", error=_off(key, x, want), judged=judged) for key, x in tensors.items()]
-    _none_left(want, {*steps, *tensors})
+    checks, published = [], {_moment(key) for key in want}
+    for kind, numbers in found.items():
+        for key, x in numbers.items():
+            if (kind == "values" and key not in want) or (kind == "tensors" and _moment(key) not in published):
+                continue
+            off = step_error(x, want[key], relative=key != COSINE) if kind == "steps" else _off(key, x, want)
+            judged_as: Kind = "tensors" if kind == "steps" and key == COSINE else kind
+            checks.append(Check(what=key.removeprefix(GRAD), kind=judged_as, error=off, judged=judged))
+    known = {"token_ids"}.union(*found.values())
+    known |= {part for key in known for part in _summary_names(key)}
+    if left := sorted(set(want) - known):
+        raise data_error(f"numbers that are not computed here: {', '.join(left)}.")
     return checks
 
 
@@ -131,13 +122,6 @@ def _off(key: str, ours: Tensor, want: Arrays) -> float:
     return max(
         (error(x, want[part]) for part, x in parts.items()), key=lambda one: math.inf if math.isnan(one) else one
     )
-
-
-def _none_left(want: Arrays, compared: Set[str]) -> None:
-    """UserError where a published number was not compared."""
-    known = compared | {part for key in compared for part in _summary_names(key)}
-    if left := sorted(set(want) - known):
-        raise data_error(f"numbers that are not computed here: {', '.join(left)}.")
 
 
 def compare_ids(plans: Sequence[Sequence[int]], want: NDArray[Any]) -> Check:

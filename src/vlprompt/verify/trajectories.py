@@ -14,7 +14,7 @@ from vlprompt.engine.images import Images
 from vlprompt.engine.observer import Observer
 from vlprompt.engine.train import train
 from vlprompt.types import Rule
-from vlprompt.verify.compare import COSINE
+from vlprompt.verify.compare import COSINE, Numbers
 from vlprompt.verify.given import CaseInputs
 from vlprompt.verify.names import LOSSES
 
@@ -57,17 +57,7 @@ class Watched:
         return self.rule.combine(gradients)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trajectory:
-    """What a training run came to, under the names of the published numbers."""
-
-    steps: Mapping[str, Tensor]
-    """Each (epochs, steps), and the weights of the epochs in an average, (epochs,)."""
-    tensors: Mapping[str, Tensor]
-    """After each epoch, and the average."""
-
-
-def run(given: CaseInputs) -> Trajectory:
+def run(given: CaseInputs) -> Numbers:
     """Train as `vlprompt train` does."""
     method, order = given.method, given.lesson.order
     assert method is not None
@@ -89,4 +79,4 @@ def run(given: CaseInputs) -> Trajectory:
         numbers["epoch_weights"] = torch.tensor(steps.average.weights(shape[0]), dtype=torch.float64)
         states["average"] = dict(prompt.named_parameters())
     tensors = {f"{at}:{given.official[name]}": one for at, state in states.items() for name, one in state.items()}
-    return Trajectory(steps=numbers, tensors=tensors)
+    return {"steps": numbers, "tensors": tensors}
