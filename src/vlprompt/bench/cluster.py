@@ -128,8 +128,9 @@ def _carried(ray: Any, cluster: Cluster, batches: Sequence[CellBatch], grid: Gri
     variables = {name: os.environ[name] for name in PASSED if name in os.environ}
     around = Surroundings(place=os.getcwd(), token=token.name, variables=variables)
     tasks = _Tasks(ray, cluster, around)
+    pulse = Pulse(tasks.hindered)
     try:
-        with Pulse(tasks.hindered) as pulse:
+        with pulse.beating():
             tasks.begin(batches, grid)
             left = len(batches)
             while left:

@@ -12,10 +12,10 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from types import TracebackType
 from typing import Any, TypeVar
 
 from vlprompt.errors import UserError, data_error
@@ -139,7 +139,7 @@ class Gone(Exception):
 
 
 class Pulse:
-    """Asks a cluster every few seconds, as long as the block lasts, whether it is there and can do a task."""
+    """Asks a cluster every few seconds whether it is there and can do a task."""
 
     def __init__(self, ask: Callable[[], str]) -> None:
         """ask: what keeps the cluster from doing a task, empty where nothing does; Gone; Unheard; raises anything else, or never
@@ -148,17 +148,17 @@ class Pulse:
         self._heard = self._able = self._awake = time.monotonic()
         self._why = self._gone = ""
         self._silent = HEAD
-        self._thread = threading.Thread(target=self._beat, name=ASKING, daemon=True)
 
-    def __enter__(self) -> Pulse:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._end.set()
-        self._thread.join(SECONDS_BETWEEN_BEATS / 2)
+    @contextmanager
+    def beating(self) -> Iterator[None]:
+        """Ask, as long as the block lasts."""
+        thread = threading.Thread(target=self._beat, name=ASKING, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._end.set()
+            thread.join(SECONDS_BETWEEN_BEATS / 2)
 
     def _beat(self) -> None:
         while not self._end.is_set():

@@ -344,11 +344,9 @@ def examine_cell(cell: Cell, learned_at: Path, directory: Path, desk: Desk) -> R
     asked = restrict(desk.questions(cell.data), cell.subset)
     skipped = {skip.id: skip.reason for skip in asked.skipped}
     tested = images.usable(asked.test, skipped, strict=False)
-    if learned.prompt is not None:
-        skipped |= dict.fromkeys(
-            seen_among(tested, learned_at), "learned from, or chosen by: a copy is among those images"
-        )
-        tested = tuple(one for one in tested if one.id not in skipped)
+    seen = seen_among(tested, learned_at)
+    skipped |= dict.fromkeys(seen, "learned from, or chosen by: a copy is among those images")
+    tested = tuple(one for one in tested if one.id not in skipped)
     if not tested:
         raise data_error(f"{cell.dataset} has no test images that can be used.")
     desk.encode(images, tested, [None])

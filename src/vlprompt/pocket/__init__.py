@@ -16,19 +16,6 @@ from typing import Any, Literal
 
 from vlprompt.errors import unknown
 
-__all__ = [
-    "PocketRow",
-    "PocketSet",
-    "Role",
-    "descriptions",
-    "info",
-    "model_dir",
-    "model_names",
-    "names",
-    "read",
-    "rows",
-]
-
 SMALL = "pocket-s"
 """The faster of the embedded models, which knows drawings alone."""
 MODEL = os.environ.get("VLPROMPT_MODEL") or "pocket-m"

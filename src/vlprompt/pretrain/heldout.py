@@ -43,13 +43,10 @@ class Slice:
             self._samples = [one for one in found if isinstance(one, Sample)]
         return self._samples
 
-    def top1(self, text: Features, prompt: nn.Module | None) -> float | None:
-        """Percent of all ranks' images whose own class is the most probable; None without images. prompt None: zero-shot."""
-        return self.scores(text, prompt)[0]
-
     @torch.no_grad()
     def scores(self, text: Features, prompt: nn.Module | None) -> tuple[float | None, float | None]:
-        """(`top1`, the largest cross-entropy of an image over all classes); None without images."""
+        """(percent of all ranks' images whose own class is the most probable, the largest cross-entropy of an image over all classes);
+        None without images. prompt None: zero-shot."""
         right, count, largest = 0, 0, -1.0
         prompted = BARE if prompt is None else asked(prompt, self.forward.spec, None, self.forward.frozen_text)
         for start in range(0, len(self.samples), CHUNK):

@@ -53,14 +53,8 @@ def save(directory: Path, state: State, progress: Progress, config_hash: str) ->
     disk.write_bytes(directory / CHECKPOINT, packed(state, numbers))
 
 
-def read(directory: Path) -> bytes | None:
-    """The last state's bytes; None where there is none."""
-    path = directory / CHECKPOINT
-    return path.read_bytes() if path.is_file() else None
-
-
 def restored(data: bytes, place: Path, config_hash: str) -> tuple[State, Progress]:
-    """The state of `read`. UserError where it is damaged or another configuration's."""
+    """The state of a checkpoint's bytes. UserError where it is damaged or another configuration's."""
     state, numbers = unpacked(place / CHECKPOINT, data, SCHEMA, config_hash)
     progress = reading.typed(Progress, numbers, str(place / CHECKPOINT))
     state.step = progress.step
@@ -83,7 +77,6 @@ class StepBook:
     max_skipped: int
     progress: Progress
     ranks: Alone
-    directory: Path
     config_hash: str
     test: Callable[[nn.Module], Mapping[str, float | None]]
     """Prompt -> top1 and train_top1; called by all ranks at once."""
@@ -108,7 +101,7 @@ class StepBook:
         return self.progress.step - steps, self.progress.images - images, self.progress.seconds - seconds
 
     def kept(self, taken: int, per_epoch: int) -> str:
-        return f" The state after step {taken} or before is kept in {self.directory / CHECKPOINT}."
+        return f" The state after step {taken} or before is kept in {self.config.out / CHECKPOINT}."
 
     def counts(self, taken: Taken) -> Mapping[str, float]:
         """UserError (exit 3): too many images could not be used."""
@@ -138,12 +131,12 @@ class StepBook:
                 if name not in skipped:
                     skipped[name] = reason
                     if self.ranks.rank == 0:
-                        log(self.directory / SKIPPED, {"step": taken.step + 1, "image": name, "reason": reason})
+                        log(self.config.out / SKIPPED, {"step": taken.step + 1, "image": name, "reason": reason})
         if len(skipped) > self.max_skipped:
             name, reason = next(reversed(skipped.items()))
             raise data_error(
                 f"{len(skipped)} images could not be used, more than --max-skipped {self.max_skipped}; the last: "
-                f"{reason or name} All are in {self.directory / SKIPPED}. Repair the data, or allow more."
+                f"{reason or name} All are in {self.config.out / SKIPPED}. Repair the data, or allow more."
             )
 
     def _log(self, taken: Taken, schedule: Schedule) -> None:
@@ -163,7 +156,7 @@ class StepBook:
             "left_s": round((self.plan.steps - progress.step) * seconds / steps, 1),
         }
         if self.ranks.rank == 0:
-            log(self.directory / METRICS, line)
+            log(self.config.out / METRICS, line)
         self._sums.clear()
         self._logged = self._now
 
@@ -180,12 +173,12 @@ class StepBook:
             if self.ranks.rank == 0:
                 self.better(prompt)
         if self.ranks.rank == 0 and any(value is not None for value in found.values()):
-            log(self.directory / METRICS, {"step": progress.step, "epoch": taken.epoch, "test": dict(found)})
+            log(self.config.out / METRICS, {"step": progress.step, "epoch": taken.epoch, "test": dict(found)})
         return True
 
     def _save_if_due(self, now: bool, learner: Learner) -> None:
         late = time.perf_counter() - self._saved > 60 * self.config.save_minutes
         if now or late or self.progress.step % self.config.save_every == 0:
             epoch, _ = self.plan.place(self.progress.step)
-            save(self.directory, learner.state(epoch, self.progress.seconds), self.progress, self.config_hash)
+            save(self.config.out, learner.state(epoch, self.progress.seconds), self.progress, self.config_hash)
             self._saved = time.perf_counter()

@@ -15,7 +15,7 @@ from vlprompt import artifact, disk, reading
 from vlprompt.artifact import Learned
 from vlprompt.data import Corpus
 from vlprompt.disk import default_root, locked
-from vlprompt.engine.checkpoint import State
+from vlprompt.engine.checkpoint import CHECKPOINT, State
 from vlprompt.engine.config import claimed, hashed, require_own
 from vlprompt.engine.distributed import Alone, joined, own_device, restarted
 from vlprompt.engine.forward import Forward
@@ -118,7 +118,6 @@ def _run(setup: Setup) -> dict[str, Any]:
         max_skipped=max(10, feed.number // 100) if config.max_skipped is None else config.max_skipped,
         progress=progress,
         ranks=ranks,
-        directory=config.out,
         config_hash=config_hash,
         test=lambda prompt: _test(forward, held, prompt),
         better=lambda prompt: _save(setup, BEST, prompt, progress) if chosen_by_best else None,
@@ -193,7 +192,8 @@ def _claim(setup: Setup, document: dict[str, object]) -> tuple[dict[str, Any] | 
 def _claimed(config: PretrainConfig, document: dict[str, object]) -> tuple[dict[str, Any] | None, bytes | None]:
     out = config.out
     require_own(out, CONFIG, "pretraining")
-    data = record.read(out)
+    state = out / CHECKPOINT
+    data = state.read_bytes() if state.is_file() else None
     done = claimed(
         out / CONFIG,
         document,
@@ -242,7 +242,7 @@ def _zero_shot(setup: Setup, feed: Stream, forward: Forward, held: Mapping[str, 
     if not held:
         return {}
     text = _template_text(setup, forward)
-    return {f"zero_shot_{name}": held[name].top1(text, None) for name in held if name == "top1" or feed.cached}
+    return {f"zero_shot_{name}": held[name].scores(text, None)[0] for name in held if name == "top1" or feed.cached}
 
 
 def _test(forward: Forward, held: Mapping[str, Slice], prompt: nn.Module) -> dict[str, float | None]:
