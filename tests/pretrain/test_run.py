@@ -16,7 +16,7 @@ from tests.engine.conftest import Memory
 from tests.pretrain.conftest import DAMAGED
 from tests.pretrain.made import serving
 from tests.pretrain.together import config
-from vlprompt.artifact import load, read_facts
+from vlprompt.artifact import loaded, read_facts
 from vlprompt.data import open_imagenet21k, write_shards
 from vlprompt.errors import DATA, NUMERICAL, UserError
 from vlprompt.pretrain.config import PretrainConfig, pretraining_method
@@ -59,7 +59,7 @@ def test_it_learns_and_says_so(root: Path, tmp_path: Path) -> None:
     best = max(tests, key=lambda line: (line["test"]["top1"], -line["step"]))
     assert (summary["best_top1"], summary["best_step"]) == (best["test"]["top1"], best["step"])
     assert read_facts(out / "best")["pretraining"]["steps"] == best["step"]
-    assert load(out / "last").class_names[:2] == ("cat", "dog")
+    assert loaded(out / "last")[0].class_names[:2] == ("cat", "dog")
     assert pretrain_run(small(root, out, "plpp+rpp", overrides={"epochs": 6, "lr": 0.02})) == summary
 
 
