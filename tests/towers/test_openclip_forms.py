@@ -422,3 +422,10 @@ def test_a_missing_tensor_of_an_image_tower_is_named(tmp_path: Path) -> None:
     del tensors["visual.trunk.patch_embed.proj.weight"]
     save_file({name: one.contiguous() for name, one in tensors.items()}, path / "open_clip_model.safetensors")
     assert "patch_embed.proj.weight" in refused(path)
+
+
+def test_only_the_biases_of_keys_may_be_missing(tmp_path: Path) -> None:
+    path, tensors = directory(tmp_path / "model", FORMS["EVA02-B-16"])
+    del tensors["visual.trunk.blocks.0.attn.k_proj.weight"]
+    save_file({name: one.contiguous() for name, one in tensors.items()}, path / "open_clip_model.safetensors")
+    assert "blocks.0.attn.k_proj.weight" in refused(path)

@@ -136,33 +136,27 @@ def _named(trunk: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return out
 
 
+_JOINS = {
+    "attn.in_proj": ("attn.q_proj", "attn.k_proj", "attn.v_proj"),
+    "mlp.fc1": ("mlp.fc1_g", "mlp.fc1_x"),
+    "attn_pool.attn.in_proj": ("attn_pool.q", "attn_pool.kv"),
+}
+
+
 def _joined(trunk: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Queries, keys and values as one product, keys with a bias of zeros where they have none; SwiGLU's two products as one."""
     out = dict(trunk)
-    for key in trunk:
-        place, _, last = key.rpartition(".attn.q_proj.weight") if key.endswith(".attn.q_proj.weight") else ("", "", "-")
-        if not last:
+    for key, x in trunk.items():
+        if key.endswith(".attn.q_proj.bias"):
+            out.setdefault(key.replace("q_proj", "k_proj"), torch.zeros_like(x))
+        elif key.endswith(".attn.q_bias") and (whole := key.replace("q_bias", "qkv.bias")) not in trunk:
+            out[whole] = torch.cat([out.pop(key), torch.zeros_like(x), out.pop(key.replace("q_bias", "v_bias"))])
+    for to, parts in _JOINS.items():
+        first = f"{parts[0]}.weight"
+        for place in [key.removesuffix(first) for key in trunk if key.endswith(first)]:
             for kind in ("weight", "bias"):
-                each = [out.pop(f"{place}.attn.{one}_proj.{kind}", None) for one in "qkv"]
-                zeros = torch.zeros_like(next(one for one in each if one is not None))
-                out[f"{place}.attn.in_proj.{kind}"] = torch.cat([zeros if one is None else one for one in each])
-        if key.endswith(".attn.qkv.weight"):
-            place = key.removesuffix(".attn.qkv.weight")
-            out[f"{place}.attn.in_proj.weight"] = out.pop(key)
-            if f"{place}.attn.q_bias" in out:
-                q, v = out.pop(f"{place}.attn.q_bias"), out.pop(f"{place}.attn.v_bias")
-                out[f"{place}.attn.in_proj.bias"] = torch.cat([q, torch.zeros_like(q), v])
-            elif f"{place}.attn.qkv.bias" in out:
-                out[f"{place}.attn.in_proj.bias"] = out.pop(f"{place}.attn.qkv.bias")
-        if key.endswith(".mlp.fc1_g.weight"):
-            place = key.removesuffix(".fc1_g.weight")
-            for kind in ("weight", "bias"):
-                out[f"{place}.fc1.{kind}"] = torch.cat([out.pop(f"{place}.fc1_{one}.{kind}") for one in "gx"])
-        if key == "attn_pool.q.weight":
-            for kind in ("weight", "bias"):
-                parts = [out.pop(f"attn_pool.{one}.{kind}") for one in ("q", "kv")]
-                out[f"attn_pool.attn.in_proj.{kind}"] = torch.cat(parts)
-    return {re.sub(r"\.in_proj\.(weight|bias)$", r".in_proj_\1", key): x for key, x in out.items()}
+                out[f"{place}{to}.{kind}"] = torch.cat([out.pop(f"{place}{part}.{kind}") for part in parts])
+    return {re.sub(r"\.(qkv|in_proj)\.(weight|bias)$", r".in_proj_\2", key): x for key, x in out.items()}
 
 
 def _folded(trunk: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[tuple[int, int], ...]]:
