@@ -15,6 +15,7 @@ from vlprompt.prompts import ContextSpec
 from vlprompt.towers import Clip, assemble
 from vlprompt.towers.clip_vocabulary import clip_tokenizer
 from vlprompt.towers.config import ClipConfig, TextForm, TowerConfig
+from vlprompt.towers.formats.files import Source
 from vlprompt.towers.text import TextTower
 from vlprompt.towers.vision import VisionTower
 from vlprompt.types import Preprocess, Prompted, Splice
@@ -62,7 +63,8 @@ def random_clip(
         if "ln_" in name and name.endswith("weight"):
             weights[name] = 1 + 0.05 * weights[name]
     preprocess = Preprocess(resize=image_size, crop=image_size, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
-    return assemble(config, weights, tokenizer=clip_tokenizer(), preprocess=preprocess, dtype=dtype)
+    source = Source(config=config, weights=weights, tokenizer=clip_tokenizer(), preprocess=preprocess)
+    return assemble(source, dtype=dtype)
 
 
 class PlainBlock(nn.Module):

@@ -117,11 +117,6 @@ class Attention(nn.Module):
         rows = slice(part.start * y.shape[-1], part.stop * y.shape[-1])
         return F.linear(y, self.in_proj_weight[rows], self.in_proj_bias[rows])
 
-    def project_pair(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows -> keys and values."""
-        k, v = self.project(y, slice(1, 3)).chunk(2, dim=-1)
-        return k, v
-
     def out(self, attended: Tensor, changes: Changes = UNCHANGED) -> Tensor:
         """The heads' output (..., L, D) -> what is added to the residual stream."""
         attended = attended if self.ln_inner is None else self.ln_inner(attended)
@@ -219,16 +214,15 @@ class Transformer(nn.Module):
 
 
 def put_from(start: int) -> Put:
-    """Puts tokens into the rows from `start`."""
-    return lambda x_GLD, rows: overwrite(x_GLD, start, rows)
+    """Replaces the rows from `start` by tokens, (N, D) or (G, N, D); G of the rows or of the tokens may be 1."""
 
+    def put(x_GLD: Tensor, tokens: Tensor) -> Tensor:
+        rows_GND = tokens.to(x_GLD.dtype).reshape(-1, *tokens.shape[-2:])
+        groups = x_GLD.shape[0] if rows_GND.shape[0] == 1 else rows_GND.shape[0]
+        x_GLD, rows_GND = x_GLD.expand(groups, -1, -1), rows_GND.expand(groups, -1, -1)
+        return torch.cat([x_GLD[:, :start], rows_GND, x_GLD[:, start + rows_GND.shape[1] :]], dim=1)
 
-def overwrite(x_GLD: Tensor, start: int, rows: Tensor) -> Tensor:
-    """`x` with its rows from `start` replaced by `rows`, (N, D) or (G, N, D); G of either may be 1."""
-    rows_GND = rows.to(x_GLD.dtype).reshape(-1, *rows.shape[-2:])
-    groups = x_GLD.shape[0] if rows_GND.shape[0] == 1 else rows_GND.shape[0]
-    x_GLD, rows_GND = x_GLD.expand(groups, -1, -1), rows_GND.expand(groups, -1, -1)
-    return torch.cat([x_GLD[:, :start], rows_GND, x_GLD[:, start + rows_GND.shape[1] :]], dim=1)
+    return put
 
 
 def entering(splice: Splice, embed: Callable[[Tensor], Tensor]) -> Splice:

@@ -14,14 +14,14 @@ from vlprompt.errors import UserError
 from vlprompt.tensors import onto
 from vlprompt.towers.block import Entering, entering_of
 from vlprompt.towers.captions import CAPTIONS
-from vlprompt.towers.config import ClipConfig, TowerConfig
+from vlprompt.towers.config import TowerConfig
+from vlprompt.towers.formats.files import Source
 from vlprompt.towers.resnet import ResNetTower
 from vlprompt.towers.scaling import Scaling
 from vlprompt.towers.text import Prefix, TextTower, again
-from vlprompt.towers.tokenizer import Tokenizer
 from vlprompt.towers.tokens import ClassTokens, check_length, class_plans, pack, ready, sentence_plans
 from vlprompt.towers.vision import VisionTower
-from vlprompt.types import BARE, Context, Features, ModelFacts, Preprocess, Prompted, Splice, TextLayout, Vocabulary
+from vlprompt.types import BARE, Context, Features, ModelFacts, Prompted, Splice, TextLayout, Vocabulary
 
 
 class Clip(nn.Module):
@@ -31,22 +31,17 @@ class Clip(nn.Module):
         self,
         text: TextTower,
         visual: VisionTower | ResNetTower,
+        source: Source,
         *,
-        config: ClipConfig,
-        tokenizer: Tokenizer,
-        preprocess: Preprocess,
         logit_scale: float,
-        logit_bias: float = 0.0,
+        logit_bias: float,
         name: str,
         weight_hash: str,
-        published: str | None = None,
     ) -> None:
         super().__init__()
         self.text_tower = text
         self.visual = visual
-        self.config = config
-        self.tokenizer = tokenizer
-        self.preprocess = preprocess
+        self.config, self.tokenizer, self.preprocess = source.config, source.tokenizer, source.preprocess
         self.logit_scale = logit_scale
         """Already exponentiated (about 100 for published CLIPs)."""
         self.logit_bias = logit_bias
@@ -54,7 +49,7 @@ class Clip(nn.Module):
         self.name = name
         self.weight_hash = weight_hash
         """SHA-256 of all tensors by name, hex: the same weights in any layout give the same hash."""
-        self.published = published
+        self.published = source.published
         """OpenAI's name of the model (``ViT-B/16``), where its file is one that OpenAI published."""
         self._tokens: dict[object, ClassTokens] = {}
         self.eval().requires_grad_(False)
@@ -126,13 +121,20 @@ class Clip(nn.Module):
         if layout is not None:
             head += [*(-1 - j for j in range(layout.num_tokens)), *self.tokenizer.encode(layout.words)]
         ids = ids[: self.context_length - len(head) + 1]
-        rows = pack([""], [[*head, *ids]], layout and replace(layout, shared=True)).to(self.device).prefix
+        states = self._states([*head, *ids], layout and replace(layout, shared=True), splices, prompted)
+        return states[0, len(head) - 1 :]
+
+    def _states(
+        self, plan: list[int], layout: TextLayout | None, splices: Mapping[int, Splice], prompted: Prompted
+    ) -> Tensor:
+        """The states after ln_final, (G, P, D) float32, of all rows of a plan but the last."""
+        rows = pack([""], [plan], layout).to(self.device).prefix
         scaling = Scaling(self.dtype)
         entered = Entering(splices=splices, weights=entering_of(prompted, "text").weights)
         prefix = self.text_tower.prefix(rows, scaling.enter(entered), states=True)
         assert prefix.states is not None
         (states,) = scaling.leave(prefix.states)
-        return states[0, len(head) - 1 :]
+        return states
 
     def embed_words(self, words: str) -> Tensor:
         """Words -> their rows of the token embedding, (number of tokens, text width), float32."""
@@ -262,16 +264,12 @@ class Clip(nn.Module):
         vectors = first.q if first.token is None else first.token
         vectors = vectors.mean(0) if first.axis == "image" else vectors
         lead = vectors.reshape(-1, *vectors.shape[-2:])
-        plan = [[*self.tokenizer.opening, *(-1 - j for j in range(vectors.shape[-2])), *self.tokenizer.closing]]
-        rows = pack(["context"], plan, TextLayout(num_tokens=vectors.shape[-2])).to(self.device).prefix
+        num_tokens = vectors.shape[-2]
+        plan = [*self.tokenizer.opening, *(-1 - j for j in range(num_tokens)), *self.tokenizer.closing]
         splices: Mapping[int, Splice] = prompted.text if deep else {}
         alone = Splice(q=lead, axis="image")
-        scaling = Scaling(self.dtype)
         within = {**splices, 0: first if deep and first.k is not None else alone}
-        entered = scaling.enter(Entering(splices=within, weights=entering_of(prompted, "text").weights))
-        prefix = self.text_tower.prefix(rows, entered, states=True)
-        assert prefix.states is not None
-        (states,) = scaling.leave(prefix.states)
+        states = self._states(plan, TextLayout(num_tokens=num_tokens), within, prompted)
         return Context(vectors=vectors, states=states.reshape(*vectors.shape[:-2], *states.shape[-2:]))
 
 

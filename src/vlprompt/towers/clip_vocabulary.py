@@ -25,7 +25,7 @@ def clip_tokenizer() -> Tokenizer:
     packed = files("vlprompt.towers").joinpath("clip_vocabulary.txt.gz").read_bytes()
     lines = gzip.decompress(packed).decode("utf-8").split("\n")[1 : _NUM_MERGES + 1]
     merges = [(left, right) for left, right in (line.split() for line in lines)]
-    letters = _byte_letters()
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())  # one for each byte, in the published order
     tokens = [*letters, *(f"{letter}</w>" for letter in letters), *("".join(pair) for pair in merges), START, END]
     return byte_pair_tokenizer({token: i for i, token in enumerate(tokens)}, merges)
 
@@ -42,14 +42,3 @@ def byte_pair_tokenizer(vocab: Mapping[str, int], merges: Sequence[tuple[str, st
         ]
     )
     return Tokenizer(backend)
-
-
-def _byte_letters() -> list[str]:
-    """One printable letter per byte, in the published order: printable bytes first, the others as letters from 256 on."""
-    printable = [
-        *range(ord("!"), ord("~") + 1),
-        *range(ord("\xa1"), ord("\xac") + 1),
-        *range(ord("\xae"), ord("\xff") + 1),
-    ]
-    others = [byte for byte in range(256) if byte not in printable]
-    return [chr(byte) for byte in printable] + [chr(256 + i) for i in range(len(others))]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -99,44 +100,35 @@ def checked_tokenizer(path: Path) -> str:
     value = reading.json_value(content, str(path))
     if not isinstance(value, dict):
         raise data_error(f"cannot read the tokenizer {path}: it holds no JSON object. Fetch the file again.")
-    for part, inside in STEPS.items():
-        steps = list(_steps(value.get(part), inside))
-        odd = [one for one in steps if not _harmless(one, part)]
-        growing = [name for name in map(_growing, steps) if name]
-        many = next((name for name in GROWING if growing.count(name) > GROWING[name]), None)
-        if odd or many or len(steps) > MAX_STEPS:
-            said = (
-                reading.shown(json.dumps(odd[0]))
-                if odd
-                else f"{growing.count(many)} of {many}"
-                if many
-                else f"{len(steps)} steps"
-            )
+    for part, (inside, allowed) in STEPS.items():
+        steps = _steps(value.get(part), inside)
+        growing = Counter(map(_growing, steps))
+        odd = [reading.shown(json.dumps(one)) for one in steps if not _harmless(one, part)]
+        odd += [f"{growing[name]} of {name}" for name, most in GROWING.items() if growing[name] > most]
+        odd += [f"{len(steps)} steps"] if len(steps) > MAX_STEPS else []
+        if odd:
             raise data_error(
-                f"cannot read the tokenizer {path}: its {part} has {said}. Allowed are at most {MAX_STEPS} steps; {ALLOWED[part]}. Use "
+                f"cannot read the tokenizer {path}: its {part} has {odd[0]}. Allowed are at most {MAX_STEPS} steps; {allowed}. Use "
                 "CLIP's own tokenizer.json."
             )
     return content
 
 
-STEPS = {
-    "normalizer": "normalizers",
-    "pre_tokenizer": "pretokenizers",
-    "post_processor": "processors",
-    "decoder": "decoders",
-}
-"""Part of a tokenizer -> where a sequence of its steps stands."""
 GROWING = {"Precompiled": 1, "Metaspace": 1, "ByteLevel": 1, "Replace by Regex": 4}
 """Steps that may make a text longer, and how many of each a part may have. A pattern may match between any two letters, so a replacement
 may double a text; bytes beyond ASCII are written as two letters; and a space is put before each piece."""
 MAX_PIECES, MAX_TABLE = 16, 1 << 21
 """Of a template; and letters of a precompiled table, each of whose entries may be as long."""
-ALLOWED = {
-    "normalizer": f"{', '.join(sorted(NORMALIZERS))}, and a Replace by at most one letter; one Precompiled, four patterns",
-    "pre_tokenizer": "one ByteLevel and one Metaspace",
-    "post_processor": f"templates of at most {MAX_PIECES} pieces",
-    "decoder": "a Replace by at most one letter; four patterns",
+STEPS = {
+    "normalizer": (
+        "normalizers",
+        f"{', '.join(sorted(NORMALIZERS))}, and a Replace by at most one letter; one Precompiled, four patterns",
+    ),
+    "pre_tokenizer": ("pretokenizers", "one ByteLevel and one Metaspace"),
+    "post_processor": ("processors", f"templates of at most {MAX_PIECES} pieces"),
+    "decoder": ("decoders", "a Replace by at most one letter; four patterns"),
 }
+"""Part of a tokenizer -> where a sequence of its steps stands, and what is allowed in it."""
 
 
 def _steps(value: Any, inside: str) -> list[Any]:

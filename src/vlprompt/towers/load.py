@@ -12,15 +12,13 @@ from torch import Tensor
 from vlprompt.errors import NUMERICAL, UserError, data_error
 from vlprompt.pocket import model_dir, model_names
 from vlprompt.towers.clip import Clip
-from vlprompt.towers.config import ClipConfig, ResNetConfig
+from vlprompt.towers.config import ResNetConfig
 from vlprompt.towers.formats import hub, huggingface, openai, openclip, trunk
-from vlprompt.towers.formats.source import Source
+from vlprompt.towers.formats.files import Source
 from vlprompt.towers.limits import bias_of, require_buildable, scale_of
 from vlprompt.towers.resnet import ResNetTower
 from vlprompt.towers.text import TextTower
-from vlprompt.towers.tokenizer import Tokenizer
 from vlprompt.towers.vision import VisionTower
-from vlprompt.types import Preprocess
 
 ALIGNMENT = 64
 """Bytes: where torch begins a tensor on the CPU."""
@@ -45,17 +43,7 @@ def load(model: str | Path, *, device: str | torch.device = "cpu", dtype: str = 
             f"{path}: a value in its files cannot be used ({type(problem).__name__}: {problem}). "
             "Fetch the model's files again."
         ) from problem
-    return assemble(
-        source.config,
-        source.weights,
-        name=str(model),
-        tokenizer=source.tokenizer,
-        preprocess=source.preprocess,
-        published=source.published,
-        device=device,
-        dtype=dtype,
-        where=str(path),
-    )
+    return assemble(source, name=str(model), device=device, dtype=dtype, where=str(path))
 
 
 def locate(model: str) -> Path:
@@ -104,30 +92,26 @@ def read(path: Path) -> Source:
 
 
 def assemble(
-    config: ClipConfig,
-    weights: Mapping[str, Tensor],
+    source: Source,
     *,
-    tokenizer: Tokenizer,
-    preprocess: Preprocess,
     name: str = "",
-    published: str | None = None,
     device: str | torch.device = "cpu",
     dtype: str = "float32",
     where: str = "the checkpoint",
 ) -> Clip:
-    """Towers from a state dict in OpenAI's names, every tensor checked against the configuration."""
-    weights = _tidy(weights)
+    """Towers from weights in OpenAI's names, every tensor checked against the configuration."""
+    config, tokens, weights = source.config, source.tokenizer.vocab_size, _tidy(source.weights)
     _require_floats(weights, where)
-    require_buildable(config, preprocess, weights, where)
+    require_buildable(config, source.preprocess, weights, where)
     scale = scale_of(weights, where)
     resnet = isinstance(config.image, ResNetConfig)
     with torch.device("meta"):
         text, visual = TextTower(config), (ResNetTower(config) if resnet else VisionTower(config))
     expected = {**text.state_dict(), **{f"visual.{key}": value for key, value in visual.state_dict().items()}}
     _check(expected, {key: one for key, one in weights.items() if key not in ("logit_scale", "logit_bias")}, where)
-    if tokenizer.vocab_size > config.vocab_size:
+    if tokens > config.vocab_size:
         raise data_error(
-            f"{where}: the tokenizer has {tokenizer.vocab_size} tokens, but the token embedding {config.vocab_size} rows. The tokenizer "
+            f"{where}: the tokenizer has {tokens} tokens, but the token embedding {config.vocab_size} rows. The tokenizer "
             f"belongs to other weights; use the one that came with them."
         )
     _require_finite(weights, where)
@@ -137,14 +121,11 @@ def assemble(
     return Clip(
         text,
         visual,
-        config=config,
-        tokenizer=tokenizer,
-        preprocess=preprocess,
+        source,
         logit_scale=scale,
         logit_bias=bias_of(weights, where),
         name=name,
         weight_hash=weight_hash(weights),
-        published=published,
     )
 
 

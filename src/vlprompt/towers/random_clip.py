@@ -7,6 +7,7 @@ import torch
 from vlprompt.towers.clip import Clip
 from vlprompt.towers.clip_vocabulary import clip_tokenizer
 from vlprompt.towers.config import ClipConfig, TowerConfig
+from vlprompt.towers.formats.files import Source
 from vlprompt.towers.load import assemble
 from vlprompt.towers.text import TextTower
 from vlprompt.towers.vision import VisionTower
@@ -48,12 +49,5 @@ def draw_clip(
             weights[name] = 1 + 0.05 * weights[name]
     side = shape.image_size
     preprocess = Preprocess(resize=side, crop=side, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
-    return assemble(
-        shape,
-        weights,
-        name="random weights",
-        tokenizer=clip_tokenizer(),
-        preprocess=preprocess,
-        device=device,
-        dtype=dtype,
-    )
+    source = Source(config=shape, weights=weights, tokenizer=clip_tokenizer(), preprocess=preprocess)
+    return assemble(source, name="random weights", device=device, dtype=dtype)

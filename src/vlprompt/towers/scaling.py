@@ -6,7 +6,6 @@ changes no digit; it is chosen anew in every backward pass, so the largest gradi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,33 +14,26 @@ from torch import Tensor
 from vlprompt.towers.block import Entering
 
 
-@dataclass(slots=True)
-class _Scale:
-    """What the outputs' backward pass chose and the inputs' takes back."""
-
-    factor: Tensor | None = None
-
-
 class _Enter(torch.autograd.Function):
     """The learned tokens as they are; their gradient divided by the factor."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, scale: _Scale) -> Tensor:
-        ctx.scale = scale
+    def forward(ctx: Any, x: Tensor, scaling: Scaling) -> Tensor:
+        ctx.scaling = scaling
         return x.view_as(x)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        assert ctx.scale.factor is not None, "a gradient reached the prompt that came from no output of the tower"
-        return grads[0] / ctx.scale.factor, None
+        assert ctx.scaling.factor is not None, "a gradient reached the prompt that came from no output of the tower"
+        return grads[0] / ctx.scaling.factor, None
 
 
 class _Leave(torch.autograd.Function):
     """A tower's float32 outputs as they are; all their gradients multiplied by one factor."""
 
     @staticmethod
-    def forward(ctx: Any, scale: _Scale, *outputs: Tensor) -> tuple[Tensor, ...]:
-        ctx.scale = scale
+    def forward(ctx: Any, scaling: Scaling, *outputs: Tensor) -> tuple[Tensor, ...]:
+        ctx.scaling = scaling
         return tuple(x.view_as(x) for x in outputs)
 
     @staticmethod
@@ -49,24 +41,24 @@ class _Leave(torch.autograd.Function):
         largest = torch.stack([grad.abs().max() for grad in grads]).max()
         usable = torch.isfinite(largest) & (largest > 0)
         power = torch.where(usable, -largest.log2().floor(), 0.0)
-        ctx.scale.factor = power.clamp(-100, 100).exp2()
-        return None, *(grad * ctx.scale.factor for grad in grads)
+        ctx.scaling.factor = power.clamp(-100, 100).exp2()
+        return None, *(grad * ctx.scaling.factor for grad in grads)
 
 
 class Scaling:
     """One forward pass through a tower: `enter` for what is learned, `leave` for what the tower answers; nothing but in float16."""
 
     def __init__(self, dtype: torch.dtype) -> None:
-        self._scale = _Scale() if dtype == torch.float16 else None
+        self.on = dtype == torch.float16
+        self.factor: Tensor | None = None
+        """What the outputs' backward pass chose and the inputs' takes back."""
 
     def enter(self, entered: Entering) -> Entering:
         """The same tensors, in float32, whose gradients are scaled back."""
-        if self._scale is None:
-            return entered
-        return entered.map(lambda x: _Enter.apply(x, self._scale))  # type: ignore[no-untyped-call]
+        return entered.map(lambda x: _Enter.apply(x, self)) if self.on else entered  # type: ignore[no-untyped-call]
 
     def leave(self, *outputs: Tensor) -> tuple[Tensor, ...]:
         """The same outputs, whose gradients are scaled."""
-        if self._scale is None or not any(output.requires_grad for output in outputs):
+        if not self.on or not any(output.requires_grad for output in outputs):
             return outputs
-        return tuple(_Leave.apply(self._scale, *outputs))  # type: ignore[no-untyped-call]
+        return tuple(_Leave.apply(self, *outputs))  # type: ignore[no-untyped-call]

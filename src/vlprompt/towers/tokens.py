@@ -86,6 +86,11 @@ class ClassTokens:
         """Rows that the tower runs: P + T."""
         return len(self.prefix.ids) + len(self.own.ids)
 
+    @property
+    def lengths(self) -> list[int]:
+        """Own rows of each class, in packed order."""
+        return [bucket.length for bucket in self.buckets for _ in range(bucket.num_classes)]
+
     def to(self, device: torch.device) -> ClassTokens:
         moved: dict[str, Any] = {
             name: onto(getattr(self, name), device) for name in ("position_T", "end_C", "restore_C")
@@ -94,37 +99,16 @@ class ClassTokens:
 
     def parts(self, max_rows: int | None) -> tuple[ClassTokens, ...]:
         """The same classes in packed order, in lists of at most `max_rows` own rows (or one class, where that is longer)."""
-        lengths = [bucket.length for bucket in self.buckets for _ in range(bucket.num_classes)]
-        if max_rows is None or sum(lengths) <= max_rows:
+        if max_rows is None or len(self.own.ids) <= max_rows:
             return (self,)
         cuts, num_rows = [0], 0
-        for c, length in enumerate(lengths):
+        for c, length in enumerate(self.lengths):
             if num_rows and num_rows + length > max_rows:
                 cuts.append(c)
                 num_rows = 0
             num_rows += length
-        cuts.append(len(lengths))
         order_C = self.restore_C.argsort()
-        return tuple(self._part(lengths, first, last, order_C[first:last]) for first, last in pairwise(cuts))
-
-    def _part(self, lengths: list[int], first: int, last: int, order_C: Tensor) -> ClassTokens:
-        start, stop = sum(lengths[:first]), sum(lengths[:last])
-        inside = (self.own.learned >= start) & (self.own.learned < stop)
-        own = Rows(
-            ids=self.own.ids[start:stop],
-            learned=self.own.learned[inside] - start,
-            token=self.own.token[inside],
-            owner=self.own.owner[inside],
-        )
-        return replace(
-            self,
-            names=tuple(self.names[c] for c in order_C.tolist()),
-            own=own,
-            position_T=self.position_T[start:stop],
-            buckets=_buckets(lengths[first:last]),
-            end_C=self.end_C[first:last] - start,
-            restore_C=torch.arange(last - first, device=order_C.device),
-        )
+        return tuple(subset(self, order_C[first:last]) for first, last in pairwise([*cuts, self.num_classes]))
 
 
 @lru_cache(maxsize=16)
@@ -234,7 +218,7 @@ def subset(tokens: ClassTokens, classes_C: Tensor) -> ClassTokens:
 
     Class-specific contexts still belong to the whole list.
     """
-    lengths = torch.tensor([bucket.length for bucket in tokens.buckets for _ in range(bucket.num_classes)])
+    lengths = torch.tensor(tokens.lengths)
     places = tokens.restore_C[classes_C.to(tokens.restore_C.device)].sort()
     kept = lengths[places.values.cpu()].tolist()
     stops = lengths.cumsum(0)[places.values.cpu()].tolist()

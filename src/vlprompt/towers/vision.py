@@ -46,7 +46,7 @@ class MapHead(nn.Module):
     def forward(self, rows_BLD: Tensor) -> Tensor:
         """(B, L, D) -> (B, D)."""
         q = self.attn.project(self.probe[None, None], slice(0, 1)).expand(rows_BLD.shape[0], -1, -1)
-        k, v = self.attn.project_pair(rows_BLD)
+        k, v = self.attn.project(rows_BLD, slice(1, 3)).chunk(2, dim=-1)
         q, k, v = (heads_first(t, self.heads) for t in (q, k, v))
         return self._behind(heads_last(F.scaled_dot_product_attention(q, k, v)))[:, 0]
 

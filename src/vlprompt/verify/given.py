@@ -19,6 +19,7 @@ from vlprompt.methods.resolve import resolve
 from vlprompt.prompts.start import misfits
 from vlprompt.towers import Clip, assemble
 from vlprompt.towers.clip_vocabulary import clip_tokenizer
+from vlprompt.towers.formats.files import Source
 from vlprompt.towers.formats.openai import config_of
 from vlprompt.types import Ensemble, Method, Preprocess, Steps
 from vlprompt.verify import names
@@ -168,16 +169,9 @@ Manifest = tuple[tuple[str, tuple[int, ...]], ...]
 def _towers(rows: Manifest, seed: int, device: str, dtype: str) -> Clip:
     where, weights = "the manifest", _weights(rows, seed)
     config = config_of(weights, where)
-    return assemble(
-        config,
-        weights,
-        tokenizer=clip_tokenizer(),
-        preprocess=Preprocess(resize=config.image_size, crop=config.image_size, mean=HALF, std=HALF),
-        name="parity",
-        device=device,
-        dtype=dtype,
-        where=where,
-    )
+    preprocess = Preprocess(resize=config.image_size, crop=config.image_size, mean=HALF, std=HALF)
+    source = Source(config=config, weights=weights, tokenizer=clip_tokenizer(), preprocess=preprocess)
+    return assemble(source, name="parity", device=device, dtype=dtype, where=where)
 
 
 @cache

@@ -1,8 +1,9 @@
-"""Files that several layouts share: JSON, safetensors, tokenizers; each missing or damaged one is named."""
+"""What layouts share: the value that each is read into, and files (JSON, safetensors, tokenizers), each damaged one named."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,7 +13,24 @@ from torch import Tensor
 from vlprompt import reading
 from vlprompt.errors import UserError, data_error
 from vlprompt.towers.clip_vocabulary import byte_pair_tokenizer
+from vlprompt.towers.config import ClipConfig
 from vlprompt.towers.tokenizer import Manner, Tokenizer
+from vlprompt.types import Preprocess
+
+MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+"""CLIP's image normalisation, where a checkpoint states none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """What a checkpoint holds, in our terms; `weights` in OpenAI's names."""
+
+    config: ClipConfig
+    weights: dict[str, Tensor]
+    tokenizer: Tokenizer
+    preprocess: Preprocess
+    published: str | None = None
+    """OpenAI's name of the model (``ViT-B/16``), where the file is, byte for byte, one that OpenAI published."""
 
 
 def require(directory: Path, name: str, holds: str) -> Path:

@@ -32,12 +32,10 @@ def download(model: str) -> Path:
 def _weights(folder: Path) -> Iterator[Sequence[str]]:
     """Sets of weight files, the most wanted first: what the descriptions in the folder make possible."""
     if huggingface.describes_clip(folder):
-        yield (huggingface.WEIGHTS[0],)
-        if (folder / huggingface.INDEX).is_file():
-            yield tuple(huggingface.shard_names(folder))
-        yield (huggingface.WEIGHTS[1],)
-        if (folder / huggingface.PICKLED_INDEX).is_file():
-            yield tuple(huggingface.shard_names(folder, huggingface.PICKLED_INDEX))
+        for whole, index in huggingface.WEIGHTS.items():
+            yield (whole,)
+            if (folder / index).is_file():
+                yield huggingface.shard_names(folder, index)
     if (folder / openclip.CONFIG).is_file():
         yield from ((name,) for name in openclip.WEIGHTS)
 
@@ -49,19 +47,14 @@ def _fetch(model: str, names: Sequence[str]) -> Path:
 
     try:
         return Path(snapshot_download(model, allow_patterns=list(names)))
-    except GatedRepoError as error:
-        raise data_error(
-            f"the Hub gives {model!r} only to those who accepted its terms. Accept them on the model's page, then log in with "
-            f"`hf auth login`."
-        ) from error
-    except RepositoryNotFoundError as error:
-        raise data_error(
-            f"the Hub has no model {model!r}, or it is private. Check the id (owner/name), or log in with `hf auth login`."
-        ) from error
-    except HFValidationError as error:
-        raise data_error(f"{model!r} is neither a Hub id (owner/name) nor a directory: {error}.") from error
     except Exception as error:  # the HTTP library, and so its errors, differs between versions of huggingface_hub
-        raise data_error(
-            f"cannot fetch {model!r} from the Hub, and it is not in the local cache: {reason_of(error)}. Go online once, or copy "
-            f"{', '.join(huggingface.FILES)} into a directory and give its path."
-        ) from error
+        reasons = {
+            GatedRepoError: f"the Hub gives {model!r} only to those who accepted its terms. Accept them on the model's page, then log in "
+            "with `hf auth login`.",
+            RepositoryNotFoundError: f"the Hub has no model {model!r}, or it is private. Check the id (owner/name), or log in with "
+            "`hf auth login`.",
+            HFValidationError: f"{model!r} is neither a Hub id (owner/name) nor a directory: {error}.",
+            Exception: f"cannot fetch {model!r} from the Hub, and it is not in the local cache: {reason_of(error)}. Go online once, or "
+            f"copy {', '.join(huggingface.FILES)} into a directory and give its path.",
+        }
+        raise data_error(next(said for kind, said in reasons.items() if isinstance(error, kind))) from error

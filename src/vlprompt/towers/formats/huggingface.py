@@ -16,8 +16,17 @@ from vlprompt.errors import data_error
 from vlprompt.towers.clip_vocabulary import clip_tokenizer
 from vlprompt.towers.config import Activation, ClipConfig, ImageForm, TextForm, TowerConfig
 from vlprompt.towers.formats.archive import read_archive
-from vlprompt.towers.formats.files import bare_names, pad_of, read_json, read_safetensors, read_tokenizer, require
-from vlprompt.towers.formats.source import MEAN, STD, Source
+from vlprompt.towers.formats.files import (
+    MEAN,
+    STD,
+    Source,
+    bare_names,
+    pad_of,
+    read_json,
+    read_safetensors,
+    read_tokenizer,
+    require,
+)
 from vlprompt.towers.tokenizer import Manner, Tokenizer
 from vlprompt.types import Preprocess
 
@@ -29,7 +38,8 @@ SMALL = (
     *(INDEX, PICKLED_INDEX),
 )
 """Everything but weights that may be read."""
-WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+WEIGHTS = {"model.safetensors": INDEX, "pytorch_model.bin": PICKLED_INDEX}
+"""Weight file -> the list of its parts that may stand in its place, the most wanted first."""
 _HOLDS = f"A CLIP directory holds {', '.join(FILES)}"
 _TEXT = {"hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 12, "num_attention_heads": 8}
 _IMAGE = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
@@ -86,10 +96,15 @@ def describes_clip(directory: Path) -> bool:
 
 
 def has_weights(directory: Path) -> bool:
-    return any((directory / name).is_file() for name in (*WEIGHTS, INDEX, PICKLED_INDEX))
+    return _weight_file(directory) is not None
 
 
-def shard_names(directory: Path, index: str = INDEX) -> list[str]:
+def _weight_file(directory: Path) -> str | None:
+    """The first weight file or index that is there."""
+    return next((name for pair in WEIGHTS.items() for name in pair if (directory / name).is_file()), None)
+
+
+def shard_names(directory: Path, index: str) -> list[str]:
     """The weight files that an index names."""
     path = require(directory, index, _HOLDS)
     names = read_json(path).get("weight_map")
@@ -120,8 +135,16 @@ def openai_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         "vision_model.post_layernorm.weight": "visual.ln_post.weight",
         "vision_model.post_layernorm.bias": "visual.ln_post.bias",
     }
-    in_block = {
+    projections = {
+        "text_projection.weight": "text_projection",
+        "text_model.head.weight": "text_projection",
+        "visual_projection.weight": "visual.proj",
+    }
+    inside = {
         "self_attn.out_proj": "attn.out_proj",
+        "attention.out_proj": "attn.out_proj",
+        "attention": "attn",
+        "layernorm": "ln_2",
         "layer_norm1": "ln_1",
         "layer_norm2": "ln_2",
         "mlp.fc1": "mlp.c_fc",
@@ -131,14 +154,13 @@ def openai_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         tower, _, rest = name.partition(".encoder.layers.")
         if name in direct:
             out[direct[name]] = tensor
-        elif name in ("text_projection.weight", "visual_projection.weight"):
-            out["text_projection" if name.startswith("text") else "visual.proj"] = tensor.T
-        elif name == "text_model.head.weight":
-            out["text_projection"] = tensor.T
+        elif name in projections:
+            out[projections[name]] = tensor.T
         elif name == "vision_model.head.probe":
             out["visual.attn_pool.probe"] = tensor.flatten()
         elif name.startswith("vision_model.head."):
-            out[f"visual.attn_pool.{_in_pool(name.removeprefix('vision_model.head.'))}"] = tensor
+            part, dot, kind = name.removeprefix("vision_model.head.").rpartition(".")
+            out[f"visual.attn_pool.{inside.get(part, part)}{dot}{kind}"] = tensor
         elif name.endswith("position_ids"):
             continue
         elif tower in ("text_model", "vision_model") and rest:
@@ -150,35 +172,17 @@ def openai_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
                 if all(key in tensors for key in keys):
                     out[f"{to}.attn.in_proj_{kind}"] = torch.cat([tensors[key] for key in keys])
             elif part not in ("self_attn.k_proj", "self_attn.v_proj"):
-                out[f"{to}.{in_block.get(part, part)}.{kind}"] = tensor
+                out[f"{to}.{inside.get(part, part)}.{kind}"] = tensor
         else:
             out[name] = tensor
     return out
 
 
-def _in_pool(name: str) -> str:
-    """SigLIP's names within its head -> ours."""
-    for theirs, ours in (
-        ("attention.", "attn."),
-        ("layernorm.", "ln_2."),
-        ("mlp.fc1", "mlp.c_fc"),
-        ("mlp.fc2", "mlp.c_proj"),
-    ):
-        name = name.replace(theirs, ours)
-    return name
-
-
 def _tensors(directory: Path) -> dict[str, Tensor]:
-    """All tensors of model.safetensors, or of the shards that its index names, or of pytorch_model.bin (restricted reader)."""
-    whole, pickled = (directory / name for name in WEIGHTS)
-    if not whole.is_file() and (directory / INDEX).is_file():
-        paths = [require(directory, name, _HOLDS) for name in shard_names(directory)]
-    elif not whole.is_file() and pickled.is_file():
-        return bare_names(read_archive(pickled))
-    elif not whole.is_file() and (directory / PICKLED_INDEX).is_file():
-        paths = [require(directory, name, _HOLDS) for name in shard_names(directory, PICKLED_INDEX)]
-    else:
-        paths = [require(directory, whole.name, _HOLDS)]
+    """All tensors of the weight file that is there, or of those that its index names; of .bin files by the restricted reader."""
+    found = _weight_file(directory) or next(iter(WEIGHTS))
+    names = shard_names(directory, found) if found in WEIGHTS.values() else [found]
+    paths = [require(directory, name, _HOLDS) for name in names]
     read_one = read_safetensors if paths[0].suffix == ".safetensors" else read_archive
     return bare_names(joined(paths, read_one))
 

@@ -20,8 +20,16 @@ from vlprompt.towers.clip_vocabulary import clip_tokenizer
 from vlprompt.towers.config import RESNET_STRIDE, Activation, ClipConfig, ImageForm, ResNetConfig, TextForm, TowerConfig
 from vlprompt.towers.formats import timm
 from vlprompt.towers.formats.archive import read_archive
-from vlprompt.towers.formats.files import pad_of, read_json, read_safetensors, read_tokenizer, require
-from vlprompt.towers.formats.source import MEAN, STD, Source
+from vlprompt.towers.formats.files import (
+    MEAN,
+    STD,
+    Source,
+    pad_of,
+    read_json,
+    read_safetensors,
+    read_tokenizer,
+    require,
+)
 from vlprompt.towers.tokenizer import Manner, Tokenizer
 from vlprompt.types import Preprocess
 

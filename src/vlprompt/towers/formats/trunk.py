@@ -15,8 +15,7 @@ from typing import Any
 
 from vlprompt.errors import data_error
 from vlprompt.towers.config import ClipConfig, Stage, TowerConfig, TrunkConfig
-from vlprompt.towers.formats.files import read_json, read_safetensors, read_tokenizer, require
-from vlprompt.towers.formats.source import Source
+from vlprompt.towers.formats.files import Source, read_json, read_safetensors, read_tokenizer, require
 from vlprompt.types import Preprocess
 
 MODEL_TYPE, FORMAT = "vlprompt", 1
