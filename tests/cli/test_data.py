@@ -21,7 +21,7 @@ from tests.data.serving import Behaviour, Server, serving
 from tests.images import write_squares
 from vlprompt.data import sheet as sheet_of
 from vlprompt.data.papers import catalogue
-from vlprompt.data.papers.row import Address, Download
+from vlprompt.data.papers.catalogue import Address, Download
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 def test_the_list_has_the_papers_sets(vlprompt: Vlprompt) -> None:
     done = vlprompt("data", "list")
     assert done.code == 0
-    for row in catalogue.rows():
+    for row in catalogue.ROWS:
         assert row.name in done.out
     assert "4,128" in done.out
     listed = {one["name"]: one for one in json.loads(vlprompt("data", "list", "--json").out)}
@@ -140,7 +140,7 @@ def test_get_fetches_over_a_broken_line_and_the_set_can_be_learned_from(
         dataclasses.replace(row, downloads=(Download(gives=("2750",), mirrors=(address,)),))
         if row.name == "eurosat"
         else row
-        for row in catalogue.rows()
+        for row in catalogue.ROWS
     )
     monkeypatch.setattr("vlprompt.data.papers.catalogue.ROWS", rows)
     done = vlprompt("data", "get", "eurosat", "--data-root", root)

@@ -11,7 +11,7 @@ import pytest
 
 from tests.data.serving import Behaviour, Server, serving
 from vlprompt.data.download import AddressRefused, Fetched, Fetcher
-from vlprompt.data.papers.row import Address
+from vlprompt.data.papers.catalogue import Address
 
 DATA = random.Random(0).randbytes(300_000)
 MD5 = f"md5:{hashlib.md5(DATA).hexdigest()}"

@@ -18,8 +18,8 @@ from tests.data.serving import Behaviour, Server, serving
 from vlprompt.data import open_dataset
 from vlprompt.data.download import Advance, Fetcher
 from vlprompt.data.papers import catalogue
+from vlprompt.data.papers.catalogue import Address, Download, SetRow
 from vlprompt.data.papers.obtain import obtain, state, wanted
-from vlprompt.data.papers.row import Address, Download, SetRow
 from vlprompt.errors import DATA, UserError
 
 QUICK = Fetcher(tries=2, sleep=lambda seconds: None)
@@ -185,7 +185,7 @@ def test_the_states_in_a_word(tmp_path: Path) -> None:
 
 
 def test_every_address_has_a_source_and_every_checksum_its_own() -> None:
-    for row in catalogue.rows():
+    for row in catalogue.ROWS:
         assert row.licence
         assert row.downloads or row.manual
         for address in (one for download in row.downloads for one in download.mirrors):
@@ -198,13 +198,13 @@ def test_every_address_has_a_source_and_every_checksum_its_own() -> None:
 
 
 def test_what_downloads_bring_is_all_that_is_wanted() -> None:
-    for row in catalogue.rows():
+    for row in catalogue.ROWS:
         gifts = {gift for download in row.downloads for gift in download.gives}
         assert gifts == set(row.wanted) or row.manual, row.name
 
 
 def test_a_drive_address_names_its_file() -> None:
-    downloads = [download for row in catalogue.rows() for download in row.downloads]
+    downloads = [download for row in catalogue.ROWS for download in row.downloads]
     drive = [one for download in downloads for one in download.mirrors if "drive.usercontent" in one.url]
     assert len(drive) > 5
     assert all(one.file == one.name != "" and f"id={one.source.rpartition('/')[2]}&" in one.url for one in drive)

@@ -61,7 +61,7 @@ def test_a_miniature_is_read_by_name_and_by_its_folder(root: Path, name: str) ->
 
 
 def test_the_templates_are_the_published_ones() -> None:
-    own = {row.name: row.template for row in catalogue.rows() if row.template != "a photo of a {}."}
+    own = {row.name: row.template for row in catalogue.ROWS if row.template != "a photo of a {}."}
     assert own == {
         "oxford_pets": "a photo of a {}, a type of pet.",
         "oxford_flowers": "a photo of a {}, a type of flower.",
@@ -75,8 +75,8 @@ def test_the_templates_are_the_published_ones() -> None:
 
 def test_every_row_has_a_miniature_or_a_reader_of_its_own() -> None:
     assert set(catalogue.names()) - set(MAKERS) == {"imagenet21k"}
-    assert {row.name: row.directory for row in catalogue.rows() if row.name in MAKERS} == DIRECTORIES
-    assert {row.name for row in catalogue.rows() if row.split} == set(PREFIXES)
+    assert {row.name: row.directory for row in catalogue.ROWS if row.name in MAKERS} == DIRECTORIES
+    assert {row.name for row in catalogue.ROWS if row.split} == set(PREFIXES)
     assert set(catalogue.FEW_SHOT) | set(catalogue.SHIFTED) == set(MAKERS) - {"fashion_mnist"}
 
 
@@ -90,7 +90,7 @@ def test_a_split_file_decides_parts_labels_names_and_order(root: Path, name: str
         "test": [["b/3.jpg", 1, "second_class"], ["a/3.jpg", 0, "first"]],
     }
     layouts.write_split(folder / file, split)
-    for row in catalogue.rows():
+    for row in catalogue.ROWS:
         for images in row.images if row.name == name else ():
             (folder / images).mkdir(parents=True, exist_ok=True)
     for part in split.values():
@@ -185,7 +185,7 @@ def test_right_numbers_say_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) 
     layouts.aircraft(root / "fgvc_aircraft")
     rows = tuple(
         dataclasses.replace(row, classes=2, sizes=(6, 4, 4)) if row.name == "fgvc_aircraft" else row
-        for row in catalogue.rows()
+        for row in catalogue.ROWS
     )
     monkeypatch.setattr("vlprompt.data.papers.catalogue.ROWS", rows)
     assert open_dataset("fgvc_aircraft").notes == ()
@@ -284,7 +284,7 @@ DAMAGE = {
     "ucf: unknown class": ("ucf101", "ucfTrainTestlist/testlist01.txt", "Zorbing/v.avi\n", "line 1 is not"),
     "ucf: no number": ("ucf101", "ucfTrainTestlist/classInd.txt", "ApplyEyeMakeup\n", "line 1 is not"),
     "cars: no mat": ("stanford_cars", "devkit/cars_meta.mat", "nothing", "MATLAB"),
-    "flowers: no JSON": ("oxford_flowers", "cat_to_name.json", "{", "not JSON"),
+    "flowers: no JSON": ("oxford_flowers", "cat_to_name.json", "{", "no JSON"),
     "flowers: a name is missing": (
         "oxford_flowers",
         "cat_to_name.json",
@@ -365,7 +365,7 @@ def test_files_of_arrays_give_their_pictures_and_damaged_ones_are_refused(root: 
 
 def test_the_page_has_every_row() -> None:
     page = (Path(__file__).parents[2] / "docs/datasets.md").read_text(encoding="utf-8")
-    for row in catalogue.rows():
+    for row in catalogue.ROWS:
         sizes = " | ".join(f"{size:,}" if size else "-" for size in row.sizes)
         assert f"| `{row.name}` | `{row.directory}/` | {row.classes:,} | {sizes} | {row.template} |" in page
         assert f"| {row.licence} |" in page

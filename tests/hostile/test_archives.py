@@ -22,7 +22,7 @@ from tests.hostile import values
 from vlprompt.data import Spool, archive, open_shards
 from vlprompt.data.archive import Unsafe, unpack
 from vlprompt.data.download import AddressRefused, Fetcher
-from vlprompt.data.papers.row import Address
+from vlprompt.data.papers.catalogue import Address
 from vlprompt.errors import UserError
 
 QUICK = Fetcher(tries=2, timeout=0.3, sleep=lambda seconds: None)

@@ -120,7 +120,7 @@ def _table(folder: Path, name: str, good: bytes) -> Prepared:
 
     for number in range(4):
         noise(number).save(folder / f"{number}.png")
-    return _written(folder, name, [good], lambda at: scan_table(at / name))
+    return _written(folder, name, [good], lambda at: scan_table(at / name, {}))
 
 
 def _class_names(folder: Path, name: str, good: bytes) -> Prepared:

@@ -18,8 +18,7 @@ import torch
 from vlprompt import pocket
 from vlprompt.data import Dataset, Sample, open_dataset, split_by_rule
 from vlprompt.data.papers import catalogue
-from vlprompt.data.papers.catalogue import FEW_SHOT, SHIFTED
-from vlprompt.data.papers.row import SetRow
+from vlprompt.data.papers.catalogue import FEW_SHOT, SHIFTED, SetRow
 from vlprompt.disk import LOCK, one_at_a_time
 from vlprompt.engine.config import Means
 from vlprompt.engine.images import Images, open_images
@@ -122,7 +121,7 @@ def lacking(data: str) -> SetRow | None:
     row = catalogue.find(data)
     if row is None or row.name not in FEW_SHOT + SHIFTED or data in pocket.names():
         return None
-    place = catalogue.place(data, None)
+    place = catalogue.place(data)
     there = (place is not None and place.exists()) or Path(data).expanduser().exists()
     return None if there else row
 

@@ -18,7 +18,7 @@ from vlprompt.errors import DATA, UserError
 
 if TYPE_CHECKING:
     from vlprompt.data.download import Advance
-    from vlprompt.data.papers.row import SetRow
+    from vlprompt.data.papers.catalogue import SetRow
 
 
 app = typer.Typer(
@@ -55,11 +55,11 @@ def list_sets(as_json: options.AsJson = False) -> None:
                 }
                 for one in sets
             ]
-            + [_facts(row) for row in catalogue.rows()]
+            + [_facts(row) for row in catalogue.ROWS]
         )
         return
     rows = [(one.name, len(one.class_names), *counts[one.name].values(), one.description) for one in sets]
-    console.show(console.table("Embedded data sets", ("name", *NUMBERS, "what it is"), rows), _papers(catalogue.rows()))
+    console.show(console.table("Embedded data sets", ("name", *NUMBERS, "what it is"), rows), _papers(catalogue.ROWS))
     console.commands(
         "More:", ["vlprompt data status", "vlprompt data get caltech101", "vlprompt data check YOUR_FOLDER"]
     )
@@ -75,7 +75,7 @@ def status(as_json: options.AsJson = False) -> None:
     from vlprompt.data.papers.obtain import state
 
     root = _root()
-    states = [state(row, root) for row in catalogue.rows()]
+    states = [state(row, root) for row in catalogue.ROWS]
     if as_json:
         console.dump(
             {

@@ -1,5 +1,5 @@
 from .check import ClassCount, Copies, Report, verify
-from .class_names import NamesReport, read_class_names
+from .class_names import read_class_names
 from .download import Spool
 from .images import open_image, picture
 from .large.corpus import Corpus, Listed, Pool
@@ -38,7 +38,6 @@ __all__ = [
     "FeatureStore",
     "FewShot",
     "Listed",
-    "NamesReport",
     "Pool",
     "Report",
     "Sample",

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import statistics
 from collections import Counter
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -16,7 +16,7 @@ from PIL import Image
 
 from vlprompt.data.images import open_image
 from vlprompt.data.listing import Listing, as_dataset, problems, some
-from vlprompt.data.samples import PARTS, Dataset, Part, Sample, Skipped
+from vlprompt.data.samples import PARTS, Dataset, Part, Sample, Skipped, grouped
 from vlprompt.data.sources import list_source, notes_of, strict_error
 from vlprompt.data.splits import said_of_uneven, split_by_rule
 from vlprompt.data.views import WORKERS, in_threads
@@ -106,10 +106,11 @@ class Report:
                 f"note: {len(self.dark)} images use less than a tenth of their range, and are seen nearly black: {some(self.dark)}. "
                 "Are they 12-bit values in 16-bit files? Scale them to the full range"
             )
-        by_reason: dict[str, list[str]] = {}
-        for skip in self.skipped:
-            by_reason.setdefault(skip.reason, []).append(skip.id)
-        out += [f"skipped: {len(ids)} x {reason}: {some(ids)}" for reason, ids in by_reason.items()]
+        by_reason = grouped(self.skipped, lambda skip: skip.reason)
+        out += [
+            f"skipped: {len(found)} x {reason}: {some([one.id for one in found])}"
+            for reason, found in by_reason.items()
+        ]
         if self.few:
             names = some([f"{name} ({count})" for name, count in self.few.items()])
             out.append(f"note: fewer than {SHOTS} training images in {names}")
@@ -197,31 +198,27 @@ def _decode_all(listing: Listing, progress: Callable[[int], None] | None) -> tup
     damaged: list[Skipped] = []
     good: dict[Part, tuple[Sample, ...]] = {}
     for part in PARTS:
-        fine = []
-        for sample, look in _each(functools.partial(_look, part), getattr(dataset, part), progress):
-            if isinstance(look, Skipped):
-                damaged.append(look)
-                continue
-            fine.append(sample)
-            looks.append(look)
-        good[part] = tuple(fine)
+        found = _each(functools.partial(_look, part), getattr(dataset, part), progress)
+        looks += (fine := [look for look in found if isinstance(look, _Look)])
+        damaged += [look for look in found if isinstance(look, Skipped)]
+        good[part] = tuple(look.sample for look in fine)
     return dataclasses.replace(dataset, train=good["train"], val=good["val"], test=good["test"]), looks, damaged
 
 
-def _each(
-    look: Callable[[Sample], T], samples: Sequence[Sample], progress: Callable[[int], None] | None
-) -> Iterator[tuple[Sample, T]]:
-    """The samples, and what `look` finds of each; some at a time are looked at, then `progress` is told how many."""
+def _each(look: Callable[[Sample], T], samples: Sequence[Sample], progress: Callable[[int], None] | None) -> list[T]:
+    """What `look` finds of each sample; some at a time are looked at, then `progress` is told how many."""
+    found: list[T] = []
     for start in range(0, len(samples), CHUNK):
         chunk = samples[start : start + CHUNK]
-        yield from zip(chunk, in_threads(look, chunk), strict=True)
+        found += in_threads(look, chunk)
         if progress:
             progress(len(chunk))
+    return found
 
 
-def _reason(sample: Sample, error: UserError) -> str:
-    """Why an image cannot be used, without its name."""
-    return str(error).removeprefix(f"{sample.id}: ").removesuffix(".")
+def _skipped(sample: Sample, error: UserError) -> Skipped:
+    """The reason is the error without the image's name."""
+    return Skipped(sample.id, str(error).removeprefix(f"{sample.id}: ").removesuffix("."))
 
 
 def _look(part: Part, sample: Sample) -> _Look | Skipped:
@@ -229,7 +226,7 @@ def _look(part: Part, sample: Sample) -> _Look | Skipped:
         data = sample.read()
         image = open_image(data, name=sample.id, decoding=sample.decoding)
     except UserError as error:
-        return Skipped(sample.id, _reason(sample, error))
+        return _skipped(sample, error)
     small = image.resize((9, 8), Image.Resampling.BOX).tobytes()
     dark = not any(image.convert("L").histogram()[DARK:])
     return _Look(sample=sample, part=part, content=sample.content_hash, size=image.size, small=small, dark=dark)
@@ -237,16 +234,13 @@ def _look(part: Part, sample: Sample) -> _Look | Skipped:
 
 def _copies(looks: Sequence[_Look], went: Mapping[str, Part]) -> tuple[Copies, ...]:
     """Files with one content; `went`: the parts of a data set that names none."""
-    contents: dict[str, list[_Look]] = {}
-    for look in looks:
-        contents.setdefault(look.content, []).append(look)
     return tuple(
         Copies(
             ids=tuple(dict.fromkeys(look.sample.id for look in same)),
             leak=len({went.get(look.sample.id, look.part) for look in same}) > 1,
             conflict=len({look.sample.label for look in same}) > 1,
         )
-        for same in contents.values()
+        for same in grouped(looks, lambda look: look.content).values()
         if len(same) > 1
     )
 
@@ -296,20 +290,18 @@ def verify(
     `known`: picture hashes of images that have been decoded before (`FeatureStore.known`), which are not decoded again.
     `progress` is called with the number of images just done. With `strict`, a UserError in place of skips.
     """
-    looked = [*_each(lambda sample: damage(sample, known), samples, progress)]
-    good = [sample for sample, reason in looked if reason is None]
-    skipped = [Skipped(sample.id, reason) for sample, reason in looked if reason is not None]
+
+    def decoded(sample: Sample) -> Sample | Skipped:
+        try:
+            data = sample.read()
+            if sample.picture_hash not in known:
+                open_image(data, name=sample.id, decoding=sample.decoding)
+        except UserError as error:
+            return _skipped(sample, error)
+        return sample
+
+    looked = _each(decoded, samples, progress)
+    skipped = tuple(one for one in looked if isinstance(one, Skipped))
     if strict and skipped:
-        raise strict_error("--strict", [f"{skip.id} ({skip.reason})" for skip in skipped])
-    return tuple(good), tuple(skipped)
-
-
-def damage(sample: Sample, known: Container[str] = frozenset()) -> str | None:
-    """Why a sample cannot be decoded; None: it can."""
-    try:
-        data = sample.read()
-        if sample.picture_hash not in known:
-            open_image(data, name=sample.id, decoding=sample.decoding)
-    except UserError as error:
-        return _reason(sample, error)
-    return None
+        raise strict_error("--strict", skipped)
+    return tuple(one for one in looked if isinstance(one, Sample)), skipped

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,60 +28,35 @@ FORMATS = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NamesReport:
-    """What is odd about a list of class names. Nothing of it is mended in silence."""
+def named(keys: Sequence[str], names: Mapping[str, str]) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """(kept keys, their names, what is odd). `names`: key -> name or synonyms with commas; the first one stands for the class.
 
-    synonyms: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Class key -> its names, where there is more than one; the first is used."""
-    duplicates: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Name -> the keys of all classes that have it. Their texts are equal, so no prompt tells them apart."""
-    empty: tuple[str, ...] = ()
-    """Keys of classes without a name; they are left out."""
-    unused: int = 0
-    """Names in the file that no folder has."""
-
-    def lines(self) -> list[str]:
-        """For people, one line per finding."""
-        out = []
-        if self.synonyms:
-            shown = some([f"{key} ({', '.join(names)})" for key, names in self.synonyms.items()], 3)
-            out.append(f"{len(self.synonyms)} classes have synonyms; the first is used: {shown}.")
-        if self.duplicates:
-            number = sum(len(keys) for keys in self.duplicates.values())
-            shown = some([f"{name!r} ({', '.join(keys)})" for name, keys in self.duplicates.items()], 3)
-            out.append(
-                f"{number} classes share {len(self.duplicates)} names and cannot be told apart by text: {shown}."
-            )
-        if self.empty:
-            out.append(f"{len(self.empty)} classes have no name and are left out: {some(self.empty)}.")
-        if self.unused:
-            out.append(f"{self.unused} names in the file belong to no folder.")
-        return out
-
-
-def named(keys: Sequence[str], names: Mapping[str, str]) -> tuple[tuple[str, ...], tuple[str, ...], NamesReport]:
-    """(kept keys, their names, what is odd). `names`: key -> name or synonyms with commas; the first one stands for the class."""
-    kept, chosen, empty = [], [], []
+    A class without a name is left out. Nothing else is mended: classes with one name keep it, and no prompt tells them apart.
+    """
+    chosen: dict[str, str] = {}
     synonyms: dict[str, tuple[str, ...]] = {}
     by_name: dict[str, list[str]] = {}
     for key in keys:
         every = tuple(one for one in (class_name(part) for part in names.get(key, "").split(",")) if one)
         if not every:
-            empty.append(key)
             continue
         if len(every) > 1:
             synonyms[key] = every
-        kept.append(key)
-        chosen.append(every[0])
+        chosen[key] = every[0]
         by_name.setdefault(plain_name(every[0]), []).append(key)
-    report = NamesReport(
-        synonyms=synonyms,
-        duplicates={name: tuple(found) for name, found in by_name.items() if len(found) > 1},
-        empty=tuple(empty),
-        unused=len(names.keys() - set(keys)),
-    )
-    return tuple(kept), tuple(chosen), report
+    notes = []
+    if synonyms:
+        shown = some([f"{key} ({', '.join(every)})" for key, every in synonyms.items()], 3)
+        notes.append(f"{len(synonyms)} classes have synonyms; the first is used: {shown}.")
+    if twice := {name: found for name, found in by_name.items() if len(found) > 1}:
+        number = sum(map(len, twice.values()))
+        shown = some([f"{name!r} ({', '.join(found)})" for name, found in twice.items()], 3)
+        notes.append(f"{number} classes share {len(twice)} names and cannot be told apart by text: {shown}.")
+    if empty := [key for key in keys if key not in chosen]:
+        notes.append(f"{len(empty)} classes have no name and are left out: {some(empty)}.")
+    if unused := len(names.keys() - set(keys)):
+        notes.append(f"{unused} names in the file belong to no folder.")
+    return tuple(chosen), tuple(chosen.values()), tuple(notes)
 
 
 def published_file(root: Path) -> Path | None:

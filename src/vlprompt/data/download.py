@@ -19,11 +19,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from email.message import Message
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, TypeVar
+from typing import IO, Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 from vlprompt import disk, reading
-from vlprompt.data.papers.row import UNKNOWN, Address
+from vlprompt.data.papers.catalogue import UNKNOWN, Address
 from vlprompt.errors import data_error
 
 TRIES = 5
@@ -62,11 +62,9 @@ class AddressRefused(Exception):
     """An address that does not give the file; another one may."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fetched:
+class Fetched(NamedTuple):
     """A file that has come."""
 
-    address: Address
     path: Path
     checked: str
     """The checksum that it was compared with, and whose that is; empty: none is published."""
@@ -89,7 +87,7 @@ class Fetcher:
         folder.mkdir(parents=True, exist_ok=True)
         target = folder / address.file
         said = "" if target.is_file() else self._transfer(address, target, progress)
-        return Fetched(address=address, path=target, checked=_compared(address, target, said))
+        return Fetched(target, _compared(address, target, said))
 
     def _transfer(self, address: Address, target: Path, progress: Advance) -> str:
         """Get the whole file. The SHA-256 that the Hub says it has; empty where it says none."""

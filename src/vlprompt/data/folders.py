@@ -323,6 +323,20 @@ def hidden(name: str) -> bool:
     return name.startswith(".") or name.casefold() in _CLUTTER
 
 
+def children(folder: Path) -> list[os.DirEntry[str]]:
+    """What is in a folder, sorted by name, without clutter. UserError: it cannot be read."""
+    try:
+        with os.scandir(folder) as found:
+            return sorted((child for child in found if not hidden(child.name)), key=lambda child: child.name)
+    except OSError as error:
+        raise data_error(f"{folder}: cannot be read ({error.strerror}).") from error
+
+
+def folder_names(folder: Path) -> list[str]:
+    """The names of the folders in a folder, sorted."""
+    return [child.name for child in children(folder) if child.is_dir()]
+
+
 def has_image_name(name: str) -> bool:
     """Whether the name ends as an image's does."""
     return os.path.splitext(name)[1].lower() in SUFFIXES  # much faster than a PurePath, for millions of names

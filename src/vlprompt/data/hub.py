@@ -12,7 +12,6 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
@@ -28,16 +27,6 @@ INSTALL = "pip install 'vlprompt[hub-data]'"
 SETTINGS = ("label", "image", "config", "revision")
 LABELS = ("label", "labels", "class", "target", "category")
 """Names of the class column where several columns or none are class labels by type (project's choice)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Columns:
-    """Which columns are used."""
-
-    image: str
-    label: str
-    names: tuple[str, ...] | None
-    """Class names in label order, where the column's type has them."""
 
 
 def scan_hub(spec: str) -> Listing:
@@ -65,7 +54,7 @@ def listing_of(
     """
     from datasets import Image
 
-    columns = _columns(tables, name, image, label)
+    image, label, names = _columns(tables, name, image, label)
     parts: dict[str, Part] = {key: part for key in tables if (part := part_of(key)) is not None}
     others = [key for key in tables if key not in parts]
     undivided = set(parts.values()) <= {"train"}
@@ -73,13 +62,13 @@ def listing_of(
     notes = [f"{name}: the parts {some(others)} are not used."] if parts and others else []
     entries: list[Entry] = []
     skipped: list[Skipped] = []
-    keys = columns.names or _values(tables, chosen, columns.label)
+    keys = names or _values(tables, chosen, label)
     known = set(keys)
     for key in chosen:
-        table = tables[key].cast_column(columns.image, Image(decode=False))
-        for row, value in enumerate(table[columns.label]):
+        table = tables[key].cast_column(image, Image(decode=False))
+        for row, value in enumerate(table[label]):
             id = f"{key}/{row:07d}"
-            label_key = _key(value, columns.names)
+            label_key = _key(value, names)
             if label_key not in known:
                 skipped.append(Skipped(id, "no class"))
                 continue
@@ -88,7 +77,7 @@ def listing_of(
                     id=id,
                     class_key=label_key,
                     part=None if undivided else parts.get(key),
-                    source=functools.partial(_bytes, table, columns.image, row),
+                    source=functools.partial(_bytes, table, image, row),
                 )
             )
     return Listing(
@@ -115,7 +104,10 @@ def _load(place: str, config: str | None, revision: str | None) -> Mapping[str, 
     return found if isinstance(found, DatasetDict) else {"train": found}
 
 
-def _columns(tables: Mapping[str, Table], name: str, image: str | None, label: str | None) -> Columns:
+def _columns(
+    tables: Mapping[str, Table], name: str, image: str | None, label: str | None
+) -> tuple[str, str, tuple[str, ...] | None]:
+    """The columns of the image and of the class, and the class names in label order, where the column's type has them."""
     from datasets import ClassLabel, Image
 
     features = next(iter(tables.values())).features
@@ -128,7 +120,7 @@ def _columns(tables: Mapping[str, Table], name: str, image: str | None, label: s
     image = image or _only("image", pictures, name, features)
     label = label or (classes[0] if len(classes) == 1 else None) or _only("label", plain or classes, name, features)
     kind = features[label]
-    return Columns(image, label, tuple(kind.names) if isinstance(kind, ClassLabel) else None)
+    return image, label, tuple(kind.names) if isinstance(kind, ClassLabel) else None
 
 
 def _only(what: str, found: Sequence[str], name: str, features: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vlprompt.data.samples import DEFAULT_TEMPLATE, Dataset, Decoding, Part, Sample, Skipped
+from vlprompt.data.samples import DEFAULT_TEMPLATE, Dataset, Decoding, Part, Sample, Skipped, grouped
 from vlprompt.types import plain_name
 
 
@@ -77,10 +77,7 @@ def problems(listing: Listing, *, to_learn: bool = True) -> list[str]:
     if not listing.entries:
         found.append(f"There is no usable image in it{_reasons(listing.skipped)}.")
         return found
-    by_name: dict[str, list[str]] = {}
-    for key in () if listing.own_names else listing.class_keys:
-        by_name.setdefault(plain_name(key), []).append(key)
-    for name, keys in by_name.items():
+    for name, keys in grouped(() if listing.own_names else listing.class_keys, plain_name).items():
         if not name:
             found.append(f"The class {keys[0]!r} has no name left once '_' is read as a space: rename it.")
         elif len(keys) > 1:

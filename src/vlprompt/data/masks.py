@@ -9,6 +9,7 @@ import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,8 +55,7 @@ class Masked:
         return np.where((label_HW >= 0) & (label_HW < len(self.class_names)), label_HW, IGNORED)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Layout:
+class _Layout(NamedTuple):
     name: str
     images: str
     masks: str
@@ -85,29 +85,10 @@ def _ade(line: str) -> str:
 
 
 LAYOUTS = (
-    _Layout(
-        name="voc",
-        images="JPEGImages",
-        masks="SegmentationClass",
-        first=1,
-        names=lambda _folder: VOC,
-        listed="ImageSets/Segmentation/val.txt",
-    ),
-    _Layout(
-        name="coco-stuff",
-        images="images/val2017",
-        masks="annotations/val2017",
-        first=0,
-        names=_lines("labels.txt", _coco),
-    ),
-    _Layout(
-        name="ade20k",
-        images="images/validation",
-        masks="annotations/validation",
-        first=1,
-        names=_lines("objectInfo150.txt", _ade),
-    ),
-    _Layout(name="folders", images="images", masks="masks", first=0, names=_lines("classes.txt", str.strip)),
+    _Layout("voc", "JPEGImages", "SegmentationClass", 1, lambda _folder: VOC, "ImageSets/Segmentation/val.txt"),
+    _Layout("coco-stuff", "images/val2017", "annotations/val2017", 0, _lines("labels.txt", _coco)),
+    _Layout("ade20k", "images/validation", "annotations/validation", 1, _lines("objectInfo150.txt", _ade)),
+    _Layout("folders", "images", "masks", 0, _lines("classes.txt", str.strip)),
 )
 _WANTED = (
     "VOC (JPEGImages, SegmentationClass), COCO-Stuff (images/val2017, annotations/val2017, labels.txt), ADE20K (images/validation, "

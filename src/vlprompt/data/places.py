@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import final
 
@@ -25,8 +24,8 @@ class Places:
         self._names: dict[str, dict[str, str]] = {}
         self._dropped = 0
         """Leading folders of a path that are those of another machine: as many as the last path had."""
-        self.notes: dict[str, str] = {}
-        """What was read otherwise than written, with the first example."""
+        self.said: list[str] = []
+        """A note where paths were read otherwise than written, with the first example."""
 
     def find(self, written: str) -> str | None:
         """The path below `root`, with ``/``, of a file as the list writes it; None where there is none.
@@ -46,8 +45,9 @@ class Places:
                 found = self._there("/".join([*([prefix] if prefix else []), *parts[dropped:]]))
                 if found is not None:
                     self._dropped = dropped
-                    if found != written:
-                        self.notes.setdefault("found", f"{written} is read as {found}")
+                    if found != written and not self.said:
+                        note = f"paths are not written as the files are called: {written} is read as {found}, and others likewise."
+                        self.said.append(note)
                     return found
         return self._there(written) if absolute else None
 
@@ -68,10 +68,3 @@ class Places:
         names_there = self._names[folder]
         found = names_there.get(name) or names_there.get(_plain(name))
         return (f"{folder}/{found}" if folder else found) if found else None
-
-    def said(self) -> Sequence[str]:
-        """The notes, a sentence each."""
-        return [
-            f"paths are not written as the files are called: {note}, and others likewise."
-            for note in self.notes.values()
-        ]

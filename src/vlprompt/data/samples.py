@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, final
+from typing import Literal, NamedTuple, TypeVar, final
 
 from vlprompt.errors import UserError, data_error
 
+T = TypeVar("T")
+K = TypeVar("K")
 Part = Literal["train", "val", "test"]
 Decoding = Literal["upright", "published"]
 PARTS: tuple[Part, ...] = ("train", "val", "test")
@@ -26,11 +28,8 @@ PART_NAMES: dict[str, Part] = {
 """What folders and table cells may call a part, in lower case."""
 FILLERS = frozenset(
     (
-        *(
-            *("set", "sets", "split", "data", "dataset", "folder", "images", "image", "imgs", "img", "pictures"),
-            *("photos", "pics"),
-        ),
-        *("seg", "ilsvrc", "ilsvrc2012"),
+        *("set", "sets", "split", "data", "dataset", "folder", "images", "image", "imgs", "img", "pictures", "photos"),
+        *("pics", "seg", "ilsvrc", "ilsvrc2012"),
     )
 )
 """Words that may stand next to it: ``training_set``, ``seg_train``, ``ILSVRC_train``, ``test-images``."""
@@ -43,6 +42,14 @@ def part_of(name: str) -> Part | None:
         return None
     fused = re.fullmatch(f"({'|'.join(PART_NAMES)})({'|'.join(FILLERS)})?", words[0])
     return PART_NAMES[fused[1]] if fused else None
+
+
+def grouped(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
+    """Items by a key, both in the order of their first appearance."""
+    groups: dict[K, list[T]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return groups
 
 
 DEFAULT_TEMPLATE = "a photo of a {}."
@@ -118,8 +125,7 @@ class Tested:
     def copy_of(self, sample: Sample) -> str | None:
         """The id of a test image with the same bytes; None: there is none. Test images of another size are not read."""
         if not self._by_size:
-            for one in self.samples:
-                self._by_size.setdefault(one.size, []).append(one)
+            self._by_size.update(grouped(self.samples, lambda one: one.size))
         content = sample.content_hash
         same = [one for size in {sample.num_bytes, None} for one in self._by_size.get(size, [])]
         for one in same:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import parse_qsl, urlencode
 
@@ -12,7 +13,7 @@ from vlprompt.data.class_names import odd_names, read_words
 from vlprompt.data.folders import LAYOUT, scan_folder
 from vlprompt.data.listing import Entry, Listing, as_dataset, problems, some
 from vlprompt.data.papers import catalogue, readers
-from vlprompt.data.samples import Dataset, Tested, part_of
+from vlprompt.data.samples import Dataset, Skipped, Tested, part_of
 from vlprompt.data.tables import COMMAS, LINES, scan_table, table_of
 from vlprompt.errors import UserError, data_error
 from vlprompt.types import plain_name
@@ -41,7 +42,7 @@ def open_dataset(spec: str | Path, *, strict: bool = False, val_as_test: bool = 
     if found := problems(listing, to_learn=to_learn):
         raise data_error(f"{spec}: {' '.join(found)} {LAYOUT if not listing.entries else ''}".rstrip())
     if strict and listing.skipped:
-        raise strict_error(str(spec), [f"{skip.id} ({skip.reason})" for skip in listing.skipped])
+        raise strict_error(str(spec), listing.skipped)
     return apart(
         dataclasses.replace(as_dataset(listing), notes=notes_of(listing), renamed=named_by(str(spec))[1] is not None)
     )
@@ -94,8 +95,9 @@ def apart(dataset: Dataset) -> Dataset:
     )
 
 
-def strict_error(where: str, bad: list[str]) -> UserError:
+def strict_error(where: str, skipped: Sequence[Skipped]) -> UserError:
     """The error that --strict makes of skipped images."""
+    bad = [f"{skip.id} ({skip.reason})" for skip in skipped]
     return data_error(
         f"{where}: {len(bad)} file{'s' * (len(bad) != 1)} cannot be used: {some(bad)}. "
         "Repair or remove them, or leave out --strict to skip them."
@@ -145,7 +147,7 @@ def _listed(spec: str | Path) -> Listing:
             f"a table ({', '.join(COMMAS + LINES)}), or a name of vlprompt data list."
         )
     if (row := catalogue.find(str(spec))) is not None:
-        raise catalogue.not_there(row, str(spec), catalogue.place(str(spec), None))
+        raise catalogue.not_there(row, str(spec), catalogue.place(str(spec)))
     near = difflib.get_close_matches(str(spec), (*pocket.names(), *catalogue.names()), n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise data_error(
@@ -155,7 +157,7 @@ def _listed(spec: str | Path) -> Listing:
 
 def _published(spec: str) -> Listing | None:
     """One of the papers' sets, by its name below the data root or by its folder; None: `spec` is something else."""
-    named = catalogue.place(spec, None)
+    named = catalogue.place(spec)
     if named is not None and named.is_dir():
         return readers.read(catalogue.get(spec), named)
     folder = Path(spec).expanduser()

@@ -9,11 +9,12 @@ import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 from typing import Literal, TypeVar
 
 from vlprompt import disk, reading
-from vlprompt.data.samples import PARTS, Dataset, Part, Sample, Skipped
+from vlprompt.data.samples import PARTS, Dataset, Part, Sample, Skipped, grouped
 from vlprompt.errors import UserError, data_error
 
 Subset = Literal["all", "base", "novel"]
@@ -21,6 +22,7 @@ MAX_VAL_SHOTS = 4
 UNEVEN = 5
 """Times as many training images as another class has, from which on it is said (project's choice)."""
 SCHEMA = 1
+LABEL = attrgetter("label")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,11 +74,8 @@ def said_of_uneven(counts: Mapping[str, int]) -> str:
 
 
 def _draw(samples: Sequence[Sample], number: int, stream: random.Random) -> tuple[Sample, ...]:
-    groups: dict[int, list[Sample]] = {}
-    for sample in samples:
-        groups.setdefault(sample.label, []).append(sample)
     drawn: list[Sample] = []
-    for items in groups.values():
+    for items in grouped(samples, LABEL).values():
         drawn += stream.sample(items, number) if len(items) >= number else items
     return tuple(drawn)
 
@@ -95,15 +94,13 @@ def fewer_tests(dataset: Dataset, number: int | None) -> Dataset:
     if number is None or len(dataset.test) <= number:
         return dataset
     stream = random.Random(0)
-    classes: dict[int, list[str]] = {}
-    for sample in sorted(dataset.test, key=lambda one: (one.label, one.id)):
-        classes.setdefault(sample.label, []).append(sample.id)
-    drawn = [stream.sample(ids, len(ids)) for ids in classes.values()]
+    classes = grouped(sorted(dataset.test, key=lambda one: (one.label, one.id)), LABEL)
+    drawn = [stream.sample(ones, len(ones)) for ones in classes.values()]
     rounds = [
-        ids[place]
+        ones[place].id
         for place in range(max(map(len, drawn)))
-        for ids in stream.sample(drawn, len(drawn))
-        if place < len(ids)
+        for ones in stream.sample(drawn, len(drawn))
+        if place < len(ones)
     ]
     kept = set(rounds[:number])
     return dataclasses.replace(
@@ -152,11 +149,8 @@ def split_by_rule(dataset: Dataset) -> Dataset:
     parts: dict[Part, list[Sample]] = {"train": [], "val": [], "test": []}
     went: dict[str, Part] = {}
     skipped = list(dataset.skipped)
-    classes: dict[int, list[Sample]] = {}
-    for sample in dataset.train:
-        classes.setdefault(sample.label, []).append(sample)
-    for label in sorted(classes):
-        items = sorted(classes[label], key=_id_hash)
+    for _, members in sorted(grouped(dataset.train, LABEL).items()):
+        items = sorted(members, key=_id_hash)
         for sample, part in zip(items, _parts_of(len(items)), strict=True):
             if sample.size is None or sizes[sample.size] > 1:  # a copy has the same size: others need no reading
                 try:

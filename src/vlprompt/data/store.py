@@ -229,27 +229,27 @@ class _Space:
 
     def add(self, rows: dict[str, NDArray[np.float32]]) -> None:
         """Keep new rows, on disk if the space has a directory."""
-        array = np.stack(list(rows.values()))
-        if self.directory is None or not self.store.writable:
-            self._enter(_Block(f"memory-{len(self.place)}", tuple(rows), array=array))
-            return
+        array, block = np.stack(list(rows.values())), None
+        if self.directory is not None and self.store.writable:
+            try:
+                block = self._written(self.directory, array, list(rows))
+            except OSError as error:
+                self.store.give_up(error)
+        self._enter(block or _Block(f"memory-{len(self.place)}", tuple(rows), array=array))
+
+    def _written(self, directory: Path, array: NDArray[np.float32], hashes: list[str]) -> _Block:
         buffer = io.BytesIO()
         np.save(buffer, array)
         digest = hashlib.sha256(buffer.getvalue()).hexdigest()
-        block = _Block(_block_name(digest, rows), tuple(rows), digest=digest)
-        index = {"schema": SCHEMA, "space": self.key, "sha256": digest, "hashes": list(rows)}
-        try:
-            mark = f".{secrets.token_hex(8)}"
-            if not (self.directory / "space.json").exists():
-                disk.write_bytes(self.directory / "space.json", json.dumps(self.facts, indent=2).encode(), mark)
-            disk.write_bytes(self.directory / f"{block.name}.npy", buffer.getvalue(), mark)
-            disk.write_bytes(self.directory / f"{block.name}.json", json.dumps(index).encode(), mark)
-        except OSError as error:
-            self.store.give_up(error)
-            self._enter(_Block(f"memory-{len(self.place)}", tuple(rows), array=array))
-            return
+        block = _Block(_block_name(digest, hashes), tuple(hashes), digest=digest)
+        index = {"schema": SCHEMA, "space": self.key, "sha256": digest, "hashes": hashes}
+        mark = f".{secrets.token_hex(8)}"
+        if not (directory / "space.json").exists():
+            disk.write_bytes(directory / "space.json", json.dumps(self.facts, indent=2).encode(), mark)
+        disk.write_bytes(directory / f"{block.name}.npy", buffer.getvalue(), mark)
+        disk.write_bytes(directory / f"{block.name}.json", json.dumps(index).encode(), mark)
         self._seen.add(f"{block.name}.json")
-        self._enter(block)
+        return block
 
     def _enter(self, block: _Block) -> None:
         for row, content in enumerate(block.hashes):

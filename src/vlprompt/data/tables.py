@@ -15,7 +15,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 from urllib.parse import parse_qsl
@@ -64,7 +64,7 @@ class _Table:
     place: Path
     columns: tuple[str, ...]
     rows: Sequence[tuple[int, Mapping[str, str]]]
-    asked: Mapping[str, str] = field(default_factory=dict)
+    asked: Mapping[str, str]
     """path, label, split -> the column that was asked for."""
 
 
@@ -83,7 +83,7 @@ def table_of(spec: str) -> tuple[Path, dict[str, str]] | None:
     return path, asked
 
 
-def scan_table(table: Path, asked: Mapping[str, str] | None = None) -> Listing:
+def scan_table(table: Path, asked: Mapping[str, str]) -> Listing:
     """List the images that a table names; no image is opened.
 
     asked: path, label or split -> the column that is meant, where it is called otherwise; separator -> what stands between several
@@ -92,7 +92,7 @@ def scan_table(table: Path, asked: Mapping[str, str] | None = None) -> Listing:
     UserError, with the line: a missing column or cell, more cells than columns, an unknown split, a split on some lines only, one image
     with two labels or in two splits. Without a line: columns that leave open which is meant, and a table none of whose files exist.
     """
-    whole = _read_table(table, asked or {})
+    whole = _read_table(table, asked)
     columns, notes = _columns(whole)
     rows = list(_rows(whole, columns))
     if not rows:
@@ -100,7 +100,7 @@ def scan_table(table: Path, asked: Mapping[str, str] | None = None) -> Listing:
     without = [str(row.line) for row in rows if row.part is None]
     if 0 < len(without) < len(rows):
         raise _bad(table, f"no split on line{'s' * (len(without) > 1)} {some(without)}, though others have one")
-    keys_of = _several(table, rows, (asked or {}).get(SEPARATOR))
+    keys_of = _several(table, rows, asked.get(SEPARATOR))
     first: dict[str, _TableRow] = {}
     places = Places(table.parent)
     entries, skipped, missing = [], [], 0
@@ -127,21 +127,19 @@ def scan_table(table: Path, asked: Mapping[str, str] | None = None) -> Listing:
             f"none of its {missing} files exist (the first: {rows[0].path}). Paths are relative to {table.parent}/",
         )
     keys = tuple(sorted({key for row in rows for key in keys_of[row.label]}))
-    several = SEPARATOR in (asked or {}) or any(row.label.startswith(LIST) for row in rows)
+    several = SEPARATOR in asked or any(row.label.startswith(LIST) for row in rows)
     notes += [] if several else _hint(table, keys)
-    blank = [row for row in rows if row.label in MISSING]
-    notes += (
-        [f"{table.name}: line {blank[0].line} has the label {blank[0].label!r}, which is taken for a class."]
-        if blank
-        else []
-    )
+    if blank := [row for row in rows if row.label in MISSING]:
+        notes.append(
+            f"{table.name}: line {blank[0].line} has the label {blank[0].label!r}, which is taken for a class."
+        )
     return Listing(
         name=table.stem,
         several=several,
         class_keys=keys,
         entries=tuple(entries),
         skipped=tuple(skipped),
-        notes=(*notes, *places.said()),
+        notes=(*notes, *places.said),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import MutableMapping
 
-from vlprompt.data import Dataset, FewShot, few_shot, restrict
+from vlprompt.data import Dataset, FewShot, Skipped, few_shot, restrict
 from vlprompt.data.sources import strict_error
 from vlprompt.data.splits import Subset
 from vlprompt.engine.images import Images
@@ -37,7 +37,7 @@ def draw(
         if dataset.tested is not None:
             copies = {one.id: "a copy of a test image" for one in good if dataset.tested.copy_of(one) is not None}
             if strict and copies:
-                raise strict_error(dataset.name, [f"{id} ({reason})" for id, reason in copies.items()])
+                raise strict_error(dataset.name, [Skipped(*one) for one in copies.items()])
             skipped.update(copies)
         if len(skipped) == before:
             break

@@ -43,7 +43,7 @@ def open_corpus(source: str, cache: Path, *, shots: int | None, seed: int, class
     path = Path(source).expanduser()
     row = None if path.is_dir() else catalogue.find(source)
     if row is not None and row.reader == "21k":
-        place = catalogue.place(source, None)
+        place = catalogue.place(source)
         if place is None or not place.is_dir():
             raise catalogue.not_there(row, source, place)
         path = place
@@ -66,7 +66,7 @@ def of_dataset(dataset: Dataset, shots: int | None, seed: int) -> Corpus:
     """
     sample = few_shot(dataset, shots, seed)
     part = "val" if dataset.val or not dataset.test else "test"
-    _, _, report = named(dataset.class_names, {name: name.replace(",", " ") for name in dataset.class_names})
+    *_, odd = named(dataset.class_names, {name: name.replace(",", " ") for name in dataset.class_names})
     notes = (
         [f"fewer than {shots} training images in {len(sample.short)} classes; all of them are used."]
         if sample.short
@@ -81,6 +81,5 @@ def of_dataset(dataset: Dataset, shots: int | None, seed: int) -> Corpus:
         train=Listed(sample.train),
         held_out=Listed(dataset.val if part == "val" else dataset.test),
         held_out_part=part,
-        names=report,
-        notes=(*notes, *report.lines()),
+        notes=(*notes, *odd),
     )

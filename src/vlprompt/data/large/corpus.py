@@ -5,11 +5,10 @@ from __future__ import annotations
 import hashlib
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import accumulate
 from typing import Protocol
 
-from vlprompt.data.class_names import NamesReport
 from vlprompt.data.samples import DEFAULT_TEMPLATE, Sample
 
 
@@ -45,7 +44,6 @@ class Corpus:
     """May be empty."""
     held_out_part: str = "val"
     """What the source calls the held-out images."""
-    names: NamesReport = field(default_factory=NamesReport)
     notes: tuple[str, ...] = ()
 
 

@@ -8,12 +8,11 @@ from __future__ import annotations
 import functools
 import os
 import random
-from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 
-from vlprompt.data.class_names import WORDNET_ID, NamesReport, named, published_file, read_class_names
-from vlprompt.data.folders import has_image_name, hidden
+from vlprompt.data.class_names import WORDNET_ID, named, published_file, read_class_names
+from vlprompt.data.folders import children, folder_names, has_image_name, hidden
 from vlprompt.data.large.corpus import Corpus, Offsets, listed_identity
 from vlprompt.data.listing import read_file, some
 from vlprompt.data.samples import Sample
@@ -37,7 +36,7 @@ class ClassFolders:
         self.root, self.folders, self.labels = root, tuple(folders), tuple(labels)
         self._joined = tuple("/".join(names) for names in files)
         self._offsets = Offsets([len(names) for names in files])
-        self._split: OrderedDict[int, list[str]] = OrderedDict()
+        self._names = functools.lru_cache(KEPT)(lambda place: self._joined[place].split("/"))
 
     def __len__(self) -> int:
         return len(self._offsets)
@@ -52,13 +51,6 @@ class ClassFolders:
             source=functools.partial(read_file, str(path)),
             decoding="published",
         )
-
-    def _names(self, place: int) -> list[str]:
-        if place not in self._split:
-            self._split[place] = self._joined[place].split("/")
-            if len(self._split) > KEPT:
-                self._split.popitem(last=False)
-        return self._split[place]
 
     @property
     def identity(self) -> str:
@@ -95,10 +87,10 @@ def open_imagenet21k(root: Path, *, names_file: Path | None = None, shots: int |
     if train is None:
         wanted = " or ".join(f"{name}/" for name in PARTS["train"])
         raise data_error(f"{root}: there is no {wanted} in it.")
-    keys = _class_folders(train)
+    keys = folder_names(train)
     file = names_file or published_file(root)
     names = read_class_names(file) if file else {key: key for key in keys}
-    kept, chosen, report = named(keys, names)
+    kept, chosen, odd = named(keys, names)
     stream = random.Random(seed)
     files, bare = {}, []
     for key in kept:
@@ -116,23 +108,22 @@ def open_imagenet21k(root: Path, *, names_file: Path | None = None, shots: int |
         class_names=tuple(name for _, name in pairs),
         train=ClassFolders(train, list(files), [label_of[key] for key in files], list(files.values())),
         held_out=_held_out(val, label_of),
-        names=report,
-        notes=_notes(file, report, bare, shots, files),
+        notes=_notes(file, odd, bare, shots, files),
     )
 
 
 def _held_out(val: Path | None, label_of: dict[str, int]) -> ClassFolders:
     if val is None:
         return ClassFolders(Path("val"), [], [], [])
-    keys = [key for key in _class_folders(val) if key in label_of]
+    keys = [key for key in folder_names(val) if key in label_of]
     return ClassFolders(val, keys, [label_of[key] for key in keys], [_images(val / key) for key in keys])
 
 
 def _notes(
-    file: Path | None, report: NamesReport, bare: Sequence[str], shots: int | None, files: dict[str, list[str]]
+    file: Path | None, odd: Sequence[str], bare: Sequence[str], shots: int | None, files: dict[str, list[str]]
 ) -> tuple[str, ...]:
     out = [f"class names from {file}." if file else "no class-name file was found; folders' names are the class names."]
-    out += report.lines()
+    out += odd
     if bare:
         out.append(f"{len(bare)} classes have no training image and are left out: {some(bare)}.")
     short = [key for key, names in files.items() if shots is not None and len(names) < shots]
@@ -143,11 +134,5 @@ def _notes(
     return tuple(out)
 
 
-def _class_folders(root: Path) -> list[str]:
-    with os.scandir(root) as found:
-        return sorted(child.name for child in found if not hidden(child.name) and child.is_dir())
-
-
 def _images(folder: Path) -> list[str]:
-    with os.scandir(folder) as found:
-        return sorted(child.name for child in found if not hidden(child.name) and has_image_name(child.name))
+    return [child.name for child in children(folder) if has_image_name(child.name)]

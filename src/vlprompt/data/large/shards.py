@@ -17,7 +17,7 @@ import re
 import tarfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 from urllib.parse import quote, urljoin
@@ -41,13 +41,13 @@ OPEN = 512
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shard:
-    """One tar."""
+    """One tar, as ``shards.json`` names it."""
 
-    place: str
+    file: str
     """A path or a URL."""
     samples: int
-    size: int | None = None
-    """Bytes, where known."""
+    bytes: int | None = None
+    """Its size, where known."""
     sha256: str | None = None
 
 
@@ -82,13 +82,13 @@ class TarShards:
     @property
     def identity(self) -> str:
         return listed_identity(
-            f"{PurePosixPath(one.place).name} {one.samples} {one.sha256 or ''}" for one in self.shards
+            f"{PurePosixPath(one.file).name} {one.samples} {one.sha256 or ''}" for one in self.shards
         )
 
     def sample(self, index: int) -> Sample:
         """The image of a number. The tar is opened here for its label; a damaged one is a UserError."""
         place, number = self._offsets.place(index)
-        name = PurePosixPath(self.shards[place].place).name
+        name = PurePosixPath(self.shards[place].file).name
         path, members = self._open(place)
         if number >= len(members):
             raise data_error(f"{name}: sample {number} is missing (the tar has {len(members)}).")
@@ -111,7 +111,7 @@ class TarShards:
             raise data_error(self._lost[place])
         shard = self.shards[place]
         try:
-            path = self.spool.path(shard.place, shard.size, shard.sha256)
+            path = self.spool.path(shard.file, shard.bytes, shard.sha256)
             found = path, members(path)
         except UserError as error:
             self._lost[place] = str(error)
@@ -197,9 +197,7 @@ def _from_manifest(data: bytes, base: str, spool: Spool) -> Corpus:
         if not isinstance(found, dict) or found.get("schema") != SCHEMA:
             raise ValueError(f"schema {reading.shown(found.get('schema')) if isinstance(found, dict) else 'none'}")
         facts = reading.typed(_Manifest, found, base)
-        class_names, name, template = tuple(facts.class_names), facts.name, facts.template
         parts = {part: [_shard(base, one) for one in listed] for part, listed in facts.parts.items()}
-        decoding = facts.decoding
     except ValueError as error:
         raise data_error(
             f"{base} is not a list of shards that this version reads ({error}). `vlprompt data shards` writes one."
@@ -209,17 +207,17 @@ def _from_manifest(data: bytes, base: str, spool: Spool) -> Corpus:
     if not any(shard.samples for shard in parts.get("train", [])):
         raise data_error(f"{base}: it lists no training images.")
     part = next((one for one in HELD_OUT if parts.get(one)), "val")
+    class_names, decoding = tuple(facts.class_names), facts.decoding
     keys = [str(label) for label in range(len(class_names))]  # a comma is part of a name here
-    _, _, report = named(keys, {key: name.replace(",", " ") for key, name in zip(keys, class_names, strict=True)})
+    *_, odd = named(keys, {key: name.replace(",", " ") for key, name in zip(keys, class_names, strict=True)})
     return Corpus(
-        name=name,
+        name=facts.name,
         class_names=class_names,
-        template=template,
+        template=facts.template,
         train=TarShards(parts["train"], len(class_names), spool, decoding),
         held_out=TarShards(parts.get(part, []), len(class_names), spool, decoding),
         held_out_part=part,
-        names=report,
-        notes=tuple(report.lines()),
+        notes=odd,
     )
 
 
@@ -235,16 +233,6 @@ class _Manifest:
     decoding: Decoding = "upright"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _ShardRow:
-    """One shard in it."""
-
-    file: str
-    samples: int
-    bytes: int | None = None
-    sha256: str | None = None
-
-
 MOST, MOST_UNSTATED = 10**9, 10**6
 """Samples of a list, and of a shard whose bytes are not listed."""
 BYTES_PER_SAMPLE = 1024
@@ -253,13 +241,15 @@ BYTES_PER_SAMPLE = 1024
 
 def _shard(base: str, values: Mapping[str, object]) -> Shard:
     """ValueError: more samples than its bytes can hold, or a file that is somewhere else."""
-    row = reading.typed(_ShardRow, values, base)
-    most = MOST_UNSTATED if row.bytes is None else row.bytes // BYTES_PER_SAMPLE
-    if not 0 <= row.samples <= most:
-        raise ValueError(f"{reading.shown(row.file)} should have {row.samples:,} samples, which its bytes cannot hold")
-    if row.sha256 is not None and not re.fullmatch("[0-9a-f]{64}", row.sha256):
-        raise ValueError(f"{reading.shown(row.sha256)} is not a SHA-256")
-    return Shard(place=_beside(base, row.file), samples=row.samples, size=row.bytes, sha256=row.sha256)
+    shard = reading.typed(Shard, values, base)
+    most = MOST_UNSTATED if shard.bytes is None else shard.bytes // BYTES_PER_SAMPLE
+    if not 0 <= shard.samples <= most:
+        raise ValueError(
+            f"{reading.shown(shard.file)} should have {shard.samples:,} samples, which its bytes cannot hold"
+        )
+    if shard.sha256 is not None and not re.fullmatch("[0-9a-f]{64}", shard.sha256):
+        raise ValueError(f"{reading.shown(shard.sha256)} is not a SHA-256")
+    return replace(shard, file=_beside(base, shard.file))
 
 
 def _beside(base: str, name: str) -> str:
@@ -282,25 +272,24 @@ def _from_tars(directory: Path, names: Mapping[str, str] | None, spool: Spool) -
             f"{directory} holds tars without {MANIFEST}, and nothing says what their labels mean. Give --class-names FILE with "
             f"lines of a label, a tab and a name, or JSON of label to name."
         )
-    odd = [key for key in names if reading.whole(key) is None]
-    if odd:
+    wrong = [key for key in names if reading.whole(key) is None]
+    if wrong:
         raise UserError(
-            f"the labels of shards are numbers, and the class-name file has others ({reading.shown(odd[0])})."
+            f"the labels of shards are numbers, and the class-name file has others ({reading.shown(wrong[0])})."
         )
     keys = sorted(names, key=int)
     if keys != [str(label) for label in range(len(keys))]:
         raise data_error(f"the class-name file must name the labels 0 to {len(keys) - 1}, each once.")
-    kept, chosen, report = named(keys, names)
-    if len(kept) < len(keys):
-        raise data_error(f"labels without a name: {', '.join(report.empty[:5])}.")
-    shards = [Shard(place=str(path), samples=len(members(path)), size=path.stat().st_size) for path in tars]
+    kept, chosen, odd = named(keys, names)
+    if nameless := sorted(set(keys) - set(kept), key=int):
+        raise data_error(f"labels without a name: {', '.join(nameless[:5])}.")
+    shards = [Shard(file=str(path), samples=len(members(path)), bytes=path.stat().st_size) for path in tars]
     return Corpus(
         name=directory.resolve().name,
         class_names=chosen,
         train=TarShards(shards, len(chosen), spool),
         held_out=Listed(()),
-        names=report,
-        notes=tuple(report.lines()),
+        notes=odd,
     )
 
 
@@ -368,14 +357,14 @@ def _write_part(
     written = []
     for number, start in enumerate(range(0, len(order), per_shard)):
         path = out / f"{part}-{number:05d}.tar"
-        before = len(skipped) if skipped is not None else 0
-        count = _write_tar(path, pool, order[start : start + per_shard], start, skipped)
+        chunk = order[start : start + per_shard]
+        count = _write_tar(path, pool, chunk, start, skipped)
         if count:
             written.append(_described(path, count))
         else:
             path.unlink(missing_ok=True)
         if progress:
-            progress(count + (len(skipped) - before if skipped is not None else 0))
+            progress(len(chunk))
     if not written:
         raise data_error(f"none of the {len(pool)} {part} images can be used.")
     return written

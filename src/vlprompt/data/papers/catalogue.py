@@ -1,7 +1,7 @@
 """The papers' data sets as one table: where each lies on disk, how it is read, how large it is published to be.
 
-The layout is the field's: KaiyangZhou/CoOp ``DATASETS.md`` and ``datasets/*.py``. A row is pure data, of `sets.toml`; `readers` reads
-what it describes.
+The layout is the field's: KaiyangZhou/CoOp ``DATASETS.md`` and ``datasets/*.py``. A row is pure data, of `sets.toml`, with the
+addresses that its files can be fetched from; `readers` reads what it describes.
 """
 
 from __future__ import annotations
@@ -10,14 +10,95 @@ import difflib
 import os
 import re
 import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from vlprompt.data.papers.row import CLASS_NAMES, Address, Download, SetRow
+from vlprompt.data.samples import Decoding
 from vlprompt.errors import UserError, data_error
 
 ROOT_VARIABLE = "VLPROMPT_DATA"
 """The environment variable that names the folder in which all of the papers' data sets lie."""
+CLASS_NAMES = "classnames.txt"
+UNKNOWN = "unknown"
+Reader = Literal[
+    "folders", "pets", "cars", "flowers", "aircraft", "sun", "ucf", "imagenet", "numbered", "wordnet", "21k", "idx"
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """One place that a file can be fetched from, and who says so."""
+
+    url: str
+    source: str
+    """Where the address stands in public."""
+    checksum: str = UNKNOWN
+    """``md5:...`` or ``sha256:...`` of the file."""
+    checksum_source: str = UNKNOWN
+    size: int | None = None
+    """Bytes, where published."""
+    name: str = ""
+    """Of the file, where the address does not end with it."""
+
+    @property
+    def file(self) -> str:
+        """The name that the file is kept under while it is fetched."""
+        return self.name or self.url.partition("?")[0].rstrip("/").rsplit("/", 1)[-1]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Download:
+    """One file of a data set, and its mirrors in the order in which they are tried."""
+
+    gives: tuple[str, ...]
+    """What stands in the data set's folder afterwards; it is not fetched again while all of it is there."""
+    mirrors: tuple[Address, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetRow:
+    """One data set of the papers."""
+
+    name: str
+    """What ``--data`` takes."""
+    title: str
+    """As the papers write it."""
+    directory: str
+    """Below the data root."""
+    reader: Reader
+    """How it is read where there is no split file."""
+    images: tuple[str, ...]
+    """Folders of images, relative to `directory`."""
+    prefix: str = ""
+    """What the paths in the split file are relative to."""
+    split: str = ""
+    """The published split file; empty: the data set has official parts."""
+    needs: tuple[str, ...] = ()
+    """Files that are read where there is no split file."""
+    decoding: Decoding = "published"
+    """How its files become RGB: as the published code reads them, or ``upright`` as everybody else's."""
+    template: str
+    aliases: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
+    """Folders that are not classes."""
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    """Folder -> class name, where the published code changes it."""
+    classes: int
+    sizes: tuple[int | None, int | None, int | None]
+    """Published numbers of training, validation and test images; None: no such part."""
+    sizes_source: str
+    licence: str
+    """What is said of it, and by whom; unknown where nothing was found."""
+    downloads: tuple[Download, ...] = ()
+    manual: tuple[str, ...] = ()
+    """Steps for people, where a login or a browser is needed."""
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """All that belongs in the folder, relative to it."""
+        return (*self.images, *((self.split,) if self.split else self.needs))
 
 
 def _row(values: dict[str, Any]) -> SetRow:
@@ -30,18 +111,12 @@ def _row(values: dict[str, Any]) -> SetRow:
     return SetRow(**lists, downloads=downloads)
 
 
-ROWS: tuple[SetRow, ...] = tuple(
-    map(_row, tomllib.loads(Path(__file__).with_name("sets.toml").read_text(encoding="utf-8"))["sets"])
-)
-
-
-def rows() -> tuple[SetRow, ...]:
-    return ROWS
+ROWS = tuple(map(_row, tomllib.loads(Path(__file__).with_name("sets.toml").read_text(encoding="utf-8"))["sets"]))
 
 
 def names() -> tuple[str, ...]:
     """What ``--data`` takes, in the papers' order."""
-    return tuple(row.name for row in rows())
+    return tuple(row.name for row in ROWS)
 
 
 FEW_SHOT = (
@@ -58,11 +133,11 @@ def find(name: str) -> SetRow | None:
     is a path (``./dtd``)."""
     if "/" in name or os.sep in name:
         return None
-    key = plain(name)
-    for row in rows():
-        if key in {plain(one) for one in (row.name, row.title, row.directory, *row.aliases)}:
-            return row
-    return None
+    return next((row for row in ROWS if plain(name) in _keys(row)), None)
+
+
+def _keys(row: SetRow) -> set[str]:
+    return {plain(one) for one in (row.name, row.title, row.directory, *row.aliases)}
 
 
 def get(name: str) -> SetRow:
@@ -89,20 +164,16 @@ def data_root() -> Path | None:
 def directory_of(row: SetRow, root: Path) -> Path:
     """Where a set lies below a data root: its published folder, else one under another of its names, however written."""
     if not (root / row.directory).is_dir() and root.is_dir():
-        keys = {plain(name) for name in (row.directory, row.name, row.title, *row.aliases)}
         for child in sorted(root.iterdir()):
-            if plain(child.name) in keys and child.is_dir():
+            if plain(child.name) in _keys(row) and child.is_dir():
                 return child
     return root / row.directory
 
 
-def place(spec: str, root: Path | None) -> Path | None:
-    """The folder that a name of the table means below `root` (None: ``$VLPROMPT_DATA``); None where `spec` is not such a name, or
-    no root is known."""
-    row, root = find(spec), root or data_root()
-    if row is None or root is None:
-        return None
-    return directory_of(row, root)
+def place(spec: str) -> Path | None:
+    """The folder that a name of the table means below ``$VLPROMPT_DATA``; None: `spec` is no such name, or no root is known."""
+    row, root = find(spec), data_root()
+    return None if row is None or root is None else directory_of(row, root)
 
 
 def recognise(folder: Path) -> SetRow | None:
@@ -110,15 +181,12 @@ def recognise(folder: Path) -> SetRow | None:
 
     An ImageNet variant is recognised without its class names too, since WordNet ids are not names.
     """
-    for row in rows():
+    for row in ROWS:
         if row.split and (folder / row.split).is_file():
             return row
     key = plain(folder.resolve().name)
-    for row in rows():
-        if key in {plain(one) for one in (row.name, row.title, row.directory)}:
-            lost = set(absent(row, folder))
-            return row if not lost or lost == {CLASS_NAMES} else None
-    return None
+    called = [row for row in ROWS if key in map(plain, (row.name, row.title, row.directory))]
+    return called[0] if called and set(absent(called[0], folder)) <= {CLASS_NAMES} else None
 
 
 def flat(folder: Path) -> bool:

@@ -6,7 +6,7 @@ ROOT/.downloads/NAME/         archives, until they are unpacked; a stopped trans
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -14,7 +14,7 @@ from typing import Protocol
 from vlprompt.data import archive
 from vlprompt.data.download import AddressRefused, Advance, Fetcher
 from vlprompt.data.papers import catalogue
-from vlprompt.data.papers.row import Download, SetRow
+from vlprompt.data.papers.catalogue import Download, SetRow
 from vlprompt.errors import data_error
 
 KEPT = ".downloads"
@@ -92,18 +92,15 @@ def _one(row: SetRow, download: Download, folder: Path, kept: Path, teller: Tell
     for address in download.mirrors:
         teller.say(f"{address.url} (named by {address.source})")
         try:
-            fetched = fetcher.fetch(address, kept, teller.progress(address.file))
-            teller.say(f"checksum: {fetched.checked}" if fetched.checked else "checksum: none is published")
-            place(row, download, fetched.path, folder)
+            path, checked = fetcher.fetch(address, kept, teller.progress(address.file))
+            teller.say(f"checksum: {checked}" if checked else "checksum: none is published")
+            place(row, download, path, folder)
             return
         except AddressRefused as problem:
             failures.append(f"{address.url}: {problem}")
             teller.say(f"no: {problem}")
     raise data_error(
-        f"{row.title}: {', '.join(download.gives)} could not be fetched. "
-        + "; ".join(failures)
-        + ". "
-        + by_hand(row, folder)
+        f"{row.title}: {', '.join(download.gives)} could not be fetched. {'; '.join(failures)}. {by_hand(row, folder)}"
     )
 
 
@@ -125,7 +122,7 @@ def place(row: SetRow, download: Download, file: Path, folder: Path) -> None:
     unpacked = file.with_name(f"{file.name}.unpacked")
     shutil.rmtree(unpacked, ignore_errors=True)
     try:
-        _unpack(file, unpacked)
+        archive.unpack(file, unpacked)
         source = _folder_of(unpacked, download.gives)
         if source is None:
             raise AddressRefused(f"there is no {', '.join(download.gives)} in {file.name}")
@@ -134,31 +131,19 @@ def place(row: SetRow, download: Download, file: Path, folder: Path) -> None:
             if (source / gift).exists() and not (folder / gift).exists():
                 (folder / gift).parent.mkdir(parents=True, exist_ok=True)
                 shutil.move(source / gift, folder / gift)
+    except archive.Unsafe as problem:
+        file.unlink()
+        raise AddressRefused(f"{file.name} {problem}") from problem
     finally:
         shutil.rmtree(unpacked, ignore_errors=True)
     file.unlink()
 
 
-def _unpack(file: Path, into: Path) -> None:
-    """AddressRefused: damaged, or with a member that would leave the folder."""
-    try:
-        archive.unpack(file, into)
-    except archive.Unsafe as problem:
-        file.unlink()
-        raise AddressRefused(f"{file.name} {problem}") from problem
-
-
 def _folder_of(unpacked: Path, gives: Sequence[str]) -> Path | None:
     """The uppermost folder of an archive that holds all that it should."""
-    for folder in _downwards(unpacked):
-        if all((folder / gift).exists() for gift in gives):
-            return folder
-    return None
-
-
-def _downwards(root: Path) -> Iterator[Path]:
-    """Folders by depth, the root first."""
-    level = [root]
+    level = [unpacked]
     for _ in range(DEPTH):
-        yield from level
+        if found := [folder for folder in level if all((folder / gift).exists() for gift in gives)]:
+            return found[0]
         level = [child for folder in level for child in sorted(folder.iterdir()) if child.is_dir()][:1000]
+    return None

@@ -11,7 +11,6 @@ import gzip
 import hashlib
 import io
 import math
-import os
 import re
 import struct
 import zlib
@@ -26,12 +25,12 @@ from PIL import Image
 
 from vlprompt import reading
 from vlprompt.data.class_names import read_class_names
-from vlprompt.data.folders import has_image_name, hidden
+from vlprompt.data.folders import children, folder_names, has_image_name
 from vlprompt.data.listing import Entry, Listing, some
 from vlprompt.data.papers import catalogue
-from vlprompt.data.papers.row import CLASS_NAMES, SetRow
+from vlprompt.data.papers.catalogue import CLASS_NAMES, SetRow
 from vlprompt.data.places import Places
-from vlprompt.data.samples import PARTS, Part, Skipped
+from vlprompt.data.samples import PARTS, Part, Skipped, grouped
 from vlprompt.errors import UserError, data_error
 
 
@@ -44,7 +43,11 @@ def read(row: SetRow, folder: Path) -> Listing:
         raise catalogue.not_there(row, row.name, folder)
     split = folder / row.split
     listed = bool(row.split) and split.is_file()
-    found = from_split(split) if listed else _own_lists(row)(row, folder)
+    if not listed and row.reader not in READERS:
+        raise UserError(
+            f"{row.title} is for pretraining a prompt, not for few-shot learning: `vlprompt pretrain --data DIR` reads it."
+        )
+    found = from_split(split) if listed else READERS[row.reader](row, folder)
     places = Places(folder, row.prefix if listed else "")
     there: list[Item] = []
     gone: list[Skipped] = []
@@ -69,7 +72,7 @@ def read(row: SetRow, folder: Path) -> Listing:
         )
         for item in there
     )
-    notes = (*found.notes, *places.said(), *clash, *differences(row, there, len(keys)))
+    notes = (*found.notes, *places.said, *clash, *differences(row, there, len(keys)))
     return Listing(
         name=row.name,
         class_keys=tuple(keys[label] for label in sorted(keys)),
@@ -117,13 +120,13 @@ def class_folders(row: SetRow, folder: Path) -> Found:
     """``IMAGES/class/image``, divided 50/20/30: DTD, EuroSAT, Caltech101, Food101."""
     images = row.images[0]
     skipped: list[Skipped] = []
-    classes = [name for name in _folders(folder / images) if name not in row.ignored]
+    classes = [name for name in folder_names(folder / images) if name not in row.ignored]
     items = [
         Item(path, label, row.renamed.get(name, name), "train")
         for label, name in enumerate(classes)
         for path in _images(folder, f"{images}/{name}", skipped)
     ]
-    return Found(divide(items), skipped, [ruled(row)])
+    return Found(divide(items, DIVIDED, "test"), skipped, [ruled(row)])
 
 
 def imagenet(row: SetRow, folder: Path) -> Found:
@@ -134,8 +137,8 @@ def imagenet(row: SetRow, folder: Path) -> Found:
     names = _class_names(folder)
     skipped: list[Skipped] = []
     train, val = row.images
-    keys = _folders(folder / train)
-    more = sorted(set(_folders(folder / val)) - set(keys))
+    keys = folder_names(folder / train)
+    more = sorted(set(folder_names(folder / val)) - set(keys))
     items = _wordnet_items(folder, train, keys, names, "train", skipped)
     items += _wordnet_items(folder, val, [key for key in keys if key not in more], names, "test", skipped)
     notes = [f"{len(more)} class folders of {val} are not in {train}, and are left out: {some(more)}."] if more else []
@@ -146,7 +149,7 @@ def wordnet(row: SetRow, folder: Path) -> Found:
     """Class folders called after WordNet ids, for testing only; labels count the folders that are there, sorted."""
     images = row.images[0] if (folder / row.images[0]).is_dir() else "."
     skipped: list[Skipped] = []
-    keys = _folders(folder / images)
+    keys = folder_names(folder / images)
     return Found(_wordnet_items(folder, images, keys, _class_names(folder), "test", skipped), skipped)
 
 
@@ -156,7 +159,7 @@ def numbered(row: SetRow, folder: Path) -> Found:
     images = row.images[0] if (folder / row.images[0]).is_dir() else "."
     skipped: list[Skipped] = []
     items: list[Item] = []
-    numbers = {key: reading.whole(key) for key in _folders(folder / images)}
+    numbers = {key: reading.whole(key) for key in folder_names(folder / images)}
     for key, label in sorted(((key, one) for key, one in numbers.items() if one is not None), key=lambda pair: pair[1]):
         if label >= len(names):
             raise data_error(f"{folder}: the class folder {key} has no line in {CLASS_NAMES}, which has {len(names)}.")
@@ -168,8 +171,8 @@ def _wordnet_items(
     folder: Path, images: str, keys: Sequence[str], names: Mapping[str, str], part: Part, skipped: list[Skipped]
 ) -> list[Item]:
     """The images of class folders. Labels follow `keys`, the same for every part, whichever folders a part has."""
-    there = set(_folders(folder / images))
-    if not there and any(has_image_name(child.name) for child in _children(folder / images)):
+    there = set(folder_names(folder / images))
+    if not there and any(has_image_name(child.name) for child in children(folder / images)):
         raise data_error(
             f"{folder}: images lie directly in {images}/. Sort them into class folders (n01440764/, ...), as train has them."
         )
@@ -188,26 +191,6 @@ def _class_names(folder: Path) -> dict[str, str]:
     """WordNet id -> class name of ``classnames.txt``, in the order of its lines; of synonyms with commas the first."""
     path = next(one for one in catalogue.class_names_files(folder) if one.is_file())
     return {key: names.split(",")[0].strip() for key, names in read_class_names(path).items()}
-
-
-def _own_lists(row: SetRow) -> Callable[[SetRow, Path], Found]:
-    if row.reader == "21k":
-        raise UserError(
-            f"{row.title} is for pretraining a prompt, not for few-shot learning: `vlprompt pretrain --data DIR` reads it."
-        )
-    return {
-        "folders": class_folders,
-        "imagenet": imagenet,
-        "wordnet": wordnet,
-        "numbered": numbered,
-        "pets": pets,
-        "cars": cars,
-        "flowers": flowers,
-        "aircraft": aircraft,
-        "sun": sun,
-        "ucf": ucf,
-        "idx": fashion,
-    }[row.reader]
 
 
 def _classes(items: Iterable[Item]) -> tuple[dict[int, str], dict[int, str], list[str]]:
@@ -230,28 +213,16 @@ def _classes(items: Iterable[Item]) -> tuple[dict[int, str], dict[int, str], lis
     return keys, names, odd
 
 
-def _folders(folder: Path) -> list[str]:
-    return sorted(child.name for child in _children(folder) if child.is_dir())
-
-
 def _images(folder: Path, inside: str, skipped: list[Skipped]) -> list[str]:
     """The paths of the images in a class folder, sorted by name; what is not an image is listed as skipped."""
     found = []
-    for child in sorted(_children(folder / inside), key=lambda child: child.name):
+    for child in children(folder / inside):
         path = child.name if inside == "." else f"{inside}/{child.name}"
         if has_image_name(child.name):
             found.append(path)
         else:
             skipped.append(Skipped(path, "not an image file"))
     return found
-
-
-def _children(folder: Path) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as found:
-            return [child for child in found if not hidden(child.name)]
-    except OSError as error:
-        raise data_error(f"{folder}: cannot be read ({error.strerror}).") from error
 
 
 def _read(folder: str, path: str) -> bytes:
@@ -261,17 +232,15 @@ def _read(folder: str, path: str) -> bytes:
 def pets(row: SetRow, folder: Path) -> Found:
     """``annotations/trainval.txt`` and ``test.txt``: image, class from 1, species, breed; a fifth of trainval is held out."""
 
+    def named(line: str) -> tuple[str, int, str] | None:
+        words = line.split()
+        if len(words) != 4 or reading.whole(words[1]) is None:
+            return None
+        return f"{words[0]}.jpg", int(words[1]) - 1, words[0].rpartition("_")[0].lower()
+
     def items(file: str, part: Part) -> list[Item]:
-        out = []
-        for number, line in enumerate(lines(folder / "annotations" / file), 1):
-            if line.startswith("#"):
-                continue
-            words = line.split()
-            if len(words) != 4 or reading.whole(words[1]) is None:
-                raise _bad(folder / "annotations" / file, number, "image, class, species and breed")
-            breed = words[0].rpartition("_")[0].lower()
-            out.append(Item(f"{row.images[0]}/{words[0]}.jpg", int(words[1]) - 1, breed, part))
-        return out
+        place = folder / "annotations" / file
+        return _listed(row, place, part, "image, class, species and breed", named, comment="#")
 
     return _held_out(row, items("trainval.txt", "train"), items("test.txt", "test"))
 
@@ -294,46 +263,41 @@ def cars(row: SetRow, folder: Path) -> Found:
 
 def flowers(row: SetRow, folder: Path) -> Found:
     """``imagelabels.mat`` (a class from 1 for each image in order) and ``cat_to_name.json``, divided 50/20/30."""
-    names = _json(folder / "cat_to_name.json")
+    names = reading.json_object(folder / "cat_to_name.json")
     labels = [int(one) for one in _mat(folder / "imagelabels.mat", "labels")[0]]
     nameless = sorted({label for label in labels if str(label) not in names})
     if nameless:
         raise data_error(f"{folder / 'cat_to_name.json'}: no name for the classes {nameless[:5]}.")
     items = [
-        Item(f"{row.images[0]}/image_{number:05d}.jpg", label - 1, names[str(label)], "train")
+        Item(f"{row.images[0]}/image_{number:05d}.jpg", label - 1, str(names[str(label)]), "train")
         for number, label in enumerate(labels, 1)
     ]
-    return Found(divide(items), notes=[ruled(row)])
+    return Found(divide(items, DIVIDED, "test"), notes=[ruled(row)])
 
 
 def aircraft(row: SetRow, folder: Path) -> Found:
     """``variants.txt`` and one official list per part: the image's number, then the variant."""
-    names = [line.strip() for line in lines(folder / "variants.txt")]
-    label_of = {name: label for label, name in enumerate(names)}
-    out = []
-    for part in PARTS:
-        file = folder / f"images_variant_{part}.txt"
-        for number, line in enumerate(lines(file), 1):
-            image, _, name = line.strip().partition(" ")
-            if name not in label_of:
-                raise _bad(file, number, "an image's number and a line of variants.txt")
-            out.append(Item(f"{row.images[0]}/{image}.jpg", label_of[name], name, part))
-    return Found(out)
+    label_of = {line: label for label, line in enumerate(lines(folder / "variants.txt"))}
+
+    def named(line: str) -> tuple[str, int, str] | None:
+        image, _, name = line.partition(" ")
+        return (f"{image}.jpg", label_of[name], name) if name in label_of else None
+
+    expected = "an image's number and a line of variants.txt"
+    parts = [_listed(row, folder / f"images_variant_{part}.txt", part, expected, named) for part in PARTS]
+    return Found([item for part in parts for item in part])
 
 
 def sun(row: SetRow, folder: Path) -> Found:
     """``ClassName.txt`` and the first official partition; ``/b/bank/indoor`` is class "indoor bank"; a fifth is held out."""
-    label_of = {line.strip()[1:]: label for label, line in enumerate(lines(folder / "ClassName.txt"))}
+    label_of = {line[1:]: label for label, line in enumerate(lines(folder / "ClassName.txt"))}
+
+    def named(line: str) -> tuple[str, int, str] | None:
+        key = line[1:].rpartition("/")[0]
+        return (line[1:], label_of[key], " ".join(key.split("/")[:0:-1])) if key in label_of else None
 
     def items(file: str, part: Part) -> list[Item]:
-        out = []
-        for number, line in enumerate(lines(folder / file), 1):
-            image = line.strip()[1:]
-            key = image.rpartition("/")[0]
-            if key not in label_of:
-                raise _bad(folder / file, number, "/letter/class/image.jpg of a class of ClassName.txt")
-            out.append(Item(f"{row.images[0]}/{image}", label_of[key], " ".join(key.split("/")[:0:-1]), part))
-        return out
+        return _listed(row, folder / file, part, "/letter/class/image.jpg of a class of ClassName.txt", named)
 
     return _held_out(row, items("Training_01.txt", "train"), items("Testing_01.txt", "test"))
 
@@ -342,21 +306,19 @@ def ucf(row: SetRow, folder: Path) -> Found:
     """The first official list of videos; "ApplyLipstick/v_x.avi" is the middle frame "Apply_Lipstick/v_x.jpg"."""
     place = folder / "ucfTrainTestlist"
     label_of = {}
-    for number, line in enumerate(lines(place / "classInd.txt"), 1):
+    for number, line in numbered_lines(place / "classInd.txt"):
         words = line.split()
         if len(words) != 2 or reading.whole(words[0]) is None:
             raise _bad(place / "classInd.txt", number, "a class from 1 and its name")
         label_of[words[1]] = int(words[0]) - 1
 
+    def named(line: str) -> tuple[str, int, str] | None:
+        action, _, video = line.split()[0].partition("/")
+        name = "_".join(re.findall("[A-Z][^A-Z]*", action))
+        return (f"{name}/{video.replace('.avi', '.jpg')}", label_of[action], name) if action in label_of else None
+
     def items(file: str, part: Part) -> list[Item]:
-        out = []
-        for number, line in enumerate(lines(place / file), 1):
-            action, _, video = line.split()[0].partition("/")
-            if action not in label_of:
-                raise _bad(place / file, number, "Class/video.avi of a class of classInd.txt")
-            name = "_".join(re.findall("[A-Z][^A-Z]*", action))
-            out.append(Item(f"{row.images[0]}/{name}/{video.replace('.avi', '.jpg')}", label_of[action], name, part))
-        return out
+        return _listed(row, place / file, part, "Class/video.avi of a class of classInd.txt", named)
 
     return _held_out(row, items("trainlist01.txt", "train"), items("testlist01.txt", "test"))
 
@@ -408,11 +370,30 @@ def fashion(row: SetRow, folder: Path) -> Found:
     note = (
         "a fifth of the 60,000 published training images is held out for validation: this project's choice of images."
     )
-    return Found([*hold_out(items["train"]), *items["test"]], notes=[note], image=idx_image)
+    return Found([*divide(items["train"], HELD_OUT, "train"), *items["test"]], notes=[note], image=idx_image)
+
+
+def _listed(
+    row: SetRow,
+    path: Path,
+    part: Part,
+    expected: str,
+    named: Callable[[str], tuple[str, int, str] | None],
+    comment: str | None = None,
+) -> list[Item]:
+    """The items of a list, one a line. `named`: a line's image, label and class name; None: the line is not as `expected`."""
+    out = []
+    for number, line in numbered_lines(path):
+        if comment is None or not line.startswith(comment):
+            if (found := named(line)) is None:
+                raise _bad(path, number, expected)
+            image, label, name = found
+            out.append(Item(f"{row.images[0]}/{image}", label, name, part))
+    return out
 
 
 def _held_out(row: SetRow, train: list[Item], test: list[Item]) -> Found:
-    return Found([*hold_out(train), *test], notes=[ruled(row)])
+    return Found([*divide(train, HELD_OUT, "train"), *test], notes=[ruled(row)])
 
 
 def _mat(path: Path, name: str) -> Any:
@@ -427,22 +408,13 @@ def _mat(path: Path, name: str) -> Any:
         raise data_error(f"{path}: not a MATLAB file that can be read ({error}).") from error
 
 
-def _json(path: Path) -> Mapping[str, str]:
-    try:
-        value = reading.json_file(path)
-    except (OSError, ValueError) as error:
-        raise data_error(f"{path}: not JSON that can be read ({error}).") from error
-    if not isinstance(value, dict):
-        raise data_error(f"{path}: not an object of class -> name.")
-    return {str(key): str(name) for key, name in value.items()}
-
-
 def _bad(path: Path, line: int, expected: str) -> UserError:
     return data_error(f"{path}: line {line} is not {expected}.")
 
 
-TRAIN_SHARE, VAL_SHARE = 0.5, 0.2
-"""Of every class, where a data set has no parts: published."""
+HELD_OUT: dict[Part, float] = {"val": 0.2}
+DIVIDED: dict[Part, float] = {"train": 0.5, "val": 0.2}
+"""Shares of every class, as published: of training images without validation images, and of a data set that has no parts."""
 
 
 class Item(NamedTuple):
@@ -466,41 +438,21 @@ class Found(NamedTuple):
     """Gives an image by folder and path, where images are not files."""
 
 
-def divide(items: Iterable[Item]) -> list[Item]:
-    """Round(n/2) of every class to train, round(n/5) to val, the rest to test: the published shares.
+def divide(items: Iterable[Item], shares: Mapping[Part, float], rest: Part) -> list[Item]:
+    """Round(share * n) of the n images of every class to each part, and what is left to `rest`.
 
     Which images: in order of the SHA-256 of their paths (project's choice; the published code shuffles with the run's generator what
     the file system lists, once per machine).
     """
     out: list[Item] = []
-    for members in _by_label(items).values():
-        train, val = round(len(members) * TRAIN_SHARE), round(len(members) * VAL_SHARE)
-        out += [item._replace(part=_part(number, train, val)) for number, item in enumerate(_mixed(members))]
+    for members in grouped(items, lambda item: item.label).values():
+        parts = [part for part, share in shares.items() for _ in range(round(len(members) * share))]
+        mixed = sorted(
+            members, key=lambda item: hashlib.sha256(item.path.encode("utf-8", "surrogateescape")).hexdigest()
+        )
+        parts += [rest] * (len(members) - len(parts))
+        out += [item._replace(part=part) for item, part in zip(mixed, parts, strict=True)]
     return out
-
-
-def hold_out(items: Iterable[Item]) -> list[Item]:
-    """Round(n/5) training images of every class become validation images, as published; which: as `divide`."""
-    out: list[Item] = []
-    for members in _by_label(items).values():
-        val = round(len(members) * VAL_SHARE)
-        out += [item._replace(part="val" if number < val else "train") for number, item in enumerate(_mixed(members))]
-    return out
-
-
-def _part(number: int, train: int, val: int) -> Part:
-    return "train" if number < train else "val" if number < train + val else "test"
-
-
-def _by_label(items: Iterable[Item]) -> dict[int, list[Item]]:
-    groups: dict[int, list[Item]] = {}
-    for item in items:
-        groups.setdefault(item.label, []).append(item)
-    return groups
-
-
-def _mixed(items: Iterable[Item]) -> list[Item]:
-    return sorted(items, key=lambda item: hashlib.sha256(item.path.encode("utf-8", "surrogateescape")).hexdigest())
 
 
 def ruled(row: SetRow) -> str:
@@ -511,9 +463,25 @@ def ruled(row: SetRow) -> str:
     )
 
 
+def numbered_lines(path: Path) -> list[tuple[int, str]]:
+    """The lines of a list that are not empty, with numbers. UserError where it cannot be read."""
+    return list(enumerate((line.strip() for line in reading.text(path).splitlines() if line.strip()), 1))
+
+
 def lines(path: Path) -> list[str]:
-    """The lines of a list that are not empty; UserError where it cannot be read."""
-    try:
-        return [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise data_error(f"{path}: cannot be read ({error}).") from error
+    return [line for _, line in numbered_lines(path)]
+
+
+READERS: dict[str, Callable[[SetRow, Path], Found]] = {
+    "folders": class_folders,
+    "imagenet": imagenet,
+    "wordnet": wordnet,
+    "numbered": numbered,
+    "pets": pets,
+    "cars": cars,
+    "flowers": flowers,
+    "aircraft": aircraft,
+    "sun": sun,
+    "ucf": ucf,
+    "idx": fashion,
+}
