@@ -279,6 +279,7 @@ DAMAGE = {
     "a part is missing": ("dtd", "split_zhou_DescribableTextures.json", '{"train": []}', "KeyError"),
     "no triple": ("dtd", "split_zhou_DescribableTextures.json", '{"train": [["a", 1]]}', "not a split file"),
     "pets: a short line": ("oxford_pets", "annotations/test.txt", "Abyssinian_1 1\n", "line 1 is not"),
+    "pets: behind an empty line": ("oxford_pets", "annotations/test.txt", "\nAbyssinian_1 1\n", "line 2 is not"),
     "aircraft: unknown variant": ("fgvc_aircraft", "images_variant_val.txt", "0000001 Zeppelin\n", "line 1 is not"),
     "sun: unknown class": ("sun397", "Training_01.txt", "/z/zoo/sun_1.jpg\n", "line 1 is not"),
     "ucf: unknown class": ("ucf101", "ucfTrainTestlist/testlist01.txt", "Zorbing/v.avi\n", "line 1 is not"),

@@ -464,8 +464,8 @@ def ruled(row: SetRow) -> str:
 
 
 def numbered_lines(path: Path) -> list[tuple[int, str]]:
-    """The lines of a list that are not empty, with numbers. UserError where it cannot be read."""
-    return list(enumerate((line.strip() for line in reading.text(path).splitlines() if line.strip()), 1))
+    """The lines of a list that are not empty, and their numbers in the file. UserError where it cannot be read."""
+    return [(number, line.strip()) for number, line in enumerate(reading.text(path).splitlines(), 1) if line.strip()]
 
 
 def lines(path: Path) -> list[str]:
