@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from benchmarks.class_names import CLASS_NAMES
 from vlprompt.prompts import ContextSpec
 from vlprompt.towers import Clip, assemble
-from vlprompt.towers.clip_vocabulary import clip_tokenizer
 from vlprompt.towers.config import ClipConfig, TextForm, TowerConfig
 from vlprompt.towers.formats.files import Source
 from vlprompt.towers.text import TextTower
+from vlprompt.towers.tokenizer import clip_tokenizer
 from vlprompt.towers.vision import VisionTower
 from vlprompt.types import Preprocess, Prompted, Splice
 

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from vlprompt.errors import UserError
 from vlprompt.towers import load
-from vlprompt.towers.clip_vocabulary import clip_tokenizer
 from vlprompt.towers.config import ClipConfig, ResNetConfig, TowerConfig
 from vlprompt.towers.resnet import ResNetTower
 from vlprompt.towers.text import TextTower
+from vlprompt.towers.tokenizer import clip_tokenizer
 from vlprompt.towers.vision import VisionTower
 from vlprompt.verify import parity
 

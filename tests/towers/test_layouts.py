@@ -11,9 +11,8 @@ import torch
 from tests.towers.layouts import NAMES
 from vlprompt.errors import UserError
 from vlprompt.towers import Clip, load
-from vlprompt.towers.clip_vocabulary import clip_tokenizer
 from vlprompt.towers.formats.files import read_tokenizer
-from vlprompt.towers.tokenizer import Tokenizer
+from vlprompt.towers.tokenizer import Tokenizer, clip_tokenizer
 from vlprompt.types import TextLayout
 from vlprompt.verify import parity
 

@@ -12,7 +12,7 @@ import torch
 from tests.towers import layouts
 from tests.towers.layouts import refused
 from vlprompt.towers import Clip, load
-from vlprompt.towers.clip_vocabulary import clip_tokenizer
+from vlprompt.towers.tokenizer import clip_tokenizer
 
 CONFIG = layouts.config()
 

@@ -19,7 +19,7 @@ from tests.towers.layouts import refused
 from vlprompt.describe import obstacle
 from vlprompt.errors import UserError
 from vlprompt.towers import Clip, load
-from vlprompt.towers.clip_vocabulary import clip_tokenizer
+from vlprompt.towers.tokenizer import clip_tokenizer
 from vlprompt.types import Prompted, Splice, TextLayout
 from vlprompt.verify.compare import error
 

@@ -26,8 +26,8 @@ from vlprompt.engine.precision import resolve_device
 from vlprompt.engine.teacher import Teacher, open_teacher
 from vlprompt.errors import UserError
 from vlprompt.towers import Clip, load
-from vlprompt.towers.clip_vocabulary import clip_tokenizer
 from vlprompt.towers.random_clip import draw_clip
+from vlprompt.towers.tokenizer import clip_tokenizer
 from vlprompt.types import Method
 
 NAME = 24

@@ -85,17 +85,13 @@ class Fetcher:
         AddressRefused: the address gives no file, another than the published one, or breaks off again and again.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        target = folder / address.file
-        said = "" if target.is_file() else self._transfer(address, target, progress)
-        return Fetched(target, _compared(address, target, said))
-
-    def _transfer(self, address: Address, target: Path, progress: Advance) -> str:
-        """Get the whole file. The SHA-256 that the Hub says it has; empty where it says none."""
+        target, said = folder / address.file, ""
         part = target.with_name(f"{target.name}.part")
-        said = self._tried(lambda: self._once(address, part, progress), lambda: _size(part))
-        os.replace(part, target)
-        _tag_file(part).unlink(missing_ok=True)
-        return said
+        if not target.is_file():
+            said = self._tried(lambda: self._once(address, part, progress), lambda: _size(part))
+            os.replace(part, target)
+            _tag_file(part).unlink(missing_ok=True)
+        return Fetched(target, _compared(address, target, said))
 
     def _tried(self, once: Callable[[], T], have: Callable[[], int]) -> T:
         """What `once` gives, tried again where it is broken. AddressRefused: so many times in a row without a new byte."""
@@ -111,7 +107,10 @@ class Fetcher:
                 self.sleep(self.wait * 2 ** (failures - 1))
 
     def _once(self, address: Address, part: Path, progress: Advance) -> str:
-        """One request: from the end of what is there, or from the beginning. Broken: more has to come. AddressRefused: too much came."""
+        """One request: from the end of what is there, or from the beginning. The SHA-256 that the Hub says; "" where it says none.
+
+        Broken: more has to come. AddressRefused: too much came.
+        """
         tag = _tag_of(part)
         have = _size(part) if tag else 0
         headers = {"User-Agent": AGENT, "Accept-Encoding": "identity"}

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 
 from vlprompt.towers.clip import Clip
-from vlprompt.towers.clip_vocabulary import clip_tokenizer
 from vlprompt.towers.config import ClipConfig, TowerConfig
 from vlprompt.towers.formats.files import Source
 from vlprompt.towers.load import assemble
 from vlprompt.towers.text import TextTower
+from vlprompt.towers.tokenizer import clip_tokenizer
 from vlprompt.towers.vision import VisionTower
 from vlprompt.types import Preprocess
 

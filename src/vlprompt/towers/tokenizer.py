@@ -1,13 +1,21 @@
-"""The tokenizer that a checkpoint brings: CLIP's byte pairs, or another one that says itself how a sentence begins and ends."""
+"""The tokenizer that a checkpoint brings: CLIP's byte pairs, or another one that says itself how a sentence begins and ends.
+
+CLIP's own vocabulary (49,408 tokens) is here for checkpoints that bring none.
+"""
 
 from __future__ import annotations
 
+import gzip
 import html
 import string
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.resources import files
 from pathlib import Path
 from typing import Literal
 
 import tokenizers
+from tokenizers import Regex, models, normalizers, pre_tokenizers
 
 from vlprompt.errors import UserError, data_error
 from vlprompt.towers.limits import checked_tokenizer
@@ -121,3 +129,32 @@ class Tokenizer:
             return str(token).replace("▁", "") if token.startswith("▁") else f"-{token}"
         text = str(self._backend.decode([token_id], skip_special_tokens=False)).replace("</w>", "").strip()
         return text if token.endswith("</w>") else f"{text}-"
+
+
+_NUM_MERGES = 49152 - 256 - 2
+_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+
+
+@cache
+def clip_tokenizer() -> Tokenizer:
+    """CLIP's own: lower case, its word pattern, byte-level pieces, `</w>` at word ends; merges as OpenAI published them (see NOTICE)."""
+    packed = files("vlprompt.towers").joinpath("clip_vocabulary.txt.gz").read_bytes()
+    lines = gzip.decompress(packed).decode("utf-8").split("\n")[1 : _NUM_MERGES + 1]
+    merges = [(left, right) for left, right in (line.split() for line in lines)]
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())  # one for each byte, in the published order
+    tokens = [*letters, *(f"{letter}</w>" for letter in letters), *("".join(pair) for pair in merges), START, END]
+    return byte_pair_tokenizer({token: i for i, token in enumerate(tokens)}, merges)
+
+
+def byte_pair_tokenizer(vocab: Mapping[str, int], merges: Sequence[tuple[str, str]]) -> Tokenizer:
+    """CLIP's tokenizer from its vocabulary and its merges, the most frequent first."""
+    backend = tokenizers.Tokenizer(models.BPE(dict(vocab), list(merges), end_of_word_suffix="</w>", unk_token=END))
+    backend.add_special_tokens([token for token in (START, END) if token in vocab])
+    backend.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_WORDS), "removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    return Tokenizer(backend)

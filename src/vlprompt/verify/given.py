@@ -18,9 +18,9 @@ from vlprompt.errors import UserError, data_error
 from vlprompt.methods.resolve import resolve
 from vlprompt.prompts.start import misfits
 from vlprompt.towers import Clip, assemble
-from vlprompt.towers.clip_vocabulary import clip_tokenizer
 from vlprompt.towers.formats.files import Source
 from vlprompt.towers.formats.openai import config_of
+from vlprompt.towers.tokenizer import clip_tokenizer
 from vlprompt.types import Ensemble, Method, Preprocess, Steps
 from vlprompt.verify import names
 from vlprompt.verify.parity import Folder, drawn_images, drawn_tensors, drawn_weights

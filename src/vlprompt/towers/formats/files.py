@@ -12,9 +12,8 @@ from torch import Tensor
 
 from vlprompt import reading
 from vlprompt.errors import UserError, data_error
-from vlprompt.towers.clip_vocabulary import byte_pair_tokenizer
 from vlprompt.towers.config import ClipConfig
-from vlprompt.towers.tokenizer import Manner, Tokenizer
+from vlprompt.towers.tokenizer import Manner, Tokenizer, byte_pair_tokenizer
 from vlprompt.types import Preprocess
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from vlprompt import reading
 from vlprompt.errors import data_error
-from vlprompt.towers.clip_vocabulary import clip_tokenizer
 from vlprompt.towers.config import Activation, ClipConfig, ImageForm, TextForm, TowerConfig
 from vlprompt.towers.formats.archive import read_archive
 from vlprompt.towers.formats.files import (
@@ -27,7 +26,7 @@ from vlprompt.towers.formats.files import (
     read_tokenizer,
     require,
 )
-from vlprompt.towers.tokenizer import Manner, Tokenizer
+from vlprompt.towers.tokenizer import Manner, Tokenizer, clip_tokenizer
 from vlprompt.types import Preprocess
 
 FILES = ("config.json", "model.safetensors", "tokenizer.json", "preprocessor_config.json")

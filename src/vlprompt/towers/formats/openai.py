@@ -10,10 +10,10 @@ from pathlib import Path
 from torch import Tensor
 
 from vlprompt.errors import data_error
-from vlprompt.towers.clip_vocabulary import clip_tokenizer
 from vlprompt.towers.config import RESNET_STRIDE, ClipConfig, ResNetConfig, TowerConfig
 from vlprompt.towers.formats.archive import read_archive
 from vlprompt.towers.formats.files import MEAN, STD, Source
+from vlprompt.towers.tokenizer import clip_tokenizer
 from vlprompt.types import Preprocess
 
 PUBLISHED = {

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from vlprompt.errors import data_error
-from vlprompt.towers.clip_vocabulary import clip_tokenizer
 from vlprompt.towers.config import RESNET_STRIDE, Activation, ClipConfig, ImageForm, ResNetConfig, TextForm, TowerConfig
 from vlprompt.towers.formats import timm
 from vlprompt.towers.formats.archive import read_archive
@@ -30,7 +29,7 @@ from vlprompt.towers.formats.files import (
     read_tokenizer,
     require,
 )
-from vlprompt.towers.tokenizer import Manner, Tokenizer
+from vlprompt.towers.tokenizer import Manner, Tokenizer, clip_tokenizer
 from vlprompt.types import Preprocess
 
 CONFIG = "open_clip_config.json"
