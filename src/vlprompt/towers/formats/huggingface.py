@@ -114,52 +114,55 @@ def shard_names(directory: Path, index: str) -> list[str]:
     return sorted(set(names.values()))
 
 
+_DIRECT = {
+    "logit_scale": "logit_scale",
+    "logit_bias": "logit_bias",
+    "text_model.head.bias": "text_projection_bias",
+    "vision_model.embeddings.patch_embedding.bias": "visual.conv1.bias",
+    "text_model.embeddings.token_embedding.weight": "token_embedding.weight",
+    "text_model.embeddings.position_embedding.weight": "positional_embedding",
+    "text_model.final_layer_norm.weight": "ln_final.weight",
+    "text_model.final_layer_norm.bias": "ln_final.bias",
+    "vision_model.embeddings.class_embedding": "visual.class_embedding",
+    "vision_model.embeddings.patch_embedding.weight": "visual.conv1.weight",
+    "vision_model.embeddings.position_embedding.weight": "visual.positional_embedding",
+    "vision_model.pre_layrnorm.weight": "visual.ln_pre.weight",
+    "vision_model.pre_layrnorm.bias": "visual.ln_pre.bias",
+    "vision_model.post_layernorm.weight": "visual.ln_post.weight",
+    "vision_model.post_layernorm.bias": "visual.ln_post.bias",
+}
+_TURNED = {
+    "text_projection.weight": "text_projection",
+    "text_model.head.weight": "text_projection",
+    "visual_projection.weight": "visual.proj",
+}
+_INSIDE = {
+    "self_attn.out_proj": "attn.out_proj",
+    "attention.out_proj": "attn.out_proj",
+    "attention": "attn",
+    "layernorm": "ln_2",
+    "layer_norm1": "ln_1",
+    "layer_norm2": "ln_2",
+    "mlp.fc1": "mlp.c_fc",
+    "mlp.fc2": "mlp.c_proj",
+}
+"""Tensors as they are; those that are transposed; parts of a block and of SigLIP's head."""
+
+
 def openai_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Hugging Face tensor names -> OpenAI's; q, k and v are joined, projections transposed. Unknown names are kept, to be refused."""
     out: dict[str, Tensor] = {}
-    direct = {
-        "logit_scale": "logit_scale",
-        "logit_bias": "logit_bias",
-        "text_model.head.bias": "text_projection_bias",
-        "vision_model.embeddings.patch_embedding.bias": "visual.conv1.bias",
-        "text_model.embeddings.token_embedding.weight": "token_embedding.weight",
-        "text_model.embeddings.position_embedding.weight": "positional_embedding",
-        "text_model.final_layer_norm.weight": "ln_final.weight",
-        "text_model.final_layer_norm.bias": "ln_final.bias",
-        "vision_model.embeddings.class_embedding": "visual.class_embedding",
-        "vision_model.embeddings.patch_embedding.weight": "visual.conv1.weight",
-        "vision_model.embeddings.position_embedding.weight": "visual.positional_embedding",
-        "vision_model.pre_layrnorm.weight": "visual.ln_pre.weight",
-        "vision_model.pre_layrnorm.bias": "visual.ln_pre.bias",
-        "vision_model.post_layernorm.weight": "visual.ln_post.weight",
-        "vision_model.post_layernorm.bias": "visual.ln_post.bias",
-    }
-    projections = {
-        "text_projection.weight": "text_projection",
-        "text_model.head.weight": "text_projection",
-        "visual_projection.weight": "visual.proj",
-    }
-    inside = {
-        "self_attn.out_proj": "attn.out_proj",
-        "attention.out_proj": "attn.out_proj",
-        "attention": "attn",
-        "layernorm": "ln_2",
-        "layer_norm1": "ln_1",
-        "layer_norm2": "ln_2",
-        "mlp.fc1": "mlp.c_fc",
-        "mlp.fc2": "mlp.c_proj",
-    }
     for name, tensor in tensors.items():
         tower, _, rest = name.partition(".encoder.layers.")
-        if name in direct:
-            out[direct[name]] = tensor
-        elif name in projections:
-            out[projections[name]] = tensor.T
+        if name in _DIRECT:
+            out[_DIRECT[name]] = tensor
+        elif name in _TURNED:
+            out[_TURNED[name]] = tensor.T
         elif name == "vision_model.head.probe":
             out["visual.attn_pool.probe"] = tensor.flatten()
         elif name.startswith("vision_model.head."):
             part, dot, kind = name.removeprefix("vision_model.head.").rpartition(".")
-            out[f"visual.attn_pool.{inside.get(part, part)}{dot}{kind}"] = tensor
+            out[f"visual.attn_pool.{_INSIDE.get(part, part)}{dot}{kind}"] = tensor
         elif name.endswith("position_ids"):
             continue
         elif tower in ("text_model", "vision_model") and rest:
@@ -171,7 +174,7 @@ def openai_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
                 if all(key in tensors for key in keys):
                     out[f"{to}.attn.in_proj_{kind}"] = torch.cat([tensors[key] for key in keys])
             elif part not in ("self_attn.k_proj", "self_attn.v_proj"):
-                out[f"{to}.{inside.get(part, part)}.{kind}"] = tensor
+                out[f"{to}.{_INSIDE.get(part, part)}.{kind}"] = tensor
         else:
             out[name] = tensor
     return out
