@@ -90,7 +90,7 @@ class Maker:
         self.methods = _asked(request)
         self.seeds = request.seeds or (QUICK_SEEDS if request.quick else DEFAULT_SEEDS)
         self._given = open_sets(quick_sets(request.data) if request.quick else expand(request.data), desk)
-        self._more: dict[str, Known] = {}
+        self._known = {one.data: one for one in self._given}
         self._resolved: dict[tuple[str, Protocol, int | None, str], Method] = {}
         clip = desk.clip(request.model, request.dtype)
         self.weight_hash, self._facts = clip.weight_hash, clip.facts
@@ -200,12 +200,9 @@ class Maker:
         )
 
     def _open(self, data: str) -> Known:
-        for one in self._given:
-            if one.data == data:
-                return one
-        if data not in self._more:
-            (self._more[data],) = open_sets([data], self.desk)
-        return self._more[data]
+        if data not in self._known:
+            (self._known[data],) = open_sets([data], self.desk)
+        return self._known[data]
 
     def course(
         self, protocol: Protocol, name: str, known: Known, shots: int | None, seed: int, subset: Subset = "all"

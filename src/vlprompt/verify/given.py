@@ -123,10 +123,9 @@ def _with_method(found: CaseInputs, case: Mapping[str, Any]) -> CaseInputs:
     drawn = {} if learned["seed"] is None else drawn_tensors(learned["tensors"], learned["seed"])
     official = {CTX: f"prompt_learner.{CTX}"} | {names.tensor(name): name for name in drawn}
     values = {names.tensor(name): torch.from_numpy(value) for name, value in drawn.items()}
-    if CTX not in values:  # it starts at the words of the configuration
-        begun = dict(spec.build(clip.facts, generator("verify"), len(found.lesson.class_names)).named_parameters())
-        values |= {name: begun[name].detach() for name in (CTX,) if name in begun}
     module = spec.build(clip.facts, generator("verify"), len(found.lesson.class_names))
+    if CTX not in values:  # it starts at the words of the configuration
+        values |= {name: one.detach() for name, one in module.named_parameters() if name == CTX}
     if problems := misfits(values, module):
         raise UserError(f"the start values of the case do not fit the method: {'; '.join(problems)}.")
     return replace(found, method=replace(method, start=values), official=official)
