@@ -174,11 +174,7 @@ def read_facts(directory: Path) -> dict[str, Any]:
     if not path.is_file():
         raise data_error(f"{directory} holds no learned prompt: there is no {FACTS}. Give a run or artifact directory.")
     facts = reading.json_object(path)
-    schema = facts.get("schema")
-    if type(schema) is int and schema > SCHEMA:
-        raise data_error(
-            f"{path} has schema {schema}; this version ({__version__}) reads up to {SCHEMA}. Update vlprompt."
-        )
+    reading.require_schema(facts, SCHEMA, path)
     reading.typed(_Facts, facts, f"{path} is not a prompt of vlprompt")
     if "{}" not in facts["template"]:
         raise data_error(f"{path}: the template {reading.shown(facts['template'])} has no {{}} in it.")

@@ -183,7 +183,7 @@ class PromptClassifier:
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """All settings by name, options included, as scikit-learn asks for them."""
-        return {name: getattr(self, name) for name in _SETTINGS} | self.options
+        return {name: getattr(self, name) for name in _USUAL} | self.options
 
     @plainly
     def set_params(self, **settings: Any) -> PromptClassifier:
@@ -227,16 +227,13 @@ class PromptClassifier:
                 self._learned = artifact.load(Path(place), self.clip)
 
     def __repr__(self) -> str:
-        usual = inspect.signature(PromptClassifier.__init__).parameters
         changed = {
             name: value
             for name, value in self.get_params().items()
-            if name not in usual or value != usual[name].default
+            if value != _USUAL.get(name, inspect.Parameter.empty)
         }
-        made = ", ".join(
-            f"{name}={value!r}"
-            for name, value in ({"model": str(self.model), "method": self._method} | changed).items()
-        )
+        shown = {"model": str(self.model), "method": self._method} | changed
+        made = ", ".join(f"{name}={value!r}" for name, value in shown.items())
         return f"PromptClassifier({made})" + (f"  # {self.result_}" if self.result_ else "")
 
     def _repr_html_(self) -> str:
@@ -551,8 +548,9 @@ class PromptClassifier:
         return Classifier(self.clip, learned.method, learned.prompt, class_names, learned.template)
 
 
-_SETTINGS = tuple(
-    name
+_USUAL = {
+    name: one.default
     for name, one in inspect.signature(PromptClassifier.__init__).parameters.items()
     if name != "self" and one.kind != inspect.Parameter.VAR_KEYWORD
-)
+}
+"""Settings that are no option of a method, and their defaults."""

@@ -58,6 +58,13 @@ def json_object(path: Path) -> dict[str, Any]:
     return value
 
 
+def require_schema(values: Mapping[str, Any], known: int, path: Path) -> None:
+    """UserError where a later version of vlprompt wrote a file."""
+    schema = values.get("schema")
+    if type(schema) is int and schema > known:
+        raise data_error(f"{path} has schema {schema}; this version reads up to {known}. Update vlprompt.")
+
+
 def json_value(content: str | bytes, where: str) -> Any:
     """A JSON value. UserError: no JSON, NaN or infinity, half a surrogate pair, two values for one key, or more than 64 levels."""
     try:

@@ -185,11 +185,9 @@ def read(path: Path) -> Record:
     """The record in a run's directory, or in the file itself. UserError where it is damaged or newer than this version."""
     path = path / RESULT if path.is_dir() else path
     values = reading.json_object(path)
-    schema = values.get("schema")
-    if type(schema) is not int:
+    if type(values.get("schema")) is not int:
         raise data_error(f"{path} is not a record of vlprompt: it has no 'schema'.")
-    if schema > SCHEMA:
-        raise data_error(f"{path} has schema {schema}; this version reads up to {SCHEMA}. Update vlprompt.")
+    reading.require_schema(values, SCHEMA, path)
     record = reading.typed(Record, values, str(path))
     if wrong := _out_of_range(record):
         raise data_error(f"{path}: {'; '.join(wrong)}.")
@@ -321,11 +319,8 @@ def read_curve(directory: Path) -> tuple[list[int], NDArray[np.bool_]] | None:
 
 def losses(directory: Path) -> list[float]:
     """The mean loss of each epoch, from `metrics.jsonl`; empty for what is fitted at once."""
-    path = directory / METRICS
-    if not path.is_file():
-        return []
-    rows = [reading.json_value(line, str(path)) for line in reading.text(path).splitlines() if line.strip()]
-    return [float(row["loss"]) for row in rows if isinstance(row, dict) and type(row.get("loss")) in (int, float)]
+    rows = [row for _, row in logged(directory / METRICS) if isinstance(row, dict)]
+    return [float(row["loss"]) for row in rows if type(row.get("loss")) in (int, float)]
 
 
 def harmonic(base: float, novel: float) -> float:

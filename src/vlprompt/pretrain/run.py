@@ -32,7 +32,6 @@ from vlprompt.pretrain.heldout import Slice, alike, all_classes, zero_shot
 from vlprompt.pretrain.order import StepOrder
 from vlprompt.pretrain.progress import Progress, StepBook
 from vlprompt.pretrain.source import open_corpus
-from vlprompt.towers import Clip
 from vlprompt.types import Features, Method
 
 CONFIG, SUMMARY = "config.json", "pretraining.json"
@@ -46,7 +45,6 @@ class Setup:
     """What a run is made of, the same on every rank but for the rank."""
 
     config: PretrainConfig
-    clip: Clip
     method: Method
     corpus: Corpus
     images: Images
@@ -84,7 +82,6 @@ def pretrain_run(config: PretrainConfig, observer: Observer = SILENT) -> dict[st
                 observer.note(note)
         setup = Setup(
             config=config,
-            clip=images.clip,
             method=method,
             corpus=corpus,
             images=images,
@@ -103,11 +100,11 @@ def _run(setup: Setup) -> dict[str, Any]:
     done, start = _claim(setup, document)
     if done is not None:
         return done
-    reset_peak(setup.clip.device)
+    reset_peak(setup.images.clip.device)
     feed = feed_of(setup)
-    need = estimate_step(setup.clip, setup.method, feed)
+    need = estimate_step(setup.images.clip, setup.method, feed)
     parted = config.max_memory is None and need.rows > CHUNK_ROWS
-    forward = forward_of(setup.clip, setup.method, feed, max_rows=CHUNK_ROWS if parted else need.max_rows)
+    forward = forward_of(setup.images.clip, setup.method, feed, max_rows=CHUNK_ROWS if parted else need.max_rows)
     chosen_by_best = chooses(config, setup.corpus.held_out_part)
     state, progress = start or (None, Progress())
     held = _slices(setup, feed, forward)
@@ -125,7 +122,7 @@ def _run(setup: Setup) -> dict[str, Any]:
     base = _zero_shot(setup, feed, forward, held)
     setup.observer.note(said(setup, feed, base.get("zero_shot_top1")))
     how: dict[str, Any] = {"start": state, "book": book, "forward": forward}
-    prompt = train(setup.clip, setup.method, feed, setup.images, observer=setup.observer, **how)
+    prompt = train(setup.images.clip, setup.method, feed, setup.images, observer=setup.observer, **how)
     if not progress.images:
         raise data_error(
             f"none of the {len(setup.corpus.train):,} training images could be used, the first: "
@@ -149,7 +146,7 @@ def document_of(setup: Setup) -> dict[str, object]:
         "recipe": config.recipe_name,
         "classes_per_step": sampling.num if sampling else None,
         "losses": [f"{term.weight:g} {term.formula}" for term in setup.method.terms],
-        "weight_hash": setup.clip.weight_hash,
+        "weight_hash": setup.images.clip.weight_hash,
         "dtype": config.dtype,
         "data": hashlib.sha256(f"{corpus.train.identity} {corpus.held_out.identity}".encode()).hexdigest(),
         "class_names": hashlib.sha256("\n".join(corpus.class_names).encode()).hexdigest(),
@@ -266,13 +263,13 @@ def _template_text(setup: Setup, forward: Forward) -> Features:
 def said(setup: Setup, feed: Stream, base: float | None) -> str:
     """One line before learning."""
     corpus, plan, sampling = setup.corpus, feed.plan, setup.method.steps.classes
-    prompt = new_prompt(setup.clip, setup.method.prompt, len(corpus.class_names), feed.seed)
+    prompt = new_prompt(setup.images.clip, setup.method.prompt, len(corpus.class_names), feed.seed)
     learned = sum(parameter.numel() for parameter in prompt.parameters())
     drawn = sampling.drawn(len(corpus.class_names)) if sampling else None
     seen = "all classes in every step" if drawn is None else f"{drawn + 1} classes for an image in a step"
     zero = "" if base is None else f"; zero-shot {base:.2f} % of the held-out images"
     return (
-        f"{setup.method.name} on {setup.clip.name}: {learned:,} numbers are learned; {len(corpus.class_names):,} classes, {seen}; "
+        f"{setup.method.name} on {setup.images.clip.name}: {learned:,} numbers are learned; {len(corpus.class_names):,} classes, {seen}; "
         f"{len(corpus.train):,} images, {plan.epochs} epochs of {plan.steps_per_epoch:,} steps of {plan.batch} images x "
         f"{setup.config.num_copies} on {setup.ranks.world} process(es){zero}."
     )
@@ -297,7 +294,7 @@ def _save(setup: Setup, name: str, prompt: nn.Module, progress: Progress) -> Non
             class_names=setup.corpus.class_names,
             template=setup.template,
             model=config.model,
-            weight_hash=setup.clip.weight_hash,
+            weight_hash=setup.images.clip.weight_hash,
             facts={
                 "dataset": setup.corpus.name,
                 "data": config.data,
@@ -338,7 +335,7 @@ def _summary(
         "seconds": round(progress.seconds, 3),
         "images_per_s": round(progress.images / progress.seconds, 3) if progress.seconds else None,
         "processes": setup.ranks.world,
-        "peak_mib": peak_mib(setup.clip.device),
+        "peak_mib": peak_mib(setup.images.clip.device),
         "config_hash": config_hash,
         "versions": versions(),
     }
