@@ -136,10 +136,10 @@ def _sentences(folder: Path) -> Prepared:
     return _written(folder, "s.json", [good], lambda at: resolve("descriptions", {"sentences": str(at / "s.json")}))
 
 
-def _small(folder: Path, number: int) -> Prepared:
+def _small(folder: Path, name: str) -> Prepared:
     from tests.hostile import records as small
 
-    file = small.FILES[number]
+    file = next(one for one in small.FILES if one.name == name)
     return _written(folder, file.name, [json.dumps(file.good).encode()], file.read)
 
 
@@ -216,11 +216,11 @@ TARGETS: dict[str, Callable[[Path], Prepared]] = {
     "class names, JSON": lambda at: _class_names(at, "c.json", b'{"n01": "cat", "n02": "dog"}'),
     "sentences": _sentences,
     "split files": _split_file,
-    "choice.json": lambda at: _small(at, 0),
-    "course.json": lambda at: _small(at, 2),
-    "attempts.json": lambda at: _small(at, 4),
-    "split.json": lambda at: _small(at, 5),
-    "curve.json": lambda at: _small(at, 7),
+    "choice.json": lambda at: _small(at, "choice.json"),
+    "course.json": lambda at: _small(at, "course.json"),
+    "attempts.json": lambda at: _small(at, "attempts.json"),
+    "split.json": lambda at: _small(at, "split.json"),
+    "curve.json": lambda at: _small(at, "curve.json"),
     "a model's config.json": lambda at: _model(at, "Hugging Face", "config.json"),
     "a model's tokenizer.json": lambda at: _model(at, "Hugging Face", "tokenizer.json"),
     "merges.txt": lambda at: _model(at, "Hugging Face, older tokenizer", "merges.txt"),
