@@ -15,7 +15,7 @@ from vlprompt.engine import prospect
 from vlprompt.engine.run import job_of, train_run
 from vlprompt.errors import UserError
 from vlprompt.report import prospect as report
-from vlprompt.report.judgement import judge, lines
+from vlprompt.report.judgement import judge
 from vlprompt.report.tables import accuracy
 
 
@@ -50,8 +50,8 @@ def test_every_image_is_asked_about_what_it_was_not_learned_from(
     found = judge([record])
     assert found.accuracy is not None
     assert found.accuracy[0] < (record.top1 or 0) < found.accuracy[1] + 1e-9
-    assert "95 % interval" in lines(found)[0]
-    assert "14 images in 3 folds" in lines(found)[1]
+    assert "95 % interval" in found.lines[0]
+    assert "14 images in 3 folds" in found.lines[1]
     assert "14 images asked in 3 folds" in accuracy([record]).remark
     with pytest.raises(UserError, match=r"folds: 3 -> 2"):
         train_run(config(clip_dir, few, tmp_path / "run", folds=2, shots=None))

@@ -10,7 +10,7 @@ import pytest
 
 from tests.report.made import record
 from vlprompt.records import Record
-from vlprompt.report.judgement import Z, judge, lines
+from vlprompt.report.judgement import Z, judge
 from vlprompt.report.tables import Table, accuracy, as_rich, fitting
 
 
@@ -49,17 +49,17 @@ def test_the_word_follows_from_the_images(gained: int, lost: int, top1: float, w
     assert found.low is not None
     assert found.high is not None
     assert found.low < found.gain < found.high
-    assert "chance 25.0" in lines(found)[0]
+    assert "chance 25.0" in found.lines[0]
 
 
 def test_every_class_counts_the_same_where_one_hides_the_others() -> None:
     many = [measured(60, 20, top1=80.0, majority=50.0, seed=seed, balanced_accuracy=40.0 + seed) for seed in (1, 2)]
     assert judge(many).macro == 41.5
-    assert "macro accuracy, where every class counts the same: 41.5" in lines(judge(many))[1]
+    assert "macro accuracy, where every class counts the same: 41.5" in judge(many).lines[1]
     assert judge([dataclasses.replace(one, majority_top1=49.9) for one in many]).macro is None, (
         "16.7 % are three times less"
     )
-    assert len(lines(judge([measured(60, 20, top1=80.0, balanced_accuracy=50.0)]))) == 2
+    assert len(judge([measured(60, 20, top1=80.0, balanced_accuracy=50.0)]).lines) == 2
 
 
 def test_the_interval_is_agresti_and_mins() -> None:
@@ -111,14 +111,14 @@ def test_without_test_images_or_anything_learned_there_is_no_gain() -> None:
     assert (nothing.word, nothing.gain) == ("untested", None)
     described = judge([dataclasses.replace(record(), method="descriptions", parameters=0, gained=40, lost=2)])
     assert "the method descriptions is better than hand-written words" in described.sentence
-    assert "descriptions " in lines(described)[0]
-    assert "Nothing is learned" in lines(nothing)[0]
+    assert "descriptions " in described.lines[0]
+    assert "Nothing is learned" in nothing.lines[0]
 
 
 def test_the_best_words_stand_for_hand_written_ones() -> None:
     better = measured(10, 10, top1=50.0, hand_written="{}", hand_written_top1=50.0)
     assert better.by_hand_top1 == 50.0
-    assert judge([better]).words == "{}"
+    assert "hand-written: '{}' (the bare name)" in judge([better]).lines[0]
     table = accuracy([better])
     assert "'{}' (the bare name), the best of several" in table.remark
     assert table.cells[0][table.header.index("gain")] == "+0.0"

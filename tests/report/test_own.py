@@ -13,7 +13,7 @@ import pytest
 
 from tests.report.made import record, scored
 from vlprompt.records import Predictions, id_hashes, images_of, losses, write
-from vlprompt.report.own import MOST_CLASSES, doubtful, title_of, wanted, write_own
+from vlprompt.report.own import MOST_CLASSES, doubtful, title_of, write_own
 
 
 def answers(label: list[int], predicted: list[int], ids: list[str]) -> Predictions:
@@ -42,18 +42,30 @@ def run_of(root: Path, names: list[str], label: list[int], predicted: list[list[
     return places
 
 
+def nothing(images: list[str]) -> dict[str, str]:
+    """No pictures."""
+    return {}
+
+
 def test_the_page_says_what_the_predictions_say(tmp_path: Path) -> None:
     label, ids = [0, 0, 1, 1, 2, 2], [f"c/{n}.png" for n in range(6)]
     places = run_of(tmp_path, ["ant", "bee", "cat"], label, [[0, 1, 1, 1, 2, 0], [0, 1, 1, 1, 2, 2]], ids)
     assert images_of(places[0]) == tuple(ids)
     assert losses(places[0]) == [2.0, 1.0]
-    assert wanted(places) == ["c/5.png", "c/1.png"]
-    assert 'class="ahead"' not in write_own(tmp_path, places, pictures={})[0].read_text(encoding="utf-8")
+    asked: list[str] = []
+
+    def draw(images: list[str]) -> dict[str, str]:
+        asked.extend(images)
+        return {}
+
+    write_own(tmp_path, places, draw)
+    assert asked == ["c/5.png", "c/1.png"]
+    assert 'class="ahead"' not in write_own(tmp_path, places, nothing)[0].read_text(encoding="utf-8")
     for place in places:
         (place / "curve.json").write_text(
             '{"images": [3, 6, 12], "right": ["100001", "100101", "101110"]}', encoding="utf-8"
         )
-    files = write_own(tmp_path, places, pictures={"c/1.png": "data:image/jpeg;base64,AAAA"}, all_answers=True)
+    files = write_own(tmp_path, places, lambda _: {"c/1.png": "data:image/jpeg;base64,AAAA"}, all_answers=True)
     assert [one.name for one in files] == ["report.html", "report.md", "mistakes.csv", "predictions.csv"]
     rows = list(csv.DictReader(files[2].read_text(encoding="utf-8").splitlines()))
     assert [(row["image"], row["label"], row["predicted"], row["seeds_wrong"]) for row in rows][-1] == (
@@ -82,7 +94,7 @@ def test_many_classes_show_the_ones_with_mistakes(tmp_path: Path) -> None:
     label = list(range(100))
     said = [0 if n in (70, 71) else n for n in label]
     places = run_of(tmp_path, names, label, [said], [f"{n}.png" for n in label])
-    page = write_own(tmp_path, places, pictures={})[0].read_text(encoding="utf-8")
+    page = write_own(tmp_path, places, nothing)[0].read_text(encoding="utf-8")
     assert f"The {MOST_CLASSES} of 100 classes with the most mistakes" in page
     assert "kind 70 taken for kind 00" in page
     assert page.count("<figure>") >= 2
@@ -96,7 +108,7 @@ def test_what_saw_no_training_image_says_so() -> None:
 def test_names_are_harmless(tmp_path: Path) -> None:
     names = ["<script>alert(1)</script>", "=cmd()", "c|d"]
     places = run_of(tmp_path, names, [0, 1, 2], [[1, 0, 2]], ["@a.png", "<b>.png", "c.png"])
-    page, markdown, table = (one.read_text(encoding="utf-8") for one in write_own(tmp_path, places, pictures={}))
+    page, markdown, table = (one.read_text(encoding="utf-8") for one in write_own(tmp_path, places, nothing))
     assert "<script" not in page
     assert "<b>.png" not in page
     assert "<script" not in markdown
@@ -106,10 +118,9 @@ def test_names_are_harmless(tmp_path: Path) -> None:
 def test_without_paths_or_test_images_it_says_so(tmp_path: Path) -> None:
     places = run_of(tmp_path, ["ant", "bee"], [0, 1], [[1, 1]], ["a", "b"])
     (places[0] / "split.json").unlink()
-    assert "Nobody wrote down which images" in write_own(tmp_path, places, pictures={})[0].read_text(encoding="utf-8")
+    assert "Nobody wrote down which images" in write_own(tmp_path, places, nothing)[0].read_text(encoding="utf-8")
     write(tmp_path / "none", dataclasses.replace(record(), num_test=0, top1=None))
-    assert write_own(tmp_path, [tmp_path / "none"], pictures={}) == ()
-    assert wanted([tmp_path / "none"]) == []
+    assert write_own(tmp_path, [tmp_path / "none"], nothing) == ()
 
 
 def test_a_label_is_doubtful_where_another_class_is_as_sure_as_usual() -> None:

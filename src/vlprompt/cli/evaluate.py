@@ -90,13 +90,13 @@ def eval(
 
 
 def _show(records: list[Record], pages: Sequence[Path], *, as_json: bool) -> None:
-    from vlprompt.report.judgement import judge, lines
+    from vlprompt.report.judgement import judge
     from vlprompt.report.tables import accuracy, as_rich
 
     if as_json:
         options.dump_records(records)
         return
-    console.show(as_rich(accuracy(records), console.width()), *lines(judge(records)))
+    console.show(as_rich(accuracy(records), console.width()), *judge(records).lines)
     if pages:
         console.commands("Look at:", map(str, pages))
 

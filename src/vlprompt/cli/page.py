@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import io
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,10 +16,10 @@ SIDE, QUALITY = 144, 78
 
 def write_page(root: Path, seeds: Sequence[int], data: str, *, all_answers: bool = False) -> tuple[Path, ...]:
     """Writes the page of a run with these seeds, and its tables. Returns its files, the page first; none without test images."""
-    from vlprompt.report.own import wanted, write_own
+    from vlprompt.report.own import write_own
 
     places = [root / f"seed{seed}" for seed in seeds]
-    return write_own(root, places, pictures=small(data, wanted(places)), all_answers=all_answers)
+    return write_own(root, places, functools.partial(small, data), all_answers=all_answers)
 
 
 def small(data: str, ids: Sequence[str]) -> dict[str, str]:

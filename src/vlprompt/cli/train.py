@@ -195,19 +195,17 @@ def _say_defaults(config: RunConfig) -> None:
 
 
 def _show(config: RunConfig, records: Sequence[Record], pages: Sequence[Path], ahead: Sequence[str]) -> None:
-    from vlprompt.report.judgement import FEW, judge, lines
+    from vlprompt.report.judgement import FEW, judge
     from vlprompt.report.tables import accuracy, as_rich
 
     found = judge(records)
-    console.show(
-        as_rich(accuracy(records, seeds=config.seeds), console.width()), *lines(found), *_sure(records), *ahead
-    )
+    console.show(as_rich(accuracy(records, seeds=config.seeds), console.width()), *found.lines, *_sure(records), *ahead)
     look = [f"open {shlex.quote(str(pages[0]))} in a browser: mistakes, classes, curves"] if pages else []
     config = dataclasses.replace(config, method=records[0].method)
     few = records[0].num_test < FEW and not config.folds
     learned = any(record.parameters for record in records)
     probe = "linear-probe" if records[0].num_val else "linear-probe --set C=1"  # it chooses C on validation images
-    rival = "cocoop" if found.several else probe
+    rival = "cocoop" if records[0].mean_ap is not None else probe
     console.commands(
         "Next:",
         [

@@ -17,7 +17,6 @@ FEW = 50
 """Test images: with fewer nothing is called useless, and folds are advised where the judgement is unclear (project's choice)."""
 UNEVEN = 3
 """Times as many test images as another class has on average, from which on the largest class hides the others (project's choice)."""
-LEARNED = "the learned prompt"
 Word = Literal["better", "worse", "unclear", "useless", "untested"]
 
 
@@ -27,25 +26,21 @@ class Judgement:
 
     word: Word
     sentence: str
-    chance: float | None = None
-    """One over the number of classes."""
-    majority: float | None = None
-    """Always answering the most frequent class."""
-    hand_written: float | None = None
-    words: str = ""
-    learned: float | None = None
+    levels: tuple[str, ...] = ()
+    """What the sentence rests on, in lines: accuracies, and how well several labels or small classes are found."""
     gain: float | None = None
     low: float | None = None
     high: float | None = None
     macro: float | None = None
     """The learned prompt's mean recall over classes, percent, where test images are so unbalanced that it matters; else None."""
-    subject: str = LEARNED
-    """What is judged."""
-    several: str = ""
-    """Of images with several labels: how well classes are found, in a line."""
     accuracy: tuple[float, float] | None = None
     """95 % interval of the learned prompt's accuracy, percent (Agresti and Coull 1998); None: answers on test images, where the gain's
     interval says what matters."""
+
+    @property
+    def lines(self) -> list[str]:
+        """For a person: the levels, then the sentence."""
+        return [*self.levels, self.sentence]
 
 
 def judge(records: Sequence[Record]) -> Judgement:
@@ -62,56 +57,49 @@ def judge(records: Sequence[Record]) -> Judgement:
             sentence="There are no test images, so nobody knows how good this is. Put some images of every class into DATA/test.",
         )
     first = tested[0]
-    n = first.num_test
+    n, majority = first.num_test, first.majority_top1 or 0.0
     half = half_width([(one.gained or 0, one.lost or 0) for one in tested], n)
     learned = statistics.fmean(one.top1 or 0.0 for one in tested)
     by_hand = statistics.fmean(one.by_hand_top1 or 0.0 for one in tested)
-    gain = learned - by_hand
-    low, high = gain - half, gain + half
-    chance, majority = 100 / first.num_classes, first.majority_top1 or 0.0
-    chance = (
-        majority if first.mean_ap is not None else chance
-    )  # with several labels, drawing a class is right more often than this
+    gain = (learned - by_hand, learned - by_hand - half, learned - by_hand + half)
+    # With several labels, drawing a class is right more often than one over their number.
+    chance = 100 / first.num_classes if first.mean_ap is None else majority
     precision, macro = _precision(tested), _macro(tested, majority)
-    word = _word(learned, n, max(chance, majority), *(precision[1:] if precision else (low, high)))
-    shown = (
-        precision or (gain, low, high),
-        "points of mean average precision" if precision else "points",
-        _asked(first),
-    )
-    subject = LEARNED if first.parameters else f"the method {first.method}"
-    sentence = _sentence(word, *shown, majority, chance, subject)
-    if word == "useless" and macro is not None and _word(learned, n, chance, low, high) != "useless":
+    unit = "points of mean average precision" if precision else "points"
+    judged = precision or gain
+    word = _word(learned, n, max(chance, majority), *judged[1:])
+    sentence = _sentence(word, judged, unit, first, majority, chance)
+    if word == "useless" and macro is not None and _word(learned, n, chance, *gain[1:]) != "useless":
         word = "unclear"
-        sentence = _depends(learned, majority, chance, macro)
+        sentence = (
+            f"It depends: always answering the most frequent class is right for {majority:.1f} % of the images, and this for "
+            f"{learned:.1f}. Where every class counts the same, that is right for {chance:.1f} %, and this for {macro:.1f}: use it if "
+            "small classes matter."
+        )
+    accuracy = _interval(learned, n) if first.folds else None
+    between = f", 95 % interval {accuracy[0]:.1f} to {accuracy[1]:.1f}" if accuracy else ""
+    levels = [
+        f"{'' if first.mean_ap is not None else f'chance {chance:.1f}, '}always the most frequent class {majority:.1f}, hand-written "
+        f"words {by_hand:.1f}, {'learned' if first.parameters else first.method} {learned:.1f}{between} (percent; hand-written: "
+        f"{in_words(first.hand_written or first.template)})"
+    ]
+    if first.mean_ap is not None:
+        levels.append(_several(first))
+    if macro is not None:
+        levels.append(f"macro accuracy, where every class counts the same: {macro:.1f}")
     return Judgement(
         word=word,
         sentence=sentence,
-        chance=chance,
-        majority=majority,
-        hand_written=by_hand,
-        words=first.hand_written or first.template,
-        learned=learned,
-        subject=subject,
-        several=_several(first),
+        levels=tuple(levels),
+        gain=gain[0],
+        low=gain[1],
+        high=gain[2],
         macro=macro,
-        gain=gain,
-        low=low,
-        high=high,
-        accuracy=_interval(learned, n) if first.folds else None,
-    )
-
-
-def _depends(learned: float, majority: float, chance: float, macro: float) -> str:
-    return (
-        f"It depends: always answering the most frequent class is right for {majority:.1f} % of the images, and this for {learned:.1f}. "
-        f"Where every class counts the same, that is right for {chance:.1f} %, and this for {macro:.1f}: use it if small classes matter."
+        accuracy=accuracy,
     )
 
 
 def _several(record: Record) -> str:
-    if record.mean_ap is None:
-        return ""
     words = f", hand-written words {record.hand_written_ap:.1f}" if record.hand_written_ap is not None else ""
     return (
         f"mean average precision {record.mean_ap:.1f}{words}; F1 at each class's threshold {record.macro_f1:.1f} (percent, seed "
@@ -171,15 +159,13 @@ def _word(learned: float, n: int, floor: float, low: float, high: float) -> Word
     return "worse" if high < 0 else "unclear"
 
 
-def _asked(record: Record) -> str:
-    return f"{record.num_test:,} images in {record.folds} folds" if record.folds else f"{record.num_test:,} test images"
-
-
 def _sentence(
-    word: Word, shown: tuple[float, float, float], unit: str, asked: str, majority: float, chance: float, subject: str
+    word: Word, shown: tuple[float, float, float], unit: str, first: Record, majority: float, chance: float
 ) -> str:
     gain, low, high = shown
-    interval = f"{gain:+.1f} {unit}, 95 % interval {low:+.1f} to {high:+.1f}, {asked}"
+    asked = f"images in {first.folds} folds" if first.folds else "test images"
+    interval = f"{gain:+.1f} {unit}, 95 % interval {low:+.1f} to {high:+.1f}, {first.num_test:,} {asked}"
+    subject = "the learned prompt" if first.parameters else f"the method {first.method}"
     if word == "useless":
         return (
             f"Do not use it: it cannot be told from always giving one answer, which is right for {majority:.1f} % of the images "
@@ -190,19 +176,3 @@ def _sentence(
     if word == "worse":
         return f"Do not use it: {subject} is worse than hand-written words ({interval})."
     return f"Cannot tell: with these test images {subject} may be better or worse than hand-written words ({interval})."
-
-
-def lines(found: Judgement) -> list[str]:
-    """The judgement for a person: the levels in one line, then the sentence."""
-    if found.learned is None:
-        return [found.sentence]
-    name = "learned" if found.subject == LEARNED else found.subject.removeprefix("the method ")
-    between = f", 95 % interval {found.accuracy[0]:.1f} to {found.accuracy[1]:.1f}" if found.accuracy else ""
-    return [
-        f"{'' if found.several else f'chance {found.chance:.1f}, '}always the most frequent class {found.majority:.1f}, "
-        f"hand-written words {found.hand_written:.1f}, {name} {found.learned:.1f}{between} (percent; hand-written: "
-        f"{in_words(found.words)})",
-        *([found.several] if found.several else []),
-        *([f"macro accuracy, where every class counts the same: {found.macro:.1f}"] if found.macro is not None else []),
-        found.sentence,
-    ]

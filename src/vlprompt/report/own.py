@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from vlprompt import __version__, disk, plain, records
 from vlprompt.records import Record, id_hashes
 from vlprompt.report.details import class_names, reliability
-from vlprompt.report.judgement import Judgement, judge, lines
+from vlprompt.report.judgement import judge
 from vlprompt.report.page import template
 from vlprompt.report.prospect import Prospect, prospect
 from vlprompt.report.sides import Run
@@ -52,8 +52,9 @@ class Own:
     runs: tuple[Run, ...]
 
     @property
-    def found(self) -> Judgement:
-        return judge([run.record for run in self.runs])
+    def said(self) -> list[str]:
+        """The judgement."""
+        return judge([run.record for run in self.runs]).lines
 
     @cached_property
     def prospect(self) -> Prospect | None:
@@ -170,37 +171,25 @@ def _answer(image: str, given: Sequence[tuple[int, int, float, float, bool]]) ->
 
 
 def write_own(
-    root: Path,
-    places: Iterable[Path],
-    *,
-    pictures: Mapping[str, str],
-    all_answers: bool = False,
+    root: Path, places: Iterable[Path], draw: Callable[[list[str]], Mapping[str, str]], *, all_answers: bool = False
 ) -> tuple[Path, ...]:
     """Writes the page of one run, its tables as Markdown, `mistakes.csv` and with `all_answers` `predictions.csv` into `root`.
 
-    places: the directories of its seeds. pictures: image -> a small picture as a data address. Returns the files, the page first;
-    none where there is nothing to show, because there are no test images.
+    places: the directories of its seeds. draw: images -> small pictures of them by image, as data addresses. Returns the files, the page
+    first; none where there is nothing to show, because there are no test images.
     """
     runs = tuple(Run(place, records.read(place)) for place in places)
     runs = tuple(run for run in runs if run.record.num_test and (run.directory / records.PREDICTIONS).is_file())
     if not runs:
         return ()
     own = Own(runs)
-    contents = {PAGE: _page(own, pictures), MARKDOWN: _markdown(own), MISTAKES: _table(own, own.mistakes)}
+    shown = dict.fromkeys(one.image for one in (*own.mistakes[:MOST_PICTURES], *own.doubtful[:MOST_DOUBTFUL]))
+    contents = {PAGE: _page(own, draw(list(shown))), MARKDOWN: _markdown(own), MISTAKES: _table(own, own.mistakes)}
     if all_answers:
         contents[ANSWERS] = _table(own, own.answers)
     for name, content in contents.items():
         disk.write_text(root / name, content)
     return tuple(root / name for name in contents)
-
-
-def wanted(places: Iterable[Path]) -> list[str]:
-    """The images whose pictures the page of a run would show."""
-    runs = tuple(Run(place, records.read(place)) for place in places if (place / records.PREDICTIONS).is_file())
-    own = Own(tuple(run for run in runs if run.record.num_test))
-    if not own.runs:
-        return []
-    return list(dict.fromkeys(one.image for one in (*own.mistakes[:MOST_PICTURES], *own.doubtful[:MOST_DOUBTFUL])))
 
 
 def _table(own: Own, answers: Sequence[ImageAnswer]) -> str:
@@ -228,7 +217,7 @@ def _page(own: Own, pictures: Mapping[str, str]) -> str:
     return template("own.html.j2").render(
         own=own,
         title=title_of(own.first),
-        said=lines(own.found),
+        said=own.said,
         table=table,
         ahead=own.prospect,
         pictures=pictures,
@@ -241,7 +230,7 @@ def _page(own: Own, pictures: Mapping[str, str]) -> str:
 
 def _markdown(own: Own) -> str:
     names, table = own.names, accuracy([run.record for run in own.runs])
-    out = [f"# {plain.markdown(title_of(own.first))}", "", *[plain.markdown(line) + "\n" for line in lines(own.found)]]
+    out = [f"# {plain.markdown(title_of(own.first))}", "", *[plain.markdown(line) + "\n" for line in own.said]]
     out += [plain.markdown(note) + "\n" for note in (own.prospect.lines() if own.prospect else ())]
     out += [
         *plain.markdown_rows(table.header, table.cells),
