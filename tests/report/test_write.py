@@ -140,7 +140,7 @@ def test_differences_are_those_of_compare(bench: Path) -> None:
     ]
     ends = [bench / "few-shot" / f"{name}-all-16" for name in ("birds", "cars", "food")]
     sides = [[run for end in ends for run in read_side(end, name)] for name in ("coop", "plpp+coop")]
-    wanted = compare(sides[0], sides[1]).comparisons
+    wanted = compare(sides[0], sides[1])[0]
     assert [one["datasets"] for one in pair["found"]] == [list(one.datasets) for one in wanted]
     for one, other in zip(pair["found"], wanted, strict=True):
         assert one["difference"] == pytest.approx(other.estimate.difference, abs=1e-3)

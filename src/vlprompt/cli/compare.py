@@ -48,16 +48,16 @@ def compare(
     if second is None and methods is None:
         raise UserError("one directory only. Name a second one, or the two methods: --methods coop,plpp+coop.")
     sides = read_side(first, names[0]), read_side(second or first, names[1])
-    outcome = compare_sides(*sides, margin=margin, although=although or ())
+    found, notes = compare_sides(*sides, margin=margin, although=although or ())
     if as_json:
-        console.dump({"margin": margin, "comparisons": [dataclasses.asdict(one) for one in outcome.comparisons]})
+        console.dump({"margin": margin, "comparisons": [dataclasses.asdict(one) for one in found]})
     else:
         console.show(
-            *(as_rich(one, console.width()) for one in _tables(outcome.comparisons, margin)),
-            *_advice(outcome.comparisons),
-            *_choice(outcome.comparisons[-1:], sides),
+            *(as_rich(one, console.width()) for one in _tables(found, margin)),
+            *_advice(found),
+            *_choice(found[-1:], sides),
         )
-    for note in outcome.notes:
+    for note in notes:
         console.warn(f"{note}.")
 
 

@@ -246,7 +246,7 @@ def differences(places: Sequence[Path], cells: Sequence[str]) -> list[dict[str, 
 
 def _difference(place: Path, first: str, second: str) -> dict[str, Any]:
     """A line of the table; gain: points of the second over the first, the mean of the data sets."""
-    found = compare(read_side(place / first), read_side(place / second), although=ALTHOUGH).comparisons
+    found, _ = compare(read_side(place / first), read_side(place / second), although=ALTHOUGH)
     whole = max(found, key=lambda one: len(one.datasets))
     said = whole.estimate
     where = {"where": place.name, "first": first, "second": second, "datasets": len(whole.datasets)}

@@ -4,45 +4,34 @@ from __future__ import annotations
 
 import statistics
 
-from vlprompt.errors import UserError
-from vlprompt.report.bootstrap import MARGIN
 from vlprompt.report.comparison import compare_cells
 from vlprompt.report.grid import Column, ReportGrid, Value, evaluate, shots_in_words
-from vlprompt.report.sections import ABSENT, Section
+from vlprompt.report.sections import Section
 from vlprompt.report.sides import SeedRuns
 
 
-def advice(grid: ReportGrid, section: Section, *, margin: float = MARGIN) -> list[str]:
+def advice(grid: ReportGrid, section: Section, margin: float) -> list[str]:
     """A sentence or two for each column of the averages (of the single data set, where there is one), in words.
 
     The best mean wins. Methods whose paired interval against it takes in zero are named with it, and of all these the one with the
     fewest seconds (project's choice). Methods that see test images before they answer are left out. Empty with fewer than two methods.
     """
+    columns = [one for one in section.layouts[0].columns if one.kind == "mean"]
+    if section.protocol not in ("few-shot", "base-to-novel"):
+        columns = columns[-1:]  # the average, never the source alone
     out = []
-    for column in _asked(section):
+    for column in columns:
         means = {
-            row: value.mean for row in _rows(grid, column) if isinstance(value := evaluate(grid, row, column), Value)
+            row: value.mean
+            for row, contender in enumerate(grid.contenders)
+            if contender.runs
+            and all((row, place) in grid.runs for place in column.places)
+            and all(run.record.setting == "inductive" for run in contender.runs)
+            and isinstance(value := evaluate(grid, row, column), Value)
         }
         if len(means) > 1:
             out.append(_said(grid, section, column, means, margin))
     return out
-
-
-def _asked(section: Section) -> list[Column]:
-    """The columns that a choice can be made by: averages, base and novel apart, never the source alone."""
-    columns = [one for one in section.layouts[0].columns if one.kind == "mean"]
-    return columns if section.protocol in ("few-shot", "base-to-novel") else columns[-1:]
-
-
-def _rows(grid: ReportGrid, column: Column) -> list[int]:
-    """Methods that were on every data set of a column and learn from training images alone."""
-    return [
-        row
-        for row, contender in enumerate(grid.contenders)
-        if contender.runs
-        and all((row, place) in grid.runs for place in column.places if place != ABSENT)
-        and all(run.record.setting == "inductive" for run in contender.runs)
-    ]
 
 
 def _said(grid: ReportGrid, section: Section, column: Column, means: dict[int, float], margin: float) -> str:
@@ -66,17 +55,12 @@ def _said(grid: ReportGrid, section: Section, column: Column, means: dict[int, f
 
 def _tied(grid: ReportGrid, column: Column, best: int, row: int, margin: float) -> bool:
     """Whether the two cannot be told apart over all data sets of the column, or are the same within the margin."""
-    places = [place for place in column.places if place != ABSENT]
-    cells = [tuple(SeedRuns(key=(), runs=grid.runs[one, place]) for one in (best, row)) for place in places]
-    try:
-        found, _ = compare_cells([(one, other) for one, other in cells], margin=margin)
-    except UserError:  # other test images, or no seed in common: nothing can be told
-        return True
-    return found[-1].estimate.verdict != "worse"
+    cells = [(SeedRuns(grid.runs[best, place]), SeedRuns(grid.runs[row, place])) for place in column.places]
+    refused: list[str] = []  # for other test images, or no seed in common: nothing can be told
+    found, _ = compare_cells(cells, margin, refused)
+    return bool(refused) or found[-1].estimate.verdict != "worse"
 
 
 def _seconds(grid: ReportGrid, column: Column, row: int) -> float:
     """Of learning and testing, a run."""
-    return statistics.fmean(
-        run.record.seconds for place in column.places if place != ABSENT for run in grid.runs[row, place]
-    )
+    return statistics.fmean(run.record.seconds for place in column.places for run in grid.runs[row, place])

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vlprompt.errors import DATA, UserError, unknown
-from vlprompt.records import Record
-from vlprompt.report.bootstrap import MARGIN, RESAMPLES, Estimate, Gains, PairedTest, estimate, paired_test
+from vlprompt.report.bootstrap import MARGIN, Estimate, Gains, PairedTest, estimate, paired_test
 from vlprompt.report.sides import FIELDS, Run, SeedRuns, cells, name_of, paired
 
 
@@ -35,25 +34,13 @@ class Comparison:
     estimate: Estimate
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Comparisons:
-    """Every comparison, single data sets first, and what was left out."""
-
-    comparisons: tuple[Comparison, ...]
-    notes: tuple[str, ...]
-
-
 def compare(
-    first: Sequence[Run],
-    second: Sequence[Run],
-    *,
-    margin: float = MARGIN,
-    although: Collection[str] = (),
-    resamples: int = RESAMPLES,
-) -> Comparisons:
+    first: Sequence[Run], second: Sequence[Run], *, margin: float = MARGIN, although: Collection[str] = ()
+) -> tuple[tuple[Comparison, ...], list[str]]:
     """Sets the runs of one method against those of another, on the same images and with the same seeds.
 
-    although: names in `FIELDS` that may differ. UserError with the reason where the two are not comparable.
+    Gives every comparison, single data sets first, and notes on what was left out. although: names in `FIELDS` that may differ.
+    UserError with the reason where the two are not comparable.
     """
     for name in although:
         if name not in FIELDS:
@@ -62,25 +49,31 @@ def compare(
         raise UserError(f"a margin of {margin} points; it must lie between 0 and 100.")
     fields = [field for field in FIELDS if field not in although]
     pairs, left_out = paired(cells(first, fields), cells(second, fields), fields)
-    comparisons, notes = compare_cells(pairs, margin=margin, resamples=resamples)
-    return Comparisons(comparisons=comparisons, notes=(*left_out, *notes))
+    comparisons, notes = compare_cells(pairs, margin)
+    return comparisons, left_out + notes
 
 
 def compare_cells(
-    pairs: Sequence[tuple[SeedRuns, SeedRuns]], *, margin: float = MARGIN, resamples: int = RESAMPLES
+    pairs: Sequence[tuple[SeedRuns, SeedRuns]], margin: float, refused: list[str] | None = None
 ) -> tuple[tuple[Comparison, ...], list[str]]:
-    """As `compare`, for cells that are already paired: single data sets, then averages, and notes."""
+    """As `compare`, for cells that are already paired. refused: takes the reason of each that is not comparable, in place of an error."""
     singles: list[Comparison] = []
     notes: list[str] = []
     groups: dict[tuple[object, ...], list[_Single]] = {}
     for a, b in pairs:
-        table, seeds, lone = paired_table(a, b)
+        try:
+            table, seeds, lone = paired_table(a, b)
+        except UserError as problem:
+            if refused is None:
+                raise
+            refused.append(str(problem))
+            continue
         if lone:
-            notes.append(f"{a.runs[0].record.dataset}: seeds {_list(lone)} are on one side only and left out")
+            notes.append(f"{a.record.dataset}: seeds {_list(lone)} are on one side only and left out")
         single = _Single(first=a, second=b, table=table, seeds=seeds)
-        found = _comparison([single], margin, resamples)
+        found = _comparison([single], margin)
         singles.append(found)
-        group = (found.protocol, found.subset, found.source, found.shots, a.runs[0].record.model)
+        group = (found.protocol, found.subset, found.source, found.shots, a.record.model)
         groups.setdefault(group, []).append(single)
     singles.sort(key=_order)
     averages = []
@@ -89,7 +82,7 @@ def compare_cells(
             several, left_out = _common_seeds(several)
             notes += left_out
         if several:
-            averages.append(_comparison(several, margin, resamples))
+            averages.append(_comparison(several, margin))
     return (*singles, *sorted(averages, key=_order)), notes
 
 
@@ -105,7 +98,7 @@ class _Single:
 
     @property
     def dataset(self) -> str:
-        return self.first.runs[0].record.dataset
+        return self.first.record.dataset
 
     @property
     def test(self) -> PairedTest:
@@ -114,7 +107,7 @@ class _Single:
 
 def _shares_prompts(group: Sequence[_Single]) -> bool:
     """Whether a seed's prompt, learned on one source, is tested on all data sets of a group."""
-    return any(cell.runs[0].record.source for one in group for cell in (one.first, one.second) if not cell.fixed)
+    return any(cell.record.source for one in group for cell in (one.first, one.second) if not cell.fixed)
 
 
 def _common_seeds(group: Sequence[_Single]) -> tuple[list[_Single], list[str]]:
@@ -152,7 +145,7 @@ def paired_table(first: SeedRuns, second: SeedRuns) -> tuple[Gains, tuple[int, .
     rows = [(run, by_seed[run.record.seed]) for run in first.runs if run.record.seed in by_seed]
     if not rows:
         raise UserError(
-            f"not comparable: no seed in common on {first.runs[0].record.dataset} "
+            f"not comparable: no seed in common on {first.record.dataset} "
             f"({_list(first.seeds)} against {_list(second.seeds)}). The seed draws the training images; learn both with the same.",
             exit_code=DATA,
         )
@@ -184,10 +177,10 @@ def _table(rows: Sequence[tuple[Run, Run]]) -> Gains:
     return np.stack(out)
 
 
-def _comparison(group: Sequence[_Single], margin: float, resamples: int) -> Comparison:
+def _comparison(group: Sequence[_Single], margin: float) -> Comparison:
     """On one data set, or the plain mean over several; data sets are given, not drawn."""
-    a, b = group[0].first.runs[0].record, group[0].second.runs[0].record
-    learned: Record = b if group[0].first.fixed else a
+    a, b = group[0].first.record, group[0].second.record
+    learned = b if group[0].first.fixed else a
     return Comparison(
         first=name_of(a),
         second=name_of(b),
@@ -200,9 +193,7 @@ def _comparison(group: Sequence[_Single], margin: float, resamples: int) -> Comp
         second_top1=statistics.fmean(_accuracy(one.second, one.seeds) for one in group),
         seeds=tuple(sorted({seed for one in group for seed in one.seeds})),
         num_images=sum(one.table.shape[1] for one in group),
-        estimate=estimate(
-            [one.test for one in group], shared=_shares_prompts(group), margin=margin, resamples=resamples
-        ),
+        estimate=estimate([one.test for one in group], shared=_shares_prompts(group), margin=margin),
     )
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from vlprompt.records import Predictions
 from vlprompt.report.grid import DIGITS, ReportGrid
-from vlprompt.report.sections import ABSENT, Section
+from vlprompt.report.sections import Section
 from vlprompt.report.sides import Run
 
 BINS = 15
@@ -47,12 +47,8 @@ class Classes:
 
 def make_details(grid: ReportGrid, sections: Sequence[Section]) -> tuple[list[Classes], list[Detail]]:
     """Details of every contender at each data set's place with the most shots."""
-    places = dict.fromkeys(
-        place for section in sections for column in section.radar for place in (*column.places, *column.others)
-    )
-    places.pop(ABSENT, None)
     classes, details = [], []
-    for place in places:
+    for place in dict.fromkeys(place for section in sections for place in section.asked):
         names: tuple[str, ...] = ()
         for contender in range(len(grid.contenders)):
             runs = grid.runs.get((contender, place), ())

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vlprompt.errors import UserError
 from vlprompt.records import BY_HAND
-from vlprompt.report.bootstrap import MARGIN
-from vlprompt.report.comparison import Comparison, compare_cells, paired_table
+from vlprompt.report.comparison import Comparison, compare_cells
 from vlprompt.report.grid import ReportGrid
-from vlprompt.report.sections import ABSENT, Section
+from vlprompt.report.sections import Section
 from vlprompt.report.sides import SeedRuns
 
 
@@ -34,9 +32,7 @@ class Pair:
         return last if len(last.datasets) == self.wanted else None
 
 
-def make_differences(
-    grid: ReportGrid, sections: Sequence[Section], *, margin: float = MARGIN
-) -> tuple[list[Pair], list[str]]:
+def make_differences(grid: ReportGrid, sections: Sequence[Section], margin: float) -> tuple[list[Pair], list[str]]:
     """Overlays against their hosts, pretrained starts against own ones, everything against zero-shot; at the most shots; and notes.
 
     The average stands only where both have been on every data set of the section.
@@ -47,37 +43,25 @@ def make_differences(
         for title, places in _questions(grid, section):
             for first, second in pairs(grid):
                 cells = [
-                    (_cell(grid, first, place), _cell(grid, second, place))
+                    (SeedRuns(grid.runs[first, place]), SeedRuns(grid.runs[second, place]))
                     for place in places
                     if (first, place) in grid.runs and (second, place) in grid.runs
                 ]
-                if not cells:
-                    continue
-                cells = _comparable(cells, section.title, notes)
-                if not cells:
-                    continue
-                found, _ = compare_cells(cells, margin=margin)
-                out.append(
-                    Pair(
-                        section=section.title, title=title, first=first, second=second, wanted=len(places), found=found
+                refused: list[str] = []
+                found, _ = compare_cells(cells, margin, refused)
+                notes += [f"{section.title}: {problem}" for problem in refused]
+                if found:
+                    out.append(
+                        Pair(
+                            section=section.title,
+                            title=title,
+                            first=first,
+                            second=second,
+                            wanted=len(places),
+                            found=found,
+                        )
                     )
-                )
     return out, list(dict.fromkeys(notes))
-
-
-def _comparable(
-    cells: Sequence[tuple[SeedRuns, SeedRuns]], where: str, notes: list[str]
-) -> list[tuple[SeedRuns, SeedRuns]]:
-    """Those that can be set against each other; a note on each that cannot."""
-    out = []
-    for first, second in cells:
-        try:
-            paired_table(first, second)
-        except UserError as problem:
-            notes.append(f"{where}: {problem}")
-        else:
-            out.append((first, second))
-    return out
 
 
 def pairs(grid: ReportGrid) -> list[tuple[int, int]]:
@@ -101,7 +85,7 @@ def pairs(grid: ReportGrid) -> list[tuple[int, int]]:
 
 def _questions(grid: ReportGrid, section: Section) -> list[tuple[str, list[int]]]:
     """The sets of places that are averaged over: base and novel apart, targets without their source."""
-    places = sorted({place for column in section.radar for place in (*column.places, *column.others)} - {ABSENT})
+    places = sorted(section.asked)
     if section.protocol == "base-to-novel":
         return [
             (subset, [place for place in places if grid.places[place].subset == subset]) for subset in ("base", "novel")
@@ -114,7 +98,3 @@ def _questions(grid: ReportGrid, section: Section) -> list[tuple[str, list[int]]
             if some
         ]
     return [("", places)]
-
-
-def _cell(grid: ReportGrid, contender: int, place: int) -> SeedRuns:
-    return SeedRuns(key=(), runs=grid.runs[contender, place])

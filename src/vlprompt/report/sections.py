@@ -39,6 +39,12 @@ class Section:
     def places(self) -> set[int]:
         return {place for one in self.layouts for column in one.columns for place in column.places + column.others}
 
+    @property
+    def asked(self) -> list[int]:
+        """The place of each data set (or both halves) with the most shots, in order."""
+        found = dict.fromkeys(place for column in self.radar for place in column.places + column.others)
+        return [place for place in found if place != ABSENT]
+
 
 TITLES = {
     "few-shot": "Few-shot classification",

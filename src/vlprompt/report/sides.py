@@ -96,16 +96,20 @@ def read_side(root: Path, method: str | None = None) -> list[Run]:
     return [run for run in runs if method in (None, run.record.method)]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class SeedRuns:
     """One side's runs over seeds, alike in everything else."""
 
-    key: Key
     runs: tuple[Run, ...]
 
     @property
+    def record(self) -> Record:
+        """The first seed's."""
+        return self.runs[0].record
+
+    @property
     def fixed(self) -> bool:
-        return seedless(self.runs[0].record)
+        return seedless(self.record)
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -127,7 +131,7 @@ def cells(runs: Iterable[Run], fields: Sequence[str]) -> dict[Key, SeedRuns]:
                     f"{one.record.dataset}. Name a directory that holds one of them.",
                     exit_code=DATA,
                 )
-        out[key] = SeedRuns(key=key, runs=tuple(group))
+        out[key] = SeedRuns(tuple(group))
     return out
 
 

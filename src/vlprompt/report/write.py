@@ -50,9 +50,9 @@ def write_report(root: Path, *, margin: float = MARGIN, title: str = "") -> Writ
     found, twice = contenders(runs)
     grid = make_grid(found)
     sections = make_sections(grid)
-    differences, refused = make_differences(grid, sections, margin=margin)
+    differences, refused = make_differences(grid, sections, margin)
     classes, details = make_details(grid, sections)
-    choices = {section.title: advice(grid, section, margin=margin) for section in sections}
+    choices = {section.title: advice(grid, section, margin) for section in sections}
     # Paths from the report's own directory on: a published page names no place of one machine.
     notes = [one.replace(f"{root}/", "") for one in (*problems, *twice, *mixed(grid), *whose(grid), *refused)]
     title = title or root.resolve().name
