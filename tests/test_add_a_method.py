@@ -59,7 +59,7 @@ def test_its_line_for_the_table_is_the_tables() -> None:
 
 def test_it_is_explained_with_its_options(host: Host, clip: Clip) -> None:
     about = describe(resolve("low-rank"), clip)
-    assert about.count == 4 * 2 + 2 * 64
+    assert about.parameters == 4 * 2 + 2 * 64
     assert {tensor.name: tensor.shape for tensor in about.tensors} == {"left": (4, 2), "right": (2, 64)}
     reached = {(tensor.name, term.name): tensor.reach(term.name) for tensor in about.tensors for term in about.terms}
     assert set(reached.values()) == {"all"}

@@ -52,7 +52,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "head": {"errors", "types", "towers", "losses"},
     "engine": MODELS | {"methods", "artifact", "data", "head"},
     "describe": LEARNS,
-    "explain": LEARNS,
+    "explain": LEARNS | {"describe"},
     "hub": {"errors", "artifact"},
     "module": LEARNS,
     "inputs": {"errors", "types", "data"},

@@ -138,7 +138,7 @@ def test_deep_prompts_hide_the_context_from_the_hosts_states_so_auto_reads_a_sep
 def test_the_description_says_what_was_measured_and_is_json(clip: Clip) -> None:
     described = describe(resolve("plpp+coop", {"n_ctx": 4, "plpp.k": 5, "plpp.lambda": 0.5}), clip, 10)
     (ctx,) = described.tensors
-    assert (ctx.name, ctx.shape, described.count) == ("ctx", (4, 64), 256)
+    assert (ctx.name, ctx.shape, described.parameters) == ("ctx", (4, 64), 256)
     assert [ctx.reach(term) for term in ctx.reached] == ["all", "rows 1-3 of 4", "all"]
     assert described.loss == "L = L_CE + 0.5 L_ppl + 0.5 L_inv"
     words = clip.vocabulary.word_ids.numel()

@@ -5,8 +5,10 @@ Nothing here is told by hand: which term trains which tensor is found by one bac
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -35,15 +37,11 @@ class LearnedTensor:
     shape: tuple[int, ...]
     place: str
     """Where it enters, in words."""
-    reached: Mapping[str, tuple[bool, ...]]
+    reached: Mapping[str, tuple[bool, ...]] = field(default_factory=dict)
     """Term -> for each row (of the last axis but one; one row for a vector) whether its gradient is not zero.
 
     Class axes are taken together.
     """
-
-    @property
-    def count(self) -> int:
-        return torch.Size(self.shape).numel()
 
     def reach(self, term: str) -> str:
         """`all`, `none`, or the rows in words: `rows 1-3 of 4`."""
@@ -62,10 +60,12 @@ class Description:
     source: str
     model: str
     num_classes: int
+    parameters: int
+    """Learned numbers."""
     tensors: tuple[LearnedTensor, ...]
-    terms: tuple[Term, ...]
     loss: str
     """One line: the terms' symbols with their weights."""
+    terms: tuple[Term, ...]
     gradient_rule: str
     """How the terms become one gradient."""
     result: str
@@ -76,30 +76,22 @@ class Description:
     """What a step costs, in words."""
     notes: tuple[str, ...]
     """What overlays label and read on this host, in words."""
-    ratios: Mapping[str, float]
+    gradient_ratios: Mapping[str, float]
     """Term -> length of its weighted gradient over cross-entropy's on what it labels (else on all), before the first step, on
     random images. This is a first look; `metrics.jsonl` has those of a run."""
 
-    @property
-    def count(self) -> int:
-        return sum(tensor.count for tensor in self.tensors)
-
     def as_dict(self) -> dict[str, object]:
-        first = ("name", "summary", "source", "model", "num_classes")
-        return {
-            **{name: getattr(self, name) for name in first},
-            "parameters": self.count,
+        return {one.name: getattr(self, one.name) for one in dataclasses.fields(self)} | {
             "tensors": [
                 {
                     "name": tensor.name,
                     "shape": list(tensor.shape),
-                    "count": tensor.count,
+                    "count": math.prod(tensor.shape),
                     "place": tensor.place,
                     "reached": {term: tensor.reach(term) for term in tensor.reached},
                 }
                 for tensor in self.tensors
             ],
-            "loss": self.loss,
             "terms": [
                 {
                     "name": term.name,
@@ -110,13 +102,6 @@ class Description:
                 }
                 for term in self.terms
             ],
-            "gradient_rule": self.gradient_rule,
-            "result": self.result,
-            "schedule": dict(self.schedule),
-            "options": dict(self.options),
-            "cost": list(self.cost),
-            "notes": list(self.notes),
-            "gradient_ratios": dict(self.ratios),
         }
 
 
@@ -136,6 +121,7 @@ def describe(method: Method, clip: Clip, num_classes: int = 100) -> Description:
         source="; ".join([host.source, *(overlay.source for overlay in overlays)]),
         model=clip.name,
         num_classes=num_classes,
+        parameters=sum(math.prod(one.shape) for one in tensors),
         tensors=tensors,
         terms=method.terms,
         loss=learner.solver.formula if isinstance(learner, Fit) else loss_line(method.terms),
@@ -149,7 +135,7 @@ def describe(method: Method, clip: Clip, num_classes: int = 100) -> Description:
         options=method.options,
         cost=step_cost(method, clip, num_classes),
         notes=overlay_notes(method),
-        ratios=lengths,
+        gradient_ratios=lengths,
     )
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from vlprompt.artifact import Learned, loaded
 from vlprompt.data import Sample
 from vlprompt.data.views import test_view
+from vlprompt.describe import LearnedTensor
 from vlprompt.engine.dense import heat, laid_over, picture_logits
 from vlprompt.engine.evaluate import Classifier, probabilities, zero_shot
 from vlprompt.engine.images import Images
@@ -24,15 +25,6 @@ from vlprompt.losses.perplexity import perplexity
 from vlprompt.losses.words import NearWords, nearest_words
 from vlprompt.towers import Clip
 from vlprompt.types import Context, Prompted, PromptSpec, Splice, TextLayout, places_of
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlacedTensor:
-    """One learned tensor and where it enters."""
-
-    name: str
-    shape: tuple[int, ...]
-    place: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +68,7 @@ class Reading:
     """What can be said of a prompt."""
 
     learned: Learned
-    tensors: tuple[PlacedTensor, ...]
+    tensors: tuple[LearnedTensor, ...]
     words: Words | None
     """None where nothing is learned in the text tower's first layer, or where that tower predicts no words."""
     alike: Alike | None
@@ -121,7 +113,7 @@ def read(directory: Path, *, top: int, model: str | None = None) -> Reading:
     prompt = learned.prompt
     places = places_of(prompt)
     tensors = tuple(
-        PlacedTensor(name=name, shape=tuple(value.shape), place=places[name])
+        LearnedTensor(name=name, shape=tuple(value.shape), place=places[name])
         for name, value in prompt.named_parameters()
     )
     with torch.no_grad():

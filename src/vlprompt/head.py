@@ -7,6 +7,7 @@ surprising. Source: none, project's own.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import random
 import statistics
@@ -47,11 +48,6 @@ class HeadScores:
     """The same for random - natural."""
 
     @property
-    def informative(self) -> bool:
-        """Whether natural captions are the least surprising, beyond doubt."""
-        return self.order >= SURE and self.words >= SURE
-
-    @property
     def misled(self) -> bool:
         """Whether natural captions are not the least surprising of the three."""
         return self.natural >= min(self.shuffled, self.random)
@@ -59,7 +55,7 @@ class HeadScores:
     @property
     def verdict(self) -> str:
         """In words, for people."""
-        if self.informative:
+        if min(self.order, self.words) >= SURE:
             return "The head knows language: plain captions surprise it least."
         if self.misled:
             more = "the same words shuffled" if self.shuffled <= self.random else "random tokens"
@@ -70,8 +66,7 @@ class HeadScores:
         return "The head can hardly tell plain captions from other text: the differences are within chance."
 
     def as_dict(self) -> dict[str, float | str]:
-        names = ("natural", "shuffled", "random", "rank", "above", "order", "words")
-        return {name: getattr(self, name) for name in names} | {"verdict": self.verdict}
+        return dataclasses.asdict(self) | {"verdict": self.verdict}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +120,7 @@ def measure_head(clip: Clip, prompted: Prompted | None = None) -> Head:
     if prompted is None or not prompted.text:
         return bare
     scores = _scores(clip, word_table(clip.vocabulary), prompted)
-    return Head(num_words=bare.num_words, captions=bare.captions, heads=bare.heads, prompted=scores)
+    return dataclasses.replace(bare, prompted=scores)
 
 
 def _scores(clip: Clip, words: WordTable, prompted: Prompted) -> dict[str, HeadScores]:
@@ -134,14 +129,13 @@ def _scores(clip: Clip, words: WordTable, prompted: Prompted) -> dict[str, HeadS
     row = torch.full((len(clip.vocabulary.weight_VD),), -1, device=clip.device)
     row[clip.vocabulary.word_ids] = torch.arange(words.num_words, device=clip.device)
     states = {name: [clip.word_states(ids, prompted) for ids in lists] for name, lists in texts.items()}
-    known = {name: [ids[: len(h)] for ids, h in zip(texts[name], states[name], strict=True)] for name in TEXTS}
-    together = {name: torch.cat(parts) for name, parts in states.items()}
-    targets = {
-        name: row[torch.tensor([i for ids in lists for i in ids], device=clip.device)] for name, lists in known.items()
-    }
-    mean_D = together["natural"].mean(dim=0) if prompted.text else clip.mean_state
-    asked = {name: _ask(together[name], targets[name], words, mean_D, clip.logit_scale) for name in TEXTS}
-    counts = {name: [len(ids) for ids in lists] for name, lists in known.items()}
+    mean_D = torch.cat(states["natural"]).mean(dim=0) if prompted.text else clip.mean_state
+    asked, counts = {}, {}
+    for name, lists in texts.items():
+        known = [ids[: len(h)] for ids, h in zip(lists, states[name], strict=True)]
+        target_R = row[torch.tensor([i for ids in known for i in ids], device=clip.device)]
+        asked[name] = _ask(torch.cat(states[name]), target_R, words, mean_D, clip.logit_scale)
+        counts[name] = [len(ids) for ids in known]
     return {kind: _score({name: asked[name][kind] for name in TEXTS}, counts, words.num_words) for kind in KINDS}
 
 

@@ -54,7 +54,7 @@ def test_prograds_rule_is_said_in_words(clip: Clip) -> None:
 
 def test_a_solver_says_what_it_fits(clip: Clip) -> None:
     described = describe(resolve("linear-probe"), clip, 10)
-    assert described.count == 10 * (clip.facts.embed_dim + 1)
+    assert described.parameters == 10 * (clip.facts.embed_dim + 1)
     assert described.loss.startswith("min_(W, b)")
     assert (described.gradient_rule, described.result) == ("none", "the fit")
     assert "one fit on the CPU" in described.cost[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from vlprompt import pocket
 from vlprompt.cli import clusters, console, options, work
@@ -13,7 +13,7 @@ from vlprompt.errors import DATA, UserError, unknown
 from vlprompt.methods.options import parse_settings
 
 if TYPE_CHECKING:
-    from vlprompt.bench import Desk, Grid, Plan, Protocol, Request
+    from vlprompt.bench import Desk, Plan, Protocol, Request
 
 ALL = "all"
 ASKED = ("few-shot", "base-to-novel", "cross-dataset", "domain", "transfer", ALL)
@@ -92,41 +92,35 @@ def bench(
 
     Example: `vlprompt bench all --data pocket --quick --out runs/bench`
     """
+    _run(dict(locals()))
+
+
+def _run(asked: dict[str, Any]) -> None:
+    """asked: the options as they were given, by their names."""
     from vlprompt import bench
 
-    track_to, threads = options.parse_track(track), threads_each(jobs)
-    means = bench.Means(
-        device=device, cache=cache, max_memory=max_memory, track=track_to, threads=threads, replicas=replicas
-    )
-    sets = names("--data", data)
-    request = bench.Request(
-        protocols=asked(protocol, init),
-        data=sets,
-        model=model or default_model(sets, dry_run=dry_run, quick=quick),
-        methods=None if methods is None else names("--methods", methods),
-        source=None if source is None else names("--source", source),
-        shots=None if shots is None else parse_shots(shots),
-        seeds=None if seeds is None else options.parse_seeds(seeds),
-        overrides=parse_settings(settings),
-        recipe=recipe,
-        views=options.parse_views(views),
-        dtype=dtype,
-        init=init,
-        teacher=teacher,
-        quick=quick,
-    )
-    _run(request, bench.Grid(out=out, means=means, attempts=attempts), jobs, ray, dry_run=dry_run, as_json=as_json)
-
-
-def _run(request: Request, grid: Grid, jobs: int, ray: str | None, *, dry_run: bool, as_json: bool) -> None:
-    from vlprompt import bench
-
+    dry_run, as_json, jobs = asked["dry_run"], asked["as_json"], asked["jobs"]
+    means = {"track": options.parse_track(asked["track"]), "threads": threads_each(jobs)}
+    sets, shots = names("--data", asked["data"]), asked["shots"]
+    made = {
+        "protocols": protocols_of(asked["protocol"], asked["init"]),
+        "data": sets,
+        "model": asked["model"] or default_model(sets, dry_run=dry_run, quick=asked["quick"]),
+        "methods": None if asked["methods"] is None else names("--methods", asked["methods"]),
+        "source": None if asked["source"] is None else names("--source", asked["source"]),
+        "shots": None if shots is None else parse_shots(shots),
+        "seeds": None if asked["seeds"] is None else options.parse_seeds(asked["seeds"]),
+        "overrides": parse_settings(asked["settings"]),
+        "views": options.parse_views(asked["views"]),
+    }
+    request = options.config_of(bench.Request, asked, made)
+    grid = bench.Grid(out=asked["out"], means=options.config_of(bench.Means, asked, means), attempts=asked["attempts"])
     desk = bench.SizedDesk(grid.means) if dry_run else bench.Desk(grid.means)
     plan = _made(request, desk)
     work.show_plan(plan, grid, desk, jobs, dry_run=dry_run, as_json=as_json)
     if dry_run:
         return
-    outcomes = work.carry_out(plan, grid, desk, jobs, ray)
+    outcomes = work.carry_out(plan, grid, desk, jobs, asked["ray"])
     if as_json:
         options.dump_records(bench.done(plan, grid))
     work.conclude(plan, grid, outcomes, quiet=as_json)
@@ -165,7 +159,7 @@ def default_model(data: Sequence[str], *, dry_run: bool, quick: bool) -> str:
     return PAPERS_MODEL
 
 
-def asked(protocol: str, init: Path | None) -> tuple[Protocol, ...]:
+def protocols_of(protocol: str, init: Path | None) -> tuple[Protocol, ...]:
     """`all` -> the first four, and transfer where there is a prompt to transfer. UserError for unknown ones."""
     from vlprompt.bench import PROTOCOLS
 

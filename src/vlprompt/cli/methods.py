@@ -151,14 +151,14 @@ def _explain(name: str, model: str, as_json: bool) -> None:
     facts = {
         "what": about.summary,
         "source": about.source,
-        "learns": f"{about.count:,} numbers on {about.model}, with {about.num_classes} classes",
+        "learns": f"{about.parameters:,} numbers on {about.model}, with {about.num_classes} classes",
         "loss": about.loss,
         **{f"  {term.name}": term.formula for term in about.terms},
         "gradient": about.gradient_rule,
         "result": about.result,
         "a step": "; ".join(about.cost),
         **({"on this host": "; ".join(about.notes)} if about.notes else {}),
-        **({"gradients": _lengths(about)} if about.ratios else {}),
+        **({"gradients": _lengths(about)} if about.gradient_ratios else {}),
     }
     console.show(Text(about.name, style="bold"), console.pairs(facts))
     if about.tensors:
@@ -169,7 +169,7 @@ def _explain(name: str, model: str, as_json: bool) -> None:
 
 def _lengths(about: Description) -> str:
     """How long each term's gradient is at the start."""
-    each = ", ".join(f"{name} {value:.2g}" for name, value in about.ratios.items())
+    each = ", ".join(f"{name} {value:.2g}" for name, value in about.gradient_ratios.items())
     w = ", ".join(f"{one:g}" for one in sorted({term.weight for term in about.terms if term.balance}))
     told = f", with {w} in place of w" if w else ""
     return f"{each} times cross-entropy's, on what the term labels, before the first step, on random images{told}"
