@@ -18,7 +18,6 @@ CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd")
 """The instruction sets that decide how fast float32 and bfloat16 are."""
 DRIVERS = ("/dev/nvidia0", "/proc/driver/nvidia", "/dev/dxg", "/dev/kfd")
 """What Linux has where a GPU may be: NVIDIA's, that of WSL, AMD's."""
-MIB = 2**20
 
 
 def env(as_json: options.AsJson = False) -> None:
@@ -26,30 +25,28 @@ def env(as_json: options.AsJson = False) -> None:
 
     Example: `vlprompt env`
     """
-    facts = _system() | _devices() | _cache()
+    from vlprompt import pocket
+    from vlprompt.disk import default_root
+
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    limit, cache = os.environ.get("OMP_NUM_THREADS"), default_root()
+    held = sum(path.stat().st_size for path in cache.rglob("*") if path.is_file()) if cache.is_dir() else 0
+    facts = {
+        **{name: _version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "processor": _processor(),
+        "processors": f"{usable} of {os.cpu_count()}" + (f", OMP_NUM_THREADS={limit}" if limit else ""),
+        "accelerators": _accelerators(),
+        "feature cache": f"{cache} ({held / 2**20:.1f} MiB)",
+        "embedded models": ", ".join(pocket.model_names()) or "none",
+        "embedded data": ", ".join(pocket.names()),
+    }
     if as_json:
         console.dump(facts)
         return
     width = max(map(len, facts))
     console.show(*(f"{name:<{width}}  {value}" for name, value in facts.items()))
-
-
-def _system() -> dict[str, str]:
-    return {
-        **{name: _version(name) for name in PACKAGES},
-        "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "processor": _processor(),
-    }
-
-
-def _devices() -> dict[str, str]:
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    limit = os.environ.get("OMP_NUM_THREADS")
-    return {
-        "processors": f"{usable} of {os.cpu_count()}" + (f", OMP_NUM_THREADS={limit}" if limit else ""),
-        "accelerators": _accelerators(),
-    }
 
 
 def _accelerators() -> str:
@@ -60,18 +57,6 @@ def _accelerators() -> str:
 
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return ", ".join(gpus or (["mps"] if torch.backends.mps.is_available() else [])) or "none that torch sees"
-
-
-def _cache() -> dict[str, str]:
-    from vlprompt import pocket
-    from vlprompt.disk import default_root
-
-    root = default_root()
-    return {
-        "feature cache": f"{root} ({_size(root) / MIB:.1f} MiB)",
-        "embedded models": ", ".join(pocket.model_names()) or "none",
-        "embedded data": ", ".join(pocket.names()),
-    }
 
 
 def _version(package: str) -> str:
@@ -92,7 +77,3 @@ def _processor() -> str:
     flags = set(named.get("flags", named.get("Features", "")).split())
     shown = [flag for flag in CPU_FLAGS if flag in flags]
     return f"{named.get('model name', platform.machine())} ({', '.join(shown) or 'no vector extensions known'})"
-
-
-def _size(root: Path) -> int:
-    return sum(path.stat().st_size for path in root.rglob("*") if path.is_file()) if root.is_dir() else 0

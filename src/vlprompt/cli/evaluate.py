@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from vlprompt.cli import console, options
 from vlprompt.cli.options import option
@@ -12,9 +11,6 @@ from vlprompt.cli.page import write_page
 from vlprompt.cli.progress import observing
 from vlprompt.cli.segment import Short
 from vlprompt.errors import UserError
-
-if TYPE_CHECKING:
-    from vlprompt.records import Record
 
 Data = Annotated[
     str | None, option("--data DIR|FILE|NAME", "Images of classes: a folder, a table, a known or embedded data set.")
@@ -67,6 +63,8 @@ def eval(
     if all_answers and out is None:
         raise UserError("--predictions writes a file, so say where: --out DIR.")
     from vlprompt.engine.test import evaluate_run
+    from vlprompt.report.judgement import judge
+    from vlprompt.report.tables import accuracy, as_rich
 
     where = options.with_columns(data, columns, class_names)
     with observing() as observer:
@@ -86,13 +84,6 @@ def eval(
             observer=observer,
         )
     pages = [] if out is None else write_page(out, [one.seed for one in records], where, all_answers=all_answers)
-    _show(records, pages, as_json=as_json)
-
-
-def _show(records: list[Record], pages: Sequence[Path], *, as_json: bool) -> None:
-    from vlprompt.report.judgement import judge
-    from vlprompt.report.tables import accuracy, as_rich
-
     if as_json:
         options.dump_records(records)
         return
@@ -122,12 +113,9 @@ def _on_masks(
     if as_json:
         console.dump(facts)
         return
-    means = {"pixels right": scores.pixel_accuracy, "mIoU": scores.miou}
-    means |= {
-        name: value
-        for name, value in (("seen", scores.seen), ("unseen", scores.unseen), ("hIoU", scores.hiou))
-        if value is not None
+    means = {
+        **{"pixels right": scores.pixel_accuracy, "mIoU": scores.miou},
+        **{"seen": scores.seen, "unseen": scores.unseen, "hIoU": scores.hiou},
     }
-    row = [f"{value:.1f}" for value in means.values()]
-    title = f"{masks}: {scores.images} pictures, percent"
-    console.show(console.table(title, [f">{name}" for name in means], [row]))
+    known = {f">{name}": f"{value:.1f}" for name, value in means.items() if value is not None}
+    console.show(console.table(f"{masks}: {scores.images} pictures, percent", list(known), [known.values()]))

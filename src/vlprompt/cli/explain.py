@@ -114,14 +114,6 @@ def _figure(found: Looks, out: Path) -> None:
         figure.suptitle("Red speaks for the class, blue against it", fontsize=10)
 
 
-def read_run(run: Path) -> Reading:
-    """The prompt that a run predicts with, read."""
-    from vlprompt.artifact import pick
-    from vlprompt.explain import read
-
-    return read(pick(run).directory, top=TOP)
-
-
 def words_and_perplexity(reading: Reading) -> list[RenderableType]:
     """The words nearest to each learned token, and the perplexity of the context."""
     words = reading.words

@@ -51,33 +51,26 @@ def head(
         raise UserError(
             "--set needs --method: without a prompt there is nothing to set. Add for example --method coop."
         )
-    found = _of_run(run, model, device) if run else _of_model(model or options.DEFAULT_MODEL, method, settings, device)
-    if as_json:
-        console.dump(found.as_dict())
-        return
-    console.show(*shown(found))
-
-
-def _of_run(run: Path, model: str | None, device: str) -> Head:
     from vlprompt.artifact import loaded, pick
-    from vlprompt.engine.precision import resolve_device
-    from vlprompt.explain import head_of
-
-    learned, clip = loaded(pick(run).directory, model, device=resolve_device(device))
-    return head_of(clip, learned.method.prompt, learned.prompt)
-
-
-def _of_model(model: str, method: str | None, settings: list[str] | None, device: str) -> Head:
     from vlprompt.engine.precision import resolve_device
     from vlprompt.engine.train import new_prompt
     from vlprompt.explain import head_of
     from vlprompt.methods.resolve import recipe_of, resolve
     from vlprompt.towers import load
 
-    clip, method = load(model, device=resolve_device(device)), method or "zero-shot"
-    recipe = recipe_of(method, "few-shot", model)
-    spec = resolve(method, parse_settings(settings), recipe=recipe, facts=clip.facts).prompt
-    return head_of(clip, spec, new_prompt(clip, spec, 1, 1))
+    place = resolve_device(device)
+    if run is not None:
+        learned, clip = loaded(pick(run).directory, model, device=place)
+        found = head_of(clip, learned.method.prompt, learned.prompt)
+    else:
+        model, method = model or options.DEFAULT_MODEL, method or "zero-shot"
+        clip, recipe = load(model, device=place), recipe_of(method, "few-shot", model)
+        spec = resolve(method, parse_settings(settings), recipe=recipe, facts=clip.facts).prompt
+        found = head_of(clip, spec, new_prompt(clip, spec, 1, 1))
+    if as_json:
+        console.dump(found.as_dict())
+        return
+    console.show(*shown(found))
 
 
 def shown(found: Head) -> list[RenderableType]:

@@ -32,7 +32,8 @@ def quickstart(
     Example: `vlprompt quickstart --out runs/quickstart`
     """
     from vlprompt import quickstart as first
-    from vlprompt.cli.explain import read_run, words_and_perplexity
+    from vlprompt.cli.explain import TOP, words_and_perplexity
+    from vlprompt.explain import read
     from vlprompt.report.tables import as_markdown, as_rich
 
     plan = first.QuickstartPlan(
@@ -50,7 +51,7 @@ def quickstart(
         console.plain(as_markdown(outcome.table))
         return
     console.show(as_rich(outcome.table, console.width()), CAUTION)
-    console.show(*words_and_perplexity(read_run(outcome.words)))
+    console.show(*words_and_perplexity(read(outcome.words, top=TOP)))
     console.show(f"Figure: {outcome.figure}", f"Table:  {out / first.TABLE}", f"Page:   {outcome.page}")
     learned = shlex.quote(str(outcome.prompt))
     console.commands(

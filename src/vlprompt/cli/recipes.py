@@ -66,11 +66,10 @@ def as_dict(recipe: Recipe) -> dict[str, object]:
 
 
 def _list(found: list[Recipe]) -> None:
-    whose = {"published": "published"}
-    rows = [
-        (one.name, one.method, one.protocol, whose.get(one.choices, "project's choice"), len(one.published) or "-")
-        for one in found
-    ]
+    rows = []
+    for one in found:
+        whose = "published" if one.choices == "published" else "project's choice"
+        rows.append((one.name, one.method, one.protocol, whose, len(one.published) or "-"))
     columns = ("!name", "method", "protocol", "settings", "published numbers")
     console.show(console.table("Recipes", columns, rows))
     console.commands("More:", [f"vlprompt recipes {found[0].name}", f"vlprompt train --recipe {found[0].name}"])
@@ -115,14 +114,8 @@ def _settings(recipe: Recipe) -> Table:
 
 
 def _numbers(recipe: Recipe) -> Table:
-    rows = [
-        (
-            one.dataset,
-            "" if one.shots is None else one.shots,
-            one.metric.replace("_", " "),
-            f"{one.value:g}",
-            one.source,
-        )
-        for one in recipe.published
-    ]
+    rows = []
+    for one in recipe.published:
+        shots = "" if one.shots is None else one.shots
+        rows.append((one.dataset, shots, one.metric.replace("_", " "), f"{one.value:g}", one.source))
     return console.table("Published numbers, percent", ("data set", "shots", "what", "value", "source"), rows)

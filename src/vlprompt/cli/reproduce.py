@@ -6,7 +6,7 @@ import dataclasses
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from rich.table import Table
 from rich.text import Text
@@ -16,8 +16,7 @@ from vlprompt.cli.options import argument, option
 from vlprompt.methods.options import parse_settings
 
 if TYPE_CHECKING:
-    from vlprompt.bench import Means
-    from vlprompt.bench.reproduce import Reproduced, Sets, Wanted
+    from vlprompt.bench.reproduce import Reproduced, Wanted
     from vlprompt.records import Record
 
 RecipeName = Annotated[str, argument("RECIPE", "A published row: a name of `vlprompt recipes`.")]
@@ -50,63 +49,54 @@ def reproduce(
 
     Example: `vlprompt reproduce coop-base-to-novel --data-root data`
     """
-    from vlprompt.bench import Means
-    from vlprompt.bench.reproduce import Wanted
+    _run(dict(locals()))
+
+
+def _run(asked: dict[str, Any]) -> None:
+    """asked: the options as they were given, by their names."""
+    from vlprompt import bench as grids
+    from vlprompt.bench.reproduce import Wanted, lines, request_of, sets_of
     from vlprompt.methods import recipes
 
-    row = recipes.read(recipe)
-    wanted = Wanted(
-        recipe=row,
-        model=model or row.model,
-        out=out or Path("runs/reproduce") / recipe,
-        data=None if data is None else bench.names("--data", data),
-        shots=None if shots is None else tuple(one or 0 for one in bench.parse_shots(shots)),
-        seeds=None if seeds is None else options.parse_seeds(seeds),
-        overrides=parse_settings(settings),
-        views=options.parse_views(views),
-        dtype=dtype,
-    )
-    means = Means(device=device, cache=cache, max_memory=max_memory, threads=bench.threads_each(jobs))
-    _run(wanted, means, jobs, ray, dry_run=dry_run, as_json=as_json)
-
-
-def _run(wanted: Wanted, means: Means, jobs: int, ray: str | None, *, dry_run: bool, as_json: bool) -> None:
-    from vlprompt import bench
-    from vlprompt.bench.protocols import done
-    from vlprompt.bench.reproduce import lines, request_of, sets_of
-
+    row, jobs, data, shots = recipes.read(asked["recipe"]), asked["jobs"], asked["data"], asked["shots"]
+    made = {
+        "recipe": row,
+        "model": asked["model"] or row.model,
+        "out": asked["out"] or Path("runs/reproduce") / asked["recipe"],
+        "data": None if data is None else bench.names("--data", data),
+        "shots": None if shots is None else tuple(one or 0 for one in bench.parse_shots(shots)),
+        "seeds": None if asked["seeds"] is None else options.parse_seeds(asked["seeds"]),
+        "overrides": parse_settings(asked["settings"]),
+        "views": options.parse_views(asked["views"]),
+    }
+    wanted = options.config_of(Wanted, asked, made)
+    means = options.config_of(grids.Means, asked, {"threads": bench.threads_each(jobs)})
     sets = sets_of(wanted)
     if sets.missing:
         console.warn(f"not on disk, so left out: {', '.join(sets.missing)}. `vlprompt data status` says more.")
-    grid, desk = bench.Grid(out=wanted.out, means=means), bench.Desk(means)
-    plan = bench.make(request_of(wanted, sets), desk)
-    work.show_plan(plan, grid, desk, jobs, dry_run=dry_run, as_json=as_json)
-    if dry_run:
+    grid, desk = grids.Grid(out=wanted.out, means=means), grids.Desk(means)
+    plan = grids.make(request_of(wanted, sets), desk)
+    work.show_plan(plan, grid, desk, jobs, dry_run=asked["dry_run"], as_json=asked["as_json"])
+    if asked["dry_run"]:
         return
-    outcomes = work.carry_out(plan, grid, desk, jobs, ray)
-    records = done(plan, grid)
+    outcomes = work.carry_out(plan, grid, desk, jobs, asked["ray"])
+    records = grids.done(plan, grid)
     found = lines(wanted, records)
-    if as_json:
+    if asked["as_json"]:
         console.dump(
             {
-                **_facts(wanted, sets),
+                "recipe": wanted.recipe.name,
+                "model": wanted.model,
+                "changed": list(wanted.changed),
+                "data": list(sets.used),
+                "missing": list(sets.missing),
                 "numbers": [dataclasses.asdict(line) for line in found],
                 "runs": [dataclasses.asdict(record) for record in records],
             }
         )
     else:
         _show(wanted, records, found)
-    work.conclude(plan, grid, outcomes, quiet=as_json)
-
-
-def _facts(wanted: Wanted, sets: Sets) -> dict[str, object]:
-    return {
-        "recipe": wanted.recipe.name,
-        "model": wanted.model,
-        "changed": list(wanted.changed),
-        "data": list(sets.used),
-        "missing": list(sets.missing),
-    }
+    work.conclude(plan, grid, outcomes, quiet=asked["as_json"])
 
 
 def _show(wanted: Wanted, records: Sequence[Record], found: Sequence[Reproduced]) -> None:

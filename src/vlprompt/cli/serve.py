@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import webbrowser
-from pathlib import Path
 from typing import Annotated
 
 from vlprompt.cli import console, options
@@ -32,7 +31,7 @@ def serve(
 
     Example: `vlprompt serve runs/mine`
     """
-    _run(run, host, port, max_mib, max_megapixels, model, device, opens=False)
+    demo(run, False, host, port, max_mib, max_megapixels, model, device)
 
 
 def demo(
@@ -49,20 +48,6 @@ def demo(
 
     Example: `vlprompt demo runs/mine`
     """
-    _run(run, host, port, max_mib, max_megapixels, model, device, opens=opens)
-
-
-def _run(
-    run: Path,
-    host: str,
-    port: int,
-    max_mib: int,
-    max_megapixels: int,
-    model: str | None,
-    device: str,
-    *,
-    opens: bool,
-) -> None:
     try:
         import uvicorn
 

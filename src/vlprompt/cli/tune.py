@@ -138,18 +138,9 @@ def _judged(tuned: Tuned) -> tuple[float, float, str]:
     half = half_width(counts, n, statistics.NormalDist().inv_cdf(1 - 0.025 / tried))
     gain = best.accuracy - default.accuracy
     low, high = gain - half, gain + half
-    word = (
-        f"Better than the default: {best.name}"
-        if low > 0
-        else f"Not better than the default, as far as can be told: {best.name}"
-    )
-    return (
-        low,
-        high,
-        (
-            f"{word} ({gain:+.1f} points, 95 % interval {low:+.1f} to {high:+.1f} for the best of {tried}, {n:,} validation images)."
-        ),
-    )
+    word = "Better than the default" if low > 0 else "Not better than the default, as far as can be told"
+    interval = f"{gain:+.1f} points, 95 % interval {low:+.1f} to {high:+.1f} for the best of {tried}"
+    return low, high, f"{word}: {best.name} ({interval}, {n:,} validation images)."
 
 
 def _table(tuned: Tuned, names: list[str]) -> Any:
