@@ -47,7 +47,7 @@ def render(
     *,
     title: str,
     margin: float,
-    notes: Sequence[str] = (),
+    notes: Sequence[str],
 ) -> str:
     data = {
         "metrics": [dataclasses.asdict(metric) for metric in grid.metrics],
@@ -91,7 +91,7 @@ def _contenders(found: Sequence[Contender]) -> list[dict[str, Any]]:
     return [
         {
             "name": one.name,
-            "family": families.get(one.host, -1) if not one.seedless else -1,
+            "family": -1 if one.seedless else families[one.host],
             "overlay": one.overlay,
             "variant": variants[start],
             "seedless": one.seedless,
@@ -175,13 +175,11 @@ def _costs(grid: ReportGrid) -> list[dict[str, Any]]:
             key = (contender, one.source or one.dataset, one.shots, one.seed, one.config_hash, one.epochs, one.seconds)
             if key not in seen and not one.source:
                 seen.add(key)
-                groups.setdefault((contender, None if grid.contenders[contender].seedless else one.shots), []).append(
-                    run
-                )
+                shots = None if grid.contenders[contender].seedless else one.shots
+                groups.setdefault((contender, shots), []).append(run)
     out = []
-    for (contender, shots), group in sorted(
-        groups.items(), key=lambda one: (one[0][0], one[0][1] is None, one[0][1] or 0)
-    ):
+    for contender, shots in sorted(groups, key=lambda one: (one[0], one[1] is None, one[1] or 0)):
+        group = groups[contender, shots]
         row: dict[str, Any] = {"contender": contender, "shots": shots, "runs": len(group)}
         for name in ("parameters", "epochs", "seconds", "seconds_features", "peak_mib"):
             found = spread(getattr(run.record, name) for run in group)

@@ -82,14 +82,9 @@ def _bars(figure: Any, found: Sequence[TableRow]) -> None:
     axis.grid(axis="y", color=GRID, zorder=0)
     axis.spines[["top", "right", "left"]].set_visible(False)
     axis.spines["bottom"].set_color(MUTED)
-    _heading(figure, 0.03, "Accuracy", _subtitle(found))
-
-
-def _subtitle(found: Sequence[TableRow]) -> str:
-    if not found:
-        return ""
     shots = next((f"{one.shots} pictures" for one in found if one.shots), "all pictures")
-    return f"{found[0].dataset}, learned from {shots} per class\nbars: mean over seeds, dots: single seeds"
+    under = f"learned from {shots} per class\nbars: mean over seeds, dots: single seeds"
+    _heading(figure, "Accuracy", f"{found[0].dataset}, {under}" if found else "")
 
 
 def _grid(figure: Any, pictures: Sequence[Picture], learned: str) -> None:
@@ -100,41 +95,21 @@ def _grid(figure: Any, pictures: Sequence[Picture], learned: str) -> None:
         axis.set_axis_off()
     for axis, picture in zip(axes.flat, pictures, strict=False):
         axis.imshow(picture.pixels, interpolation="lanczos")
-        lines = [
-            (picture.truth, INK, "bold"),
-            _opinion("zero-shot", picture.before, picture.truth),
-            _opinion("learned", picture.after, picture.truth),
-        ]
-        height = -0.05
+        lines = [(picture.truth, INK, "bold")]
+        for who, says in (("zero-shot", picture.before), ("learned", picture.after)):
+            mark, color = (
+                ("\u2713", RIGHT) if says == picture.truth else ("\u2717", WRONG)
+            )  # for those who see no colours
+            lines.append((f"{mark} {who}: {says}", color, "normal"))
+        height, place = -0.05, {"transform": axis.transAxes, "ha": "center", "va": "top", "size": 7.5}
         for text, color, weight in lines:
-            folded = textwrap.wrap(text, FOLD, max_lines=2, placeholder="...") or [""]
-            for line in folded:
-                axis.text(
-                    0.5,
-                    height,
-                    line,
-                    transform=axis.transAxes,
-                    ha="center",
-                    va="top",
-                    color=color,
-                    weight=weight,
-                    size=7.5,
-                )
+            for line in textwrap.wrap(text, FOLD, max_lines=2, placeholder="...") or [""]:
+                axis.text(0.5, height, line, color=color, weight=weight, **place)
                 height -= 0.105
-    _heading(
-        figure,
-        0.03,
-        "Test pictures, drawn at random",
-        f"upper row: seen classes, lower row: new classes\nlearned: the prompt of {learned}; bold: what it shows",
-    )
+    under = f"upper row: seen classes, lower row: new classes\nlearned: the prompt of {learned}; bold: what it shows"
+    _heading(figure, "Test pictures, drawn at random", under)
 
 
-def _opinion(who: str, says: str, truth: str) -> tuple[str, str, str]:
-    """Text, colour and weight; the mark is for those who see no colours."""
-    mark, color = ("\u2713", RIGHT) if says == truth else ("\u2717", WRONG)
-    return f"{mark} {who}: {says}", color, "normal"
-
-
-def _heading(figure: Any, left: float, title: str, subtitle: str) -> None:
-    figure.text(left, 0.96, title, size=13, weight="bold", va="top")
-    figure.text(left, 0.912, subtitle, size=9, color=MUTED, va="top", linespacing=1.35)
+def _heading(figure: Any, title: str, subtitle: str) -> None:
+    figure.text(0.03, 0.96, title, size=13, weight="bold", va="top")
+    figure.text(0.03, 0.912, subtitle, size=9, color=MUTED, va="top", linespacing=1.35)

@@ -38,7 +38,7 @@ def spread(values: Iterable[float | None]) -> Spread | None:
     return Spread(statistics.fmean(measured), deviation, len(measured))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class TableRow:
     """One method on one data set with one number of shots, over its seeds."""
 
@@ -78,10 +78,7 @@ def rows(records: Iterable[Record]) -> list[TableRow]:
     for record in records:
         key = (record.method, record.dataset, record.shots, record.model, record.subset)
         groups.setdefault(key, []).append(record)
-    return [
-        TableRow(method=key[0], dataset=key[1], shots=key[2], model=key[3], subset=key[4], records=tuple(group))
-        for key, group in groups.items()
-    ]
+    return [TableRow(*key, tuple(group)) for key, group in groups.items()]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,8 +96,16 @@ class Table:
 def accuracy(records: Sequence[Record], *, seeds: Sequence[int] = ()) -> Table:
     """Test accuracy in percent. seeds: those that were planned; one without a record is shown as missing."""
     found = rows(records)
-    cells = tuple(_cells(row, seeds) for row in found)
-    return Table(title=_title(found), header=HEADER, cells=cells, remark=_remark(found), least=LEAST)
+    names = sorted({f"{row.dataset}{'' if row.subset == 'all' else f' ({row.subset} classes)'}" for row in found})
+    learned = [row for row in found if any(one.num_train or one.parameters for one in row.records)]
+    shots = sorted({"all images" if row.shots is None else f"{row.shots} shots" for row in learned})
+    return Table(
+        title="Test accuracy in percent" + (f": {', '.join([*names, *shots])}" if found else ""),
+        header=("method", "learned numbers", "seeds", "zero-shot", "learned", "gain", "macro-F1", "seconds"),
+        cells=tuple(_cells(row, seeds) for row in found),
+        remark=_remark(found) if found else "",
+        least=LEAST,
+    )
 
 
 def halves(records: Sequence[Record]) -> Table:
@@ -131,7 +136,7 @@ def halves(records: Sequence[Record]) -> Table:
     tested = {one.subset: f"{one.num_test} of {one.num_classes}" for one in records}
     return Table(
         title=f"Test accuracy in percent: {first.dataset}, learned from {shots} of each class of the first half",
-        header=HALVES,
+        header=("method", "learned numbers", "seeds", "seen classes", "new classes", "H", "seconds"),
         cells=tuple(cells),
         remark=f"Test images: {tested.get('base')} classes of which it saw pictures, {tested.get('novel')} new ones. "
         "Mean +- standard deviation over seeds.",
@@ -139,16 +144,13 @@ def halves(records: Sequence[Record]) -> Table:
     )
 
 
-HALVES = ("method", "learned numbers", "seeds", "seen classes", "new classes", "H", "seconds")
 LEARNED = " Learned numbers: how many the method learns; the model stays as it is."
 LEAST = ("seconds", "macro-F1", "learned numbers", "seeds")
-HEADER = ("method", "learned numbers", "seeds", "zero-shot", "learned", "gain", "macro-F1", "seconds")
 
 
 def _cells(row: TableRow, seeds: Sequence[int]) -> tuple[str, ...]:
     done = sorted(record.seed for record in row.records)
     lacking = sorted(set(seeds) - set(done))
-    seconds = spread(record.seconds for record in row.records)
     gain = row.gain
     return (
         row.method,
@@ -158,7 +160,7 @@ def _cells(row: TableRow, seeds: Sequence[int]) -> tuple[str, ...]:
         _text(row.top1),
         NOT_MEASURED if gain is None or row.records[0].by_hand else f"{gain.mean:+.1f}",
         _text(spread(record.macro_f1 for record in row.records)),
-        NOT_MEASURED if seconds is None else f"{seconds.mean:.1f}",
+        f"{statistics.fmean(record.seconds for record in row.records):.1f}",
     )
 
 
@@ -166,24 +168,14 @@ def _text(value: Spread | None) -> str:
     return NOT_MEASURED if value is None else str(value)
 
 
-def _title(found: Sequence[TableRow]) -> str:
-    names = sorted({f"{row.dataset}{'' if row.subset == 'all' else f' ({row.subset} classes)'}" for row in found})
-    learned = [row for row in found if any(one.num_train or one.parameters for one in row.records)]
-    shots = sorted({"all images" if row.shots is None else f"{row.shots} shots" for row in learned})
-    return f"Test accuracy in percent: {', '.join([*names, *shots])}" if found else "Test accuracy in percent"
-
-
 def _remark(found: Sequence[TableRow]) -> str:
-    if not found:
-        return ""
     first = found[0].records[0]
     several = any(len(row.records) > 1 for row in found)
-    tested = (
-        f"{first.num_test:,} of {first.test_of:,} test images, drawn evenly"
-        if first.test_of
-        else f"{first.num_test} test images"
-    )
-    tested = f"{first.num_test:,} images asked in {first.folds} folds" if first.folds else tested
+    tested = f"{first.num_test} test images"
+    if first.folds:
+        tested = f"{first.num_test:,} images asked in {first.folds} folds"
+    elif first.test_of:
+        tested = f"{first.num_test:,} of {first.test_of:,} test images, drawn evenly"
     words = f"{first.num_classes} classes, {tested}; zero-shot: hand-written words alone, "
     words += f"{in_words(first.hand_written)}, the best of several." if first.hand_written else f"{first.template!r}."
     words += LEARNED if first.parameters else ""

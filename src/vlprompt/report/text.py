@@ -63,7 +63,7 @@ def as_markdown(
     choices: Mapping[str, Sequence[str]],
     *,
     title: str,
-    notes: Iterable[str] = (),
+    notes: Sequence[str],
 ) -> str:
     """All tables of a report."""
     lines = [f"# {plain.markdown(title)}", "", REMARK, ""]
@@ -77,10 +77,7 @@ def as_markdown(
             places = {place for column in layout.columns for place in column.places}
             if any((row, place, PRECISION.name) in grid.values for row in rows for place in places):
                 lines += _table(grid, layout, rows, seeds, PRECISION)
-        of_section = [one for one in differences if one.section == section.title]
-        if of_section:
-            lines += _differences(grid, of_section)
-    notes = list(notes)
+        lines += _differences(grid, [one for one in differences if one.section == section.title])
     if notes:
         lines += ["## Notes", "", *[f"- {plain.markdown(note)}" for note in notes], ""]
     return "\n".join(lines)
@@ -105,21 +102,12 @@ def _differences(grid: ReportGrid, found: Sequence[Pair]) -> list[str]:
     head = ["second against first", "", "data sets", "gain", f"{LEVEL:.0%} interval", "verdict", "seeds needed"]
     body = []
     for pair in found:
-        last = pair.whole
-        if last is None:
+        if (last := pair.whole) is None:
             continue
-        said = last.estimate
-        body.append(
-            [
-                f"{grid.contenders[pair.second].name} against {grid.contenders[pair.first].name}",
-                pair.title,
-                last.datasets[0] if len(last.datasets) == 1 else str(len(last.datasets)),
-                signed(said.difference),
-                f"{signed(said.low)} to {signed(said.high)}",
-                said.verdict,
-                needed(said),
-            ]
-        )
+        said, names = last.estimate, f"{grid.contenders[pair.second].name} against {grid.contenders[pair.first].name}"
+        sets = last.datasets[0] if len(last.datasets) == 1 else str(len(last.datasets))
+        interval = f"{signed(said.low)} to {signed(said.high)}"
+        body.append([names, pair.title, sets, signed(said.difference), interval, said.verdict, needed(said)])
     return ["### Differences in points", "", *plain.markdown_rows(head, body, numbers=True), ""] if body else []
 
 
@@ -148,19 +136,19 @@ def as_csv(grid: ReportGrid) -> str:
     parts = [f"{name}_{part}" for name in numbers for part in ("mean", "sd")]
     lines: list[Iterable[object]] = [[*HEADER, "num_classes", "num_test", *parts]]
     for (contender, place), runs in sorted(grid.runs.items(), key=lambda one: (one[0][1], one[0][0])):
-        where, first = grid.places[place], runs[0].record
-        fixed = grid.contenders[contender].seedless
-        lines.append(
-            [
-                *(where.protocol, where.source, where.dataset, where.subset),
-                "all" if where.shots is None else where.shots,
-                *(grid.contenders[contender].name, first.model, first.init, first.setting),
-                "" if fixed else " ".join(str(run.record.seed) for run in runs),
-                *(first.num_classes, first.num_test),
-                *[text for name in numbers for text in _two(runs, name)],
-            ]
-        )
+        first = runs[0].record
+        seeds = "" if grid.contenders[contender].seedless else " ".join(str(run.record.seed) for run in runs)
+        facts = (first.model, first.init, first.setting, seeds, first.num_classes, first.num_test)
+        found = [text for name in numbers for text in _two(runs, name)]
+        lines.append([*_where(grid, contender, place), *facts, *found])
     return plain.table(lines)
+
+
+def _where(grid: ReportGrid, contender: int, place: int) -> tuple[object, ...]:
+    """The first six columns."""
+    one = grid.places[place]
+    shots = "all" if one.shots is None else one.shots
+    return (one.protocol, one.source, one.dataset, one.subset, shots, grid.contenders[contender].name)
 
 
 def _two(runs: Iterable[Run], name: str) -> tuple[str, str]:
@@ -174,11 +162,7 @@ def classes_as_csv(grid: ReportGrid, details: Iterable[Detail]) -> str:
     """One line per class, method and place with details: mean recall and its standard deviation over seeds."""
     lines: list[Iterable[object]] = [[*HEADER[:6], "class", "recall_mean", "recall_sd"]]
     for one in details:
-        where = grid.places[one.place]
-        shots = "all" if where.shots is None else where.shots
         for name, recall in one.recall.items():
-            deviation = one.deviation.get(name)
-            sd = "" if deviation is None else f"{deviation:.4f}"
-            row = [where.protocol, where.source, where.dataset, where.subset, shots]
-            lines.append([*row, grid.contenders[one.contender].name, name, f"{recall:.4f}", sd])
+            sd = f"{one.deviation[name]:.4f}" if name in one.deviation else ""
+            lines.append([*_where(grid, one.contender, one.place), name, f"{recall:.4f}", sd])
     return plain.table(lines)
