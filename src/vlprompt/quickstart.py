@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 import statistics
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -27,19 +28,6 @@ FIGURE, TABLE = "quickstart.png", "quickstart.md"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class QuickstartPlan:
-    """What the quickstart is asked to do."""
-
-    out: Path
-    data: str
-    model: str
-    shots: int | None = 16
-    seeds: tuple[int, ...] = (1, 2, 3)
-    overrides: Mapping[str, str] = field(default_factory=dict)
-    device: str = "auto"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class QuickstartResult:
     """What came of it."""
 
@@ -54,21 +42,31 @@ class QuickstartResult:
     page: Path
 
 
-def run(plan: QuickstartPlan, observer: Observer, hear: Callable[[Cell, bench.Outcome], None]) -> QuickstartResult:
-    """Do what is missing in `plan.out`, then write the figure, the table and the report's page there.
+def run(
+    out: Path,
+    data: str,
+    model: str,
+    shots: int | None,
+    seeds: tuple[int, ...],
+    overrides: Mapping[str, str],
+    device: str,
+    observer: Observer,
+    hear: Callable[[Cell, bench.Outcome], None],
+) -> QuickstartResult:
+    """Do what is missing in `out`, then write the figure, the table and the report's page there.
 
     hear: is told of every test that is done. UserError: what a grid refuses, or the reason of the first test that failed.
     """
-    grid = Grid(out=plan.out, means=bench.Means(device=plan.device))
+    grid = Grid(out=out, means=bench.Means(device=device))
     desk = bench.Desk(grid.means)
     request = bench.Request(
         protocols=("base-to-novel",),
-        data=(plan.data,),
-        model=plan.model,
+        data=(data,),
+        model=model,
         methods=METHODS,
-        shots=(plan.shots,),
-        seeds=plan.seeds,
-        overrides=plan.overrides,
+        shots=(shots,),
+        seeds=seeds,
+        overrides=overrides,
     )
     cells = bench.make(request, desk).cells
     for outcome in bench.work_off(cells, grid, bench.carrier(1, observer, desk), hear).values():
@@ -76,16 +74,14 @@ def run(plan: QuickstartPlan, observer: Observer, hear: Callable[[Cell, bench.Ou
             raise UserError(f"{outcome.place}: {outcome.reason}", exit_code=outcome.exit_code or 1)
     records = [grid.record(cell) for cell in cells]
     best, table = _best(records), tables.halves(records)
-    (plan.out / TABLE).write_text(tables.as_markdown(table), encoding="utf-8")
+    (out / TABLE).write_text(tables.as_markdown(table), encoding="utf-8")
     return QuickstartResult(
         best=best,
         prompt=_best_seed(best, grid, cells, records),
         words=_best_seed(WORDS, grid, cells, records),
         table=table,
-        figure=plots.quickstart(
-            plan.out / FIGURE, tables.rows(records), _pictures(plan, grid, cells, best), learned=best
-        ),
-        page=write_report(plan.out, title="Quickstart").files[0],
+        figure=plots.quickstart(out / FIGURE, tables.rows(records), _pictures(data, grid, cells, best), learned=best),
+        page=write_report(out, title="Quickstart").files[0],
     )
 
 
@@ -108,9 +104,9 @@ def _best_seed(method: str, grid: Grid, cells: Sequence[Cell], records: Sequence
     return max(found)[-1]
 
 
-def _pictures(plan: QuickstartPlan, grid: Grid, cells: Sequence[Cell], best: str) -> list[plots.Picture]:
+def _pictures(data: str, grid: Grid, cells: Sequence[Cell], best: str) -> list[plots.Picture]:
     """Test images drawn at random (always the same), a row of each half, one per class, with both answers."""
-    dataset = open_dataset(plan.data)
+    dataset = open_dataset(data)
     found: list[plots.Picture] = []
     for half in HALVES:
         part = restrict(dataset, half)
@@ -131,18 +127,16 @@ def _pictures(plan: QuickstartPlan, grid: Grid, cells: Sequence[Cell], best: str
     return found
 
 
-def _answers(predictions: Predictions | None) -> dict[str, int]:
-    if predictions is None:
-        return {}
-    return dict(zip(map(str, predictions.id_hash), map(int, predictions.predicted), strict=True))
+def _answers(found: Predictions | None) -> dict[str, int]:
+    return {} if found is None else dict(zip(found.id_hash.tolist(), found.predicted.tolist(), strict=True))
 
 
 def _one_per_class(candidates: list[tuple[Sample, str]]) -> list[tuple[Sample, str]]:
     """A row of pictures in random order; classes repeat only where there are too few."""
     shuffled = random.Random(0).sample(candidates, len(candidates))
-    seen: dict[int, int] = {}
+    seen: Counter[int] = Counter()
     ranked = []
-    for place, (sample, key) in enumerate(shuffled):
-        seen[sample.label] = seen.get(sample.label, 0) + 1
-        ranked.append((seen[sample.label], place, sample, key))
-    return [(sample, key) for _, _, sample, key in sorted(ranked, key=lambda one: one[:2])[: plots.COLUMNS]]
+    for sample, key in shuffled:
+        seen[sample.label] += 1
+        ranked.append((seen[sample.label], sample, key))
+    return [(sample, key) for _, sample, key in sorted(ranked, key=lambda one: one[0])[: plots.COLUMNS]]

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
 from vlprompt.cli import console, options
 from vlprompt.cli.options import argument, option
@@ -41,7 +39,8 @@ def list_sets(as_json: options.AsJson = False) -> None:
     from vlprompt.data.papers import catalogue
 
     sets = [pocket.info(name) for name in pocket.names()]
-    counts = {one.name: _counts(one.name) for one in sets}
+    splits = {one.name: [row.split for row in pocket.rows(one.name)] for one in sets}
+    counts = {name: {part: found.count(part) for part in PARTS} for name, found in splits.items()}
     if as_json:
         console.dump(
             [
@@ -59,7 +58,15 @@ def list_sets(as_json: options.AsJson = False) -> None:
         )
         return
     rows = [(one.name, len(one.class_names), *counts[one.name].values(), one.description) for one in sets]
-    console.show(console.table("Embedded data sets", ("name", *NUMBERS, "what it is"), rows), _papers(catalogue.ROWS))
+    papers = [
+        (row.name, row.classes, *(f"{size:,}" if size else "-" for size in row.sizes), row.licence)
+        for row in catalogue.ROWS
+    ]
+    title = "The papers' data sets (published sizes; they lie in the data root)"
+    console.show(
+        console.table("Embedded data sets", ("name", *NUMBERS, "what it is"), rows),
+        console.table(title, ("name", *NUMBERS, "licence"), papers),
+    )
     console.commands(
         "More:", ["vlprompt data status", "vlprompt data get caltech101", "vlprompt data check YOUR_FOLDER"]
     )
@@ -150,14 +157,11 @@ def check_images(
         console.show(*report.lines())
     if not report.ok:
         raise typer.Exit(DATA)
-    if not as_json:
-        if any(one.train for one in report.classes):
-            console.commands("It can be used:", [f"vlprompt train {shlex.quote(source)}"])
-        else:
-            console.commands(
-                "There is nothing to learn from. It can be tested on:",
-                [f"vlprompt eval RUN --data {shlex.quote(source)}"],
-            )
+    learns, place = any(one.train for one in report.classes), shlex.quote(source)
+    if not as_json and learns:
+        console.commands("It can be used:", [f"vlprompt train {place}"])
+    elif not as_json:
+        console.commands("There is nothing to learn from. It can be tested on:", [f"vlprompt eval RUN --data {place}"])
 
 
 class _Teller:
@@ -207,13 +211,6 @@ def _root() -> Path:
     return root
 
 
-def _papers(rows: Sequence[SetRow]) -> Table:
-    title = "The papers' data sets (published sizes; they lie in the data root)"
-    sizes = [[f"{size:,}" if size else "-" for size in row.sizes] for row in rows]
-    found = [(row.name, row.classes, *numbers, row.licence) for row, numbers in zip(rows, sizes, strict=True)]
-    return console.table(title, ("name", *NUMBERS, "licence"), found)
-
-
 def _facts(row: SetRow) -> dict[str, Any]:
     return {
         "name": row.name,
@@ -237,13 +234,6 @@ def _facts(row: SetRow) -> dict[str, Any]:
             for one in download.mirrors
         ],
     }
-
-
-def _counts(name: str) -> dict[str, int]:
-    from vlprompt import pocket
-
-    parts = [row.split for row in pocket.rows(name)]
-    return {part: parts.count(part) for part in PARTS}
 
 
 def _megabytes(size: int | None) -> str:

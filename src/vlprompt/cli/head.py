@@ -18,12 +18,6 @@ from vlprompt.methods.options import parse_settings
 if TYPE_CHECKING:
     from vlprompt.head import Head, HeadScores
 
-Run = Annotated[Path | None, option("--run RUN", "Also with the learned prompt of this run.", "no prompt")]
-Towers = Annotated[
-    str | None,
-    option("--model NAME|DIR|ID", "The model whose text tower is tested.", "pocket-m; with --run, where its model was"),
-]
-Name = Annotated[str | None, option("--method NAME", "Also with this method's prompt as it starts.", "no prompt")]
 MEANING = {
     "raw": "raw: h W^T",
     "centred": "centred: (h - mean h) W^T",
@@ -32,9 +26,16 @@ MEANING = {
 
 
 def head(
-    model: Towers = None,
-    run: Run = None,
-    method: Name = None,
+    model: Annotated[
+        str | None,
+        option(
+            "--model NAME|DIR|ID", "The model whose text tower is tested.", "pocket-m; with --run, where its model was"
+        ),
+    ] = None,
+    run: Annotated[Path | None, option("--run RUN", "Also with the learned prompt of this run.", "no prompt")] = None,
+    method: Annotated[
+        str | None, option("--method NAME", "Also with this method's prompt as it starts.", "no prompt")
+    ] = None,
     settings: options.Settings = None,
     device: options.Device = "auto",
     as_json: options.AsJson = False,

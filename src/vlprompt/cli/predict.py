@@ -109,9 +109,8 @@ def predict(
         more = f"\n  and {len(bad) - LISTED} more" if len(bad) > LISTED else ""
         console.warn(f"{len(bad)} of {len(paths)} files were skipped:{listed}{more}")
     if as_json:
-        console.dump(
-            [*(one.as_dict() for one in answers), *({"path": path, "error": why} for path, why in bad.items())]
-        )
+        errors = [{"path": path, "error": why} for path, why in bad.items()]
+        console.dump([one.as_dict() for one in answers] + errors)
     elif as_csv:
         console.plain(_table(answers, bad))
     else:
@@ -180,9 +179,8 @@ def _piped() -> bytes:
 
     found = sys.stdin.buffer.read(SMALL + 1)
     if len(found) > SMALL:
-        raise UserError(
-            f"standard input holds more than {SMALL:,} bytes. Save it as a file, and give that.", exit_code=DATA
-        )
+        said = f"standard input holds more than {SMALL:,} bytes. Save it as a file, and give that."
+        raise UserError(said, exit_code=DATA)
     return found
 
 
@@ -211,10 +209,8 @@ def _answer(
             listed = tuple((shown[label], float(row[label])) for label in order)
             answers.append(Answer(_name(path), listed, chosen=_chosen(classifier, row, shown)))
     if not answers:
-        raise UserError(
-            f"none of the {len(paths)} files is a usable image: {'; '.join(list(bad.values())[:LISTED])}",
-            exit_code=DATA,
-        )
+        why = "; ".join(list(bad.values())[:LISTED])
+        raise UserError(f"none of the {len(paths)} files is a usable image: {why}", exit_code=DATA)
     return answers, bad
 
 
@@ -249,11 +245,8 @@ def _show(answers: Sequence[Answer], top: int) -> None:
         rows.append([answer.path, Text(answer.name, style="bold"), f"{probability:.2f}"])
         others.append([f"{one} {value:.2f}" for one, value in rest])
     columns: tuple[str, ...] = ("~picture", "class", ">probability")
-    room = (
-        console.width()
-        - Measurement.get(console.out(), console.out().options, console.table(None, columns, rows)).maximum
-        - GAP
-    )
+    taken = Measurement.get(console.out(), console.out().options, console.table(None, columns, rows)).maximum
+    room = console.width() - taken - GAP
     shown = max((n for n in range(top + 1) if all(len(", ".join(one[:n])) <= room for one in others)), default=0)
     if shown:
         rows = [[*row, ", ".join(one[:shown])] for row, one in zip(rows, others, strict=True)]

@@ -36,17 +36,9 @@ def quickstart(
     from vlprompt.explain import read
     from vlprompt.report.tables import as_markdown, as_rich
 
-    plan = first.QuickstartPlan(
-        out=out,
-        data=data,
-        model=model,
-        shots=shots or None,
-        seeds=options.parse_seeds(seeds),
-        overrides=parse_settings(settings),
-        device=device,
-    )
+    chosen = (shots or None, options.parse_seeds(seeds), parse_settings(settings))
     with observing(notes=False) as observer:
-        outcome = first.run(plan, observer, said)
+        outcome = first.run(out, data, model, *chosen, device, observer, said)
     if markdown:
         console.plain(as_markdown(outcome.table))
         return

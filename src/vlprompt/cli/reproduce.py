@@ -19,19 +19,13 @@ if TYPE_CHECKING:
     from vlprompt.bench.reproduce import Reproduced, Wanted
     from vlprompt.records import Record
 
-RecipeName = Annotated[str, argument("RECIPE", "A published row: a name of `vlprompt recipes`.")]
-Data = Annotated[str | None, option("--data A,B", "Only these data sets.", "all that are on disk")]
-Model = Annotated[str | None, option("--model DIR|ID", "Where the backbone is.", "the recipe's")]
-Shots = Annotated[str | None, option("--shots 1,16", "Only these.", "the recipe's")]
-Seeds = Annotated[str | None, option("--seeds 1,2,3", "Others.", "the recipe's")]
-
 
 def reproduce(
-    recipe: RecipeName,
-    data: Data = None,
-    model: Model = None,
-    shots: Shots = None,
-    seeds: Seeds = None,
+    recipe: Annotated[str, argument("RECIPE", "A published row: a name of `vlprompt recipes`.")],
+    data: Annotated[str | None, option("--data A,B", "Only these data sets.", "all that are on disk")] = None,
+    model: Annotated[str | None, option("--model DIR|ID", "Where the backbone is.", "the recipe's")] = None,
+    shots: Annotated[str | None, option("--shots 1,16", "Only these.", "the recipe's")] = None,
+    seeds: Annotated[str | None, option("--seeds 1,2,3", "Others.", "the recipe's")] = None,
     out: Annotated[Path | None, option("--out DIR", "Where it goes.", "runs/reproduce/RECIPE")] = None,
     jobs: options.Jobs = 1,
     ray: clusters.Ray = None,

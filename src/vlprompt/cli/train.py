@@ -128,12 +128,8 @@ def _config(asked: dict[str, Any]) -> RunConfig:
         data = folder
     short = [f"{name}={asked[name]}" for name in ("epochs", "lr", "batch") if asked[name] is not None]
     own = [name for name in ("epochs", "lr", "batch", "settings", "init", "teacher") if asked[name] is not None]
-    new_classes = asked["subset"] != "all"
-    method = asked["method"] or (
-        DESCRIPTIONS
-        if asked["sentences"]
-        else usual(asked["recipe"], of_one=bool(own) or new_classes or bool(asked["folds"]))
-    )
+    one_method = bool(own) or asked["subset"] != "all" or bool(asked["folds"])
+    method = asked["method"] or (DESCRIPTIONS if asked["sentences"] else usual(asked["recipe"], of_one=one_method))
     if method == AUTO and own:
         one = f"--{own[0].replace('settings', 'set')}"
         raise UserError(f"{one} belongs to one method, and --method auto chooses one. Name the method.")

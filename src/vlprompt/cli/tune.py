@@ -16,16 +16,9 @@ from vlprompt.methods.options import parse_settings
 if TYPE_CHECKING:
     from vlprompt.engine.tune import Trial, Tuned
 
-Method = Annotated[str, argument("METHOD", "A method of `vlprompt methods`, for example coop.")]
-Trials = Annotated[int, option("--trials N", "Settings to try, besides the default.", min=1)]
-Out = Annotated[Path | None, option("--out DIR", "Directory for the trials.", "runs/tune-METHOD-DATA")]
-Together = Annotated[
-    int, option("--replicas N", "Trials to learn in the same steps: quicker with small models.", min=1)
-]
-
 
 def tune(
-    method: Method,
+    method: Annotated[str, argument("METHOD", "A method of `vlprompt methods`, for example coop.")],
     data: options.Data = options.POCKET_DATA,
     columns: options.Columns = None,
     class_names: options.ClassNames = None,
@@ -33,8 +26,8 @@ def tune(
     shots: options.Shots = 16,
     seeds: options.Seeds = "1",
     settings: options.Settings = None,
-    trials: Trials = 20,
-    out: Out = None,
+    trials: Annotated[int, option("--trials N", "Settings to try, besides the default.", min=1)] = 20,
+    out: Annotated[Path | None, option("--out DIR", "Directory for the trials.", "runs/tune-METHOD-DATA")] = None,
     recipe: options.Recipe = "auto",
     template: options.Template = None,
     views: options.Views = None,
@@ -42,7 +35,9 @@ def tune(
     dtype: options.Precision = "float32",
     cache: options.Cache = None,
     max_memory: options.MaxMemory = None,
-    replicas: Together = 4,
+    replicas: Annotated[
+        int, option("--replicas N", "Trials to learn in the same steps: quicker with small models.", min=1)
+    ] = 4,
     as_json: options.AsJson = False,
 ) -> None:
     """Choose a method's options on VALIDATION images. No test image is read.

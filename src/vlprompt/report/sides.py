@@ -142,22 +142,18 @@ def paired(
 
     UserError with what differs where they have none in common.
     """
-    pairs, used = [], set()
+    pairs = []
     for key, cell in left.items():
         for other_key, other in right.items():
             loose = cell.fixed or other.fixed
             if all(a == b or (loose and field == "shots") for a, b, field in zip(key, other_key, fields, strict=True)):
-                pairs.append((cell, other))
-                used |= {("left", key), ("right", other_key)}
+                pairs.append((key, other_key))
     if not pairs:
         raise UserError("not comparable: " + _reason(list(left), list(right), fields), exit_code=DATA)
-    notes = [
-        f"only in {side}: {_words(key, fields)}"
-        for side, name, table in (("the first", "left", left), ("the second", "right", right))
-        for key in table
-        if (name, key) not in used
-    ]
-    return pairs, notes
+    ours, theirs = map(set, zip(*pairs, strict=True))
+    notes = [f"only in the first: {_words(key, fields)}" for key in left if key not in ours]
+    notes += [f"only in the second: {_words(key, fields)}" for key in right if key not in theirs]
+    return [(left[one], right[other]) for one, other in pairs], notes
 
 
 def _reason(left: list[Key], right: list[Key], fields: Sequence[str]) -> str:
