@@ -113,23 +113,23 @@ def as_dataset(data: Data) -> Dataset:
     if isinstance(data, str | Path):
         return split_by_rule(open_dataset(data))
     images, labels, *rest = data
-    given = names_of(rest[0]) if rest else None
-    if any(isinstance(label, tuple) for label in labels):
-        return _of_sets(images, labels, given)
-    if given is None and all(isinstance(label, str) for label in labels):
+    several = any(isinstance(label, tuple) for label in labels)
+    if rest:
+        given = names_of(rest[0])
+    elif several:
+        given = names_of(sorted({name for one in labels for name in one}))
+    elif all(isinstance(label, str) for label in labels):
         given = names_of(sorted(set(labels)))
-    if given is None:
+    else:
         raise UserError(
             "labels that are numbers need class names, since a prompt is made of them: give (images, labels, class names), or "
             "names as labels."
         )
-    if len(given) < 2 or len(set(given)) < len(given):
+    if len(given) < 2:
         raise UserError(f"a classifier needs at least two classes with different names; these are {given}.")
+    train = _of_sets(images, labels, given) if several else samples(images, indices(labels, given))
     return Dataset(
-        name="images in memory",
-        class_names=tuple(given),
-        template=DEFAULT_TEMPLATE,
-        train=samples(images, indices(labels, given)),
+        name="images in memory", class_names=tuple(given), template=DEFAULT_TEMPLATE, train=train, several=several
     )
 
 
@@ -208,20 +208,14 @@ def _is_missing(label: Any) -> bool:
     return label is None or nan or type(label).__name__ in ("NAType", "NaTType")
 
 
-def _of_sets(images: Sequence[ImageLike], labels: Sequence[Any], given: list[str] | None) -> Dataset:
-    """A data set of images with several labels each; `label` is the rarest. UserError: an image without a label."""
-    names = given or names_of(sorted({name for one in labels for name in one}))
+def _of_sets(images: Sequence[ImageLike], labels: Sequence[Any], names: list[str]) -> tuple[Sample, ...]:
+    """Images with several labels each; `label` is the rarest. UserError: an image without a label."""
     counts = Counter(place for one in labels for place in indices(one, names))
     places = [sorted(indices(one, names), key=lambda place: (counts[place], place)) for one in labels]
     if not all(places):
         raise UserError(f"image {places.index([])} has no label. Every image needs one or more.")
-    if len(names) < 2:
-        raise UserError(f"a classifier needs at least two classes; these are {names}.")
     found = samples(images, [own[0] for own in places])
-    train = tuple(replace(one, also=tuple(own[1:])) for one, own in zip(found, places, strict=True))
-    return Dataset(
-        name="images in memory", class_names=tuple(names), template=DEFAULT_TEMPLATE, train=train, several=True
-    )
+    return tuple(replace(one, also=tuple(own[1:])) for one, own in zip(found, places, strict=True))
 
 
 def names_of(given: Any) -> list[str]:

@@ -14,9 +14,10 @@ from tests.report.made import record
 from vlprompt.records import Record, harmonic
 from vlprompt.report.contenders import contenders
 from vlprompt.report.differences import pairs
-from vlprompt.report.grid import Column, Missing, ReportGrid, Value, evaluate, make_grid, number
+from vlprompt.report.grid import Column, Missing, ReportGrid, evaluate, make_grid, number
 from vlprompt.report.sections import make_sections
 from vlprompt.report.sides import Run
+from vlprompt.report.tables import Spread
 
 
 def runs(*found: Record) -> list[Run]:
@@ -76,7 +77,7 @@ def test_columns_are_what_a_literal_loop_gives(trial: int) -> None:
             continue
         value = evaluate(found, row, column)
         mean, deviation = literal(table, sorted(sets), column.kind)
-        assert isinstance(value, Value)
+        assert isinstance(value, Spread)
         assert value.mean == pytest.approx(mean)
         assert value.deviation == (None if deviation is None else pytest.approx(deviation))
 
@@ -94,8 +95,8 @@ def test_both_kinds_of_h_have_their_own_name_and_value() -> None:
     columns = {one.label: evaluate(found, names(found).index("coop"), one) for one in section.layouts[0].columns}
     assert [*columns] == ["Base", "Novel", "H of the means", "mean of H"]
     of_means, mean_of = columns["H of the means"], columns["mean of H"]
-    assert isinstance(of_means, Value)
-    assert isinstance(mean_of, Value)
+    assert isinstance(of_means, Spread)
+    assert isinstance(mean_of, Spread)
     assert of_means.mean == pytest.approx(harmonic(70, 50))
     assert mean_of.mean == pytest.approx((harmonic(80, 40) + 60) / 2)
     assert harmonic(82.69, 63.22) == pytest.approx(71.66, abs=0.01), "CoOp's published row"
@@ -109,7 +110,7 @@ def test_what_is_missing_is_never_averaged_over() -> None:
     assert average.title == "Average of 2 data sets"
     rpp = names(found).index("rpp")
     assert evaluate(found, rpp, average.columns[0]) == Missing(1, 2)
-    assert [type(evaluate(found, rpp, one.columns[0])) for one in rest] == [Value, Missing]
+    assert [type(evaluate(found, rpp, one.columns[0])) for one in rest] == [Spread, Missing]
 
 
 def test_seeds_that_are_not_everywhere_make_the_mean_but_not_the_spread() -> None:
@@ -118,9 +119,9 @@ def test_seeds_that_are_not_everywhere_make_the_mean_but_not_the_spread() -> Non
         *[record(dataset="b", seed=s, top1=v) for s, v in ((1, 30.0), (2, 50.0))],
     )
     value = evaluate(found, names(found).index("coop"), make_sections(found)[0].layouts[0].columns[0])
-    assert isinstance(value, Value)
+    assert isinstance(value, Spread)
     assert value.mean == pytest.approx((30 + 40) / 2)
-    assert (value.seeds, value.deviation) == (2, pytest.approx(statistics.stdev([20, 35])))
+    assert (value.count, value.deviation) == (2, pytest.approx(statistics.stdev([20, 35])))
 
 
 def test_zero_shot_stands_in_every_column_and_with_every_seed() -> None:
@@ -128,14 +129,14 @@ def test_zero_shot_stands_in_every_column_and_with_every_seed() -> None:
     (section,) = make_sections(found)
     values = [evaluate(found, 0, column) for column in section.layouts[0].columns]
     assert names(found)[0] == "zero-shot"
-    assert values == [Value(mean=20.0, deviation=None, seeds=None)] * 3
+    assert values == [Spread(20.0, None, None)] * 3
 
 
 def test_without_a_zero_shot_run_its_row_is_the_one_that_the_records_hold() -> None:
     found = grid(record(zero_shot_top1=23.5), record(seed=2, zero_shot_top1=23.5))
     assert names(found) == ["zero-shot", "coop"]
     column = make_sections(found)[0].layouts[0].columns[0]
-    assert evaluate(found, 0, column) == Value(mean=23.5, deviation=None, seeds=None)
+    assert evaluate(found, 0, column) == Spread(23.5, None, None)
     assert evaluate(found, 0, column, "top5") == Missing(0, 1)
     disagree = grid(record(zero_shot_top1=23.5), record(seed=2, zero_shot_top1=30.0))
     assert evaluate(disagree, 0, column) == Missing(0, 1)
@@ -166,7 +167,7 @@ def test_the_source_is_not_part_of_the_average_of_targets(protocol: str, average
     columns = section.layouts[0].columns
     assert [one.label for one in columns] == ["photos", "a", "b", average]
     value = evaluate(found, names(found).index("coop"), columns[-1])
-    assert isinstance(value, Value)
+    assert isinstance(value, Spread)
     assert value.mean == pytest.approx(40)
     assert evaluate(found, 0, columns[-1]) == Missing(1, 2)
 
@@ -193,8 +194,8 @@ def test_beside_a_pretrained_start_stands_the_own_start_of_the_same_method() -> 
     average = section.layouts[0].columns[-1]
     values = {name: evaluate(found, row, average) for row, name in enumerate(names(found))}
     own, pretrained = values["coop"], values["coop, from abababab"]
-    assert isinstance(own, Value)
-    assert isinstance(pretrained, Value)
+    assert isinstance(own, Spread)
+    assert isinstance(pretrained, Spread)
     assert (own.mean, pretrained.mean) == (50, 60)
     assert values["maple"] == Missing(0, 2)
     assert (names(found).index("coop"), names(found).index("coop, from abababab")) in pairs(found)
@@ -241,7 +242,7 @@ def test_the_same_run_twice_counts_once_and_is_named() -> None:
     assert "run1 is the same run of coop as run0" in note
     column = Column(label="", datasets=("birds",), places=(0,))
     value = evaluate(make_grid(found), 1, column)
-    assert isinstance(value, Value)
+    assert isinstance(value, Spread)
     assert value.mean == 10
 
 
@@ -258,5 +259,5 @@ def test_top5_of_five_classes_is_what_it_is_by_definition() -> None:
     average = make_sections(found)[0].layouts[0].columns[-1]
     assert len(average.places) == 2
     value = evaluate(found, names(found).index("coop"), average, "top5")
-    assert isinstance(value, Value)
+    assert isinstance(value, Spread)
     assert value.mean == pytest.approx(80)

@@ -61,6 +61,9 @@ def compare(
         console.warn(f"{note}.")
 
 
+HEADER = ("data", "shots", "A", "B", "B - A", "95 % interval", "seeds", "images", "verdict", "seeds needed")
+
+
 def _tables(found: Iterable[Comparison], margin: float) -> list[Table]:
     """One per protocol, source and classes."""
     from vlprompt.report.tables import Table
@@ -75,10 +78,7 @@ def _tables(found: Iterable[Comparison], margin: float) -> list[Table]:
         out.append(
             Table(
                 title=f"{names}, points ({where})",
-                header=(
-                    *("data", "shots", "A", "B", "B - A", "95 % interval", "seeds", "images", "verdict"),
-                    "seeds needed",
-                ),
+                header=HEADER,
                 cells=tuple(_cells(one) for one in group),
                 remark=f"Margin {margin:g} points. Paired over images and seeds.",
                 least=("seeds needed", "images", "seeds", "A", "B", "shots"),

@@ -40,8 +40,10 @@ def explain(
 
     Example: `vlprompt explain runs/mine --image cat.jpg`
     """
+    from vlprompt import records
     from vlprompt.artifact import pick
     from vlprompt.explain import read
+    from vlprompt.report.judgement import judge
 
     picked = pick(run)
     if image is not None:
@@ -60,15 +62,8 @@ def explain(
         console.show(*shown(reading.words.head))
     if reading.alike is not None:
         console.show(_alike(reading.alike))
-    console.show(Text("What follows", style="bold"), *_judged(picked.directory), *map(Text, reading.conclusion))
-
-
-def _judged(directory: Path) -> list[str]:
-    """The judgement of `train`, where the prompt has its record."""
-    from vlprompt import records
-    from vlprompt.report.judgement import judge
-
-    return [judge([records.read(directory)]).sentence] if records.finished(directory) else []
+    judged = [judge([records.read(picked.directory)]).sentence] if records.finished(picked.directory) else []
+    console.show(Text("What follows", style="bold"), *judged, *map(Text, reading.conclusion))
 
 
 def _alike(alike: Alike) -> Table:
@@ -158,6 +153,15 @@ def _tensors(reading: Reading) -> list[RenderableType]:
 
 def _as_dict(reading: Reading, directory: str) -> dict[str, object]:
     learned, words = reading.learned, reading.words
+    in_words = words and {
+        "of_class": words.of_class,
+        "by_cosine": [_near(one) for one in words.by_cosine],
+        "by_distance": [_near(one) for one in words.by_distance],
+        "perplexity": words.perplexity,
+        "perplexity_start": words.perplexity_start,
+        "perplexity_template": words.perplexity_template,
+        "head": words.head.as_dict(),
+    }
     return {
         "directory": directory,
         "method": learned.method.name,
@@ -165,18 +169,8 @@ def _as_dict(reading: Reading, directory: str) -> dict[str, object]:
         "classes": list(learned.class_names),
         "tensors": [{"name": one.name, "shape": list(one.shape), "place": one.place} for one in reading.tensors],
         "conclusion": reading.conclusion,
-        "alike": None if reading.alike is None else dataclasses.asdict(reading.alike),
-        "words": None
-        if words is None
-        else {
-            "of_class": words.of_class,
-            "by_cosine": [_near(one) for one in words.by_cosine],
-            "by_distance": [_near(one) for one in words.by_distance],
-            "perplexity": words.perplexity,
-            "perplexity_start": words.perplexity_start,
-            "perplexity_template": words.perplexity_template,
-            "head": words.head.as_dict(),
-        },
+        "alike": reading.alike and dataclasses.asdict(reading.alike),
+        "words": in_words,
     }
 
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from rich.table import Table
 from rich.text import Text
 
 from vlprompt.cli import console, options
@@ -16,7 +14,6 @@ from vlprompt.errors import UserError
 
 if TYPE_CHECKING:
     from vlprompt.describe import Description
-    from vlprompt.methods.options import Option
 
 
 def methods(
@@ -162,8 +159,15 @@ def _explain(name: str, model: str, as_json: bool) -> None:
     }
     console.show(Text(about.name, style="bold"), console.pairs(facts))
     if about.tensors:
-        console.show(_reach(about))
-    console.show(_options(choices, recipe))
+        names = [term.name for term in about.terms]
+        reached = (
+            (one.name, " x ".join(map(str, one.shape)), one.place, *map(one.reach, names)) for one in about.tensors
+        )
+        title = "What is learned, and which loss reaches it (measured)"
+        console.show(console.table(title, ("tensor", "shape", "where it enters", *names), reached))
+    rows = ((one.name, one.default, one.allowed, one.help) for one in choices)
+    title = f"Options for --set (defaults of the recipe {recipe})"
+    console.show(console.table(title, ("!name", "default", "allowed", "meaning"), rows))
     console.commands("Try it:", [f"vlprompt train --method {about.name}"])
 
 
@@ -173,19 +177,3 @@ def _lengths(about: Description) -> str:
     w = ", ".join(f"{one:g}" for one in sorted({term.weight for term in about.terms if term.balance}))
     told = f", with {w} in place of w" if w else ""
     return f"{each} times cross-entropy's, on what the term labels, before the first step, on random images{told}"
-
-
-def _reach(about: Description) -> Table:
-    """Which term trains which tensor, as measured by `vlprompt.describe`."""
-    rows = (
-        (one.name, " x ".join(map(str, one.shape)), one.place, *(one.reach(term.name) for term in about.terms))
-        for one in about.tensors
-    )
-    columns = ("tensor", "shape", "where it enters", *(term.name for term in about.terms))
-    return console.table("What is learned, and which loss reaches it (measured)", columns, rows)
-
-
-def _options(choices: Sequence[Option], recipe: str) -> Table:
-    rows = ((one.name, one.default, one.allowed, one.help) for one in choices)
-    title = f"Options for --set (defaults of the recipe {recipe})"
-    return console.table(title, ("!name", "default", "allowed", "meaning"), rows)

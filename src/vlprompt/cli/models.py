@@ -5,13 +5,10 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from vlprompt.cli import console, options
 from vlprompt.cli.options import argument
-
-if TYPE_CHECKING:
-    from vlprompt.towers import Clip
 
 OTHERS = (
     "Any CLIP works too: a Hugging Face or open_clip directory or Hub id (for example openai/clip-vit-base-patch16), or one of "
@@ -77,10 +74,11 @@ def _facts(name: str) -> dict[str, object]:
     from vlprompt.towers import load
 
     clip = load(name)
+    vit = clip.facts.takes_image_prompts
     return {
         "name": name,
         "parameters": sum(parameter.numel() for parameter in clip.parameters()),
-        "image tower": _tower(clip),
+        "image tower": f"ViT, patch {clip.config.patch_size}{TRUNK if clip.reads_cells else ''}" if vit else "ResNet",
         "pixels": clip.preprocess.crop,
         "text width": clip.facts.text_width,
         "image width": clip.facts.image_width,
@@ -88,9 +86,3 @@ def _facts(name: str) -> dict[str, object]:
         "words": len(clip.vocabulary.word_ids),
         "weight_hash": clip.weight_hash,
     }
-
-
-def _tower(clip: Clip) -> str:
-    if not clip.facts.takes_image_prompts:
-        return "ResNet"
-    return f"ViT, patch {clip.config.patch_size}" + (TRUNK if clip.reads_cells else "")

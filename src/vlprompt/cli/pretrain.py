@@ -14,7 +14,6 @@ from vlprompt.errors import UserError
 from vlprompt.methods.options import parse_settings
 
 if TYPE_CHECKING:
-    from vlprompt.losses.sampled import Correction
     from vlprompt.methods.recipes import Recipe as ARecipe
     from vlprompt.pretrain.config import PretrainConfig, PretrainViews
 
@@ -133,7 +132,7 @@ def pretrain(
 
 def _config(asked: dict[str, Any]) -> PretrainConfig:
     """The configuration of the options as they were given, by their names."""
-    from vlprompt.pretrain.config import PretrainConfig
+    from vlprompt.pretrain.config import CORRECTIONS, PretrainConfig
 
     if asked["all_classes"] and asked["classes_per_step"] is not None:
         raise UserError("--all-classes and --classes-per-step exclude each other: give one.")
@@ -150,7 +149,7 @@ def _config(asked: dict[str, Any]) -> PretrainConfig:
         "overrides": parse_settings(asked["settings"]),
         "shots": asked["shots"] or None,
         "classes_per_step": 0 if asked["all_classes"] else asked["classes_per_step"],
-        "correction": _correction(asked["correction"]),
+        "correction": asked["correction"] and options.one_of("--correction", asked["correction"], CORRECTIONS),
         "views": _views(asked["views"]),
     }
     return options.config_of(PretrainConfig, asked, made)
@@ -170,12 +169,6 @@ def _recipe(name: str) -> ARecipe | None:
             "ends in pretraining (`vlprompt recipes`)."
         )
     return found
-
-
-def _correction(text: str | None) -> Correction | None:
-    from vlprompt.pretrain.config import CORRECTIONS
-
-    return None if text is None else options.one_of("--correction", text, CORRECTIONS)
 
 
 def _views(text: str | None) -> PretrainViews | None:

@@ -81,17 +81,14 @@ class Lines(Observer):
         if now - self._spoken < SECONDS_BETWEEN_LINES and self._done < self._total:
             return
         self._spoken = now
-        self._say(f"{self._name}: {self._done}/{self._total}  {_shown(shown)}".rstrip())
+        console.say(self._output, f"{self._name}: {self._done}/{self._total}  {_shown(shown)}".rstrip())
 
     def note(self, text: str) -> None:
         if self._notes:
-            self._say(f"Note: {text}")
+            console.say(self._output, text, "Note: ")
 
     def finished(self, record: Record) -> None:
-        self._say(_finished(record))
-
-    def _say(self, text: str) -> None:
-        console.say(self._output, text)
+        console.say(self._output, _finished(record))
 
 
 @contextmanager
@@ -131,9 +128,8 @@ def counting(name: str) -> Iterator[Callable[[int], None]]:
     if not output.is_terminal:
         yield lambda number: None
         return
-    with Progress(
-        TextColumn(name), TextColumn("{task.completed}"), TimeElapsedColumn(), console=output, transient=True
-    ) as progress:
+    columns = (TextColumn(name), TextColumn("{task.completed}"), TimeElapsedColumn())
+    with Progress(*columns, console=output, transient=True) as progress:
         task = progress.add_task(name, total=None)
         yield lambda number: progress.advance(task, number)
 

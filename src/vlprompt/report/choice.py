@@ -5,9 +5,10 @@ from __future__ import annotations
 import statistics
 
 from vlprompt.report.comparison import compare_cells
-from vlprompt.report.grid import Column, ReportGrid, Value, evaluate, shots_in_words
+from vlprompt.report.grid import Column, ReportGrid, evaluate, shots_in_words
 from vlprompt.report.sections import Section
 from vlprompt.report.sides import SeedRuns
+from vlprompt.report.tables import Spread
 
 
 def advice(grid: ReportGrid, section: Section, margin: float) -> list[str]:
@@ -27,7 +28,7 @@ def advice(grid: ReportGrid, section: Section, margin: float) -> list[str]:
             if contender.runs
             and all((row, place) in grid.runs for place in column.places)
             and all(run.record.setting == "inductive" for run in contender.runs)
-            and isinstance(value := evaluate(grid, row, column), Value)
+            and isinstance(value := evaluate(grid, row, column), Spread)
         }
         if len(means) > 1:
             out.append(_said(grid, section, column, means, margin))

@@ -37,17 +37,9 @@ class Detail:
     """Per bin: images, mean confidence and accuracy, both percent."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Classes:
-    """The class names of a place by label; "" where none is known, because that class has no test images."""
-
-    place: int
-    names: tuple[str, ...]
-
-
-def make_details(grid: ReportGrid, sections: Sequence[Section]) -> tuple[list[Classes], list[Detail]]:
-    """Details of every contender at each data set's place with the most shots."""
-    classes, details = [], []
+def make_details(grid: ReportGrid, sections: Sequence[Section]) -> tuple[dict[int, tuple[str, ...]], list[Detail]]:
+    """Class names (see `class_names`) of each data set's place with the most shots, and details of every contender there."""
+    classes, details = {}, []
     for place in dict.fromkeys(place for section in sections for place in section.asked):
         names: tuple[str, ...] = ()
         for contender in range(len(grid.contenders)):
@@ -58,12 +50,12 @@ def make_details(grid: ReportGrid, sections: Sequence[Section]) -> tuple[list[Cl
             if not names and kept:
                 names = class_names(*kept[0])
             details.append(_detail(contender, place, runs, [one for _, one in kept]))
-        classes.append(Classes(place=place, names=names))
+        classes[place] = names
     return classes, details
 
 
 def class_names(run: Run, predictions: Predictions) -> tuple[str, ...]:
-    """A record names the classes that have test images, in the order of their labels."""
+    """By label, "" for a class without test images: a record names those that have some, in the order of their labels."""
     labels = np.unique(predictions.label)
     out = [""] * run.record.num_classes
     if len(labels) == len(run.record.per_class) and (not len(labels) or labels[-1] < len(out)):

@@ -14,6 +14,7 @@ from typing import Literal
 from vlprompt.records import harmonic
 from vlprompt.report.contenders import Contender
 from vlprompt.report.sides import Run
+from vlprompt.report.tables import Spread
 
 DIGITS = 6
 """Decimals that are kept, so the page computes with the same numbers."""
@@ -191,17 +192,6 @@ class Column:
     shots: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Value:
-    """What a contender has in a column."""
-
-    mean: float
-    deviation: float | None
-    """Sample standard deviation over the seeds that all places of the column have; None below two."""
-    seeds: int | None
-    """How many; None where none is involved."""
-
-
 @dataclass(frozen=True, slots=True)
 class Missing:
     """Not all that the column needs is there: `have` of `want` places. Nothing is averaged over."""
@@ -210,8 +200,9 @@ class Missing:
     want: int
 
 
-def evaluate(grid: ReportGrid, contender: int, column: Column, metric: str = "top1") -> Value | Missing:
-    """A cell of a table. The mean is that of the places' means over seeds; the spread is over seeds of the column's own value."""
+def evaluate(grid: ReportGrid, contender: int, column: Column, metric: str = "top1") -> Spread | Missing:
+    """A cell of a table. The mean is that of the places' means over seeds; the spread is over the seeds that all places of the column
+    have, of the column's own value."""
     wanted = (*column.places, *column.others)
     cells = [grid.values.get((contender, place, metric)) for place in wanted]
     there = [one for one in cells if one]
@@ -221,11 +212,8 @@ def evaluate(grid: ReportGrid, contender: int, column: Column, metric: str = "to
     learned = [set(one) for one in there if ANY not in one]
     common = sorted(set.intersection(*learned)) if learned else []
     by_seed = [_combine(column.kind, [one.get(seed, one.get(ANY, 0.0)) for one in there]) for seed in common]
-    return Value(
-        mean=_combine(column.kind, means),
-        deviation=statistics.stdev(by_seed) if len(by_seed) > 1 else None,
-        seeds=len(common) if learned else None,
-    )
+    deviation = statistics.stdev(by_seed) if len(by_seed) > 1 else None
+    return Spread(_combine(column.kind, means), deviation, len(common) if learned else None)
 
 
 def _combine(kind: Averaging, values: Sequence[float]) -> float:

@@ -14,7 +14,7 @@ from vlprompt import __version__
 from vlprompt.report.bootstrap import LEVEL
 from vlprompt.report.comparison import Comparison
 from vlprompt.report.contenders import Contender
-from vlprompt.report.details import Classes, Detail
+from vlprompt.report.details import Detail
 from vlprompt.report.differences import Pair
 from vlprompt.report.grid import ReportGrid
 from vlprompt.report.sections import Section
@@ -41,7 +41,7 @@ def render(
     grid: ReportGrid,
     sections: Sequence[Section],
     differences: Sequence[Pair],
-    classes: Sequence[Classes],
+    classes: Mapping[int, Sequence[str]],
     details: Sequence[Detail],
     choices: Mapping[str, Sequence[str]],
     *,
@@ -58,7 +58,7 @@ def render(
         "differences": [_pair(pair) for pair in differences],
         "margin": margin,
         "level": LEVEL,
-        "classes": [dataclasses.asdict(one) for one in classes],
+        "classes": [{"place": place, "names": names} for place, names in classes.items()],
         "details": [_detail(one) for one in details],
         "costs": _costs(grid),
     }

@@ -23,7 +23,8 @@ class Spread:
     mean: float
     deviation: float | None
     """Sample standard deviation (n - 1); None for one value."""
-    count: int
+    count: int | None
+    """How many; None where no seed is involved."""
 
     def __str__(self) -> str:
         return f"{self.mean:.1f}" if self.deviation is None else f"{self.mean:.1f} +- {self.deviation:.1f}"

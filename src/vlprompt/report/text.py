@@ -8,10 +8,10 @@ from vlprompt import plain
 from vlprompt.report.bootstrap import LEVEL, Estimate
 from vlprompt.report.details import Detail
 from vlprompt.report.differences import Pair
-from vlprompt.report.grid import ANY, METRICS, PRECISION, Metric, Missing, ReportGrid, Value, evaluate, number
+from vlprompt.report.grid import ANY, METRICS, PRECISION, Metric, Missing, ReportGrid, evaluate, number
 from vlprompt.report.sections import Layout, Section
 from vlprompt.report.sides import Run
-from vlprompt.report.tables import MISSING, NOT_MEASURED, spread
+from vlprompt.report.tables import MISSING, NOT_MEASURED, Spread, spread
 
 REMARK = (
     "Top-1 accuracy in percent: mean over seeds, +- the sample standard deviation over seeds. Bold: the best of a column, computed from "
@@ -20,20 +20,20 @@ REMARK = (
 )
 
 
-def shown(value: Value | Missing, expected: int = 0) -> str:
+def shown(value: Spread | Missing, expected: int = 0) -> str:
     """A cell as text: `71.2 +- 0.4`, `missing`, or `missing (3 of 5)`; fewer seeds than expected are counted."""
     if isinstance(value, Missing):
         return MISSING if value.want == 1 else f"{MISSING} ({value.have} of {value.want})"
     text = number(value.mean)
     if value.deviation is not None:
         text += f" +- {number(value.deviation)}"
-    short = value.seeds is not None and value.seeds < expected
-    return text + (f" ({value.seeds} of {expected} seeds)" if short else "")
+    short = value.count is not None and value.count < expected
+    return text + (f" ({value.count} of {expected} seeds)" if short else "")
 
 
-def best(values: Sequence[Value | Missing]) -> set[int]:
+def best(values: Sequence[Spread | Missing]) -> set[int]:
     """The rows with the best shown mean; none where fewer than two have a value."""
-    means = {row: float(number(one.mean)) for row, one in enumerate(values) if isinstance(one, Value)}
+    means = {row: float(number(one.mean)) for row, one in enumerate(values) if isinstance(one, Spread)}
     if len(means) < 2:
         return set()
     return {row for row, mean in means.items() if mean == max(means.values())}
