@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from vlprompt import artifact
 from vlprompt.artifact import Learned
-from vlprompt.errors import DATA, NUMERICAL, UserError
+from vlprompt.errors import NUMERICAL, UserError, data_error
 from vlprompt.methods.resolve import resolve
 from vlprompt.prompts.start import LEARNER, fill, misfits, ours
 from vlprompt.towers import Clip
@@ -139,13 +139,12 @@ def _files(file: Path) -> list[Path]:
         index = next((name for name in (INDEX, PICKLED_INDEX) if (file / name).is_file()), None)
         if index is None:
             inside = sorted(one.name for one in file.iterdir())[:6]
-            raise UserError(
-                f"{file} is a folder without {INDEX}. Give a checkpoint's file (it holds: {', '.join(inside) or 'nothing'}).",
-                exit_code=DATA,
+            raise data_error(
+                f"{file} is a folder without {INDEX}. Give a checkpoint's file (it holds: {', '.join(inside) or 'nothing'})."
             )
         file = file / index
     if not file.is_file():
-        raise UserError(f"{file} is not a file. Give a published checkpoint, such as model.pth.tar-5.", exit_code=DATA)
+        raise data_error(f"{file} is not a file. Give a published checkpoint, such as model.pth.tar-5.")
     holds = "A checkpoint in several files has all of them in one folder"
     if file.name.endswith(".index.json"):
         return [require(file.parent, name, holds) for name in shard_names(file.parent, file.name)]
@@ -197,13 +196,12 @@ def _layout(
     layout = next((one for one in LAYOUTS if all(mark in stored for mark in one.marks)), None)
     if layout is None:
         names = sorted(stored) or sorted(frozen)
-        raise UserError(
+        raise data_error(
             f"{file} is not a known checkpoint of a prompt: it has no tensor 'ctx' (its {len(names)} are "
-            f"{', '.join(names[:6])}{', ...' if len(names) > 6 else ''}). Allowed: {PUBLISHED}.",
-            exit_code=DATA,
+            f"{', '.join(names[:6])}{', ...' if len(names) > 6 else ''}). Allowed: {PUBLISHED}."
         )
     if other := _other(stored):
-        raise UserError(f"{file} cannot be converted: {other}. Allowed: {PUBLISHED}.", exit_code=DATA)
+        raise data_error(f"{file} cannot be converted: {other}. Allowed: {PUBLISHED}.")
     if method is not None and method not in (layout.method, *layout.like):
         raise UserError(
             f"--method {method}: {file} has the tensors of {layout.name}. Allowed: {', '.join((layout.method, *layout.like))}."
@@ -278,18 +276,16 @@ def _fill(prompt: nn.Module, tensors: Mapping[str, Tensor], layout: CheckpointLa
     wanted = dict(prompt.named_parameters()) | dict(prompt.named_buffers())
     more = [name for name in tensors if name not in wanted]
     if more:
-        raise UserError(
+        raise data_error(
             f"{file} has learned tensors that {layout.name}'s method has no place for: {', '.join(more[:6])}"
             f"{f' and {len(more) - 6} more' if len(more) > 6 else ''}. Nothing is converted, since without them answers would be others. "
-            "Allowed: the tensors of one method alone (no adapters, LoRA, or a student's projection).",
-            exit_code=DATA,
+            "Allowed: the tensors of one method alone (no adapters, LoRA, or a student's projection)."
         )
     problems = misfits(tensors, prompt)
     if problems:
-        raise UserError(
+        raise data_error(
             f"{file} looks like {layout.name}'s but does not fit {clip.name}: {'; '.join(problems)}. Give the backbone and the "
-            "classes that it was learned on.",
-            exit_code=DATA,
+            "classes that it was learned on."
         )
     fill(prompt, tensors)
 
@@ -313,15 +309,13 @@ def _words(
         return layout.words[0]
     prefix, suffix = (fixed[name].float() for name in FIXED)
     if len(suffix) != len(class_names):
-        raise UserError(
-            f"{file} was learned on {len(suffix)} classes, but {len(class_names)} are given. Give their names in its order.",
-            exit_code=DATA,
+        raise data_error(
+            f"{file} was learned on {len(suffix)} classes, but {len(class_names)} are given. Give their names in its order."
         )
     table = clip.vocabulary.weight_VD.cpu()
     if prefix.shape[-1] != table.shape[1] or not _near(prefix[0, 0], table[clip.tokenizer.start_id]):
-        raise UserError(
-            f"{file} was learned on another backbone than {clip.name}: its [SOS] has another embedding. Give its own with --model.",
-            exit_code=DATA,
+        raise data_error(
+            f"{file} was learned on another backbone than {clip.name}: its [SOS] has another embedding. Give its own with --model."
         )
     wrong = ""
     for words in layout.words:
@@ -332,10 +326,9 @@ def _words(
         if other is None:
             return words
         wrong = wrong or class_names[other]
-    raise UserError(
+    raise data_error(
         f"{file} was learned on other classes, or in another order: what stands behind its context is not {wrong!r}. Give the names "
-        "as they were then, in that order.",
-        exit_code=DATA,
+        "as they were then, in that order."
     )
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from vlprompt import artifact
-from vlprompt.errors import DATA, UserError, reason_of
+from vlprompt.errors import UserError, data_error, reason_of
 
 FILES = (artifact.FACTS, artifact.TENSORS, artifact.CARD)
 
@@ -40,7 +40,7 @@ def pull(repo_id: str, to: Path | None = None) -> Path:
     from huggingface_hub import snapshot_download
 
     if Path(repo_id).parts[:1] == ("runs",):  # a run that is not there is not looked for on the Hub
-        raise UserError(f"there is no directory {repo_id}. Learn a prompt with vlprompt train.", exit_code=DATA)
+        raise data_error(f"there is no directory {repo_id}. Learn a prompt with vlprompt train.")
     try:
         found = Path(snapshot_download(repo_id, allow_patterns=list(FILES)))
     except Exception as error:  # the HTTP library, and so its errors, differs between versions of huggingface_hub
@@ -124,4 +124,4 @@ def _refuse(what: str, error: Exception) -> NoReturn:
     hint = "Check the id and the network; a private or gated one needs `hf auth login`."
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON"):
         hint = "HF_HUB_OFFLINE is set: unset it to go online."
-    raise UserError(f"{what}: {reason_of(error)}. {hint}", exit_code=DATA) from error
+    raise data_error(f"{what}: {reason_of(error)}. {hint}") from error

@@ -19,7 +19,7 @@ from PIL import Image
 
 from vlprompt.data import DEFAULT_TEMPLATE, Dataset, Sample, open_dataset, open_image, split_by_rule
 from vlprompt.data.folders import DEEPEST, has_image_name, hidden
-from vlprompt.errors import DATA, UserError
+from vlprompt.errors import UserError, data_error
 from vlprompt.types import plain_name
 
 P = ParamSpec("P")
@@ -86,7 +86,7 @@ def listed(X: Any) -> Iterator[Any]:
             if has_image_name(file) and not hidden(file)
         )
         if not found:
-            raise UserError(f"{X}: there is no image in this folder or below it.", exit_code=DATA)
+            raise data_error(f"{X}: there is no image in this folder or below it.")
         yield from found
     elif is_one(X):
         yield X

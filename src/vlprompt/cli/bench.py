@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from vlprompt import pocket
 from vlprompt.cli import clusters, console, options, work
 from vlprompt.cli.options import argument, option
-from vlprompt.errors import DATA, UserError, unknown
+from vlprompt.errors import DATA, UserError, data_error, unknown
 from vlprompt.methods.options import parse_settings
 
 if TYPE_CHECKING:
@@ -135,9 +135,7 @@ def _made(request: Request, desk: Desk) -> Plan:
     except UserError as problem:
         if isinstance(desk, bench.SizedDesk) or problem.exit_code != DATA or not absent(request.data):
             raise
-        raise UserError(
-            f"{problem} With --dry-run cells, hours and disk are planned without the data.", exit_code=DATA
-        ) from problem
+        raise data_error(f"{problem} With --dry-run cells, hours and disk are planned without the data.") from problem
 
 
 def absent(data: Sequence[str]) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ import typer
 from vlprompt.cli import console, options
 from vlprompt.cli.options import argument, option
 from vlprompt.cli.progress import SECONDS_BETWEEN_LINES, counting
-from vlprompt.errors import DATA, UserError
+from vlprompt.errors import DATA, UserError, data_error
 
 if TYPE_CHECKING:
     from vlprompt.data.download import Advance
@@ -126,9 +126,7 @@ def get(name: Name, dry_run: DryRun = False) -> None:
         obtain(row, root, _Teller())
     found = state(row, root)
     if not found.usable:
-        raise UserError(
-            f"{row.title}: still missing: {', '.join(found.missing)}. {by_hand(row, folder)}", exit_code=DATA
-        )
+        raise data_error(f"{row.title}: still missing: {', '.join(found.missing)}. {by_hand(row, folder)}")
     console.show(f"{row.title} is in {folder}: {found.word}.")
     console.commands("Next:", [f"vlprompt data check {row.name}"])
 

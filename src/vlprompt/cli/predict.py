@@ -15,7 +15,7 @@ from rich.text import Text
 
 from vlprompt.cli import console, options, progress
 from vlprompt.cli.options import argument, option
-from vlprompt.errors import DATA, UserError
+from vlprompt.errors import UserError, data_error
 from vlprompt.plain import table
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ def _piped() -> bytes:
     found = sys.stdin.buffer.read(SMALL + 1)
     if len(found) > SMALL:
         said = f"standard input holds more than {SMALL:,} bytes. Save it as a file, and give that."
-        raise UserError(said, exit_code=DATA)
+        raise data_error(said)
     return found
 
 
@@ -201,7 +201,7 @@ def _answer(
         chunk = paths[start : start + BATCH]
         probability_BC, reasons = classifier.predict_files(chunk, names, advance)
         if strict and reasons:
-            raise UserError(next(iter(reasons.values())), exit_code=DATA)
+            raise data_error(next(iter(reasons.values())))
         bad |= {_name(chunk[number]): why for number, why in reasons.items()}
         good = [path for number, path in enumerate(chunk) if number not in reasons]
         for path, row in zip(good, probability_BC.tolist(), strict=True):
@@ -210,7 +210,7 @@ def _answer(
             answers.append(Answer(_name(path), listed, chosen=_chosen(classifier, row, shown)))
     if not answers:
         why = "; ".join(list(bad.values())[:LISTED])
-        raise UserError(f"none of the {len(paths)} files is a usable image: {why}", exit_code=DATA)
+        raise data_error(f"none of the {len(paths)} files is a usable image: {why}")
     return answers, bad
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 from vlprompt.cli import console, options
 from vlprompt.cli.options import argument, option
 from vlprompt.cli.progress import observing
-from vlprompt.errors import DATA, UserError
+from vlprompt.errors import UserError, data_error
 
 SHOWN = 4
 """Classes of a picture that the table names."""
@@ -94,5 +94,5 @@ def _one(path: Path, out: Path, classifier: object, short: int | None) -> dict[s
         disk.write_bytes(out / f"{path.stem}.npy", array.getvalue())
         disk.write_bytes(out / f"{path.stem}.png", shown.getvalue())
     except OSError as problem:
-        raise UserError(f"--out {out}: {problem.strerror}.", exit_code=DATA) from problem
+        raise data_error(f"--out {out}: {problem.strerror}.") from problem
     return share_of(label_HW, classifier.class_names)

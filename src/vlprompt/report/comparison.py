@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vlprompt.errors import DATA, UserError, unknown
+from vlprompt.errors import UserError, data_error, unknown
 from vlprompt.report.bootstrap import MARGIN, Estimate, Gains, PairedTest, estimate, paired_test
 from vlprompt.report.sides import FIELDS, Run, SeedRuns, cells, name_of, paired
 
@@ -144,10 +144,9 @@ def paired_table(first: SeedRuns, second: SeedRuns) -> tuple[Gains, tuple[int, .
     by_seed = {run.record.seed: run for run in second.runs}
     rows = [(run, by_seed[run.record.seed]) for run in first.runs if run.record.seed in by_seed]
     if not rows:
-        raise UserError(
+        raise data_error(
             f"not comparable: no seed in common on {first.record.dataset} "
-            f"({_list(first.seeds)} against {_list(second.seeds)}). The seed draws the training images; learn both with the same.",
-            exit_code=DATA,
+            f"({_list(first.seeds)} against {_list(second.seeds)}). The seed draws the training images; learn both with the same."
         )
     lone = sorted(set(first.seeds) ^ set(second.seeds))
     return _table(rows), tuple(run.record.seed for run, _ in rows), tuple(lone)
@@ -163,17 +162,16 @@ def _table(rows: Sequence[tuple[Run, Run]]) -> Gains:
             where = f"{rows[0][0].directory} and {run.directory}"
             if not np.array_equal(hashes, other_hashes):
                 common = len(np.intersect1d(hashes, other_hashes))
-                raise UserError(
-                    f"not comparable: other test images in {where} ({len(hashes)} and {len(other_hashes)}, {common} in common).",
-                    exit_code=DATA,
+                raise data_error(
+                    f"not comparable: other test images in {where} ({len(hashes)} and {len(other_hashes)}, {common} in common)."
                 )
             # Of several labels the answered one is kept, if it is one of the image's.
             if run.record.mean_ap is None and not np.array_equal(labels, other_labels):
                 wrong = int((labels != other_labels).sum())
-                raise UserError(f"not comparable: {wrong} images have other labels in {where}.", exit_code=DATA)
+                raise data_error(f"not comparable: {wrong} images have other labels in {where}.")
         out.append(pair[1].sorted_images[2].astype(np.int8) - pair[0].sorted_images[2].astype(np.int8))
     if not len(hashes):
-        raise UserError(f"not comparable: {rows[0][0].directory} has no test images.", exit_code=DATA)
+        raise data_error(f"not comparable: {rows[0][0].directory} has no test images.")
     return np.stack(out)
 
 

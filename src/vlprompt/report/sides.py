@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlprompt import records
-from vlprompt.errors import DATA, UserError, unknown
+from vlprompt.errors import UserError, data_error, unknown
 from vlprompt.records import Predictions, Record
 
 FIELDS = {
@@ -42,9 +42,8 @@ class Run:
         """UserError where the run kept none."""
         found = records.read_predictions(self.directory, self.record)
         if found is None:
-            raise UserError(
-                f"{self.directory} has no {records.PREDICTIONS}, so it cannot be compared image by image. Run it again.",
-                exit_code=DATA,
+            raise data_error(
+                f"{self.directory} has no {records.PREDICTIONS}, so it cannot be compared image by image. Run it again."
             )
         return found
 
@@ -53,9 +52,8 @@ class Run:
         found, said = self.predictions, self.record.top1
         own = 100 * float((found.predicted == found.label).mean()) if len(found.label) else None
         if (said is None) != (own is None) or abs((said or 0.0) - (own or 0.0)) > ROUNDED:
-            raise UserError(
-                f"{self.directory}: its record says {said} % top-1, its predictions give {own}; one of them was changed.",
-                exit_code=DATA,
+            raise data_error(
+                f"{self.directory}: its record says {said} % top-1, its predictions give {own}; one of them was changed."
             )
 
     @cached_property
@@ -84,7 +82,7 @@ def read_side(root: Path, method: str | None = None) -> list[Run]:
     """
     runs = [Run(directory, record) for directory, record in records.find(root)]
     if not runs:
-        raise UserError(f"{root} has no finished run ({records.RESULT}) in it.", exit_code=DATA)
+        raise data_error(f"{root} has no finished run ({records.RESULT}) in it.")
     methods = sorted({run.record.method for run in runs})
     if method is None and len(methods) > 1:
         raise UserError(
@@ -126,10 +124,9 @@ def cells(runs: Iterable[Run], fields: Sequence[str]) -> dict[Key, SeedRuns]:
         group.sort(key=lambda run: run.record.seed)
         for one, other in pairwise(group):
             if one.record.seed == other.record.seed:
-                raise UserError(
+                raise data_error(
                     f"{one.directory} and {other.directory} are both seed {one.record.seed} of {name_of(one.record)} on "
-                    f"{one.record.dataset}. Name a directory that holds one of them.",
-                    exit_code=DATA,
+                    f"{one.record.dataset}. Name a directory that holds one of them."
                 )
         out[key] = SeedRuns(tuple(group))
     return out
@@ -149,7 +146,7 @@ def paired(
             if all(a == b or (loose and field == "shots") for a, b, field in zip(key, other_key, fields, strict=True)):
                 pairs.append((key, other_key))
     if not pairs:
-        raise UserError("not comparable: " + _reason(list(left), list(right), fields), exit_code=DATA)
+        raise data_error("not comparable: " + _reason(list(left), list(right), fields))
     ours, theirs = map(set, zip(*pairs, strict=True))
     notes = [f"only in the first: {_words(key, fields)}" for key in left if key not in ours]
     notes += [f"only in the second: {_words(key, fields)}" for key in right if key not in theirs]

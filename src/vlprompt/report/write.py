@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vlprompt import disk
-from vlprompt.errors import DATA, UserError
+from vlprompt.errors import UserError, data_error
 from vlprompt.records import RESULT, Record
 from vlprompt.report import text
 from vlprompt.report.bootstrap import MARGIN
@@ -42,11 +42,11 @@ def write_report(root: Path, *, margin: float = MARGIN, title: str = "") -> Writ
     if not 0 <= margin <= 100:
         raise UserError(f"a margin of {margin} points; it must lie between 0 and 100.")
     if not root.is_dir():
-        raise UserError(f"{root} is not a directory. Name the one that holds the runs.", exit_code=DATA)
+        raise data_error(f"{root} is not a directory. Name the one that holds the runs.")
     runs, problems = gather(root)
     if not runs:
         told = "".join(f"\n{problem}" for problem in problems)
-        raise UserError(f"{root} has no finished run ({RESULT}) in it.{told}", exit_code=DATA)
+        raise data_error(f"{root} has no finished run ({RESULT}) in it.{told}")
     found, twice = contenders(runs)
     grid = make_grid(found)
     sections = make_sections(grid)
