@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from vlprompt.report.grid import Column, Place, ReportGrid, shots_in_words
@@ -90,57 +91,49 @@ def _groups(places: PlacesByNumber, key: Callable[[Place], object]) -> list[Plac
     return list(groups.values())
 
 
-def _shots(places: Iterable[Place]) -> list[int | None]:
-    return sorted({place.shots for place in places}, key=lambda one: math.inf if one is None else one)
-
-
-def _datasets(places: Iterable[Place]) -> list[str]:
-    return list(dict.fromkeys(place.dataset for place in places))
-
-
-def _few_shot(protocol: str, places: PlacesByNumber) -> list[Section]:
-    """A table per data set with a column per number of shots, the average first."""
-    out = []
-    for group in _groups(places, lambda place: (place.subset, place.source)):
-        first = next(iter(group.values()))
-        shots, datasets = _shots(group.values()), _datasets(group.values())
-        index = {(place.dataset, place.shots): number for number, place in group.items()}
-        layouts = []
-        for names in ([datasets] if len(datasets) > 1 else []) + [[name] for name in datasets]:
-            columns = [
-                Column(
-                    label=shots_in_words(n),
-                    datasets=tuple(names),
-                    places=tuple(index.get((name, n), ABSENT) for name in names),
-                    shots=n,
-                )
-                for n in shots
-            ]
-            layouts.append(_layout(names, columns))
-        most = {name: [n for n in shots if (name, n) in index][-1] for name in datasets}
-        axes = [Column(label=name, datasets=(name,), places=(index[name, n],), shots=n) for name, n in most.items()]
-        out.append(_section(protocol, first, layouts, axes))
-    return out
+def _datasets(places: PlacesByNumber) -> list[str]:
+    return list(dict.fromkeys(place.dataset for place in places.values()))
 
 
 ABSENT = -1
 """The place that nobody has."""
 
 
-def _layout(names: Sequence[str], columns: Sequence[Column]) -> Layout:
-    average = len(names) > 1
-    title = f"{AVERAGE} of {len(names)} data sets" if average else names[0]
-    return Layout(title=title, average=average, columns=tuple(columns))
+def _layouts(datasets: list[str], columns: Callable[[Sequence[str]], Sequence[Column]]) -> list[Layout]:
+    """The average of several data sets, then each of them. columns: of a table of some data sets."""
+    title = f"{AVERAGE} of {len(datasets)} data sets"
+    whole = [Layout(title=title, average=True, columns=tuple(columns(datasets)))] if len(datasets) > 1 else []
+    return whole + [Layout(title=name, columns=tuple(columns([name]))) for name in datasets]
+
+
+def _few_shot(protocol: str, places: PlacesByNumber) -> list[Section]:
+    """A table per data set with a column per number of shots, the average first."""
+    out = []
+    for group in _groups(places, lambda place: (place.subset, place.source)):
+        datasets = _datasets(group)
+        shots = sorted({place.shots for place in group.values()}, key=lambda one: math.inf if one is None else one)
+        index = {(place.dataset, place.shots): number for number, place in group.items()}
+        most = {name: [n for n in shots if (name, n) in index][-1] for name in datasets}
+        axes = [Column(label=name, datasets=(name,), places=(index[name, n],), shots=n) for name, n in most.items()]
+        layouts = _layouts(datasets, functools.partial(_by_shots, index, shots))
+        out.append(_section(protocol, next(iter(group.values())), layouts, axes))
+    return out
+
+
+def _by_shots(
+    index: Mapping[tuple[str, int | None], int], shots: Sequence[int | None], names: Sequence[str]
+) -> list[Column]:
+    places = {n: tuple(index.get((name, n), ABSENT) for name in names) for n in shots}
+    return [Column(label=shots_in_words(n), datasets=tuple(names), places=places[n], shots=n) for n in shots]
 
 
 def _base_to_novel(places: PlacesByNumber) -> list[Section]:
     """A table per data set with base, novel and H; the average has H of the means and the mean of H under their own names."""
     out = []
     for group in _groups(places, lambda place: (place.source, place.shots)):
-        first, datasets = next(iter(group.values())), _datasets(group.values())
+        first, datasets = next(iter(group.values())), _datasets(group)
         index = {(place.dataset, place.subset): number for number, place in group.items()}
-        layouts = [_layout(names, _halves(index, names)) for names in ([datasets] if len(datasets) > 1 else [])]
-        layouts += [_layout([name], _halves(index, [name])) for name in datasets]
+        layouts = _layouts(datasets, functools.partial(_halves, index))
         axes = [dataclasses.replace(_halves(index, [name])[-1], label=name) for name in datasets]
         out.append(_section("base-to-novel", first, layouts, axes, shots=shots_in_words(first.shots)))
     return out
@@ -151,21 +144,16 @@ def _halves(index: Mapping[tuple[str, str], int], names: Sequence[str]) -> list[
     datasets = tuple(names)
     base = tuple(index.get((name, "base"), ABSENT) for name in names)
     novel = tuple(index.get((name, "novel"), ABSENT) for name in names)
-    several = len(names) > 1
-    columns = [
+    h = Column(label="H", kind="harmonic", datasets=datasets, places=base, others=novel)
+    both = (
+        dataclasses.replace(h, label="H of the means"),
+        dataclasses.replace(h, label="mean of H", kind="mean harmonic"),
+    )
+    return [
         Column(label="Base", datasets=datasets, places=base),
         Column(label="Novel", datasets=datasets, places=novel),
-        Column(
-            label="H of the means" if several else "H",
-            kind="harmonic",
-            datasets=datasets,
-            places=base,
-            others=novel,
-        ),
+        *(both if len(names) > 1 else [h]),
     ]
-    if several:
-        columns.append(Column(label="mean of H", kind="mean harmonic", datasets=datasets, places=base, others=novel))
-    return columns
 
 
 def _targets(protocol: str, places: PlacesByNumber) -> list[Section]:
@@ -177,21 +165,15 @@ def _targets(protocol: str, places: PlacesByNumber) -> list[Section]:
         source = _source(protocol, first)
         own = [number for number, place in group.items() if place.dataset == source]
         targets = [number for number in group if number not in own]
-        axes = [
-            Column(label=_label(group[number]), datasets=(group[number].dataset,), places=(number,))
-            for number in own + targets
-        ]
-        columns = list(axes)
-        if len(targets) > 1:
-            columns.append(
-                Column(
-                    label=averages.get(protocol, "Average of targets"),
-                    datasets=tuple(group[number].dataset for number in targets),
-                    places=tuple(targets),
-                )
-            )
+        axes = []
+        for number in own + targets:
+            place = group[number]
+            label = place.dataset if place.subset == "all" else f"{place.dataset}, {place.subset}"
+            axes.append(Column(label=label, datasets=(place.dataset,), places=(number,)))
+        sets, label = tuple(group[number].dataset for number in targets), averages.get(protocol, "Average of targets")
+        average = [Column(label=label, datasets=sets, places=tuple(targets))] if len(targets) > 1 else []
         title = f"From {source}" if source else "All data sets"
-        layout = Layout(title=title, columns=tuple(columns))
+        layout = Layout(title=title, columns=(*axes, *average))
         out.append(_section(protocol, first, [layout], axes, source=source, shots=shots_in_words(first.shots)))
     return out
 
@@ -199,10 +181,6 @@ def _targets(protocol: str, places: PlacesByNumber) -> list[Section]:
 def _source(protocol: str, place: Place) -> str:
     """A record on the source itself has an empty source."""
     return place.source or ("" if protocol == "transfer" else place.dataset)
-
-
-def _label(place: Place) -> str:
-    return place.dataset if place.subset == "all" else f"{place.dataset}, {place.subset}"
 
 
 def _section(
@@ -215,11 +193,8 @@ def _section(
     shots: str = "",
 ) -> Section:
     subset = first.subset if protocol != "base-to-novel" and first.subset != "all" else ""
-    extra = [
-        *([f"{subset} classes"] if subset else []),
-        *([f"from {source or first.source}"] if source or first.source else []),
-        *([shots] if shots else []),
-    ]
+    source = source or first.source
+    extra = [*filter(None, (subset and f"{subset} classes", source and f"from {source}", shots))]
     return Section(
         protocol=protocol,
         title=TITLES.get(protocol, protocol) + (f": {', '.join(extra)}" if extra else ""),
