@@ -87,7 +87,7 @@ def test_every_number_of_the_tables_is_the_one_that_python_computes(read: Read, 
                     else:
                         wanted = number(value.mean)
                         wanted += "" if value.deviation is None else f"\u00b1{number(value.deviation)}"
-                        wanted += "2/3" if value.seeds == 2 else ""
+                        wanted += "2/3" if value.count == 2 else ""
                     assert text == wanted
                     seen += 1
     assert seen > 150

@@ -10,10 +10,9 @@ from vlprompt.errors import UserError, data_error
 from vlprompt.records import RESULT, Record
 from vlprompt.report import text
 from vlprompt.report.bootstrap import MARGIN
-from vlprompt.report.choice import advice
 from vlprompt.report.contenders import contenders, gather
 from vlprompt.report.details import make_details
-from vlprompt.report.differences import make_differences
+from vlprompt.report.differences import advice, make_differences
 from vlprompt.report.grid import ReportGrid, make_grid
 from vlprompt.report.page import render
 from vlprompt.report.sections import make_sections
