@@ -20,3 +20,9 @@ def test_the_command_gives_the_numbers_and_a_verdict(vlprompt: Vlprompt, clip_di
         assert text in done.out
     assert "leave out --run" in vlprompt("head", "--run", trained, "--method", "coop").err
     assert "--set needs --method" in vlprompt("head", "--set", "n_ctx=4").err
+
+
+def test_a_run_is_read_on_the_device_that_is_asked_for(vlprompt: Vlprompt, trained: Path) -> None:
+    done = vlprompt("head", "--run", trained, "--device", "nosuch")
+    assert done.code == 2
+    assert "nosuch" in done.err
