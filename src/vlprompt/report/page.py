@@ -55,7 +55,11 @@ def render(
         "places": [dataclasses.asdict(place) for place in grid.places],
         "values": _values(grid),
         "sections": [_section(grid, section) for section in sections],
-        "differences": [_pair(pair) for pair in differences],
+        "differences": [
+            dataclasses.asdict(dataclasses.replace(pair, found=()))
+            | {"found": [_comparison(one) for one in pair.found]}
+            for pair in differences
+        ],
         "margin": margin,
         "level": LEVEL,
         "classes": [{"place": place, "names": names} for place, names in classes.items()],
@@ -121,17 +125,6 @@ def _section(grid: ReportGrid, section: Section) -> dict[str, Any]:
             for one in section.layouts
         ],
         "radar": [dataclasses.asdict(column) for column in section.radar],
-    }
-
-
-def _pair(pair: Pair) -> dict[str, Any]:
-    return {
-        "section": pair.section,
-        "title": pair.title,
-        "first": pair.first,
-        "second": pair.second,
-        "wanted": pair.wanted,
-        "found": [_comparison(one) for one in pair.found],
     }
 
 
