@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from vlprompt.cli import console, options
 from vlprompt.cli.options import option
@@ -11,6 +12,9 @@ from vlprompt.cli.page import write_page
 from vlprompt.cli.progress import observing
 from vlprompt.cli.segment import Short
 from vlprompt.errors import UserError
+
+if TYPE_CHECKING:
+    from vlprompt.records import Record
 
 Data = Annotated[
     str | None, option("--data DIR|FILE|NAME", "Images of classes: a folder, a table, a known or embedded data set.")
@@ -63,8 +67,6 @@ def eval(
     if all_answers and out is None:
         raise UserError("--predictions writes a file, so say where: --out DIR.")
     from vlprompt.engine.test import evaluate_run
-    from vlprompt.report.judgement import judge
-    from vlprompt.report.tables import accuracy, as_rich
 
     where = options.with_columns(data, columns, class_names)
     with observing() as observer:
@@ -84,6 +86,13 @@ def eval(
             observer=observer,
         )
     pages = [] if out is None else write_page(out, [one.seed for one in records], where, all_answers=all_answers)
+    _show(records, pages, as_json=as_json)
+
+
+def _show(records: list[Record], pages: Sequence[Path], *, as_json: bool) -> None:
+    from vlprompt.report.judgement import judge
+    from vlprompt.report.tables import accuracy, as_rich
+
     if as_json:
         options.dump_records(records)
         return
