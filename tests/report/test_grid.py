@@ -261,3 +261,22 @@ def test_top5_of_five_classes_is_what_it_is_by_definition() -> None:
     value = evaluate(found, names(found).index("coop"), average, "top5")
     assert isinstance(value, Spread)
     assert value.mean == pytest.approx(80)
+
+
+def test_what_reads_no_label_counts_at_every_number_of_images() -> None:
+    found = grid(
+        *(record(shots=shots, seed=seed) for shots in (1, 4) for seed in (1, 2)),
+        record(method="tpt", shots=0, seed=1, epochs=0, setting="test-time", top1=33.0),
+        *(
+            record(method="promptkd", shots=None, seed=seed, setting="transductive", top1=40.0 + seed)
+            for seed in (1, 2)
+        ),
+        record(method="promptkd", shots=None, seed=1, dataset="elsewhere", setting="transductive", top1=90.0),
+    )
+    assert [place.shots for place in found.places if place.dataset != "elsewhere"] == [1, 4]
+    rows = {name: c for c, name in enumerate(names(found))}
+    assert set(rows) == {"zero-shot", "coop", "promptkd, transductive", "tpt, test-time"}
+    for p, place in enumerate(found.places):
+        if place.dataset != "elsewhere":
+            assert found.values[rows["promptkd, transductive"], p, "top1"] == {1: 41.0, 2: 42.0}
+            assert len(found.runs[rows["tpt, test-time"], p]) == 1

@@ -34,6 +34,11 @@ class Contender:
     runs: tuple[Run, ...]
     """Empty for the zero-shot row that is read from other methods' records."""
 
+    @property
+    def countless(self) -> bool:
+        """Whether it learns from all images without labels, so the number of labelled ones does not matter."""
+        return any(run.record.setting == "transductive" for run in self.runs)
+
 
 def gather(root: Path) -> tuple[list[Run], list[str]]:
     """Every finished run at or below a directory, and what could not be read."""
@@ -70,7 +75,7 @@ def contenders(runs: Sequence[Run]) -> tuple[list[Contender], list[str]]:
         overlay, _, host = method.rpartition("+")
         fixed = all(seedless(run.record) for run in kept)
         out.append(Contender(name=name, method=method, host=host, overlay=overlay, seedless=fixed, runs=tuple(kept)))
-    if runs and not several_models and not any(one.seedless for one in out):
+    if runs and not several_models and not any(one.method == BY_HAND for one in out):
         out.append(Contender(name=BY_HAND, method=BY_HAND, host=BY_HAND, overlay="", seedless=True, runs=()))
     return sorted(out, key=_rank), notes
 

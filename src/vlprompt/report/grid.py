@@ -95,8 +95,9 @@ def place_of(run: Run) -> Place:
 
 
 def make_grid(found: Sequence[Contender]) -> ReportGrid:
-    """Sorts the runs of all contenders into cells. What depends on no seed counts at every place of its data set and classes. A
-    method that started from a pretrained prompt is compared with the same method from its own start, as in few-shot."""
+    """Sorts the runs of all contenders into cells. What depends on no seed counts at every place of its data set and classes, and what
+    learns from all images without labels at every number of labelled ones. A method that started from a pretrained prompt is compared
+    with the same method from its own start, as in few-shot."""
     places = _places(found)
     started = {run.record.method for one in found for run in one.runs if run.record.init}
     runs: dict[tuple[int, int], tuple[Run, ...]] = {}
@@ -104,10 +105,9 @@ def make_grid(found: Sequence[Contender]) -> ReportGrid:
     for c, contender in enumerate(found):
         own: dict[object, list[Run]] = {}
         for run in contender.runs:
-            key: object = (run.record.dataset, run.record.subset) if contender.seedless else place_of(run)
-            own.setdefault(key, []).append(run)
+            own.setdefault(_key(contender, place_of(run)), []).append(run)
         for p, place in enumerate(places):
-            here = own.get((place.dataset, place.subset) if contender.seedless else place, [])
+            here = own.get(_key(contender, place), [])
             if not here and contender.method in started and place.protocol == "transfer" and not place.source:
                 here = own.get(dataclasses.replace(place, protocol="few-shot"), [])
             if here:
@@ -123,15 +123,23 @@ def make_grid(found: Sequence[Contender]) -> ReportGrid:
     return ReportGrid(contenders=tuple(found), places=tuple(places), runs=runs, values=values)
 
 
+def _key(contender: Contender, place: Place) -> object:
+    """All that a contender's answers depend on."""
+    if contender.seedless:
+        return place.dataset, place.subset
+    return dataclasses.replace(place, shots=None) if contender.countless else place
+
+
 def _places(found: Sequence[Contender]) -> list[Place]:
-    """Those of learned methods; of the others only where nobody has learned on that data set and those classes."""
-    learned = {place_of(run) for one in found if not one.seedless for run in one.runs}
+    """Those of methods that learn from images with labels; of the others only where nobody has on that data set and those classes."""
+    anywhere = [one for one in found if one.seedless or one.countless]
+    learned = {place_of(run) for one in found if one not in anywhere for run in one.runs}
     covered = {(place.protocol, place.dataset, place.subset) for place in learned}
     shots: dict[tuple[str, str], set[tuple[str, int | None]]] = {}
     for place in learned:
         shots.setdefault((place.protocol, place.subset), set()).add((place.source, place.shots))
     out = set(learned)
-    for run in (run for one in found if one.seedless for run in one.runs):
+    for run in (run for one in anywhere for run in one.runs):
         own = place_of(run)
         if (own.protocol, own.dataset, own.subset) in covered:
             continue

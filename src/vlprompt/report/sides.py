@@ -66,8 +66,8 @@ class Run:
 
 
 def seedless(record: Record) -> bool:
-    """Whether nothing was learned, so neither seed nor shots matter."""
-    return record.parameters == 0 and record.epochs == 0
+    """Whether nothing was learned from training images, so neither seed nor shots matter."""
+    return record.epochs == 0 and (record.parameters == 0 or (record.setting == "test-time" and record.shots == 0))
 
 
 def name_of(record: Record) -> str:
