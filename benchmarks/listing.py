@@ -52,13 +52,13 @@ def folders(images: int, classes: int, root: Path) -> Pool:
     lines = "".join(f"{key}\t{name}\n" for key, name in names.items())
     (root / "names.txt").write_text(lines, encoding="utf-8")
     sizes = {key: images * (label + 1) // classes - images * label // classes for label, key in enumerate(names)}
-    real = imagenet21k._class_folders, imagenet21k._images
-    imagenet21k._class_folders = lambda _: sorted(names)
+    real = imagenet21k.folder_names, imagenet21k._images
+    imagenet21k.folder_names = lambda _: sorted(names)
     imagenet21k._images = lambda folder: sorted(f"{folder.name}_{number}.JPEG" for number in range(sizes[folder.name]))
     try:
         return imagenet21k.open_imagenet21k(root, names_file=root / "names.txt").train
     finally:
-        imagenet21k._class_folders, imagenet21k._images = real
+        imagenet21k.folder_names, imagenet21k._images = real
 
 
 def shards(images: int, classes: int, root: Path) -> Pool:

@@ -67,12 +67,11 @@ def recorded(case: Case) -> None:
     inputs = given.given(case.folder, case.entry, "cpu", "float32")
     if inputs.trains:
         course = trajectories.run(inputs)
-        want = {**course.steps, **course.tensors}
+        want = {**course["steps"], **course["tensors"]}
     else:
         found = cases.answer(inputs)
-        want = {"logits": found.values["logits"], **found.gradients}
-        tokens = [[49406, *inputs.clip.tokenizer.encode(one), 49407] for one in cases.sentences(inputs)]
-        padded = [torch.tensor(ids + [0] * (77 - len(ids))) for ids in tokens]
+        want = {"logits": found["values"]["logits"], **found["gradients"]}
+        padded = [torch.tensor(ids + [0] * (77 - len(ids))) for ids in cases.sentence_ids(inputs)]
         want["token_ids"] = torch.stack(padded)
     arrays = {name: value.detach().numpy() for name, value in want.items()}
     np.savez(case.folder.place / f"{case.entry['name']}.npz", **arrays)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import os
 import random
+from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -36,7 +37,7 @@ class ClassFolders:
         self.root, self.folders, self.labels = root, tuple(folders), tuple(labels)
         self._joined = tuple("/".join(names) for names in files)
         self._offsets = Offsets([len(names) for names in files])
-        self._names = functools.lru_cache(KEPT)(lambda place: self._joined[place].split("/"))
+        self._split: OrderedDict[int, list[str]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._offsets)
@@ -51,6 +52,13 @@ class ClassFolders:
             source=functools.partial(read_file, str(path)),
             decoding="published",
         )
+
+    def _names(self, place: int) -> list[str]:
+        if place not in self._split:  # no lru_cache: a pool is sent to other processes
+            self._split[place] = self._joined[place].split("/")
+            if len(self._split) > KEPT:
+                self._split.popitem(last=False)
+        return self._split[place]
 
     @property
     def identity(self) -> str:
