@@ -50,6 +50,15 @@ def replace(content: str, pattern: str = "a") -> dict[str, Any]:
     return {"type": "Replace", "pattern": {"String": pattern}, "content": content}
 
 
+def test_no_panic_of_the_library_is_shown(model: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    found = json.loads((model / "tokenizer.json").read_text(encoding="utf-8"))
+    found["model"]["continuing_subword_prefix"] = "a" * 40
+    (model / "tokenizer.json").write_text(json.dumps(found), encoding="utf-8")
+    with pytest.raises(UserError, match=r"continuing_subword_prefix is .*\. CLIP's tokenizers have none"):
+        load(model)
+    assert "panicked" not in capfd.readouterr().err
+
+
 @pytest.mark.parametrize(
     "normalizer",
     [

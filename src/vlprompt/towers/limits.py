@@ -100,6 +100,13 @@ def checked_tokenizer(path: Path) -> str:
     value = reading.json_value(content, str(path))
     if not isinstance(value, dict):
         raise data_error(f"cannot read the tokenizer {path}: it holds no JSON object. Fetch the file again.")
+    model = value.get("model")
+    if isinstance(model, dict) and model.get("type") == "BPE" and model.get("continuing_subword_prefix"):
+        prefix = reading.shown(json.dumps(model["continuing_subword_prefix"]))
+        raise data_error(  # the library panics where a merge is shorter
+            f"cannot read the tokenizer {path}: continuing_subword_prefix is {prefix}. CLIP's tokenizers have none. Use CLIP's own "
+            "tokenizer.json."
+        )
     for part, (inside, allowed) in STEPS.items():
         steps = _steps(value.get(part), inside)
         growing = Counter(map(_growing, steps))
