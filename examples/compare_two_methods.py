@@ -25,7 +25,8 @@ for method in ("coop", "plpp+coop"):
             overrides={"epochs": 10},
         )
     )
-for found in compare(read_side(place / "coop"), read_side(place / "plpp+coop")).comparisons:
+comparisons, notes = compare(read_side(place / "coop"), read_side(place / "plpp+coop"))
+for found in comparisons:
     said = found.estimate
     print(
         f"{found.datasets[0]}: {found.second} {found.second_top1:.1f}, {found.first} {found.first_top1:.1f}; "
