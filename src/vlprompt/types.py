@@ -120,8 +120,6 @@ class Prompted:
     """None: the text tower reads whole sentences (a template) instead of learned tokens."""
     weights: Mapping[tuple[Literal["text", "image"], int, WeightPart], LowRank] = field(default_factory=dict)
     """(tower, layer from 0, matrix) -> its change."""
-    after_text: Callable[[Tensor], Tensor] | None = None
-    """What is done with the class features, (C, E) or (B, C, E), un-normalised; None: nothing."""
     after_image: Callable[[Tensor], Tensor] | None = None
     """What is done with the image features (B, E), un-normalised; None: nothing."""
     score: Score | None = None

@@ -116,10 +116,8 @@ class Classifier:
     def class_features(self, prompted: Prompted) -> Features:
         """The class features; without rows, where none are read."""
         if self.tokens is not None:
-            text = self.clip.encode_text(self.tokens, prompted, max_rows=ROWS)
-        else:
-            text = self.frozen_text or Features(pooled=torch.empty(0, self.clip.facts.embed_dim))
-        return after(prompted.after_text, text)
+            return self.clip.encode_text(self.tokens, prompted, max_rows=ROWS)
+        return self.frozen_text or Features(pooled=torch.empty(0, self.clip.facts.embed_dim))
 
 
 def check_classes(spec: PromptSpec, learned: Sequence[str], asked: Sequence[str], *, labelled: bool = False) -> None:

@@ -124,8 +124,7 @@ class Forward:
         frozen = None if seen.frozen_BE is None else Features(pooled=seen.frozen_BE)
         image = after(prompted.after_image, image or self._image(prompted, frozen, seen.pixels))
         host = "host_states" in self.needs
-        own = None if text is None else after(prompted.after_text, text)
-        text = own or self.class_features(prompted, classes_C, states=host)
+        text = text or self.class_features(prompted, classes_C, states=host)
         context = None
         if host:
             context = host_context(prompted, text)
@@ -163,8 +162,8 @@ class Forward:
         """
         if self.spec.layout is None and not self.spec.reach.text_tower:
             assert self.frozen_text is not None
-            return after(prompted.after_text, _of(self.frozen_text, classes_C))
-        return after(prompted.after_text, self._encoded(prompted, classes_C, states, max_rows or self.max_rows))
+            return _of(self.frozen_text, classes_C)
+        return self._encoded(prompted, classes_C, states, max_rows or self.max_rows)
 
     def _encoded(self, prompted: Prompted, classes_C: Tensor | None, states: bool, max_rows: int | None) -> Features:
         number = self.tokens.num_classes if classes_C is None else len(classes_C)
