@@ -55,8 +55,8 @@ TITLES = {
     "transfer": "Transfer of pretrained prompts",
 }
 WORDS = {
-    "few-shot": "Learned from the given number of images per class, tested on all classes. Zero-shot uses no images and is the same "
-    "in every column.",
+    "few-shot": "Learned from the given number of images per class, tested on all classes. What uses no label, as zero-shot does, "
+    "is the same in every column.",
     "base-to-novel": "Learned on the first half of the classes (base), tested on each half with the names of that half only. "
     "H is the harmonic mean of both.",
     "cross-dataset": "Learned on the source, tested unchanged on the other data sets with their own class names.",
