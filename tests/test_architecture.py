@@ -58,7 +58,6 @@ MAY_IMPORT: dict[str, set[str]] = {
     "inputs": {"errors", "types", "data"},
     "classifier": LEARNS | {"hub", "inputs"},
     "serve": LEARNS | {"classifier", "inputs"},
-    "ablate": LEARNS | {"report"},
     "bench": LEARNS,
     "verify": LEARNS,
     "report": {"errors", "disk", "plain", "records"},

@@ -110,8 +110,7 @@ def test_every_command_is_one(words: list[str]) -> None:
     recipe = given.get("recipe") or "auto"
     if command in ("recipes", "reproduce") and given.get("name" if "name" in given else "recipe"):
         recipes.read(given["name" if "name" in given else "recipe"])
-    asked = f"plpp+{given.get('host') or 'coop'}" if command == "ablate plpp" else given.get("method")
-    method = asked or (recipes.read(recipe).method if recipe in recipes.names() else "coop")
+    method = given.get("method") or (recipes.read(recipe).method if recipe in recipes.names() else "coop")
     methods = [] if method == "auto" else [method]
     if command == "bench" and given.get("methods") not in (None, "all"):
         methods = given["methods"].split(",")
@@ -327,7 +326,7 @@ def test_commands_and_options_in_the_text_exist() -> None:
         for path, command in leaves(GROUP)
     }
     known = set().union(*of.values()) | {"--help"}
-    for path in (ROOT / "benchmarks").glob("*.py"):
+    for path in (ROOT / "benchmarks").rglob("*.py"):
         known |= set(re.findall(r'"(--[a-z][\w-]+)"', path.read_text(encoding="utf-8")))
     theirs = {
         "--root",

@@ -37,7 +37,7 @@ def test_there_are_published_records_and_each_has_its_tables() -> None:
 def test_the_marked_tables_are_the_reports(publish: ModuleType) -> None:
     page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
     assert page.count("<!-- from ") == page.count("<!-- /from -->") > 0
-    assert publish.filled(page) == page, "python tools/publish.py tables"
+    assert publish.filled(page) == page, "python -m tools.publish tables"
 
 
 def test_a_section_is_what_stands_below_its_headings(publish: ModuleType) -> None:
@@ -75,7 +75,7 @@ def test_packed_records_come_back_as_they_were(
 def test_a_published_report_is_what_its_records_give(publish: ModuleType, name: str, tmp_path: Path) -> None:
     made = publish.report(name, tmp_path, tmp_path)
     assert made.read_text(encoding="utf-8") == (ROOT / "docs" / "reports" / made.name).read_text(encoding="utf-8"), (
-        "tools/publish.py report"
+        "python -m tools.publish report"
     )
 
 
@@ -101,11 +101,13 @@ def test_the_tables_of_plpp_are_what_its_records_give(tmp_path: Path) -> None:
     before = (ROOT / "docs" / "plpp.md").read_text(encoding="utf-8")
     page = tmp_path / "plpp.md"
     page.write_text(re.sub(r"^\|.*\n", "", before, flags=re.MULTILINE), encoding="utf-8")
-    tool = ROOT / "tools" / "plpp_page.py"
-    subprocess.run([sys.executable, tool, tmp_path, page], check=True, timeout=120)
+    command = [sys.executable, "-m", "benchmarks.plpp_ablation.page", tmp_path, page]
+    subprocess.run(command, check=True, timeout=120, cwd=ROOT)
 
     def tables(text: str) -> list[str]:
         return re.findall(r"<!-- (?:main|seeds|shots|heads|speed):begin -->.*?:end -->", text, re.DOTALL)
 
     assert len(tables(before)) == 5
-    assert tables(page.read_text(encoding="utf-8")) == tables(before), "python tools/plpp_page.py DIR docs/plpp.md"
+    assert tables(page.read_text(encoding="utf-8")) == tables(before), (
+        "python -m benchmarks.plpp_ablation.page DIR docs/plpp.md"
+    )

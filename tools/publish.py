@@ -1,9 +1,9 @@
 """Publish records: pack them into docs/records, make their report in docs/reports, and fill the tables of docs/results.md.
 
-python tools/publish.py pack NAME DIR    # DIR as `vlprompt bench --out DIR` leaves it -> docs/records/NAME.tar.xz
-python tools/publish.py report NAME      # docs/records/NAME.tar.xz -> docs/reports/NAME.html and NAME.md, as `vlprompt report` makes them;
-                                         # of `vlprompt ablate pretraining`: docs/reports/NAME.md and docs/images/NAME.png
-python tools/publish.py tables           # docs/reports/*.md -> the marked tables of docs/results.md
+python -m tools.publish pack NAME DIR    # DIR as `vlprompt bench --out DIR` leaves it -> docs/records/NAME.tar.xz
+python -m tools.publish report NAME      # docs/records/NAME.tar.xz -> docs/reports/NAME.html and NAME.md, as `vlprompt report` makes them;
+                                         # of `python -m benchmarks.pretraining_study`: docs/reports/NAME.md and docs/images/NAME.png
+python -m tools.publish tables           # docs/reports/*.md -> the marked tables of docs/results.md
 
 The archive goes back to where it came from: `tar -xf docs/records/NAME.tar.xz -C DIR`, then `vlprompt bench --out DIR` continues it,
 and `vlprompt report DIR` and `vlprompt compare DIR` read it. Prompts are left out: they are learned again where they are needed.
@@ -81,7 +81,7 @@ def _of_grid(root: Path, title: str) -> list[Path]:
 
 
 def _of_study(root: Path) -> list[Path]:
-    from vlprompt.pretrain.study import FIGURE, TABLE, conclude
+    from benchmarks.pretraining_study.study import FIGURE, TABLE, conclude
 
     conclude(root, json.loads((root / STUDY).read_text(encoding="utf-8")))
     return [root / FIGURE, root / TABLE]

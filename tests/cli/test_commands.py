@@ -278,14 +278,13 @@ def test_quickstart_learns_draws_and_can_be_called_again(vlprompt: Vlprompt, cli
 
 
 def test_defaults_name_what_is_in_the_package() -> None:
-    from vlprompt.cli import ablate, options
+    from vlprompt.cli import options
     from vlprompt.cli.quickstart import quickstart
 
     first = inspect.signature(quickstart).parameters
     assert {options.POCKET_DATA, first["data"].default} <= set(pocket.names())
     assert first["model"].default in pocket.model_names()
     assert options.DEFAULT_MODEL in pocket.model_names()
-    assert set(ablate.DEFAULT_DATA.split(",")) <= set(pocket.names())
 
 
 def test_module_and_command_are_one() -> None:
@@ -312,7 +311,6 @@ def test_module_and_command_are_one() -> None:
         "data check",
         "compare",
         "report",
-        "ablate plpp",
         "reproduce",
         "pretrain",
         "bench",
@@ -321,7 +319,6 @@ def test_module_and_command_are_one() -> None:
         "verify",
         "data show",
         "data shards",
-        "ablate pretraining",
         "export class-vectors",
     ],
 )

@@ -8,6 +8,9 @@ import threading
 from pathlib import Path
 
 import pytest
+from benchmarks.pretraining_study import study
+from benchmarks.pretraining_study.curves import _amount_of, _weights
+from benchmarks.pretraining_study.study import Study, render, run_study
 from PIL import Image
 
 from tests.engine.made import write_images
@@ -15,9 +18,6 @@ from tests.report.made import record
 from vlprompt import records
 from vlprompt.disk import locked_if_free
 from vlprompt.engine.observer import Observer
-from vlprompt.pretrain import study
-from vlprompt.pretrain.curves import _amount_of, _weights
-from vlprompt.pretrain.study import Study, render, run_study
 from vlprompt.records import Record
 
 

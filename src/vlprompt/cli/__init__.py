@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from vlprompt import __version__
-from vlprompt.cli import ablate, clusters, console, data, export, failures, options
+from vlprompt.cli import clusters, console, data, export, failures, options
 from vlprompt.cli.options import option
 from vlprompt.errors import INTERRUPTED, UserError
 
@@ -41,7 +41,6 @@ for name in COMMANDS:
     module = importlib.import_module(f"vlprompt.cli.{ELSEWHERE.get(name, name)}")
     options.command(app, name)(getattr(module, name))
 app.add_typer(data.app, name="data")
-app.add_typer(ablate.app, name="ablate")
 app.add_typer(export.app, name="export")
 
 

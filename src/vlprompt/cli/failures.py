@@ -28,7 +28,7 @@ COMMAND: ContextVar[tuple[str, ...]] = ContextVar("command", default=())
 """The arguments of the command line that runs."""
 SAID: ContextVar[bool] = ContextVar("said", default=False)
 """Whether an interrupt has been answered: typer turns one that comes before the command into an exit without a word."""
-RESUMED, REPEATED = ("train", "pretrain"), ("bench", "ablate", "quickstart", "reproduce", "tune")
+RESUMED, REPEATED = ("train", "pretrain"), ("bench", "quickstart", "reproduce", "tune")
 """Commands that go on with --resume, and those that go on when they are called again."""
 
 NO_MEMORY = ("out of memory", "can't allocate memory")

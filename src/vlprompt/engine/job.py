@@ -6,7 +6,7 @@
     record, answers = test(learned, learning, questions, images)
 
 `Job` is all that decides a result, `Means` (`engine.config`) what does not. Who calls: a run directory (`engine.run`), a cell of a
-grid (`bench.work`), `PromptClassifier.fit`, the ablation; `test` serves saved prompts too (`engine.test`).
+grid (`bench.work`), `PromptClassifier.fit`; `test` serves saved prompts too (`engine.test`).
 """
 
 from __future__ import annotations

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from benchmarks.plpp_ablation.records import FILE, AblationCell, append, read
+from benchmarks.plpp_ablation.table import MEASURES, epochs_until, render
 
-from vlprompt.ablate.records import FILE, AblationCell, append, read
-from vlprompt.ablate.table import MEASURES, epochs_until, render
 from vlprompt.errors import UserError
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from benchmarks.pretraining_study import curves
 from vlprompt import disk, plain, pocket, records
 from vlprompt.disk import LOCK, locked_if_free, one_at_a_time
 from vlprompt.engine.config import RunConfig
@@ -20,7 +21,6 @@ from vlprompt.engine.observer import SILENT, Observer
 from vlprompt.engine.run import train_run
 from vlprompt.engine.test import evaluate_run
 from vlprompt.errors import UserError
-from vlprompt.pretrain import curves
 from vlprompt.pretrain.config import PretrainConfig
 from vlprompt.pretrain.run import LAST, pretrain_run
 from vlprompt.pretrain.source import POCKET

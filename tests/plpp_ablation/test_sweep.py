@@ -5,8 +5,8 @@ from __future__ import annotations
 import warnings
 
 import pytest
+from benchmarks.plpp_ablation.sweep import ANCHOR, CENTRE, CONTROLS, HOST, LEVELS, ONE_WAY, PULL, settings
 
-from vlprompt.ablate.sweep import ANCHOR, CENTRE, CONTROLS, HOST, LEVELS, ONE_WAY, PULL, settings
 from vlprompt.methods.resolve import resolve
 
 OFF: dict[str, object] = {"plpp.balance": "off"}

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from scipy.special import stdtrit
 
-from vlprompt.ablate.records import AblationCell
-from vlprompt.ablate.sweep import CENTRE, HOST, ONE_WAY
+from benchmarks.plpp_ablation.records import AblationCell
+from benchmarks.plpp_ablation.sweep import CENTRE, HOST, ONE_WAY
 from vlprompt.errors import data_error
 from vlprompt.records import harmonic
 from vlprompt.report.tables import spread

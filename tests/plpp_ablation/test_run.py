@@ -6,12 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from benchmarks.plpp_ablation import run as module
+from benchmarks.plpp_ablation.records import read
+from benchmarks.plpp_ablation.run import run_ablation
+from benchmarks.plpp_ablation.sweep import ANCHOR, CENTRE, HOST, PULL, settings
 
 from tests.images import write_squares
-from vlprompt.ablate import run as module
-from vlprompt.ablate import run_ablation
-from vlprompt.ablate.records import read
-from vlprompt.ablate.sweep import ANCHOR, CENTRE, HOST, PULL, settings
 from vlprompt.errors import UserError
 
 CLASSES = ("red", "green", "blue", "cat")

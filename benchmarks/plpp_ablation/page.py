@@ -1,10 +1,10 @@
 """Write the tables of docs/plpp.md from the ablation's records.
 
     tar -xf docs/records/ablation/plpp.tar.xz -C DIR
-    python tools/plpp_page.py DIR docs/plpp.md
+    python -m benchmarks.plpp_ablation.page DIR docs/plpp.md
 
-DIR has a directory for each call of `vlprompt ablate plpp`: `main`, `seeds`, `shots-N` and `head-NAME`. A table stands between
-`<!-- NAME:begin -->` and `<!-- NAME:end -->`, where NAME is `main`, `seeds`, `shots`, `heads` or `speed`.
+DIR has a directory for each call of `python -m benchmarks.plpp_ablation`: `main`, `seeds`, `shots-N` and `head-NAME`. A table stands
+between `<!-- NAME:begin -->` and `<!-- NAME:end -->`, where NAME is `main`, `seeds`, `shots`, `heads` or `speed`.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from vlprompt.ablate.records import AblationCell, read
-from vlprompt.ablate.sweep import CENTRE, HOST, ONE_WAY
-from vlprompt.ablate.table import MEASURES, by_setting, difference, halves, head, speed
+from benchmarks.plpp_ablation.records import AblationCell, read
+from benchmarks.plpp_ablation.sweep import CENTRE, HOST, ONE_WAY
+from benchmarks.plpp_ablation.table import MEASURES, by_setting, difference, halves, head, speed
 
 HEADS = ("pocket-m-plain", "pocket-m-lm")
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from benchmarks.plpp_ablation.records import AblationCell, append, read
+from benchmarks.plpp_ablation.sweep import HOST, PULL, Setting, settings
+from benchmarks.plpp_ablation.table import render
 from vlprompt import disk
-from vlprompt.ablate.records import AblationCell, append, read
-from vlprompt.ablate.sweep import HOST, PULL, Setting, settings
-from vlprompt.ablate.table import render
 from vlprompt.data import Dataset, Subset, open_dataset, restrict, split_by_rule, split_hash
 from vlprompt.disk import locked
 from vlprompt.engine.checkpoint import State, Watch
