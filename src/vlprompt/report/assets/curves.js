@@ -17,6 +17,7 @@ function curvePanel(section, layout, rows, large) {
   });
   const cross = svg("line", { class: "cross", y1: box.top, y2: box.bottom, visibility: "hidden" });
   node.append(cross);
+  const names = [];
   for (const [row, cells] of found) {
     const points = cells.map((value, i) => [x(xs[i][0]), value]).filter(([, value]) => measured(value));
     if (!points.length) continue;
@@ -36,10 +37,17 @@ function curvePanel(section, layout, rows, large) {
     group.append(svg("path", { d: pieces.filter((one) => one.length).map(line).join(""), fill: "none", stroke: color, "stroke-width": 1.8, "stroke-dasharray": dashOf(row), "stroke-linejoin": "round" }));
     if (data.contenders[row].seedless && large) {
       const [at, value] = points[points.length - 1];
-      group.append(svg("text", { x: at, y: y(value.mean) - 5, "text-anchor": "end" }, data.contenders[row].name));
+      names.push([at, y(value.mean) - 5, group, data.contenders[row].name]);
     }
     if (!data.contenders[row].seedless) for (const [at, value] of points) group.append(marker(row, at, y(value.mean), large ? 1 : 0.78));
     node.append(group);
+  }
+  // From the lowest line up: a name that would stand on another one stands above it.
+  let free = Infinity;
+  for (const [at, wanted, group, name] of names.sort((a, b) => b[1] - a[1])) {
+    const height = Math.min(wanted, free);
+    node.append(svg("text", { class: "named", "data-m": group.dataset.m, x: at, y: height, "text-anchor": "end" }, name));
+    free = height - 13;
   }
   node.append(svg("rect", {
     class: "hit", x: 0, y: 0, width: large ? 640 : 310, height: large ? 486 : 218,
