@@ -232,7 +232,7 @@ def test_live_terms_are_not_warned_of(settings: dict[str, object]) -> None:
 def test_the_table_lists_methods_and_overlays_with_sources() -> None:
     rows = {row["name"]: row for row in listed()}
     kinds = {name: row["kind"] for name, row in rows.items()}
-    assert kinds == dict.fromkeys([host.name for host in HOSTS], "method") | {"plpp": "overlay"}
+    assert kinds == dict.fromkeys([host.name for host in HOSTS], "method") | {"plpp": "overlay", "described": "overlay"}
     for row in rows.values():
         assert row["summary"]
         assert row["learns"]
@@ -270,7 +270,12 @@ def test_all_methods_are_the_hosts_and_the_overlays_on_those_with_a_text_context
     learned = {host.name for host in HOSTS if host.prompt.layout is not None and takes_steps(host)}
     assert {"coop", "maple", "rpp", "tcp"} <= learned
     assert not learned & {"zero-shot", "linear-probe", "vpt", "tip-adapter", "tpt", "clip-lora"}
-    assert set(known[len(hosts) :]) == {f"plpp+{name}" for name in learned}
+    described = {name.removeprefix("described+") for name in known if name.startswith("described+")}
+    assert {"tip-adapter", "lp-plus-plus", "clip-adapter", "vpt", "kgcoop", "promptsrc", "tcp"} <= described
+    assert not described & {"zero-shot", "descriptions", "linear-probe", "coop", "maple", "tpt", "clip-lora"}
+    assert set(known[len(hosts) :]) == {f"plpp+{name}" for name in learned} | {
+        f"described+{name}" for name in described
+    }
 
 
 def test_a_recipes_depth_that_a_tower_has_not_is_the_rows(clip: Clip) -> None:

@@ -275,7 +275,7 @@ def test_a_recipe_brings_its_template_and_its_views(clip_dir: Path, tmp_path: Pa
 def test_the_methods_page_names_its_recipes(recipe: Recipe) -> None:
     overlay, _, host = recipe.method.rpartition("+")
     page = Path(__file__).parents[1] / "docs" / "methods" / f"{overlay or host}.md"
-    name = "plpp-METHOD-PROTOCOL" if overlay else recipe.name
+    name = f"{overlay}-METHOD-PROTOCOL" if overlay else recipe.name
     assert f"`{name}`" in page.read_text(encoding="utf-8")
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from vlprompt.methods import recipes
 from vlprompt.methods.audit import possible
 from vlprompt.methods.recipes import Recipe
-from vlprompt.methods.resolve import HOSTS
+from vlprompt.methods.resolve import HOSTS, OVERLAYS
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PROTOCOLS = ("few-shot", "base-to-novel", "cross-dataset", "domain", "pretraining")
@@ -27,7 +27,7 @@ def matrix() -> str:
             name = recipes.named(host.name, protocol)
             cells.append(recipes.read(name).choices if name else "-" if not possible(host.name, protocol) else "none")
         lines.append(f"| {host.name} | {' | '.join(cells)} |")
-    return "\n".join([*lines, f"| plpp+METHOD |{' project |' * len(PROTOCOLS)}"])
+    return "\n".join([*lines, *(f"| {overlay.name}+METHOD |{' project |' * len(PROTOCOLS)}" for overlay in OVERLAYS)])
 
 
 def settings() -> str:

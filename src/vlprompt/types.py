@@ -552,3 +552,10 @@ class Method:
     @property
     def needs(self) -> frozenset[Need]:
         return frozenset[Need]().union(*(term.needs for term in self.terms))
+
+    @property
+    def reads_words(self) -> bool:
+        """Whether it reads the frozen tower's class features: as its own, in its prompt, or as a teacher's."""
+        reach = self.prompt.reach
+        plain = reach.reads_text and self.prompt.layout is None and not reach.text_tower
+        return plain or "classes" in reach.sees or bool(self.needs & {"teacher_text", "teacher_logits"})

@@ -482,3 +482,30 @@ def test_a_threshold_is_advised_where_it_tells_pictures_apart(auroc: float, advi
     assert ("predict --reject 0.90" in said) == advised
     assert ("do not rely on predict --reject" in said) != advised
     assert f"AUROC {auroc:.0f} %" in said
+
+
+def test_sentences_are_for_the_methods_that_read_them(vlprompt: Vlprompt, photos: Path, tmp_path: Path) -> None:
+    file = tmp_path / "sentences.json"
+    names = [path.name for path in photos.iterdir()]
+    file.write_text(json.dumps({name: [f"the colour of {name}", "a {} picture"] for name in names}), encoding="utf-8")
+    given = (
+        "--data",
+        photos,
+        "--model",
+        "pocket-s",
+        "--shots",
+        2,
+        "--sentences",
+        file,
+        "--device",
+        "cpu",
+        "--no-curve",
+    )
+    done = vlprompt("train", *given, "--method", "described+tip-adapter", "--out", "run")
+    assert done.code == 0, done.err
+    kept = json.loads(Path("run/seed1/result.json").read_text(encoding="utf-8"))["options"]["described.sentences"]
+    assert "a {} picture" in kept
+    refused = vlprompt("train", *given, "--method", "tip-adapter", "--out", "other")
+    assert refused.code == 2
+    assert "Use for example described+tip-adapter" in " ".join(refused.err.split())
+    assert not Path("other").exists()

@@ -12,15 +12,16 @@ import torch
 from tests.engine.made import config
 from vlprompt import artifact, pocket
 from vlprompt.data import open_dataset
+from vlprompt.engine.config import RunConfig
 from vlprompt.engine.evaluate import Classifier
-from vlprompt.engine.forward import zero_shot_text
+from vlprompt.engine.forward import Forward, zero_shot_text
 from vlprompt.engine.run import train_run
 from vlprompt.errors import UserError
 from vlprompt.methods.resolve import resolve
 from vlprompt.methods.sentences import read_sentences
 from vlprompt.pocket import descriptions
 from vlprompt.prompts import Bare
-from vlprompt.towers import Clip
+from vlprompt.towers import Clip, load
 from vlprompt.types import plain_name
 
 NAMES, OWN = ("cat", "a red dog", "bird"), "a {}, a type of pet."
@@ -156,6 +157,60 @@ def test_other_files_of_sentences_are_refused(tmp_path: Path, name: str, text: s
 def test_a_file_by_class_is_no_list_of_templates(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--method descriptions --sentences"):
         resolve("zero-shot", {"templates": str(write(tmp_path, "json"))})
+
+
+@pytest.mark.parametrize(
+    "host", ["tip-adapter", "clip-adapter", "vpt", "lp-plus-plus", "kgcoop", "promptsrc", "tcp", "rpp"]
+)
+def test_under_a_method_sentences_stand_for_the_template(clip: Clip, tmp_path: Path, host: str) -> None:
+    """What the method learns next to, or reads at a test, are the described classes."""
+    alone = resolve("descriptions", {"sentences": str(write(tmp_path, "json"))})
+    method = resolve(f"described+{host}", {"described.sentences": str(write(tmp_path, "json"))})
+    method = resolve(f"described+{host}", method.options)
+    assert {name: value for name, value in method.options.items() if "described" not in name} == resolve(host).options
+    wanted = Classifier(clip, alone, Bare(), NAMES, OWN).text
+    assert wanted is not None
+    seen = Forward(clip, method, NAMES, OWN).frozen_text
+    assert seen is not None
+    assert torch.equal(seen.pooled, wanted.pooled)
+    template = Forward(clip, resolve(host), NAMES, OWN).frozen_text
+    assert template is not None
+    assert not torch.equal(seen.pooled, template.pooled)
+
+
+@pytest.mark.parametrize("host", ["zero-shot", "descriptions", "linear-probe", "coop", "maple", "clip-lora", "tpt"])
+def test_a_method_that_reads_no_class_features_is_not_described(host: str) -> None:
+    with pytest.raises(UserError, match=r"sentences would change nothing.*'described\+tip-adapter', or 'descriptions'"):
+        resolve(f"described+{host}")
+
+
+def test_overlays_stand_together() -> None:
+    method = resolve("plpp+described+kgcoop")
+    assert [term.name for term in method.terms] == ["cross-entropy", "text-anchor", "plpp", "plpp-inverse"]
+    assert method.teacher == resolve("descriptions").teacher
+
+
+def test_a_described_cache_is_learned_tested_and_loaded(tmp_path: Path) -> None:
+    same = {
+        "model": "pocket-s",
+        "data": "emoji-food",
+        "shots": 2,
+        "cache": tmp_path / "cache",
+        "device": "cpu",
+        "curve": False,
+    }
+    (record,) = train_run(RunConfig(method="described+tip-adapter", out=tmp_path / "run", **same))
+    (other,) = train_run(RunConfig(method="tip-adapter", out=tmp_path / "alone", **same))
+    assert record.recipe == "described-tip-adapter-pocket"
+    assert record.options["described.sentences"] == "pocket"
+    assert record.zero_shot_top1 == other.zero_shot_top1, "the template's, in both"
+    model = load("pocket-s")
+    learned = artifact.load(tmp_path / "run" / "seed1", model)
+    classifier = Classifier(model, learned.method, learned.prompt, learned.class_names, learned.template)
+    bare = Classifier(model, resolve("descriptions"), Bare(), learned.class_names, learned.template)
+    assert classifier.frozen_text is not None
+    assert bare.text is not None
+    assert torch.equal(classifier.frozen_text.pooled, bare.text.pooled)
 
 
 def test_every_class_of_the_embedded_sets_is_described() -> None:

@@ -23,7 +23,7 @@ Methods = Annotated[
     str | None,
     option(
         "--methods A,B",
-        "Methods. `all`: every method, alone and with the terms of PLPP (plpp+METHOD).",
+        "Methods. `all`: every method, alone and with each overlay (plpp+METHOD, described+METHOD).",
         "the ten of the published report",
     ),
 ]

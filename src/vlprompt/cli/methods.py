@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def methods(
-    name: Annotated[str | None, argument("[NAME]", "A method, alone or with the terms of PLPP: plpp+coop.")] = None,
+    name: Annotated[str | None, argument("[NAME]", "A method, alone or with an overlay: plpp+coop.")] = None,
     model: Annotated[str | None, options.MODEL] = None,
     guide: Annotated[bool, option("--guide", "Which method for whom: one table.")] = False,
     as_json: options.AsJson = False,
@@ -88,7 +88,8 @@ def _guide(as_json: bool) -> None:
     console.show(
         console.table("Which method for whom", (f"!{first}", *others), body),
         "new classes: it can be asked about names that it has no images of. needs validation: it chooses numbers on validation images; "
-        "without any, on training images that are left over. plpp+METHOD adds the regulariser of PLPP.",
+        "without any, on training images that are left over. plpp+METHOD adds the regulariser of PLPP, described+METHOD sentences for each "
+        "class.",
     )
     console.commands("Let it choose:", ["vlprompt train my_photos"])
 

@@ -14,7 +14,7 @@ from vlprompt.cli.progress import observing
 from vlprompt.errors import UserError
 from vlprompt.methods.options import parse_settings
 
-DESCRIPTIONS = "descriptions"
+DESCRIPTIONS, DESCRIBED = "descriptions", "described"
 TELLING = 60.0
 """AUROC in percent from which on `train` suggests a threshold for `predict --reject` (project's choice)."""
 
@@ -28,7 +28,8 @@ MethodOrRecipes = Annotated[
     str | None,
     option(
         "--method NAME",
-        "The method; plpp+METHOD adds the terms of PLPP to one. `auto` tries a few on your images and takes one.",
+        "The method; plpp+METHOD adds the terms of PLPP to one, described+METHOD sentences for each class. `auto` tries a few on your "
+        "images and takes one.",
         "auto; the recipe's; coop with --folds, or where options of one method are given",
     ),
 ]
@@ -40,7 +41,7 @@ Sentences = Annotated[
     str | None,
     option(
         "--sentences FILE",
-        "Several sentences for each class (JSON, TOML or CSV): the method descriptions compares with their mean.",
+        "Several sentences for each class (JSON, TOML or CSV), for the methods descriptions (without --method) and described+METHOD.",
         "the template alone",
     ),
 ]
@@ -134,12 +135,12 @@ def _config(asked: dict[str, Any]) -> RunConfig:
         one = f"--{own[0].replace('settings', 'set')}"
         raise UserError(f"{one} belongs to one method, and --method auto chooses one. Name the method.")
     if asked["sentences"]:
-        if method != DESCRIPTIONS:
+        if method != DESCRIPTIONS and DESCRIBED not in method.split("+")[:-1]:
             raise UserError(
-                f"--sentences is for the method {DESCRIPTIONS}, which learns nothing; {method!r} does not read it. Leave out one of "
-                f"them."
+                f"--sentences is for {DESCRIPTIONS}, which learns nothing, and for {DESCRIBED}+METHOD; {method!r} does not read it. Use "
+                f"for example {DESCRIBED}+tip-adapter, or leave out one of them."
             )
-        short.append(f"sentences={asked['sentences']}")
+        short.append(f"{'' if method == DESCRIPTIONS else f'{DESCRIBED}.'}sentences={asked['sentences']}")
     made = {
         "method": method,
         "data": options.with_columns(data, asked["columns"], asked["class_names"]),

@@ -80,10 +80,9 @@ class Forward:
             self.taught_text = taught.text(class_names, template, method.teacher)
         self.tokens = clip.class_tokens(class_names, spec.layout, template)
         self.frozen_text: Features | None = None
-        plain = spec.layout is None and not spec.reach.text_tower
         if self.taught_text is not None and spec.reach.teachers_text:
             self.frozen_text = self.taught_text
-        elif plain or "classes" in spec.reach.sees or needs & {"teacher_text", "teacher_logits"}:
+        elif method.reads_words:
             self.frozen_text = ensemble_text(clip, class_names, sentences, template)
 
     @property
@@ -243,7 +242,7 @@ def require_sentences(ensemble: Ensemble | None, class_names: Sequence[str]) -> 
     if missing := [name for name in class_names if not ensemble.sentences(name)]:
         raise data_error(
             f"{len(missing)} of {len(class_names)} classes have no sentence: {', '.join(map(repr, missing[:5]))}. Write some "
-            f"for every class into a file, and give it with --sentences FILE (bench: --set sentences=FILE)."
+            f"for every class into a file, and give it with --sentences FILE (bench: --set sentences=FILE, or described.sentences=FILE)."
         )
 
 

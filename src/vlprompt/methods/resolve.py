@@ -91,10 +91,10 @@ def resolve(
     UserError: unknown names, values out of range, impossible pairs.
     """
     overlays, host = parse(name)
-    if overlays and not takes_steps(host):
+    if (first := next((one.name for one in overlays if one.teacher is None), "")) and not takes_steps(host):
         raise UserError(
-            f"{name!r}: {host.name!r} learns nothing, so there is no context for {overlays[0].name!r} to work on. "
-            f"Use for example '{overlays[0].name}+coop'."
+            f"{name!r}: {host.name!r} learns nothing, so there is no context for {first!r} to work on. "
+            f"Use for example '{first}+coop'."
         )
     preset = _preset(name, recipe, shots, dataset)
     depth = preset.get("depth")
@@ -109,11 +109,13 @@ def resolve(
         chosen = overlay.decide(values)
         resolved |= _values(chosen, f"{overlay.name}.")
         terms += overlay.build(chosen, prompt)
+        if overlay.teacher is not None:
+            asked = dataclasses.replace(asked, teacher=overlay.teacher(chosen))
     learner = asked.learner
     if isinstance(learner, Steps):
         learner = dataclasses.replace(learner, terms=learner.terms + terms, schedule=schedule)
         resolved |= schedule.settings
-    return Method(
+    method = Method(
         name=name,
         prompt=prompt,
         learner=learner,
@@ -122,6 +124,12 @@ def resolve(
         unlabelled=asked.unlabelled,
         options=resolved,
     )
+    if any(one.teacher for one in overlays) and not (learner and method.reads_words):
+        raise UserError(
+            f"{name!r}: {host.name!r} learns nothing next to class features of the frozen model, so sentences would change nothing. "
+            "Use for example 'described+tip-adapter', or 'descriptions', which learns nothing."
+        )
+    return method
 
 
 def _parts(overlays: Sequence[Overlay], host: Host) -> list[tuple[str, Any]]:

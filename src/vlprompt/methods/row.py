@@ -39,7 +39,7 @@ class Host:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overlay:
-    """Terms that are added to a host's."""
+    """What is added to a host: terms to its own, or sentences for its classes."""
 
     name: str
     summary: str
@@ -47,11 +47,13 @@ class Overlay:
     source: str
     options: Any
     """A dataclass instance: its fields are options, its values the defaults."""
-    decide: Callable[[Any], Any]
+    decide: Callable[[Any], Any] = lambda options: options
     """options -> the same, with what depends on which of them were given decided."""
-    build: Callable[[Any, PromptSpec], tuple[Term, ...]]
+    build: Callable[[Any, PromptSpec], tuple[Term, ...]] = lambda _options, _prompt: ()
     """(options, the host's prompt) -> terms. UserError where the overlay cannot stand on that host."""
-    cost: Callable[..., str]
+    teacher: Callable[[Any], Ensemble] | None = None
+    """options -> sentences in the place of the template, where the host reads the frozen tower's class features."""
+    cost: Callable[..., str] = lambda *_prompt, **_sizes: "class features once, from the sentences"
     """(options, the host's prompt, width=, words=, classes=) -> what it adds to a step, in words."""
-    notes: Callable[[Any, Any], tuple[str, ...]]
+    notes: Callable[[Any, Any], tuple[str, ...]] = lambda _options, _prompt: ()
     """(options, the host's prompt) -> what it reads and labels there, in words."""

@@ -259,4 +259,12 @@ OVERLAYS: tuple[Overlay, ...] = (
         cost=plpp_cost,
         notes=plpp_notes,
     ),
+    Overlay(
+        name="described",
+        summary="class features come from sentences that describe each class, not from the template",
+        learns="nothing itself; the host learns next to described classes",
+        source="project's choice; descriptions as in CuPL, arXiv 2209.03320",
+        options=DescriptionOptions(),
+        teacher=lambda options: options.ensemble,
+    ),
 )
