@@ -280,3 +280,12 @@ def test_what_reads_no_label_counts_at_every_number_of_images() -> None:
         if place.dataset != "elsewhere":
             assert found.values[rows["promptkd, transductive"], p, "top1"] == {1: 41.0, 2: 42.0}
             assert len(found.runs[rows["tpt, test-time"], p]) == 1
+
+
+def test_what_reads_no_label_has_no_row_of_gaps_in_a_protocol_that_it_never_ran() -> None:
+    learned = record(protocol="domain")
+    found = grid(record(), zero_shot(), record(method="tpt", shots=0, epochs=0, setting="test-time"), learned)
+    rows = {name: c for c, name in enumerate(names(found))}
+    (in_domain,) = (p for p, place in enumerate(found.places) if place.protocol == "domain")
+    assert (rows["zero-shot"], in_domain, "top1") in found.values
+    assert (rows["tpt, test-time"], in_domain, "top1") not in found.values

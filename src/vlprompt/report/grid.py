@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from vlprompt.records import harmonic
+from vlprompt.records import BY_HAND, harmonic
 from vlprompt.report.contenders import Contender
 from vlprompt.report.sides import Run
 from vlprompt.report.tables import Spread
@@ -106,8 +106,10 @@ def make_grid(found: Sequence[Contender]) -> ReportGrid:
         own: dict[object, list[Run]] = {}
         for run in contender.runs:
             own.setdefault(_key(contender, place_of(run)), []).append(run)
+        tried = {run.record.protocol for run in contender.runs}
         for p, place in enumerate(places):
-            here = own.get(_key(contender, place), [])
+            elsewhere = contender.method != BY_HAND and place.protocol not in tried  # its row would be one of gaps
+            here = [] if elsewhere else own.get(_key(contender, place), [])
             if not here and contender.method in started and place.protocol == "transfer" and not place.source:
                 here = own.get(dataclasses.replace(place, protocol="few-shot"), [])
             if here:
