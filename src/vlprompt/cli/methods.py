@@ -56,6 +56,13 @@ GUIDE = (
     ("tip-adapter", "classes that stay, and no time to learn", "no", "yes", "features alone"),
     ("tip-adapter-f", "classes that stay, few or many images", "no", "yes", "features alone"),
     (
+        "described+tip-adapter-f",
+        "classes that stay, a few images of each, and sentences that describe them",
+        "no",
+        "yes",
+        "features alone",
+    ),
+    (
         "clip-adapter",
         "features that do not suit your images, and classes that may change",
         "yes",
