@@ -189,7 +189,8 @@ def measure_reach(method: Method, clip: Clip) -> tuple[dict[str, dict[str, tuple
 def _made_up(method: Method, spec: PromptSpec, clip: Clip, prompt: nn.Module) -> View:
     """What losses see of random images of three classes."""
     rng = generator("describe", "images")
-    forward = Forward(clip, method, NAMES, "a photo of a {}.")
+    # Which sentences stand for the classes makes no difference, and nobody has described these.
+    forward = Forward(clip, dataclasses.replace(method, teacher=None), NAMES, "a photo of a {}.")
     frozen = torch.randn(IMAGES, clip.facts.embed_dim, generator=rng).to(clip.device) if forward.reads_frozen else None
     side = clip.preprocess.crop
     pixels = torch.randn(IMAGES, 3, side, side, generator=rng).to(clip.device) if spec.reach.image_tower else None
