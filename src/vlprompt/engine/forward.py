@@ -242,7 +242,7 @@ def require_sentences(ensemble: Ensemble | None, class_names: Sequence[str]) -> 
     if missing := [name for name in class_names if not ensemble.sentences(name)]:
         raise data_error(
             f"{len(missing)} of {len(class_names)} classes have no sentence: {', '.join(map(repr, missing[:5]))}. Write some "
-            f"for every class into a file, and give it with --sentences FILE (bench: --set sentences=FILE, or described.sentences=FILE)."
+            "for every class into a file, and learn with train --sentences FILE (bench: --set sentences=FILE, or described.sentences=FILE)."
         )
 
 
