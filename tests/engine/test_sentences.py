@@ -17,6 +17,7 @@ from vlprompt.engine.evaluate import Classifier
 from vlprompt.engine.forward import Forward, zero_shot_text
 from vlprompt.engine.run import train_run
 from vlprompt.errors import UserError
+from vlprompt.methods import recipes
 from vlprompt.methods.resolve import resolve
 from vlprompt.methods.sentences import read_sentences
 from vlprompt.pocket import descriptions
@@ -188,6 +189,12 @@ def test_overlays_stand_together() -> None:
     method = resolve("plpp+described+kgcoop")
     assert [term.name for term in method.terms] == ["cross-entropy", "text-anchor", "plpp", "plpp-inverse"]
     assert method.teacher == resolve("descriptions").teacher
+    name = recipes.named("plpp+described+kgcoop", "few-shot")
+    stacked, own = recipes.read(name), recipes.read("kgcoop-few-shot")
+    assert (stacked.method, stacked.schedule) == ("plpp+described+kgcoop", own.schedule)
+    assert stacked.files[:2] == ("plpp.toml", "described.toml")
+    assert not recipes.named("plpp+plpp+kgcoop", "few-shot")
+    assert not recipes.known("plpp-described-coop-few-shot"), "described+coop is none"
 
 
 def test_a_described_cache_is_learned_tested_and_loaded(tmp_path: Path) -> None:

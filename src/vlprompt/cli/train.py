@@ -14,7 +14,7 @@ from vlprompt.cli.progress import observing
 from vlprompt.errors import UserError
 from vlprompt.methods.options import parse_settings
 
-DESCRIPTIONS, DESCRIBED = "descriptions", "described"
+DESCRIPTIONS = "descriptions"
 TELLING = 60.0
 """AUROC in percent from which on `train` suggests a threshold for `predict --reject` (project's choice)."""
 
@@ -121,6 +121,7 @@ def _config(asked: dict[str, Any]) -> RunConfig:
     """The configuration of the options as they were given, by their names."""
     from vlprompt.engine.choose import AUTO, usual
     from vlprompt.engine.config import RunConfig
+    from vlprompt.methods.resolve import options as options_of
 
     folder, data = asked["folder"], asked["data"]
     if folder is not None:
@@ -135,12 +136,13 @@ def _config(asked: dict[str, Any]) -> RunConfig:
         one = f"--{own[0].replace('settings', 'set')}"
         raise UserError(f"{one} belongs to one method, and --method auto chooses one. Name the method.")
     if asked["sentences"]:
-        if method != DESCRIPTIONS and DESCRIBED not in method.split("+")[:-1]:
+        known = () if method == AUTO else (one.name for one in options_of(method))
+        if (name := next((one for one in known if one.rpartition(".")[2] == "sentences"), None)) is None:
             raise UserError(
-                f"--sentences is for {DESCRIPTIONS}, which learns nothing, and for {DESCRIBED}+METHOD; {method!r} does not read it. Use "
-                f"for example {DESCRIBED}+tip-adapter, or leave out one of them."
+                f"--sentences is for {DESCRIPTIONS}, which learns nothing, and for described+METHOD; {method!r} does not read it. Use for "
+                "example described+tip-adapter, or leave out one of them."
             )
-        short.append(f"{'' if method == DESCRIPTIONS else f'{DESCRIBED}.'}sentences={asked['sentences']}")
+        short.append(f"{name}={asked['sentences']}")
     made = {
         "method": method,
         "data": options.with_columns(data, asked["columns"], asked["class_names"]),

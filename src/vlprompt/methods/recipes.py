@@ -187,53 +187,62 @@ def named(method: str, protocol: str, *, pocket: bool = False) -> str:
     """The recipe of a method and a protocol; "" where there is none. `transfer` learns as `few-shot` does."""
     part = POCKET if pocket else "few-shot" if protocol == "transfer" else protocol
     name = f"{method.replace('+', '-')}-{part}"
-    return name if name in names() else ""
+    return name if known(name) else ""
 
 
 @functools.cache
 def names() -> tuple[str, ...]:
+    """All of one file, and each overlay over them; overlays over overlays are known too, and not listed."""
     own = [name for name in _files() if "method" in _loaded(name)]
-    over = [
-        f"{overlay}-{name}"
-        for overlay, table in _overlays().items()
-        for name in own
-        if _loaded(name)["method"] in table["hosts"]
-    ]
-    return tuple(sorted([*own, *over]))
+    over = (f"{overlay}-{name}" for overlay in _overlays() for name in own)
+    return tuple(sorted([*own, *filter(_parts, over)]))
+
+
+def _parts(name: str) -> tuple[str, str] | None:
+    """The overlay that a recipe's name begins with, and the recipe below it; None where it names no such pair."""
+    for overlay, table in _overlays().items():
+        below = name.removeprefix(f"{overlay}-")
+        if below != name and (below in _files() or _parts(below)):
+            *others, host = _raw(below)[0].get("method", "").split("+")
+            return (overlay, below) if host in table["hosts"] and overlay not in others else None
+    return None
 
 
 def known(name: str) -> bool:
     """Whether it is the name of a recipe, or means a file: it ends in `.toml`."""
-    return name.endswith(ENDING) or name in names()
+    return name.endswith(ENDING) or name in names() or _parts(name) is not None
 
 
 def read(name: str) -> Recipe:
     """A recipe by its name, or of a file `....toml`. UserError: an unknown name with the nearest, or a file that is wrong, with what is."""
     if name.endswith(ENDING):
         return parse(name, reading.text(Path(name)))
-    if name not in names():
+    if not known(name):
         raise unknown("recipe", name, names())
     return _read(name)
 
 
 @functools.cache
 def _read(name: str) -> Recipe:
-    if name in _files():
-        return _recipe(name, *_gathered(name, _loaded(name), (name,)))
-    overlay = next(one for one in _overlays() if name.startswith(f"{one}-"))
-    table, host = _overlays()[overlay], name.removeprefix(f"{overlay}-")
-    values, files = _gathered(host, _loaded(host), (host,))
-    below, own = _recipe(host, dict(values), files), {key: table[key] for key in ("choices", "source", "note")}
-    own["source"] += f". {below.title}: {below.source}"
-    changed = {f"{overlay}.{option}": value for option, value in table.get("over", {}).get(host, {}).items()}
-    values = {
+    return _recipe(name, *_raw(name))
+
+
+def _raw(name: str) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """A recipe's values, and the files that they come from."""
+    if (parts := None if name in _files() else _parts(name)) is None:
+        return _gathered(name, _loaded(name), (name,))
+    overlay, below = parts
+    table, (values, files) = _overlays()[overlay], _raw(below)
+    own = {key: table[key] for key in ("choices", "source", "note")}
+    own["source"] += f". {values['title']}: {values['source']}"
+    changed = {f"{overlay}.{option}": value for option, value in table.get("over", {}).get(below, {}).items()}
+    return {
         **{key: value for key, value in values.items() if key != "published"},
         **own,
-        "title": f"{table['title']} on {below.title}",
-        "method": f"{overlay}+{below.method}",
+        "title": f"{table['title']} on {values['title']}",
+        "method": f"{overlay}+{values['method']}",
         "options": {**values.get("options", {}), **changed},
-    }
-    return _recipe(name, values, (overlay, *files))
+    }, (overlay, *files)
 
 
 def hash_of(name: str) -> str:

@@ -47,13 +47,13 @@ class Overlay:
     source: str
     options: Any
     """A dataclass instance: its fields are options, its values the defaults."""
+    cost: Callable[..., str]
+    """(options, the host's prompt, width=, words=, classes=) -> what it adds to a step, in words."""
     decide: Callable[[Any], Any] = lambda options: options
     """options -> the same, with what depends on which of them were given decided."""
     build: Callable[[Any, PromptSpec], tuple[Term, ...]] = lambda _options, _prompt: ()
     """(options, the host's prompt) -> terms. UserError where the overlay cannot stand on that host."""
     teacher: Callable[[Any], Ensemble] | None = None
     """options -> sentences in the place of the template, where the host reads the frozen tower's class features."""
-    cost: Callable[..., str] = lambda *_prompt, **_sizes: "class features once, from the sentences"
-    """(options, the host's prompt, width=, words=, classes=) -> what it adds to a step, in words."""
     notes: Callable[[Any, Any], tuple[str, ...]] = lambda _options, _prompt: ()
     """(options, the host's prompt) -> what it reads and labels there, in words."""

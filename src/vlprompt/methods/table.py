@@ -265,6 +265,7 @@ OVERLAYS: tuple[Overlay, ...] = (
         learns="nothing itself; the host learns next to described classes",
         source="project's choice; descriptions as in CuPL, arXiv 2209.03320",
         options=DescriptionOptions(),
+        cost=lambda *_prompt, **_sizes: "class features once, from the sentences",
         teacher=lambda options: options.ensemble,
     ),
 )
